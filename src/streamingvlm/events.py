@@ -1,0 +1,95 @@
+"""What goes in and what comes out: a chunk of video, a commentary event, and how long it took."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One step of video.
+
+    ``frames``: ``(n, height, width, 3)`` uint8 RGB, n >= 1. ``times``: n seconds from the stream's start, one per
+    frame, not decreasing. The chunk covers ``start <= t < end``. ``decode_seconds`` is the work that the source
+    spent on making it; ``ready_at`` is the ``time.perf_counter()`` moment at which its last frame was there (None:
+    unknown); ``dropped`` counts the steps that a live source skipped just before this one.
+    """
+
+    frames: NDArray[np.uint8]
+    times: tuple[float, ...]
+    start: float
+    end: float
+    decode_seconds: float = 0.0
+    ready_at: float | None = None
+    dropped: int = 0
+
+    def __post_init__(self) -> None:
+        if self.frames.ndim != 4 or self.frames.shape[-1] != 3 or self.frames.dtype != np.uint8:
+            raise ValueError(f"frames must be (n, height, width, 3) uint8, not {self.frames.shape} {self.frames.dtype}")
+        if len(self.times) != len(self.frames) or not self.times:
+            raise ValueError(f"{len(self.frames)} frames but {len(self.times)} times; a chunk has one time per frame")
+        if not self.end > self.start:
+            raise ValueError(f"a chunk must end after it starts, not {self.start}..{self.end}")
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds of work that one step took, by stage, and its lag.
+
+    ``lag``: from the moment the step's last frame was there to its last word.
+    """
+
+    decode: float = 0.0
+    patch: float = 0.0
+    evict: float = 0.0
+    vision: float = 0.0
+    prefill: float = 0.0
+    words: float = 0.0
+    lag: float = 0.0
+
+    @property
+    def work(self) -> float:
+        """Sum of all stages."""
+        return self.decode + self.patch + self.evict + self.vision + self.prefill + self.words
+
+
+@dataclass(frozen=True, slots=True)
+class Commentary:
+    """The words for one step, with everything a view or a benchmark wants to know about it.
+
+    ``text`` has no markup and is empty for a silent step; ``cut`` is true when the reply hit its token cap.
+    ``rows``: cache rows by kind after the step; ``capacity``: the bound that was reserved; ``dropped``: steps skipped
+    just before this one because the stream was behind.
+    """
+
+    start: float
+    end: float
+    text: str
+    tokens: tuple[int, ...] = ()
+    cut: bool = False
+    timing: Timing = Timing()
+    rows: Mapping[str, int] = field(default_factory=dict)
+    capacity: int = 0
+    dropped: int = 0
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Anything that yields chunks of video in order.
+
+    ``name`` is what a user would call it; ``context`` is what is known before the video starts (a file's title, the
+    players of a match; "" if nothing); ``arcade`` is true for video that the bundled model was trained on;
+    ``live`` is true when the frames come at their own pace and cannot be read faster.
+    """
+
+    name: str
+    context: str
+    arcade: bool
+    live: bool
+
+    def __iter__(self) -> Iterator[Chunk]: ...

@@ -1,0 +1,98 @@
+"""Checkpoints. One file per Hugging Face model_type and one line in :data:`FAMILIES`."""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module
+from pathlib import Path
+
+import torch
+
+from ..errors import ModelError
+from .base import Model, StreamDefaults
+from .patches import Patcher, Patches
+
+__all__ = ["BUNDLED", "FAMILIES", "Model", "Patcher", "Patches", "StreamDefaults", "load_model"]
+
+#: model_type of config.json -> module of this package with a ``load`` function.
+FAMILIES = {"qwen2_5_vl": "qwen2_5_vl"}
+
+#: The small model that comes with the package; it knows the arcade.
+BUNDLED = Path(__file__).parent.parent / "assets" / "arcade"
+
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+def load_model(name: str | Path | None = None, *, device: str | None = None, dtype: str | None = None) -> Model:
+    """Load a checkpoint from a folder or a hub id; ``None`` is the bundled model.
+
+    ``device``: cpu, cuda, cuda:N or mps (default: the best there is). ``dtype``: bf16, fp16 or fp32 (default: bf16
+    on cuda, fp16 on mps, fp32 on cpu). Raises :class:`ModelError` when there is no such checkpoint or its family is
+    not supported.
+    """
+    folder = _folder(name)
+    config = _config(folder)
+    family = config.get("model_type")
+    if family not in FAMILIES:
+        raise ModelError(f"{folder} is of model_type {family!r}; supported: {', '.join(FAMILIES)}")
+    place = _device(device)
+    label = "bundled arcade model" if name is None else str(name)
+    module = import_module(f".{FAMILIES[family]}", __name__)
+    try:
+        model: Model = module.load(folder, label, place, _dtype(dtype, place))
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"{label} cannot be loaded: {reason}") from error
+    return model
+
+
+def _folder(name: str | Path | None) -> Path:
+    if name is None:
+        return BUNDLED
+    if Path(name).is_dir():
+        return Path(name)
+    if str(name).count("/") != 1 or str(name).startswith((".", "/", "~")):
+        raise ModelError(
+            f"no checkpoint folder {name}; give a folder with a config.json or a hub id like Qwen/Qwen2.5-VL-7B-Instruct"
+        )
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(str(name), allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja"]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError):
+        raise ModelError(
+            f"{name} is neither a folder here nor a checkpoint that the hub serves (or the hub cannot be reached)"
+        ) from None
+
+
+def _config(folder: Path) -> dict[str, object]:
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ModelError(f"{folder} has no config.json; a checkpoint folder as written by save_pretrained is needed")
+    try:
+        config: dict[str, object] = json.loads(path.read_text())
+    except ValueError:
+        raise ModelError(f"{path} is not valid JSON") from None
+    return config
+
+
+def _device(device: str | None) -> torch.device:
+    if device is None:
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
+    return place
+
+
+def _dtype(dtype: str | None, device: torch.device) -> torch.dtype:
+    if dtype is None:
+        dtype = {"cuda": "bf16", "mps": "fp16"}.get(device.type, "fp32")
+    if dtype not in _DTYPES:
+        raise ModelError(f"unknown dtype {dtype!r}; known: {', '.join(_DTYPES)}")
+    return _DTYPES[dtype]

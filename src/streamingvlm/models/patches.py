@@ -1,0 +1,106 @@
+"""Frames to patches, as transformers' Qwen2VLVideoProcessor does it: uint8 resize, normalise, patch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..events import Chunk
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True, slots=True)
+class Patches:
+    """What the vision tower eats.
+
+    ``pixels``: (t * h * w, channels * temporal * patch * patch) float32; ``grid``: (t, h, w) in patches;
+    ``merged``: the same after spatial merging, which is the grid of the language model's tokens.
+    """
+
+    pixels: Tensor
+    grid: tuple[int, int, int]
+    merged: tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Patcher:
+    """Turns frames into patches. ``min_pixels`` and ``max_pixels`` bound a frame's area after the resize."""
+
+    patch: int = 14
+    temporal: int = 2
+    merge: int = 2
+    min_pixels: int = 128 * 28 * 28
+    max_pixels: int = 768 * 28 * 28
+    mean: Sequence[float] = CLIP_MEAN
+    std: Sequence[float] = CLIP_STD
+
+    def __post_init__(self) -> None:
+        if not self.factor**2 <= self.max_pixels:
+            raise ValueError(f"max_pixels must be at least {self.factor**2} (one token), not {self.max_pixels}")
+
+    @property
+    def factor(self) -> int:
+        """Pixels along one side of a language-model token."""
+        return self.patch * self.merge
+
+    def with_budget(self, max_pixels: int | None) -> Patcher:
+        """The same with another pixel budget per frame (None: this one)."""
+        if max_pixels is None:
+            return self
+        return replace(self, max_pixels=max_pixels, min_pixels=min(self.min_pixels, max_pixels))
+
+    def most_tokens(self, frames: int) -> int:
+        """Most ids of a video block of ``frames`` frames, its two marks included."""
+        return math.ceil(frames / self.temporal) * (self.max_pixels // self.factor**2) + 2
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width after the resize: multiples of :attr:`factor`, area inside the bounds, aspect kept.
+
+        Frames longer than 200 to 1 are refused (ValueError), as the processor does.
+        """
+        if max(height, width) > 200 * min(height, width):
+            raise ValueError(f"a frame of {width}x{height} is too long: at most 200 to 1")
+        factor = self.factor
+        new_h, new_w = (max(round(side / factor), 1) * factor for side in (height, width))
+        if new_h * new_w > self.max_pixels:
+            shrink = math.sqrt(height * width / self.max_pixels)
+            new_h, new_w = (max(math.floor(side / shrink / factor), 1) * factor for side in (height, width))
+        elif new_h * new_w < self.min_pixels:
+            stretch = math.sqrt(self.min_pixels / (height * width))
+            new_h, new_w = (math.ceil(side * stretch / factor) * factor for side in (height, width))
+        # Beyond the processor: a side raised to one token, or rounded up, may not push the area over the budget.
+        if new_h >= new_w:
+            return min(new_h, self.max_pixels // new_w // factor * factor), new_w
+        return new_h, min(new_w, self.max_pixels // new_h // factor * factor)
+
+    def __call__(self, chunk: Chunk) -> Patches:
+        """Patches of a chunk; the last frame is repeated to fill the last temporal patch."""
+        frames = torch.from_numpy(chunk.frames).permute(0, 3, 1, 2)
+        missing = -len(frames) % self.temporal
+        if missing:
+            frames = torch.cat([frames, frames[-1:].expand(missing, -1, -1, -1)])
+        size = self.size(frames.shape[2], frames.shape[3])
+        if size != tuple(frames.shape[2:]):
+            # On uint8: in float the result differs from the processor's by up to 0.4.
+            frames = F.interpolate(frames, size, mode="bicubic", antialias=True)
+        return self.patchify(self._normalize(frames))
+
+    def _normalize(self, frames: Tensor) -> Tensor:
+        mean, std = (torch.tensor(values).view(1, 3, 1, 1) * 255 for values in (self.mean, self.std))
+        return (frames.float() - mean) / std
+
+    def patchify(self, frames: Tensor) -> Patches:
+        """Patches of normalised frames (n, 3, height, width); n must fill whole temporal patches."""
+        count, channels, height, width = frames.shape
+        p, m, tp = self.patch, self.merge, self.temporal
+        t, h, w = count // tp, height // p, width // p
+        x = frames.view(t, tp, channels, h // m, m, p, w // m, m, p)
+        x = x.permute(0, 3, 6, 4, 7, 2, 1, 5, 8)
+        return Patches(x.reshape(t * h * w, -1), (t, h, w), (t, h // m, w // m))

@@ -1,0 +1,78 @@
+"""Positions of a stream's tokens and the rotation that encodes them (M-RoPE, paper section 2.2).
+
+Positions are float32: the time step of a video block may be a fraction. Text counts up by one on all three axes.
+A video block whose first id would stand at p gets t = p + frame * patch_seconds * tokens_per_second, h = p + row,
+w = p + column; the next text id stands one behind the block's largest value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .spans import Span
+
+FloatArray = NDArray[np.float32]
+
+
+def positions(spans: Sequence[Span], tokens_per_second: float, first: float = 0.0) -> FloatArray:
+    """Positions (3, n) float32 of the n ids of ``spans``, numbered without a gap from ``first``.
+
+    ``tokens_per_second`` is the checkpoint's: how far one second reaches along the time axis.
+    """
+    parts: list[FloatArray] = []
+    here = first
+    for span in spans:
+        if span.grid is None:
+            parts.append(_text(here, len(span)))
+            here += len(span)
+            continue
+        block = _block(here + 1, span.grid, span.patch_seconds * tokens_per_second)
+        after = float(block.max()) + 1
+        parts += [_text(here, 1), block, _text(after, 1)]
+        here = after + 1
+    if not parts:
+        return np.zeros((3, 0), np.float32)
+    return np.concatenate(parts, axis=1)
+
+
+def _text(first: float, count: int) -> FloatArray:
+    line = np.float32(first) + np.arange(count, dtype=np.float32)
+    return np.broadcast_to(line, (3, count))
+
+
+def _block(first: float, grid: tuple[int, int, int], time_step: float) -> FloatArray:
+    t, h, w = np.indices(grid, dtype=np.float32).reshape(3, -1)
+    block: FloatArray = np.stack([t * np.float32(time_step), h, w]) + np.float32(first)
+    return block
+
+
+@dataclass(frozen=True, slots=True)
+class Rope:
+    """The rotation of one checkpoint.
+
+    ``inverse_frequencies``: (d/2,) float32; ``axes``: (d/2,) int64, which of (t, h, w) each frequency follows;
+    ``scaling`` multiplies cosine and sine (1 for plain rotary embeddings).
+    """
+
+    inverse_frequencies: Tensor
+    axes: Tensor
+    scaling: float = 1.0
+
+    def cos_sin(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosine and sine (n, d), float32, of positions (3, n)."""
+        angles = positions.float()[self.axes].T * self.inverse_frequencies
+        angles = torch.cat([angles, angles], dim=-1)
+        return angles.cos() * self.scaling, angles.sin() * self.scaling
+
+
+def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate ``states`` (..., n, d) by cosine and sine (n, d); computed in the dtype of ``states``."""
+    cos, sin = cos.to(states.dtype), sin.to(states.dtype)
+    first, second = states.chunk(2, dim=-1)
+    return states * cos + torch.cat([-second, first], dim=-1) * sin

@@ -1,0 +1,62 @@
+"""Next-token choice. Noise is drawn by counter, so words do not depend on batches, forks or restores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How a reply is sampled.
+
+    ``temperature`` 0 is greedy; ``top_k`` 0 and ``top_p`` 1 switch those filters off; ``repetition_penalty`` is
+    applied once to every distinct id in the stream's text (1: off); ``max_new_tokens`` bounds a reply.
+    """
+
+    temperature: float = 0.9
+    top_k: int = 50
+    top_p: float = 1.0
+    repetition_penalty: float = 1.05
+    max_new_tokens: int = 20
+
+    def __post_init__(self) -> None:
+        if not self.temperature >= 0:
+            raise ValueError(f"temperature must be 0 (greedy) or more, not {self.temperature}")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must be above 0 and at most 1, not {self.top_p}")
+        if self.top_k < 0 or self.max_new_tokens < 1 or not self.repetition_penalty > 0:
+            raise ValueError("top_k must be 0 or more, max_new_tokens 1 or more, repetition_penalty above 0")
+
+
+def penalize(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
+    """Scores (v,) after the repetition penalty on the ids marked in ``seen`` (v,) bool."""
+    if penalty == 1.0:
+        return logits
+    worse = torch.where(logits < 0, logits * penalty, logits / penalty)
+    return torch.where(seen, worse, logits)
+
+
+def choose(logits: Tensor, seen: Tensor, sampling: Sampling, counter: tuple[int, int, int]) -> int:
+    """The next id from raw logits (v,). ``counter`` is (seed, stream, index of the token in its stream)."""
+    scores = penalize(logits, seen, sampling.repetition_penalty)
+    if sampling.temperature == 0:
+        return int(scores.argmax())
+    count = min(sampling.top_k or scores.numel(), scores.numel())
+    top, ids = (scores.float() / sampling.temperature).topk(count)
+    if sampling.top_p < 1:
+        before = top.softmax(0).cumsum(0) - top.softmax(0)
+        top = top.masked_fill(before >= sampling.top_p, -torch.inf)
+    noise = torch.from_numpy(gumbel(counter, count)).to(top.device)
+    return int(ids[(top + noise).argmax()])
+
+
+def gumbel(counter: tuple[int, int, int], count: int) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+    """``count`` standard Gumbel numbers float32 that depend on ``counter`` alone."""
+    seed, stream, index = counter
+    bits = np.random.Philox(key=[seed, stream], counter=[0, 0, 0, index])
+    uniform = np.random.Generator(bits).random(count)
+    return (-np.log(-np.log(uniform + 1e-300) + 1e-300)).astype(np.float32)

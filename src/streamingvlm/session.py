@@ -1,0 +1,223 @@
+"""One stream: its timeline, its place in the pool, its way of sampling. No tensors here; the engine runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .errors import CapacityError, StreamingVLMError
+from .events import Chunk, Commentary
+from .policy import CachePolicy, Sizes
+from .prompt import Grammar
+from .rope import FloatArray, positions
+from .sampling import Sampling
+from .spans import Kind, Span, Timeline
+
+if TYPE_CHECKING:
+    from .engine import Engine, Trace
+
+#: Ids that are reserved for the standing instruction, and as many again for one that replaces it.
+INSTRUCTION_BUDGET = 256
+
+
+@dataclass(frozen=True, slots=True)
+class StreamOptions:
+    """What was asked for when the session was opened; see :meth:`Engine.open`."""
+
+    policy: CachePolicy
+    sampling: Sampling
+    context: str = ""
+    instruction: str = ""
+    seed: int = 0
+    stream: int = 0
+    fps: float = 2.0
+    step: float = 1.0
+
+
+class Session:
+    """The public face of one stream. Made by :meth:`Engine.open`; ``with`` gives its slot back.
+
+    A session and the sessions beside it share the model; all state of the stream is in here and in its slot.
+    """
+
+    def __init__(self, engine: Engine, options: StreamOptions, most_vision: int) -> None:
+        self.options = options
+        self.timeline = Timeline()
+        self.turn = 0
+        self.sampled = 0
+        self.time = 0.0
+        self.closed = False
+        self._engine = engine
+        self._grammar: Grammar = engine.model.grammar
+        #: Position of every row, (3, rows) float32.
+        self.positions: FloatArray = np.zeros((3, 0), np.float32)
+        #: Largest position that was ever used; -1 before the first.
+        self.last_position = -1.0
+        self._preamble = self._make_preamble()
+        self._instruction = ""
+        self.capacity = options.policy.capacity(self._sizes(most_vision))
+        self.slot = engine.admit(self.capacity)
+
+    # The stream as its user sees it.
+
+    def step(
+        self, chunk: Chunk, *, on_text: Callable[[str], None] | None = None, trace: Trace | None = None
+    ) -> Commentary:
+        """Watch one chunk and say what happens in it.
+
+        ``on_text`` receives new words as they come; ``trace`` is filled with what a test wants to see. Raises
+        ValueError for a chunk that does not follow the last one, :class:`CapacityError` for frames or steps larger
+        than the session was opened for.
+        """
+        return self._engine.wait(self._engine.submit(self, chunk, on_text=on_text, trace=trace))
+
+    def run(self, source: Iterable[Chunk]) -> Iterator[Commentary]:
+        """Watch a source to its end."""
+        for chunk in source:
+            yield self.step(chunk)
+
+    def instruct(self, text: str) -> None:
+        """Replace the standing instruction, from the next step on."""
+        self._check_budget("instruction", text, INSTRUCTION_BUDGET)
+        self._instruction = text
+
+    @property
+    def bytes_per_stream(self) -> int:
+        """Bytes of cache that this stream may use."""
+        return self.capacity * self._engine.model.kv_shape.bytes_per_row
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """Ids in the stream's text by kind, those that have no row yet included."""
+        return {str(kind): count for kind, count in self.timeline.rows_by_kind.items()}
+
+    def close(self) -> None:
+        """Give the slot back. Safe to call twice."""
+        if not self.closed:
+            self.closed = True
+            self._engine.dismiss(self)
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    # Bookkeeping, called by the engine.
+
+    def check(self, chunk: Chunk) -> None:
+        """Whether ``chunk`` may come next."""
+        if self.closed:
+            raise StreamingVLMError("this session is closed; open another one")
+        if chunk.start < self.time - 1e-6:
+            raise ValueError(f"a chunk from {chunk.start:.3f} s cannot follow one that ended at {self.time:.3f} s")
+        most = round(self.options.step * self.options.fps + 0.5)
+        if len(chunk.frames) > most:
+            raise CapacityError(
+                f"{len(chunk.frames)} frames in one step; the session was opened for {self.options.fps:g} frames per "
+                f"second and steps of {self.options.step:g} s"
+            )
+
+    def evict(self, chunk: Chunk) -> tuple[list[int], FloatArray]:
+        """Apply the policy: rows that stay and their positions from now on."""
+        policy = self.options.policy
+        plan = policy.plan(self.timeline.spans, chunk.end, self.options.step)
+        rows = self.timeline.rearrange(plan)
+        if policy.positions == "append":
+            self.positions = self.positions[:, rows]
+        else:
+            numbered = positions(self.timeline.spans, self._engine.model.tokens_per_second)
+            self.positions = numbered[:, : self.timeline.cached]
+        return rows, self.positions
+
+    def begin_turn(self, chunk: Chunk, grid: tuple[int, int, int]) -> tuple[list[Span], FloatArray]:
+        """Append the turn of ``chunk``; what has to be fed now, as spans and positions (3, n)."""
+        spans: list[Span] = [] if self.timeline.spans else list(self._preamble)
+        if self.timeline.spans and self.timeline.spans[-1].kind is Kind.COMMENTARY:
+            spans.append(self._grammar.separator(self.turn - 1))
+        spans += self._grammar.turn(
+            self.turn,
+            chunk.start,
+            chunk.end,
+            grid,
+            patch_seconds=self._patch_seconds(),
+            query=self._query(),
+        )
+        self.timeline.append(*spans)
+        feed = self.timeline.pending_spans()
+        assert len(self.timeline) + self.options.sampling.max_new_tokens + 1 <= self.capacity, "capacity is a bound"
+        return feed, self._number(feed)
+
+    def fed(self, numbers: FloatArray) -> None:
+        """The ids at positions ``numbers`` (3, n) have rows now."""
+        self.positions = np.concatenate([self.positions, numbers], axis=1)
+        self.last_position = float(numbers[:, -1].max())
+        self.timeline.commit(numbers.shape[1])
+
+    def next_position(self) -> FloatArray:
+        """Position (3, 1) of the next id behind everything that has a row."""
+        return np.full((3, 1), self.last_position + 1, np.float32)
+
+    def write(self, chunk: Chunk, tokens: list[int]) -> None:
+        """The reply is ``tokens`` so far."""
+        span = self._grammar.commentary(self.turn, chunk.start, chunk.end, tokens)
+        if len(tokens) == 1:
+            self.timeline.append(span)
+        else:
+            self.timeline.replace_last(span)
+
+    def end_turn(self, chunk: Chunk, tokens: list[int]) -> None:
+        """The reply is complete; a reply that was cut gets the end of turn it lacks."""
+        end = self._grammar.marks.turn_end
+        if tokens[-1] != end:
+            self.write(chunk, [*tokens, end])
+        self.turn += 1
+        self.time = chunk.end
+
+    def _number(self, feed: list[Span]) -> FloatArray:
+        per_second = self._engine.model.tokens_per_second
+        if self.options.policy.positions == "append":
+            return positions(feed, per_second, self.last_position + 1)
+        return positions(self.timeline.spans, per_second)[:, self.timeline.cached :]
+
+    def _patch_seconds(self) -> float:
+        """Seconds along the time axis of one temporal patch; the public code takes 2 / 2 whatever the rate."""
+        return 1.0 if self.options.policy.faithful else self._engine.model.patcher.temporal / self.options.fps
+
+    def _query(self) -> str:
+        """The question that goes into the coming turn, behind the video, as the public code's first turn has it."""
+        if self.options.policy.faithful and self.turn == 0:
+            return self.options.instruction
+        text, self._instruction = self._instruction, ""
+        return text
+
+    def _make_preamble(self) -> list[Span]:
+        options = self.options
+        budget = options.policy.context_budget()
+        if budget is not None:
+            self._check_budget("context", options.context, budget)
+        self._check_budget("instruction", options.instruction, INSTRUCTION_BUDGET)
+        standing = "" if options.policy.faithful else options.instruction
+        return self._grammar.preamble(options.context, standing)
+
+    def _check_budget(self, what: str, text: str, budget: int) -> None:
+        count = len(self._grammar.tokenizer.encode(text)) if text else 0
+        if count > budget:
+            raise CapacityError(f"the {what} has {count} tokens; at most {budget} fit")
+
+    def _sizes(self, most_vision: int) -> Sizes:
+        markup = sum(len(span) for span in self._preamble if span.kind in (Kind.SYSTEM, Kind.MARKUP))
+        history = sum(len(span) for span in self._preamble if span.kind is Kind.HISTORY)
+        return Sizes(
+            step=self.options.step,
+            preamble=markup,
+            history=history,
+            instruction=INSTRUCTION_BUDGET,
+            turn=self._grammar.turn_overhead(),
+            vision=most_vision,
+            reply=self.options.sampling.max_new_tokens + 1,
+        )

@@ -1,0 +1,183 @@
+"""What a stream's token sequence is made of: typed spans, and the timeline that tells what the cache holds.
+
+The grammar (``prompt.py``) makes spans, a policy (``policy.py``) decides which pieces of them stay, and the
+timeline turns that decision into row numbers. Nothing is ever found again by scanning token ids.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """What the tokens of a span say."""
+
+    SYSTEM = "system"
+    HISTORY = "history"
+    QUERY = "query"
+    TIME = "time"
+    VISION = "vision"
+    COMMENTARY = "commentary"
+    MARKUP = "markup"
+
+
+class Role(StrEnum):
+    """The chat message that a span stands in. ``HISTORY`` is the block of old words ("previous text")."""
+
+    SYSTEM = "system"
+    HISTORY = "history"
+    USER = "user"
+    ASSISTANT = "assistant"
+
+
+#: Turn number of everything that stands before the first turn: system prompt, history, standing instruction.
+PREAMBLE = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A run of tokens that was made together and means one thing.
+
+    A ``VISION`` span is one whole block: the start mark, ``t * h * w`` pad tokens, the end mark, where ``grid`` =
+    ``(t, h, w)`` counts *merged* patches and ``patch_seconds`` is the time that one step along ``t`` covers.
+    ``start`` and ``end`` are seconds from the stream's start. ``words`` counts the leading ids of a ``COMMENTARY``
+    span that are words; the ids behind them close the reply.
+    """
+
+    kind: Kind
+    role: Role
+    tokens: tuple[int, ...]
+    turn: int = PREAMBLE
+    start: float = 0.0
+    end: float = 0.0
+    grid: tuple[int, int, int] | None = None
+    patch_seconds: float = 1.0
+    words: int = 0
+
+    def __post_init__(self) -> None:
+        if self.grid is not None:
+            t, h, w = self.grid
+            assert len(self.tokens) == t * h * w + 2, "a vision span is its grid plus two marks"
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Tokens ``lo:hi`` of span number ``span`` stay, and are of ``kind`` in ``role`` and ``turn`` from then on."""
+
+    span: int
+    lo: int
+    hi: int
+    kind: Kind
+    role: Role
+    turn: int = PREAMBLE
+
+    @staticmethod
+    def whole(index: int, span: Span) -> Piece:
+        """The piece that keeps all of ``span`` as it is."""
+        return Piece(index, 0, len(span), span.kind, span.role, span.turn)
+
+
+@dataclass(slots=True)
+class Timeline:
+    """The only truth about what a stream's cache holds: its spans, in order, and how many of their ids have rows.
+
+    The ids behind row ``cached - 1`` are *pending*: they are part of the text but not yet in the cache (the last
+    sampled id, a forced end of turn, a turn about to be fed). Pending ids always stand at the end.
+    """
+
+    spans: list[Span] = field(default_factory=list)
+    cached: int = 0
+
+    def __len__(self) -> int:
+        return sum(map(len, self.spans))
+
+    @property
+    def tokens(self) -> list[int]:
+        """All ids, those in the cache first."""
+        return [token for span in self.spans for token in span.tokens]
+
+    @property
+    def pending(self) -> tuple[int, ...]:
+        """Ids that belong to the text but have no row yet."""
+        return tuple(self.tokens[self.cached :])
+
+    def pending_spans(self) -> list[Span]:
+        """The pending ids as spans; the first may be the tail of a commentary."""
+        out: list[Span] = []
+        left = len(self) - self.cached
+        for span in reversed(self.spans):
+            if left <= 0:
+                break
+            take = min(left, len(span))
+            whole = take == len(span)
+            out.append(span if whole else replace(span, tokens=span.tokens[-take:], words=0))
+            left -= take
+        return out[::-1]
+
+    @property
+    def rows_by_kind(self) -> dict[Kind, int]:
+        """How many ids (with or without a row) there are of each kind."""
+        counts: Counter[Kind] = Counter()
+        for span in self.spans:
+            counts[span.kind] += len(span)
+        return dict(counts)
+
+    def append(self, *spans: Span) -> None:
+        """Put spans behind what is there; their ids are pending until :meth:`commit`."""
+        self.spans.extend(span for span in spans if span.tokens)
+
+    def replace_last(self, span: Span) -> None:
+        """Put ``span`` in the place of the last one, which it continues (a commentary that is being written)."""
+        last = self.spans[-1]
+        assert span.tokens[: len(last)] == last.tokens, "the last span may only grow"
+        self.spans[-1] = span
+
+    def commit(self, count: int) -> None:
+        """Say that the first ``count`` pending ids have rows now."""
+        self.cached += count
+        assert self.cached <= len(self), "more rows than ids"
+
+    def rearrange(self, plan: Sequence[Piece]) -> list[int]:
+        """Keep the pieces of ``plan`` in its order and return the source row of every row that stays.
+
+        Pending ids may be dropped; those that stay must still stand behind everything that has a row.
+        """
+        starts = _offsets(self.spans)
+        order: list[int] = []
+        spans: list[Span] = []
+        for piece in plan:
+            span = self.spans[piece.span]
+            assert 0 <= piece.lo <= piece.hi <= len(span), "a piece reaches over the end of its span"
+            if piece.lo == piece.hi:
+                continue
+            whole = piece.hi - piece.lo == len(span)
+            assert whole or span.grid is None, "a vision block stays whole or goes"
+            order.extend(range(starts[piece.span] + piece.lo, starts[piece.span] + piece.hi))
+            spans.append(
+                replace(
+                    span,
+                    kind=piece.kind,
+                    role=piece.role,
+                    turn=piece.turn,
+                    tokens=span.tokens if whole else span.tokens[piece.lo : piece.hi],
+                )
+            )
+        rows = [index for index in order if index < self.cached]
+        assert order[: len(rows)] == rows, "a pending id may not move in front of a cached one"
+        assert len(set(order)) == len(order), "a plan may not keep an id twice"
+        self.spans, self.cached = spans, len(rows)
+        return rows
+
+
+def _offsets(spans: Iterable[Span]) -> list[int]:
+    offsets, total = [], 0
+    for span in spans:
+        offsets.append(total)
+        total += len(span)
+    return offsets
