@@ -52,9 +52,7 @@ def _folder(name: str | Path | None) -> Path:
     if Path(name).is_dir():
         return Path(name)
     if str(name).count("/") != 1 or str(name).startswith((".", "/", "~")):
-        raise ModelError(
-            f"no checkpoint folder {name}; give a folder with a config.json or a hub id like Qwen/Qwen2.5-VL-7B-Instruct"
-        )
+        raise ModelError(f"no checkpoint folder {name}; give one, or a hub id like Qwen/Qwen2.5-VL-7B-Instruct")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 

@@ -48,7 +48,7 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
 
 
 def patcher(folder: Path, vision: Any) -> Patcher:
-    """How the folder's model wants its frames; the pixel budget is the paper's unless the folder is made for streams."""
+    """How the model wants its frames; the pixel budget is the paper's unless the folder is made for streams."""
     config = read_json(folder, "video_preprocessor_config.json") or read_json(folder, "preprocessor_config.json")
     made_for_streams = "streaming" in read_json(folder, "generation_config.json")
     budget = {key: config.get(key, value) if made_for_streams else value for key, value in PAPER_PIXELS.items()}

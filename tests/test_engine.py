@@ -1,0 +1,431 @@
+"""The engine against stock transformers, against a slow oracle, and against itself in other company."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+import torch
+
+import tiny
+from streamingvlm.engine import Engine, Trace
+from streamingvlm.errors import CapacityError, PolicyError, StreamingVLMError
+from streamingvlm.events import Chunk, Commentary
+from streamingvlm.models.qwen2_5_vl import Qwen25VL
+from streamingvlm.policy import CachePolicy, KeepAll, StreamingWindow, make_policy
+from streamingvlm.rope import positions
+from streamingvlm.sampling import Sampling
+from streamingvlm.session import Session
+from streamingvlm.spans import Kind, Role, Span
+
+
+@pytest.fixture(scope="module")
+def model() -> Qwen25VL:
+    return tiny.model()
+
+
+def chunk(index: int, *, seed: int = 0, step: float = 1.0, frames: int = 2, size: tuple[int, int] = (56, 84)) -> Chunk:
+    random = np.random.default_rng([seed, index])
+    pixels = random.integers(0, 256, (frames, *size, 3), dtype=np.uint8)
+    times = tuple(index * step + step * i / frames for i in range(frames))
+    return Chunk(pixels, times, index * step, (index + 1) * step)
+
+
+def stock_logits(ids: Sequence[int], numbers: np.ndarray, vision: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Raw logits (n, vocabulary) of one plain transformers forward over a whole sequence."""
+    stock = tiny.stock()
+    tokens = torch.tensor(ids)[None]
+    embeds = stock.model.language_model.embed_tokens(tokens).clone()
+    embeds[tokens == tiny.MARKS.vision_pad] = torch.cat(list(vision))
+    hidden = stock.model.language_model(
+        inputs_embeds=embeds, position_ids=torch.from_numpy(numbers.copy())[:, None], use_cache=False
+    ).last_hidden_state
+    return stock.lm_head(hidden)[0]
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("frames", [2, 4])
+def test_without_eviction_equals_one_stock_forward(model: Qwen25VL, frames: int) -> None:
+    chunks = [chunk(i, frames=frames) for i in range(5)]
+    with Engine(model).open(policy=KeepAll(seconds=5), context="who plays", instruction="say", fps=frames) as session:
+        traces = []
+        for item in chunks:
+            traces.append(Trace())
+            session.step(item, trace=traces[-1])
+        ids = session.timeline.tokens
+        numbers = positions(session.timeline.spans, model.tokens_per_second)
+    vision = [
+        tiny.stock().model.visual(p.pixels, grid_thw=torch.tensor([p.grid])).pooler_output
+        for p in map(model.patcher, chunks)
+    ]
+    logits = stock_logits(ids, numbers, vision)
+    for trace in traces:
+        at = trace.prefill_positions.shape[1] - 1
+        for offset, ours in enumerate(trace.logits):
+            torch.testing.assert_close(ours, logits[at + offset], rtol=0, atol=1e-4)
+            assert int(ours.argmax()) == trace.tokens[offset]
+
+
+# --- a slow, obvious oracle -------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class Row:
+    """One token of the stream, and what was computed for it when it was fed: per layer, before rotation."""
+
+    token: int
+    keys: list[torch.Tensor] = field(default_factory=list)
+    values: list[torch.Tensor] = field(default_factory=list)
+    position: np.ndarray | None = None
+
+
+def rows_of(ids: Sequence[int]) -> list[Row]:
+    return [Row(token) for token in ids]
+
+
+@dataclass
+class Turn:
+    start: int
+    head: list[Row]
+    time: list[Row]
+    video: list[Row]
+    foot: list[Row]
+    reply: list[Row] = field(default_factory=list)
+    words: int = 0
+    newline: list[Row] = field(default_factory=list)
+
+
+class Oracle:
+    """The default streaming window in plain lists: one token at a time, every key rotated anew for every token."""
+
+    def __init__(
+        self, window: StreamingWindow, encode: Callable[[str], list[int]], context: str, instruction: str
+    ) -> None:
+        stock = tiny.stock()
+        self.layers, self.norm, self.head = (
+            stock.model.language_model.layers,
+            stock.model.language_model.norm,
+            stock.lm_head,
+        )
+        self.rotary = stock.model.language_model.rotary_emb
+        self.embed = stock.model.language_model.embed_tokens
+        self.window, self.encode = window, encode
+        self.before = rows_of(
+            self.message("system", "You are a helpful assistant.") + self.message("previous text", context)[:-2]
+        )
+        split = len(self.before) - len(encode(context))
+        self.before, self.history = self.before[:split], self.before[split:]
+        self.after = rows_of([tiny.TURN_END, *encode("\n"), *self.message("user", instruction)])
+        self.turns: list[Turn] = []
+        self.last = -1.0
+
+    def message(self, role: str, text: str) -> list[int]:
+        return [tiny.MARKS.turn_start, *self.encode(f"{role}\n"), *self.encode(text), tiny.TURN_END, *self.encode("\n")]
+
+    def rows(self) -> list[Row]:
+        out = [*self.before, *self.history, *self.after]
+        for t in self.turns:
+            out += [*t.head, *t.time, *t.video, *t.foot, *t.reply, *t.newline]
+        return out
+
+    def evict(self, now: int) -> None:
+        newest = self.turns[-1:]
+        for t in list(self.turns):
+            old_words = t.start < now + 1 - self.window.turns and t not in newest
+            old_video = t.start < now + 1 - self.window.vision
+            if old_video:
+                t.video = []
+            if old_words:
+                self.history += t.reply[: t.words]
+                t.time, t.reply, t.newline, t.words = [], [], [], 0
+                t.foot = t.foot[:2]
+            if old_words and old_video:
+                self.turns.remove(t)
+        if len(self.history) > self.window.sink + self.window.text:
+            self.history = self.history[: self.window.sink] + self.history[len(self.history) - self.window.text :]
+
+    def begin(self, now: int, count: int) -> None:
+        if self.turns:
+            self.turns[-1].newline = rows_of(self.encode("\n"))
+        video = [tiny.MARKS.vision_start, *[tiny.MARKS.vision_pad] * count, tiny.MARKS.vision_end]
+        foot = [tiny.TURN_END, *self.encode("\n"), tiny.MARKS.turn_start, *self.encode("assistant\n")]
+        head = [tiny.MARKS.turn_start, *self.encode("user\n")]
+        stamp = self.encode(f"Time={now:.1f}-{now + 1:.1f}s")
+        self.turns.append(Turn(now, rows_of(head), rows_of(stamp), rows_of(video), rows_of(foot)))
+
+    def number(self, rows: Sequence[Row], first: float) -> list[np.ndarray]:
+        """Positions counted from ``first``: text goes up by one, a block of 1 x 2 x 3 spans three."""
+        out: list[np.ndarray] = []
+        here, pad = first, 0
+        for row in rows:
+            if row.token == tiny.MARKS.vision_pad:
+                out.append(np.array([here, here + pad // 3, here + pad % 3], np.float32))
+                pad += 1
+            else:
+                here, pad = here + (3 if pad else 0), 0
+                out.append(np.full(3, here, np.float32))
+                here += 1
+        return out
+
+    def feed(self, row: Row, embedding: torch.Tensor, held: list[Row], numbers: list[np.ndarray]) -> torch.Tensor:
+        held.append(row)
+        x = embedding
+        for index, layer in enumerate(self.layers):
+            a = layer.self_attn
+            y = layer.input_layernorm(x)
+            row.keys.append(a.k_proj(y).view(-1, a.head_dim))
+            row.values.append(a.v_proj(y).view(-1, a.head_dim))
+            query = self.rotate(a.q_proj(y).view(-1, a.head_dim), numbers[len(held) - 1])
+            keys = torch.stack([self.rotate(r.keys[index], numbers[i]) for i, r in enumerate(held)], 1)
+            values = torch.stack([r.values[index] for r in held], 1)
+            group = len(query) // len(keys)
+            heads = [
+                torch.softmax(keys[h // group] @ q * a.scaling, 0) @ values[h // group] for h, q in enumerate(query)
+            ]
+            x = x + a.o_proj(torch.cat(heads))
+            x = x + layer.mlp(layer.post_attention_layernorm(x))
+        return x
+
+    def rotate(self, x: torch.Tensor, number: np.ndarray) -> torch.Tensor:
+        cos, sin = self.rotary(x, torch.from_numpy(number.reshape(3, 1, 1).copy()))
+        half = torch.cat([-x[..., x.shape[-1] // 2 :], x[..., : x.shape[-1] // 2]], -1)
+        return x * cos[0] + half * sin[0]
+
+    def numbers(self) -> list[np.ndarray]:
+        """Positions of all rows now; in append mode a row keeps the one it was born with."""
+        rows = self.rows()
+        if self.window.positions == "contiguous":
+            return self.number(rows, 0.0)
+        fresh = [row for row in rows if row.position is None]
+        for row, number in zip(fresh, self.number(fresh, self.last + 1), strict=True):
+            row.position = number
+        self.last = max(self.last, *(float(row.position.max()) for row in rows))
+        return [row.position for row in rows]
+
+    def feed_new(self, vision: torch.Tensor) -> torch.Tensor:
+        """Feed every row that has not been fed; the logits behind the last."""
+        numbers, held, seen = self.numbers(), [], iter(vision)
+        for row in self.rows():
+            if row.keys:
+                held.append(row)
+            else:
+                x = next(seen) if row.token == tiny.MARKS.vision_pad else self.embed(torch.tensor(row.token))
+                last = self.feed(row, x, held, numbers)
+        return self.head(self.norm(last))
+
+
+WINDOWS = [
+    StreamingWindow(vision=3, turns=3, sink=10, text=8),
+    StreamingWindow(vision=2, turns=4, sink=7, text=5),
+    StreamingWindow(vision=4, turns=2, sink=7, text=0),
+    StreamingWindow(vision=0, turns=0, sink=7, text=9),
+    StreamingWindow(vision=3, turns=3, sink=10, text=8, positions="append"),
+    StreamingWindow(vision=1, turns=3, sink=10, text=3, positions="append"),
+]
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("window", WINDOWS, ids=lambda w: f"v{w.vision}-t{w.turns}-s{w.sink}-w{w.text}-{w.positions}")
+def test_with_eviction_equals_a_slow_oracle(model: Qwen25VL, window: StreamingWindow) -> None:
+    oracle = Oracle(window, model.grammar.tokenizer.encode, "context", "do")
+    with Engine(model).open(policy=window, context="context", instruction="do", max_new_tokens=4) as session:
+        for now in range(6):
+            trace, item = Trace(), chunk(now)
+            session.step(item, trace=trace)
+            oracle.evict(now)
+            if now:
+                assert trace.retained == [row.token for row in oracle.rows()]
+            vision = model.encode(model.patcher(item))
+            oracle.begin(now, len(vision))
+            np.testing.assert_array_equal(trace.prefill_positions, np.stack(oracle.numbers(), 1))
+            turn = oracle.turns[-1]
+            for ours, token in zip(trace.logits, trace.tokens, strict=True):
+                torch.testing.assert_close(ours, oracle.feed_new(vision), rtol=0, atol=2e-4)
+                turn.reply.append(Row(token))
+            if turn.reply[-1].token != tiny.TURN_END:
+                turn.reply.append(Row(tiny.TURN_END))
+            ids = [row.token for row in turn.reply[:-1]]
+            closing = model.grammar.tokenizer.encode(" ...")
+            turn.words = len(ids) - (len(closing) if ids[-len(closing) :] == closing else 0)
+
+
+# --- sessions in company ----------------------------------------------------------------------------------------
+
+
+@dataclass
+class Plan:
+    policy: CachePolicy
+    joins: int
+    steps: int
+    tokens: int
+    temperature: float
+
+
+PLANS = [
+    Plan(StreamingWindow(vision=3, turns=3, sink=10, text=8), 0, 6, 6, 0.9),
+    Plan(StreamingWindow(vision=1, turns=4, sink=4, text=9), 1, 5, 3, 0.0),
+    Plan(KeepAll(seconds=10), 2, 3, 8, 0.9),
+    Plan(StreamingWindow(vision=2, turns=2, sink=4, text=4, positions="append"), 0, 4, 5, 1.3),
+]
+
+
+def open_plan(engine: Engine, index: int, plan: Plan) -> Session:
+    return engine.open(
+        policy=plan.policy,
+        context="c" * index,
+        seed=7,
+        stream=index,
+        temperature=plan.temperature,
+        max_new_tokens=plan.tokens,
+    )
+
+
+def run_alone(model: Qwen25VL, index: int, plan: Plan) -> list[tuple[Commentary, Trace]]:
+    out = []
+    with open_plan(Engine(model), index, plan) as session:
+        for step in range(plan.steps):
+            trace = Trace()
+            out.append((session.step(chunk(step, seed=index), trace=trace), trace))
+    return out
+
+
+def test_in_a_batch_as_alone_bit_for_bit(model: Qwen25VL) -> None:
+    engine = Engine(model, slots=len(PLANS))
+    sessions: dict[int, Session] = {}
+    together: dict[int, list[tuple[Commentary, Trace]]] = {index: [] for index in range(len(PLANS))}
+    for second in range(8):
+        jobs = []
+        for index, plan in enumerate(PLANS):
+            step = second - plan.joins
+            if step == 0:
+                sessions[index] = open_plan(engine, index, plan)
+            if 0 <= step < plan.steps:
+                trace = Trace()
+                jobs.append((index, engine.submit(sessions[index], chunk(step, seed=index), trace=trace), trace))
+            elif step == plan.steps:
+                sessions[index].close()
+        for index, job, trace in jobs:
+            together[index].append((engine.wait(job), trace))
+    for index, plan in enumerate(PLANS):
+        for (ours, trace), (alone, alone_trace) in zip(together[index], run_alone(model, index, plan), strict=True):
+            assert ours.tokens == alone.tokens
+            assert ours.rows == alone.rows
+            for one, other in zip(trace.logits, alone_trace.logits, strict=True):
+                assert torch.equal(one, other)
+
+
+def test_noise_follows_seed_and_stream(model: Qwen25VL) -> None:
+    def words(seed: int, stream: int) -> list[tuple[int, ...]]:
+        with Engine(model).open(temperature=2.0, seed=seed, stream=stream, instruction="") as session:
+            return [session.step(chunk(i)).tokens for i in range(3)]
+
+    assert words(1, 0) == words(1, 0)
+    assert words(1, 0) != words(2, 0)
+    assert words(1, 0) != words(1, 1)
+
+
+# --- the public face --------------------------------------------------------------------------------------------
+
+
+def test_the_instruction_outlives_the_window_and_can_be_replaced(model: Qwen25VL) -> None:
+    window = StreamingWindow(vision=2, turns=2, sink=4, text=4)
+    with Engine(model).open(policy=window, instruction="first") as session:
+        for i in range(4):
+            session.step(chunk(i))
+        assert query_text(session) == ["first"]
+        session.instruct("second")
+        session.step(chunk(4))
+        assert query_text(session) == ["first", "second"]
+        for i in range(5, 8):
+            session.step(chunk(i))
+        assert query_text(session) == ["second"]
+        with pytest.raises(CapacityError, match="instruction has 300 tokens; at most 256"):
+            session.instruct("x" * 300)
+
+
+def query_text(session: Session) -> list[str]:
+    decode = tiny.CharTokenizer().decode
+    return [decode(span.tokens) for span in session.timeline.spans if span.kind is Kind.QUERY]
+
+
+def test_windows_are_in_seconds_whatever_the_step(model: Qwen25VL) -> None:
+    for step in (0.5, 1.0, 2.0):
+        window = StreamingWindow(vision=4, turns=4, sink=4, text=4)
+        with Engine(model).open(policy=window, step=step, fps=2) as session:
+            for i in range(12):
+                session.step(chunk(i, step=step, frames=max(int(2 * step), 1)))
+            shown = [span for span in session.timeline.spans if span.kind is Kind.VISION]
+            assert len(shown) == 4 / step
+            assert session.timeline.spans[-1].end - shown[0].start == 4
+
+
+def test_frame_size_may_change_and_rows_stay_under_the_capacity(model: Qwen25VL) -> None:
+    sizes = [(56, 84), (84, 56), (28, 28), (480, 640), (97, 201)]
+    with Engine(model).open(policy=StreamingWindow(vision=3, turns=3, sink=5, text=5)) as session:
+        for i in range(10):
+            event = session.step(chunk(i, size=sizes[i % len(sizes)]))
+            assert sum(event.rows.values()) <= event.capacity
+            assert engine_rows(session) == session.timeline.cached <= session.capacity
+
+
+def engine_rows(session: Session) -> int:
+    return session._engine.pool.length[session.slot]
+
+
+def test_a_reply_that_is_cut_loses_no_token(model: Qwen25VL) -> None:
+    window = StreamingWindow(vision=1, turns=2, sink=50, text=50)
+    with Engine(model).open(policy=window, max_new_tokens=1) as session:
+        events = [session.step(chunk(i)) for i in range(4)]
+        words = [t for event in events[:2] if event.cut for t in event.tokens]
+        history = [t for span in session.timeline.spans if span.kind is Kind.HISTORY for t in span.tokens]
+    assert words
+    assert history == words
+
+
+def test_words_come_as_they_are_sampled(model: Qwen25VL) -> None:
+    with Engine(model).open() as session:
+        parts: list[str] = []
+        event = session.step(chunk(0), on_text=parts.append)
+    assert "".join(parts).strip() == event.text
+
+
+def test_bad_calls_are_refused_with_one_line(model: Qwen25VL) -> None:
+    engine = Engine(model)
+    with pytest.raises(CapacityError, match="the context has 600 tokens; at most 512"):
+        engine.open(context="x" * 600)
+    with engine.open() as session:
+        with pytest.raises(CapacityError, match="all 1 slots are taken"):
+            engine.open()
+        with pytest.raises(CapacityError, match="9 frames in one step"):
+            session.step(chunk(0, frames=9))
+        session.step(chunk(3))
+        with pytest.raises(ValueError, match="cannot follow"):
+            session.step(chunk(1))
+    with pytest.raises(StreamingVLMError, match="closed"):
+        session.step(chunk(4))
+    with pytest.raises(ValueError, match="fps"):
+        engine.open(fps=0)
+    with pytest.raises(PolicyError, match="unknown policy 'none'; known: streaming"):
+        engine.open(policy="none")
+    with pytest.raises(PolicyError, match="no option colour"):
+        make_policy("streaming", colour=1)
+    with pytest.raises(CapacityError, match="rows; the engine was opened with 100"):
+        Engine(model, rows=100).open()
+
+
+def test_sampling_numbers_are_checked() -> None:
+    for bad in ({"temperature": -1}, {"top_p": 0}, {"top_k": -1}, {"max_new_tokens": 0}):
+        with pytest.raises(ValueError, match="must be"):
+            Sampling(**bad)
+
+
+def test_positions_by_hand() -> None:
+    text = Span(Kind.QUERY, Role.USER, (1, 2))
+    block = Span(Kind.VISION, Role.USER, tuple(range(10)), grid=(2, 2, 2), patch_seconds=0.75)
+    got = positions([text, block, text], tokens_per_second=2.0)
+    t = [0, 1, 2, 3, 3, 3, 3, 4.5, 4.5, 4.5, 4.5, 5.5, 6.5, 7.5]
+    h = [0, 1, 2, 3, 3, 4, 4, 3, 3, 4, 4, 5.5, 6.5, 7.5]
+    w = [0, 1, 2, 3, 4, 3, 4, 3, 4, 3, 4, 5.5, 6.5, 7.5]
+    np.testing.assert_array_equal(got, np.array([t, h, w], np.float32))
