@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 
 from ..errors import ModelError
 from .base import Model, StreamDefaults
@@ -40,7 +41,7 @@ def load_model(name: str | Path | None = None, *, device: str | None = None, dty
     module = import_module(f".{FAMILIES[family]}", __name__)
     try:
         model: Model = module.load(folder, label, place, _dtype(dtype, place))
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"{label} cannot be loaded: {reason}") from error
     return model
