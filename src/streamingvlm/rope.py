@@ -75,4 +75,11 @@ def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate ``states`` (..., n, d) by cosine and sine (n, d); computed in the dtype of ``states``."""
     cos, sin = cos.to(states.dtype), sin.to(states.dtype)
     first, second = states.chunk(2, dim=-1)
-    return states * cos + torch.cat([-second, first], dim=-1) * sin
+    cos_first, cos_second = cos.chunk(2, dim=-1)
+    sin_first, sin_second = sin.chunk(2, dim=-1)
+    out = torch.empty(torch.broadcast_shapes(states.shape, cos.shape), dtype=states.dtype, device=states.device)
+    left, right = out.chunk(2, dim=-1)
+    # Written half by half: no copy of the states with their halves swapped.
+    torch.mul(first, cos_first, out=left).sub_(second * sin_first)
+    torch.mul(second, cos_second, out=right).add_(first * sin_second)
+    return out
