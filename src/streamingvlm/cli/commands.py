@@ -1,0 +1,62 @@
+"""The table of commands, and how errors become one line and an exit code."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from ..errors import StreamingVLMError
+from . import arcade, watch
+from .follow import mute_stdout
+
+app = typer.Typer(
+    help="Watch video without end and say, second by second, what happens.",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (watch.watch, watch.info, arcade.record, arcade.score, arcade.demo):
+    app.command()(command)
+
+
+@app.callback(invoke_without_command=True)
+def top(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        print(f"streamingvlm {installed('streamingvlm')}")
+    elif context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    # Threads that spin while they wait make a small model several times slower on shared cores. Read when torch loads.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # words that a narrow encoding cannot say are no reason to end
+    try:
+        code = app(args, prog_name="streamingvlm", standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        mute_stdout()
+        return 0
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    except Exception as error:
+        # typer brings its own copy of click in newer releases; usage errors of both can tell their message.
+        tell = getattr(error, "format_message", None)
+        if not isinstance(error, StreamingVLMError) and tell is None:
+            raise
+        print(f"streamingvlm: error: {' '.join(str(tell() if tell else error).split())}", file=sys.stderr)
+        return 2
+    return code if isinstance(code, int) else 0

@@ -1,0 +1,116 @@
+"""Following a stream to its end: source, session, outputs and view together, and the summary behind them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from ..events import Chunk, Commentary, Source
+    from ..outputs import Output
+    from ..view import Beside, Tally, View
+
+
+class Pace(StrEnum):
+    """``live`` keeps the clock and drops what is late; ``fast`` takes every step as fast as it can."""
+
+    LIVE = "live"
+    FAST = "fast"
+
+
+class Stopped(Exception):  # noqa: N818  (a request, not an error)
+    """The system asked the process to end (SIGTERM)."""
+
+
+class Stream(Protocol):
+    """What is needed of a session."""
+
+    def step(self, chunk: Chunk, *, on_text: Callable[[str], None] | None = None) -> Commentary: ...
+    def close(self) -> None: ...
+
+
+def follow(
+    video: Source, session: Stream, outputs: Sequence[Output], style: str, pace: Pace, truth: Beside | None = None
+) -> int:
+    """Watch to the end, or to an interrupt; returns the exit code.
+
+    ``style``: see :func:`make_view`. However it ends, the outputs are whole and the summary is printed.
+    """
+    from ..video import pace as paces
+    from ..view import Tally
+
+    tally = Tally()
+    paced = paces.live(video) if pace is Pace.LIVE else paces.fast(video)
+    try:
+        with ExitStack() as stack:
+            stack.enter_context(stoppable())
+            stack.callback(lambda: report(tally, getattr(video, "broken", 0)))
+            for output in outputs:
+                stack.callback(output.close)
+            stack.callback(session.close)
+            view = stack.enter_context(closing(make_view(style, video.name, truth)))
+            for output in outputs:
+                output.start()
+            _steps(stack.enter_context(closing(iter(paced))), session, outputs, view, tally)
+    except KeyboardInterrupt:
+        return 130
+    except Stopped:
+        return 143
+    except BrokenPipeError:
+        mute_stdout()  # whoever read our lines has enough
+    return 0
+
+
+def _steps(chunks: Iterable[Chunk], session: Stream, outputs: Sequence[Output], view: View, tally: Tally) -> None:
+    for chunk in chunks:
+        view.begin(chunk)
+        event = session.step(chunk, on_text=view.words)
+        tally.add(event)
+        for output in outputs:
+            output.write(event)
+        view.show(event, tally)
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Let SIGTERM end the run as Ctrl-C does: with whole files and a summary."""
+
+    def stop(*_: object) -> None:
+        raise Stopped
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def make_view(style: str, name: str, truth: Beside | None) -> View:
+    """``style``: quiet, json, or auto: a live view if a person watches, else lines."""
+    from .. import view
+
+    if style == "quiet":
+        return view.Quiet()
+    if style == "json":
+        return view.JsonLines()
+    if sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb":
+        return view.Terminal(name, truth)
+    return view.Plain(truth)
+
+
+def report(tally: Tally, broken: int) -> None:
+    """The summary, on standard error: standard output is data."""
+    for line in tally.summary():
+        print(line, file=sys.stderr)
+    if broken:
+        print(f"broken   {broken} packets of the video could not be decoded", file=sys.stderr)
+
+
+def mute_stdout() -> None:
+    """Standard output is gone: let nothing complain about that when the interpreter flushes it at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

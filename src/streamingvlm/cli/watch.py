@@ -1,0 +1,170 @@
+"""``watch`` and ``info``."""
+
+from __future__ import annotations
+
+import json
+import math
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import ModelError, StreamingVLMError
+from .follow import Pace, Stream, follow
+
+if TYPE_CHECKING:
+    from ..events import Source
+
+ModelOption = Annotated[
+    str | None, typer.Option("--model", help="Checkpoint folder or hub id. [default: the bundled arcade model]")
+]
+PolicyOption = Annotated[str, typer.Option("--policy", help="What the cache keeps: streaming, faithful or full.")]
+
+
+def watch(
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="A video file, or arcade:GAME?seed=N.", show_default=False)
+    ],
+    model: ModelOption = None,
+    policy: PolicyOption = "streaming",
+    context: Annotated[
+        str | None, typer.Option(help="What is known beforehand. [default: the title of the video]")
+    ] = None,
+    instruct: Annotated[str | None, typer.Option(help="A standing instruction for the commentary.")] = None,
+    fps: Annotated[float, typer.Option(help="Frames to look at per second of video.")] = 2.0,
+    step: Annotated[float, typer.Option(help="Seconds of video per step.")] = 1.0,
+    output: Annotated[
+        list[Path] | None,
+        typer.Option("-o", "--output", metavar="PATH", help="Also write a .vtt, .srt or .jsonl file; repeatable."),
+    ] = None,
+    pace: Annotated[
+        Pace, typer.Option(help="live: keep the clock, drop what is late; fast: every step, no clock.")
+    ] = Pace.FAST,
+    start: Annotated[float, typer.Option(help="Second to start at.")] = 0.0,
+    duration: Annotated[float | None, typer.Option(help="Seconds to watch. [default: to the end]")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the choice of words.")] = 0,
+    temperature: Annotated[float | None, typer.Option(help="0 is greedy. [default: the checkpoint's own]")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but the summary.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one event a line.")] = False,
+) -> int:
+    """Watch a video and comment on it, step by step."""
+    check_numbers(fps=fps, step=step, start=start, duration=duration, seed=seed, temperature=temperature)
+    if quiet and as_json:
+        raise StreamingVLMError("--quiet and --json exclude each other")
+    from ..outputs import open_outputs
+    from ..policy import make_policy
+    from ..sources import open_source
+
+    make_policy(policy)
+    outputs = open_outputs(output or [])
+    video = open_source(source, fps=fps, step=step, start=start, duration=duration)
+    check_model_fits(model, video)
+    session = open_session(
+        model,
+        policy,
+        context=video.context if context is None else context,
+        instruction=instruct,
+        seed=seed,
+        temperature=temperature,
+        fps=fps,
+        step=step,
+    )
+    return follow(video, session, outputs, "quiet" if quiet else "json" if as_json else "auto", pace)
+
+
+def info(
+    model: ModelOption = None,
+    policy: PolicyOption = "streaming",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Tell what would run: checkpoint, device, dtype, cache rows and memory of one stream."""
+    from ..policy import make_policy
+
+    make_policy(policy)
+    facts = describe(model, policy)
+    if as_json:
+        print(json.dumps(facts))
+        return
+    for key, value in facts.items():
+        print(f"{key.replace('_', ' '):17} {format(value, ',') if isinstance(value, int) else value}")
+
+
+def open_session(
+    model: str | None,
+    policy: str,
+    *,
+    context: str = "",
+    instruction: str | None = None,
+    seed: int = 0,
+    temperature: float | None = None,
+    fps: float = 2.0,
+    step: float = 1.0,
+) -> Stream:
+    """Load a checkpoint and open one stream on it. Here torch comes in; tests put a stand-in here."""
+    from ..engine import Engine
+    from ..models import load_model
+
+    return Engine(load_model(model)).open(
+        policy=policy,
+        context=context,
+        instruction=instruction,
+        seed=seed,
+        temperature=temperature,
+        fps=fps,
+        step=step,
+    )
+
+
+def describe(model: str | None, policy: str) -> dict[str, Any]:
+    """What ``info`` prints."""
+    from ..engine import Engine
+    from ..models import load_model
+
+    loaded = load_model(model)
+    with closing(Engine(loaded).open(policy=policy)) as session:
+        return {
+            "model": loaded.name,
+            "parameters": loaded.parameters,
+            "device": str(loaded.kv_shape.device),
+            "dtype": str(loaded.kv_shape.dtype).removeprefix("torch."),
+            "policy": policy,
+            "rows": session.capacity,
+            "bytes_per_stream": session.bytes_per_stream,
+        }
+
+
+def check_numbers(
+    *,
+    fps: float = 2.0,
+    step: float = 1.0,
+    start: float = 0.0,
+    duration: float | None = None,
+    seed: int = 0,
+    temperature: float | None = None,
+) -> None:
+    """Raise a one-line error for a number that cannot be meant."""
+    rules = [
+        (0 < fps <= 60, f"--fps must be above 0 and at most 60, not {fps:g}"),
+        (math.isfinite(step) and step > 0, f"--step must be a number of seconds above 0, not {step:g}"),
+        (step * fps >= 1 - 1e-9, f"--step {step:g} is shorter than one frame at --fps {fps:g}"),
+        (math.isfinite(start) and start >= 0, f"--start must be 0 or more seconds, not {start:g}"),
+        (duration is None or (math.isfinite(duration) and duration > 0), f"--duration must be above 0, not {duration}"),
+        (seed >= 0, f"--seed must be 0 or more, not {seed}"),
+        (
+            temperature is None or (math.isfinite(temperature) and temperature >= 0),
+            f"--temperature must be 0 or more, not {temperature}",
+        ),
+    ]
+    for good, message in rules:
+        if not good:
+            raise StreamingVLMError(message)
+
+
+def check_model_fits(model: str | None, video: Source) -> None:
+    """The bundled model has seen nothing but the arcade."""
+    if model is None and not video.arcade:
+        raise ModelError(
+            "the bundled model knows only the arcade (arcade:pong, clips of `streamingvlm record`); "
+            "to watch other video, name a checkpoint: --model Qwen/Qwen2.5-VL-7B-Instruct or a folder"
+        )

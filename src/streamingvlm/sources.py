@@ -1,0 +1,50 @@
+"""Where video comes from: one table from a locator's scheme to what opens it.
+
+To add a source, write an iterable of :class:`~streamingvlm.events.Chunk` (see :class:`~streamingvlm.events.Source`)
+and one line in :data:`SCHEMES`.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+from urllib.parse import unquote, urlsplit
+
+from .errors import SourceError
+from .events import Source
+
+
+class Opener(Protocol):
+    """Opens a locator at a rate: ``fps`` frames a second in chunks of ``step`` seconds, from ``start`` on."""
+
+    def __call__(self, locator: str, *, fps: float, step: float, start: float, duration: float | None) -> Source: ...
+
+
+def _arcade(locator: str, *, fps: float, step: float, start: float, duration: float | None) -> Source:
+    from .arcade.source import ArcadeSource, parse_locator
+
+    game, seed = parse_locator(locator)
+    return ArcadeSource(game, seed, fps=fps, step=step, start=start, duration=duration)
+
+
+def _file(locator: str, *, fps: float, step: float, start: float, duration: float | None) -> Source:
+    from .video.file import FileSource
+
+    path = unquote(urlsplit(locator).path) if locator.startswith("file://") else locator
+    return FileSource(path, fps=fps, step=step, start=start, duration=duration)
+
+
+#: Scheme -> what opens it. A locator without a scheme is a path.
+SCHEMES: dict[str, Opener] = {"arcade": _arcade, "file": _file}
+
+
+def open_source(
+    locator: str, *, fps: float = 2.0, step: float = 1.0, start: float = 0.0, duration: float | None = None
+) -> Source:
+    """Open ``arcade:GAME?seed=N`` or a video file. Times in seconds. Raises SourceError."""
+    scheme, colon, rest = locator.partition(":")
+    opener = SCHEMES.get(scheme) if colon else None
+    if opener is None:
+        if rest.startswith("//"):
+            raise SourceError(f"unknown kind of source {scheme}: (known: {', '.join(SCHEMES)}, or a path)")
+        opener = _file
+    return opener(locator, fps=fps, step=step, start=start, duration=duration)

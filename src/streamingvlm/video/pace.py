@@ -1,0 +1,130 @@
+"""When chunks reach the consumer: at the video's own pace, or as fast as they can be made.
+
+Both wrap a source in a thread, so that decoding goes on while the model works. The thread ends with the iteration:
+close the iterator (``contextlib.closing``) to stop early.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Generator
+from dataclasses import replace
+
+from ..events import Chunk, Source
+
+#: Chunks that ``fast`` makes ahead: enough to overlap decoding, little enough to stay small in memory.
+AHEAD = 2
+#: How long closing waits for a decoder that is in the middle of a packet. The thread is a daemon, so it cannot hang.
+PATIENCE = 5.0
+
+
+class _Mailbox:
+    """Chunks on their way from the thread that makes them to the one that takes them, and how that ends.
+
+    ``keep`` chunks wait at most. When it is full, ``put`` waits, or with ``newest`` drops the oldest and counts it.
+    """
+
+    def __init__(self, keep: int, newest: bool) -> None:
+        self.keep, self.newest = keep, newest
+        self.waiting: deque[Chunk] = deque()
+        self.changed = threading.Condition()
+        self.done = False
+        self.stopped = False
+        self.error: BaseException | None = None
+
+    def put(self, chunk: Chunk) -> bool:
+        """Hand over a chunk; false when nobody takes any more."""
+        with self.changed:
+            if self.newest and len(self.waiting) >= self.keep:
+                late = self.waiting.popleft()
+                chunk = replace(chunk, dropped=chunk.dropped + late.dropped + 1)
+            self.changed.wait_for(lambda: self.stopped or len(self.waiting) < self.keep)
+            self.waiting.append(chunk)
+            self.changed.notify_all()
+            return not self.stopped
+
+    def take(self) -> Chunk | None:
+        """The next chunk, or None after the last; raises what the source raised, behind the chunks made before."""
+        with self.changed:
+            self.changed.wait_for(lambda: bool(self.waiting) or self.done)
+            if self.waiting:
+                chunk = self.waiting.popleft()
+                self.changed.notify_all()
+                return chunk
+            if self.error is not None:
+                raise self.error
+            return None
+
+    def sleep_until(self, moment: float) -> bool:
+        """Wait for a ``perf_counter`` moment; false when stopped meanwhile."""
+        with self.changed:
+            while not self.stopped and (left := moment - time.perf_counter()) > 0:
+                self.changed.wait(left)
+            return not self.stopped
+
+    def end(self, error: BaseException | None) -> None:
+        with self.changed:
+            self.done, self.error = True, error
+            self.changed.notify_all()
+
+    def stop(self) -> None:
+        with self.changed:
+            self.stopped = True
+            self.changed.notify_all()
+
+
+class Paced:
+    """A source that runs in its own thread.
+
+    ``clock``: hand out each chunk when its last frame has come. ``newest``: a chunk that is not taken in time is dropped.
+    """
+
+    def __init__(self, source: Source, *, clock: bool, newest: bool) -> None:
+        self.source, self.clock, self.newest = source, clock, newest
+        self.name, self.context, self.arcade = source.name, source.context, source.arcade
+        self.live = newest
+
+    def __iter__(self) -> Generator[Chunk, None, None]:
+        box = _Mailbox(keep=1 if self.newest else AHEAD, newest=self.newest)
+        thread = threading.Thread(target=self._make, args=(box,), name="streamingvlm-source", daemon=True)
+        thread.start()
+        try:
+            while (chunk := box.take()) is not None:
+                # Without a clock a frame is "there" once it is decoded and asked for: waiting in line is not lag.
+                yield chunk if chunk.ready_at is not None else replace(chunk, ready_at=time.perf_counter())
+        finally:
+            box.stop()
+            thread.join(PATIENCE)
+
+    def _make(self, box: _Mailbox) -> None:
+        """The thread: make chunks, wait for their moment, hand them over."""
+        error: BaseException | None = None
+        try:
+            began: float | None = None
+            for chunk in self.source:
+                if self.clock:
+                    if began is None:  # the clock starts with the first chunk, not with opening the file
+                        began = time.perf_counter() - chunk.start
+                    chunk = replace(chunk, ready_at=began + chunk.times[-1])
+                    if not box.sleep_until(chunk.ready_at or began):
+                        break
+                if not box.put(chunk):
+                    break
+        except BaseException as problem:
+            error = problem
+        box.end(error)
+
+
+def live(source: Source) -> Paced:
+    """The source at its own pace: a chunk comes with its last frame, a late consumer gets the newest one.
+
+    ``ready_at`` is the moment of the chunk's last frame on that clock; ``dropped`` counts chunks that were skipped.
+    """
+    return Paced(source, clock=not source.live, newest=True)
+
+
+def fast(source: Source) -> Paced:
+    """The source as fast as it can be read and consumed, decoded a little ahead."""
+    return Paced(source, clock=False, newest=False)
