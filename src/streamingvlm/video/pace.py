@@ -78,7 +78,7 @@ class _Mailbox:
 class Paced:
     """A source that runs in its own thread.
 
-    ``clock``: hand out each chunk when its last frame has come. ``newest``: a chunk that is not taken in time is dropped.
+    ``clock``: hand out each chunk when its last frame has come. ``newest``: drop a chunk that is not taken in time.
     """
 
     def __init__(self, source: Source, *, clock: bool, newest: bool) -> None:
