@@ -409,10 +409,28 @@ def test_bad_calls_are_refused_with_one_line(model: Qwen25VL) -> None:
         engine.open(fps=0)
     with pytest.raises(PolicyError, match="unknown policy 'none'; known: streaming"):
         engine.open(policy="none")
-    with pytest.raises(PolicyError, match="no option colour"):
-        make_policy("streaming", colour=1)
+    with pytest.raises(PolicyError, match="no option 'colour'; it has: vision, turns"):
+        make_policy("streaming:colour=1")
+    with pytest.raises(PolicyError, match="vision must be a number, not 'x'"):
+        make_policy("streaming:vision=x")
+    with pytest.raises(PolicyError, match="must be 0 or more"):
+        make_policy("streaming:vision=-1")
     with pytest.raises(CapacityError, match="rows; the engine was opened with 100"):
         Engine(model, rows=100).open()
+
+
+def test_a_policy_can_be_named_with_its_numbers() -> None:
+    assert make_policy("streaming:vision=8,text=256") == StreamingWindow(vision=8, text=256)
+    assert make_policy("faithful", {"sink": 5, "other": 1}) == StreamingWindow(sink=5, faithful=True)
+    assert make_policy("full:seconds=90", {"sink": 5}) == KeepAll(seconds=90)
+
+
+def test_full_attention_ends_with_one_line(model: Qwen25VL) -> None:
+    with Engine(model).open(policy="full:seconds=3") as session:
+        for i in range(5, 8):
+            session.step(chunk(i))
+        with pytest.raises(CapacityError, match="full at 8 s"):
+            session.step(chunk(8))
 
 
 def test_sampling_numbers_are_checked() -> None:

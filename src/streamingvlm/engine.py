@@ -99,17 +99,18 @@ class Engine:
     ) -> Session:
         """Open a stream.
 
-        ``policy``: a policy, or the name of one with the checkpoint's own windows. ``context``: what is known before
-        the video starts; it goes into the sink. ``instruction``: the standing instruction (None: the checkpoint's).
-        ``seed`` and ``stream`` fix the sampling noise. ``fps`` and ``step`` (seconds) bound the frames of a chunk.
-        Raises :class:`CapacityError` when there is no free slot or a text is over its budget.
+        ``policy``: a policy, or what :func:`make_policy` takes; the checkpoint's own windows are its defaults.
+        ``context``: what is known before the video starts; it goes into the sink. ``instruction``: the standing
+        instruction (None: the checkpoint's). ``seed`` and ``stream`` fix the sampling noise. ``fps`` and ``step``
+        (seconds) bound the frames of a chunk. Raises :class:`CapacityError` when there is no free slot or a text is
+        over its budget.
         """
         for name, value in (("fps", fps), ("step", step)):
             if not (value > 0 and math.isfinite(value)):
                 raise ValueError(f"{name} must be a number above 0, not {value}")
         defaults = self.model.defaults
         if isinstance(policy, str):
-            policy = make_policy(policy, **(defaults.policy if policy != "full" else {}))
+            policy = make_policy(policy, defaults.policy)
         sampling = defaults.sampling
         if temperature is not None:
             sampling = replace(sampling, temperature=temperature)

@@ -6,7 +6,7 @@ of :class:`CachePolicy` and one line in :data:`POLICIES`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from math import ceil
 from typing import Any, Literal, Protocol
@@ -62,6 +62,10 @@ class CachePolicy(Protocol):
 
     def context_budget(self) -> int | None:
         """Most ids that a caller's context may have (None: no bound)."""
+        ...
+
+    def seconds_left(self, watched: float) -> float | None:
+        """Seconds of video that still fit when ``watched`` seconds have been seen (None: there is no end)."""
         ...
 
 
@@ -137,6 +141,10 @@ class StreamingWindow:
         """See :meth:`CachePolicy.context_budget`: the context lives in the sink."""
         return None if self.faithful else self.sink
 
+    def seconds_left(self, watched: float) -> float | None:  # noqa: ARG002
+        """See :meth:`CachePolicy.seconds_left`: a stream may go on for ever."""
+        return None
+
     def _most_turns(self, step: float) -> tuple[int, int]:
         """Most turns with words and most turns with video, the coming one included."""
         length = 1.0 if self.faithful else step
@@ -180,7 +188,7 @@ class KeepAll:
     faithful: bool = False
 
     def __post_init__(self) -> None:
-        if not self.seconds > 0:
+        if not 0 < self.seconds < float("inf"):
             raise PolicyError("full attention needs to know for how many seconds: seconds must be above 0")
 
     def plan(self, spans: Sequence[Span], now: float, step: float) -> list[Piece]:  # noqa: ARG002
@@ -197,24 +205,41 @@ class KeepAll:
         """See :meth:`CachePolicy.context_budget`."""
         return None
 
+    def seconds_left(self, watched: float) -> float | None:
+        """See :meth:`CachePolicy.seconds_left`."""
+        return self.seconds - watched
 
-#: Name on the command line -> policy. Keyword arguments are the fields of the class.
-POLICIES: dict[str, Callable[..., CachePolicy]] = {
-    "streaming": StreamingWindow,
-    "faithful": lambda **options: StreamingWindow(**{**options, "faithful": True}),
-    "full": KeepAll,
+
+#: Name on the command line -> class and the fields that the name fixes.
+POLICIES: dict[str, tuple[type[StreamingWindow | KeepAll], dict[str, Any]]] = {
+    "streaming": (StreamingWindow, {}),
+    "faithful": (StreamingWindow, {"faithful": True}),
+    "full": (KeepAll, {}),
 }
 
 
-def make_policy(name: str, **options: Any) -> CachePolicy:
-    """The policy called ``name``; options it has no field for are an error."""
+def make_policy(spec: str, defaults: Mapping[str, Any] | None = None) -> CachePolicy:
+    """The policy that ``spec`` names, such as ``streaming``, ``full:seconds=1200`` or ``streaming:vision=8,text=256``.
+
+    ``defaults``: a checkpoint's own numbers; those that the policy has no field for are passed over. Raises
+    :class:`PolicyError` for an unknown name or option, and for a number that cannot be meant.
+    """
+    name, _, rest = spec.partition(":")
     if name not in POLICIES:
         raise PolicyError(f"unknown policy {name!r}; known: {', '.join(POLICIES)}")
-    kind = KeepAll if name == "full" else StreamingWindow
-    unknown = set(options) - {field.name for field in fields(kind)}
-    if unknown:
-        raise PolicyError(f"policy {name!r} has no option {', '.join(sorted(unknown))}")
-    return POLICIES[name](**options)
+    kind, fixed = POLICIES[name]
+    types = {field.name: type(field.default) for field in fields(kind) if field.name not in fixed}
+    options = {key: value for key, value in (defaults or {}).items() if key in types}
+    for part in filter(None, rest.split(",")):
+        key, _, value = (text.strip() for text in part.partition("="))
+        if key not in types or types[key] is bool:
+            known = ", ".join(key for key, kind_of in types.items() if kind_of is not bool)
+            raise PolicyError(f"policy {name!r} has no option {key!r}; it has: {known}")
+        try:
+            options[key] = types[key](value)
+        except ValueError:
+            raise PolicyError(f"policy option {key} must be a number, not {value!r}") from None
+    return kind(**options, **fixed)
 
 
 def _last(items: Sequence[int], count: int) -> Sequence[int]:

@@ -49,7 +49,7 @@ class Session:
         self.timeline = Timeline()
         self.turn = 0
         self.sampled = 0
-        self.time = 0.0
+        self.time = self._first = 0.0
         self.closed = False
         self._engine = engine
         self._grammar: Grammar = engine.model.grammar
@@ -115,6 +115,12 @@ class Session:
             raise StreamingVLMError("this session is closed; open another one")
         if chunk.start < self.time - 1e-6:
             raise ValueError(f"a chunk from {chunk.start:.3f} s cannot follow one that ended at {self.time:.3f} s")
+        left = self.options.policy.seconds_left(chunk.start - (self._first if self.turn else chunk.start))
+        if left is not None and chunk.end - chunk.start > left + 1e-6:
+            raise CapacityError(
+                f"the cache is full at {chunk.start:g} s: full attention was opened for so many seconds of video; "
+                "open it for more (full:seconds=N) or use the streaming policy, which has no end"
+            )
         most = round(self.options.step * self.options.fps + 0.5)
         if len(chunk.frames) > most:
             raise CapacityError(
@@ -175,6 +181,8 @@ class Session:
         end = self._grammar.marks.turn_end
         if tokens[-1] != end:
             self.write(chunk, [*tokens, end])
+        if self.turn == 0:
+            self._first = chunk.start
         self.turn += 1
         self.time = chunk.end
 

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 ModelOption = Annotated[
     str | None, typer.Option("--model", help="Checkpoint folder or hub id. [default: the bundled arcade model]")
 ]
-PolicyOption = Annotated[str, typer.Option("--policy", help="What the cache keeps: streaming, faithful or full.")]
+PolicyOption = Annotated[
+    str,
+    typer.Option("--policy", help="What the cache keeps: streaming, faithful or full, with numbers: full:seconds=900."),
+]
 
 
 def watch(
