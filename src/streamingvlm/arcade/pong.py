@@ -1,0 +1,104 @@
+"""A seed's endless stream of Pong, second by second: frames, what is said, and exact truth about each frame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .announcer import Announcer
+from .context import Context
+from .court import FRAMES_PER_SECOND
+from .language import Event, Style, say, style
+from .world import HALF, World
+
+
+@dataclass(frozen=True, slots=True)
+class FrameLabel:
+    """What one frame shows, in pixels of the 160 x 210 screen.
+
+    ``ball``: (x, y) of the ball's left and top edge, None when there is none. ``motion``: signs of its movement,
+    right and down positive, (0, 0) without a ball. ``paddles``: top edges of (green, orange). ``scores``: (green,
+    orange). ``in_play``: a ball is on its way.
+    """
+
+    time: float
+    ball: tuple[int, int] | None
+    motion: tuple[int, int]
+    paddles: tuple[int, int]
+    scores: tuple[int, int]
+    in_play: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Second:
+    """One second. ``frames`` is (fps, 210, 160, 3) uint8 RGB; ``times`` and ``labels`` have one entry per frame."""
+
+    index: int
+    start: float
+    end: float
+    frames: NDArray[np.uint8]
+    times: tuple[float, ...]
+    events: tuple[Event, ...]
+    text: str
+    labels: tuple[FrameLabel, ...]
+
+
+class PongStream:
+    """Endless Pong of a seed. The game and its commentary do not depend on ``fps`` (a divisor of 60).
+
+    Each ``iter`` starts the stream again at 0 s. ``render=False`` leaves the frames black, for those who want only
+    the truth.
+    """
+
+    def __init__(self, seed: int, fps: float = 2.0, render: bool = True) -> None:
+        if seed < 0:
+            raise ValueError(f"a seed must not be negative, not {seed}")
+        if fps < 1 or FRAMES_PER_SECOND % fps:
+            raise ValueError(f"fps must divide {FRAMES_PER_SECOND} into whole frames, not {fps:g}")
+        self.seed, self.fps, self.render = seed, fps, render
+        self.context: Context = Context.draw(seed)
+        self.style: Style = style(seed)
+
+    def __iter__(self) -> Iterator[Second]:
+        world = World.of(self.seed)
+        announcer = Announcer(self.context)
+        stride, index = int(FRAMES_PER_SECOND // self.fps), 0
+        last = FRAMES_PER_SECOND - min(HALF, stride)
+        while True:
+            frames: list[NDArray[np.uint8]] = []
+            labels: list[FrameLabel] = []
+            begin = index * FRAMES_PER_SECOND
+            for offset in range(last + 1):
+                while world.frame < begin + offset:
+                    for happening in world.advance():
+                        announcer.hear(happening)
+                if offset % stride == 0:
+                    labels.append(_label(world))
+                    frames.append(world.court.screen() if self.render else _BLACK)
+            yield self._second(index, frames, labels, announcer.take(index))
+            index += 1
+
+    def _second(
+        self, index: int, frames: list[NDArray[np.uint8]], labels: list[FrameLabel], events: tuple[Event, ...]
+    ) -> Second:
+        times = tuple(label.time for label in labels)
+        text = say(events, self.style)
+        return Second(index, float(index), index + 1.0, np.stack(frames), times, events, text, tuple(labels))
+
+
+_BLACK = np.zeros((210, 160, 3), np.uint8)
+
+
+def _label(world: World) -> FrameLabel:
+    court = world.court
+    return FrameLabel(
+        time=world.frame / FRAMES_PER_SECOND,
+        ball=court.ball,
+        motion=court.motion,
+        paddles=court.paddles,
+        scores=court.shown_scores,
+        in_play=world.in_play,
+    )
