@@ -113,10 +113,12 @@ def model(
     *,
     patcher: Patcher | None = None,
     sampling: Sampling | None = None,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
 ) -> Qwen25VL:
     """The tiny model as the engine sees it; greedy unless ``sampling`` says otherwise."""
     return Qwen25VL(
-        stock(),
+        stock().to(device, dtype),
         name="tiny",
         grammar=Grammar(tokenizer or CharTokenizer(), MARKS),
         patcher=patcher or Patcher(min_pixels=56 * 56, max_pixels=56 * 84),
