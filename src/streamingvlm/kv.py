@@ -76,7 +76,7 @@ class KVPool:
         self._free.append(slot)
 
     def grow(self, rows: int) -> None:
-        """Make every slot at least ``rows`` long; happens when a larger session opens, never while one runs."""
+        """Make every slot at least ``rows`` long, keeping what is there; happens only when a larger session opens."""
         if rows <= self.rows:
             return
         for name in ("keys", "values", "view"):
