@@ -370,6 +370,15 @@ def test_frame_size_may_change_and_rows_stay_under_the_capacity(model: Qwen25VL)
             assert engine_rows(session) == session.timeline.cached <= session.capacity
 
 
+def test_the_pixel_budget_is_an_argument(model: Qwen25VL) -> None:
+    blocks = {}
+    for budget in (56 * 84, 28 * 28):
+        with Engine(model).open(max_pixels=budget) as session:
+            session.step(chunk(0))
+            blocks[budget] = session.rows["vision"]
+    assert blocks == {56 * 84: 8, 28 * 28: 3}
+
+
 def engine_rows(session: Session) -> int:
     return session._engine.pool.length[session.slot]
 

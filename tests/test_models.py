@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from streamingvlm.engine import Engine
-from streamingvlm.errors import ModelError
+from streamingvlm.errors import ModelError, OptionError, SourceError
 from streamingvlm.events import Chunk
 from streamingvlm.models import Patcher, load_model
 
@@ -186,8 +186,10 @@ def test_a_resized_frame_is_inside_its_budget(size: tuple[int, int], budget: int
 
 
 def test_a_frame_that_is_too_long_is_refused() -> None:
-    with pytest.raises(ValueError, match="200 to 1"):
+    with pytest.raises(SourceError, match="200 to 1"):
         Patcher().size(10, 3000)
+    with pytest.raises(OptionError, match="max_pixels must be at least 784"):
+        Patcher().with_budget(10)
 
 
 def test_an_odd_number_of_frames_is_filled_with_the_last() -> None:

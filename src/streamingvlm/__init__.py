@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .errors import (
         CapacityError,
         ModelError,
+        OptionError,
         OutputError,
         PolicyError,
         SourceError,
@@ -34,6 +35,7 @@ _HOME = {
     "Engine": "engine",
     "KeepAll": "policy",
     "ModelError": "errors",
+    "OptionError": "errors",
     "OutputError": "errors",
     "PolicyError": "errors",
     "Sampling": "sampling",
@@ -65,6 +67,7 @@ __all__ = [  # noqa: RUF022 - in the order a newcomer needs them
     "StreamingVLMError",
     "SourceError",
     "ModelError",
+    "OptionError",
     "PolicyError",
     "CapacityError",
     "OutputError",

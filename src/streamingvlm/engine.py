@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import CapacityError
+from .errors import CapacityError, OptionError
 from .events import Chunk, Commentary, Timing
 from .kv import Batch, CosSin, KVPool
 from .models.base import Model
@@ -96,18 +96,19 @@ class Engine:
         max_new_tokens: int | None = None,
         fps: float = 2.0,
         step: float = 1.0,
+        max_pixels: int | None = None,
     ) -> Session:
         """Open a stream.
 
         ``policy``: a policy, or what :func:`make_policy` takes; the checkpoint's own windows are its defaults.
         ``context``: what is known before the video starts; it goes into the sink. ``instruction``: the standing
         instruction (None: the checkpoint's). ``seed`` and ``stream`` fix the sampling noise. ``fps`` and ``step``
-        (seconds) bound the frames of a chunk. Raises :class:`CapacityError` when there is no free slot or a text is
-        over its budget.
+        (seconds) bound the frames of a chunk, ``max_pixels`` a frame's area after the resize (None: the checkpoint's).
+        Raises :class:`CapacityError` when there is no free slot or a text is over its budget.
         """
         for name, value in (("fps", fps), ("step", step)):
             if not (value > 0 and math.isfinite(value)):
-                raise ValueError(f"{name} must be a number above 0, not {value}")
+                raise OptionError(f"{name} must be a number above 0, not {value}")
         defaults = self.model.defaults
         if isinstance(policy, str):
             policy = make_policy(policy, defaults.policy)
@@ -118,8 +119,7 @@ class Engine:
             sampling = replace(sampling, max_new_tokens=max_new_tokens)
         wish = defaults.instruction if instruction is None else instruction
         options = StreamOptions(policy, sampling, context, wish, seed, stream, fps, step)
-        frames = round(step * fps + 0.5)
-        return Session(self, options, self.model.patcher.most_tokens(frames))
+        return Session(self, options, self.model.patcher.with_budget(max_pixels))
 
     def admit(self, capacity: int) -> int:
         """A slot of at least ``capacity`` rows, for a session that opens."""
@@ -169,7 +169,7 @@ class Engine:
     def _start(self, job: Job) -> None:
         session, chunk = job.session, job.chunk
         begun = time.perf_counter()
-        patches = self.model.patcher(chunk)
+        patches = session.patcher(chunk)
         patched = time.perf_counter()
         rows, kept = session.evict(chunk)
         self._pool.select(session.slot, rows, self._rotation(kept))

@@ -13,7 +13,11 @@ class ModelError(StreamingVLMError):
     """A checkpoint cannot be loaded, or it is of a kind that no file in ``models/`` knows."""
 
 
-class PolicyError(StreamingVLMError, ValueError):
+class OptionError(StreamingVLMError, ValueError):
+    """A number or a choice that cannot be meant (a frame rate of 0, a temperature below 0)."""
+
+
+class PolicyError(OptionError):
     """A cache policy is unknown or its numbers do not fit together."""
 
 

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .errors import OptionError
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
@@ -25,11 +27,11 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if not self.temperature >= 0:
-            raise ValueError(f"temperature must be 0 (greedy) or more, not {self.temperature}")
+            raise OptionError(f"temperature must be 0 (greedy) or more, not {self.temperature}")
         if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p must be above 0 and at most 1, not {self.top_p}")
+            raise OptionError(f"top_p must be above 0 and at most 1, not {self.top_p}")
         if self.top_k < 0 or self.max_new_tokens < 1 or not self.repetition_penalty > 0:
-            raise ValueError("top_k must be 0 or more, max_new_tokens 1 or more, repetition_penalty above 0")
+            raise OptionError("top_k must be 0 or more, max_new_tokens 1 or more, repetition_penalty above 0")
 
 
 def penalize(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:

@@ -19,6 +19,7 @@ from .spans import Kind, Span, Timeline
 
 if TYPE_CHECKING:
     from .engine import Engine, Trace
+    from .models.patches import Patcher
 
 #: Ids that are reserved for the standing instruction, and as many again for one that replaces it.
 INSTRUCTION_BUDGET = 256
@@ -44,8 +45,11 @@ class Session:
     A session and the sessions beside it share the model; all state of the stream is in here and in its slot.
     """
 
-    def __init__(self, engine: Engine, options: StreamOptions, most_vision: int) -> None:
+    def __init__(self, engine: Engine, options: StreamOptions, patcher: Patcher) -> None:
         self.options = options
+        self.patcher = patcher
+        #: Most frames of one chunk.
+        self.most_frames = round(options.step * options.fps + 0.5)
         self.timeline = Timeline()
         self.turn = 0
         self.sampled = 0
@@ -59,7 +63,7 @@ class Session:
         self.last_position = -1.0
         self._preamble = self._make_preamble()
         self._instruction = ""
-        self.capacity = options.policy.capacity(self._sizes(most_vision))
+        self.capacity = options.policy.capacity(self._sizes())
         self.slot = engine.admit(self.capacity)
 
     # The stream as its user sees it.
@@ -121,8 +125,7 @@ class Session:
                 f"the cache is full at {chunk.start:g} s: full attention was opened for so many seconds of video; "
                 "open it for more (full:seconds=N) or use the streaming policy, which has no end"
             )
-        most = round(self.options.step * self.options.fps + 0.5)
-        if len(chunk.frames) > most:
+        if len(chunk.frames) > self.most_frames:
             raise CapacityError(
                 f"{len(chunk.frames)} frames in one step; the session was opened for {self.options.fps:g} frames per "
                 f"second and steps of {self.options.step:g} s"
@@ -194,7 +197,7 @@ class Session:
 
     def _patch_seconds(self) -> float:
         """Seconds along the time axis of one temporal patch; the public code takes 2 / 2 whatever the rate."""
-        return 1.0 if self.options.policy.faithful else self._engine.model.patcher.temporal / self.options.fps
+        return 1.0 if self.options.policy.faithful else self.patcher.temporal / self.options.fps
 
     def _query(self) -> str:
         """The question that goes into the coming turn, behind the video, as the public code's first turn has it."""
@@ -217,7 +220,7 @@ class Session:
         if count > budget:
             raise CapacityError(f"the {what} has {count} tokens; at most {budget} fit")
 
-    def _sizes(self, most_vision: int) -> Sizes:
+    def _sizes(self) -> Sizes:
         markup = sum(len(span) for span in self._preamble if span.kind in (Kind.SYSTEM, Kind.MARKUP))
         history = sum(len(span) for span in self._preamble if span.kind is Kind.HISTORY)
         return Sizes(
@@ -226,6 +229,6 @@ class Session:
             history=history,
             instruction=INSTRUCTION_BUDGET,
             turn=self._grammar.turn_overhead(),
-            vision=most_vision,
+            vision=self.patcher.most_tokens(self.most_frames),
             reply=self.options.sampling.max_new_tokens + 1,
         )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import OutputError, SourceError, StreamingVLMError
+from ..errors import OptionError, OutputError, SourceError
 from . import watch
 from .follow import Pace, follow
 
@@ -34,7 +34,7 @@ def record(
 ) -> None:
     """Record an arcade match as a video with its true commentary beside it."""
     if not (math.isfinite(seconds) and seconds >= 1):
-        raise StreamingVLMError("--seconds must be 1 or more")
+        raise OptionError("--seconds must be 1 or more")
     if seed is not None:
         watch.check_numbers(seed=seed)
     write_record(source, seed, int(seconds), output)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import ModelError, StreamingVLMError
+from ..errors import ModelError, OptionError
 from .follow import Pace, Stream, follow
 
 if TYPE_CHECKING:
@@ -41,6 +41,9 @@ def watch(
         list[Path] | None,
         typer.Option("-o", "--output", metavar="PATH", help="Also write a .vtt, .srt or .jsonl file; repeatable."),
     ] = None,
+    max_pixels: Annotated[
+        int | None, typer.Option(help="Most pixels of a frame after the resize. [default: the checkpoint's own]")
+    ] = None,
     pace: Annotated[
         Pace, typer.Option(help="live: keep the clock, drop what is late; fast: every step, no clock.")
     ] = Pace.FAST,
@@ -52,9 +55,11 @@ def watch(
     as_json: Annotated[bool, typer.Option("--json", help="Print one event a line.")] = False,
 ) -> int:
     """Watch a video and comment on it, step by step."""
-    check_numbers(fps=fps, step=step, start=start, duration=duration, seed=seed, temperature=temperature)
+    check_numbers(
+        fps=fps, step=step, start=start, duration=duration, seed=seed, temperature=temperature, max_pixels=max_pixels
+    )
     if quiet and as_json:
-        raise StreamingVLMError("--quiet and --json exclude each other")
+        raise OptionError("--quiet and --json exclude each other")
     from ..outputs import open_outputs
     from ..policy import make_policy
     from ..sources import open_source
@@ -72,6 +77,7 @@ def watch(
         temperature=temperature,
         fps=fps,
         step=step,
+        max_pixels=max_pixels,
     )
     return follow(video, session, outputs, "quiet" if quiet else "json" if as_json else "auto", pace)
 
@@ -103,6 +109,7 @@ def open_session(
     temperature: float | None = None,
     fps: float = 2.0,
     step: float = 1.0,
+    max_pixels: int | None = None,
 ) -> Stream:
     """Load a checkpoint and open one stream on it. Here torch comes in; tests put a stand-in here."""
     from ..engine import Engine
@@ -116,6 +123,7 @@ def open_session(
         temperature=temperature,
         fps=fps,
         step=step,
+        max_pixels=max_pixels,
     )
 
 
@@ -145,6 +153,7 @@ def check_numbers(
     duration: float | None = None,
     seed: int = 0,
     temperature: float | None = None,
+    max_pixels: int | None = None,
 ) -> None:
     """Raise a one-line error for a number that cannot be meant."""
     rules = [
@@ -158,10 +167,11 @@ def check_numbers(
             temperature is None or (math.isfinite(temperature) and temperature >= 0),
             f"--temperature must be 0 or more, not {temperature}",
         ),
+        (max_pixels is None or max_pixels > 0, f"--max-pixels must be above 0, not {max_pixels}"),
     ]
     for good, message in rules:
         if not good:
-            raise StreamingVLMError(message)
+            raise OptionError(message)
 
 
 def check_model_fits(model: str | None, video: Source) -> None:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..errors import OptionError, SourceError
 from ..events import Chunk
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -43,7 +44,7 @@ class Patcher:
 
     def __post_init__(self) -> None:
         if not self.factor**2 <= self.max_pixels:
-            raise ValueError(f"max_pixels must be at least {self.factor**2} (one token), not {self.max_pixels}")
+            raise OptionError(f"max_pixels must be at least {self.factor**2} (one token), not {self.max_pixels}")
 
     @property
     def factor(self) -> int:
@@ -63,10 +64,10 @@ class Patcher:
     def size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width after the resize: multiples of :attr:`factor`, area inside the bounds, aspect kept.
 
-        Frames longer than 200 to 1 are refused (ValueError), as the processor does.
+        Frames longer than 200 to 1 are refused (SourceError), as the processor does.
         """
         if max(height, width) > 200 * min(height, width):
-            raise ValueError(f"a frame of {width}x{height} is too long: at most 200 to 1")
+            raise SourceError(f"a frame of {width}x{height} is too long: at most 200 to 1")
         factor = self.factor
         new_h, new_w = (max(round(side / factor), 1) * factor for side in (height, width))
         if new_h * new_w > self.max_pixels:
