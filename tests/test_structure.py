@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "sampling": {"errors"},
     "models": VOCABULARY | {"kv", "prompt", "rope", "sampling"},
     "engine": VOCABULARY | {"policy", "rope", "kv", "sampling", "models", "session"},
-    "session": VOCABULARY | {"policy", "prompt", "rope", "sampling", "engine"},
+    "session": VOCABULARY | {"policy", "prompt", "rope", "sampling", "engine", "models"},
     "video": VOCABULARY,
     "arcade": VOCABULARY,
     "outputs": VOCABULARY,

@@ -228,7 +228,7 @@ def make_policy(spec: str, defaults: Mapping[str, Any] | None = None) -> CachePo
     if name not in POLICIES:
         raise PolicyError(f"unknown policy {name!r}; known: {', '.join(POLICIES)}")
     kind, fixed = POLICIES[name]
-    types = {field.name: type(field.default) for field in fields(kind) if field.name not in fixed}
+    types: dict[str, type[Any]] = {field.name: type(field.default) for field in fields(kind) if field.name not in fixed}
     options = {key: value for key, value in (defaults or {}).items() if key in types}
     for part in filter(None, rest.split(",")):
         key, _, value = (text.strip() for text in part.partition("="))

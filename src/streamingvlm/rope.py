@@ -77,7 +77,7 @@ def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     first, second = states.chunk(2, dim=-1)
     cos_first, cos_second = cos.chunk(2, dim=-1)
     sin_first, sin_second = sin.chunk(2, dim=-1)
-    out = torch.empty(torch.broadcast_shapes(states.shape, cos.shape), dtype=states.dtype, device=states.device)
+    out = torch.empty_like(states)
     left, right = out.chunk(2, dim=-1)
     # Written half by half: no copy of the states with their halves swapped.
     torch.mul(first, cos_first, out=left).sub_(second * sin_first)
