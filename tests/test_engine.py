@@ -11,7 +11,7 @@ import torch
 
 import tiny
 from streamingvlm.engine import Engine, Trace
-from streamingvlm.errors import CapacityError, PolicyError, StreamingVLMError
+from streamingvlm.errors import CapacityError, PolicyError, SourceError, StreamingVLMError
 from streamingvlm.events import Chunk, Commentary
 from streamingvlm.models.qwen2_5_vl import Qwen25VL
 from streamingvlm.policy import CachePolicy, KeepAll, StreamingWindow, make_policy
@@ -440,6 +440,21 @@ def test_full_attention_ends_with_one_line(model: Qwen25VL) -> None:
             session.step(chunk(i))
         with pytest.raises(CapacityError, match="full at 8 s"):
             session.step(chunk(8))
+
+
+def run_first(model: Qwen25VL) -> tuple[int, ...]:
+    with Engine(model).open() as session:
+        return session.step(chunk(0)).tokens
+
+
+def test_bad_frames_are_the_error_of_who_sends_them(model: Qwen25VL) -> None:
+    engine = Engine(model, slots=2)
+    with engine.open() as good, engine.open() as bad:
+        job = engine.submit(good, chunk(0))
+        with pytest.raises(SourceError, match="200 to 1"):
+            engine.submit(bad, chunk(0, size=(1, 300)))
+        assert engine.wait(job).tokens
+        assert bad.step(chunk(0)).tokens == run_first(model)
 
 
 def test_sampling_numbers_are_checked() -> None:

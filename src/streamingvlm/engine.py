@@ -21,6 +21,7 @@ from .errors import CapacityError, OptionError
 from .events import Chunk, Commentary, Timing
 from .kv import Batch, CosSin, KVPool
 from .models.base import Model
+from .models.patches import Patches
 from .policy import CachePolicy, make_policy
 from .rope import FloatArray
 from .sampling import choose
@@ -51,6 +52,7 @@ class Job:
 
     session: Session
     chunk: Chunk
+    patches: Patches
     submitted: float
     on_text: Callable[[str], None] | None = None
     trace: Trace | None = None
@@ -147,8 +149,11 @@ class Engine:
         session.check(chunk)
         if any(job.session is session for job in (*self._waiting, *self._running)):
             raise ValueError("this session's last chunk is still under way; wait for it first")
-        job = Job(session, chunk, time.perf_counter(), on_text, trace)
-        job.spend("decode", chunk.decode_seconds)
+        submitted = time.perf_counter()
+        # Here and not in `advance`: frames that cannot be used are the error of whoever handed them in.
+        patches = session.patcher(chunk)
+        job = Job(session, chunk, patches, submitted, on_text, trace)
+        job.timing = Timing(decode=chunk.decode_seconds, patch=time.perf_counter() - submitted)
         self._waiting.append(job)
         return job
 
@@ -169,15 +174,13 @@ class Engine:
     def _start(self, job: Job) -> None:
         session, chunk = job.session, job.chunk
         begun = time.perf_counter()
-        patches = session.patcher(chunk)
-        patched = time.perf_counter()
         rows, kept = session.evict(chunk)
         self._pool.select(session.slot, rows, self._rotation(kept))
         if job.trace:
             job.trace.retained = session.timeline.tokens
-        feed, numbers = session.begin_turn(chunk, patches.merged)
+        feed, numbers = session.begin_turn(chunk, job.patches.merged)
         evicted = time.perf_counter()
-        vision = self.model.encode(patches)
+        vision = self.model.encode(job.patches)
         encoded = time.perf_counter()
         if job.trace:
             job.trace.prefill_positions = np.concatenate([kept, numbers], axis=1)
@@ -190,8 +193,7 @@ class Engine:
         self._take(job, self.model.logits(hidden[0, -1]))
         prefilled = time.perf_counter()
         for stage, seconds in (
-            ("patch", patched - begun),
-            ("evict", evicted - patched),
+            ("evict", evicted - begun),
             ("vision", encoded - evicted),
             ("prefill", prefilled - encoded),
         ):
