@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
+
+from transformers.utils import logging
 
 from ..errors import ModelError
 from ..sampling import Sampling
@@ -33,6 +37,19 @@ class HFTokenizer:
         """Text of ``ids`` without special tokens."""
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text
+
+
+@contextmanager
+def progress_for_people() -> Iterator[None]:
+    """Let transformers draw its loading bar only where a person can see it."""
+    before = logging.is_progress_bar_enabled()
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if before:
+            logging.enable_progress_bar()
 
 
 def read_json(folder: Path, name: str) -> dict[str, Any]:

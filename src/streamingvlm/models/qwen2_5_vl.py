@@ -18,7 +18,7 @@ from ..kv import Batch, KVShape
 from ..prompt import Grammar, Marks
 from ..rope import Rope
 from .base import StreamDefaults
-from .checkpoint import HFTokenizer, end_tokens, patcher, stream_defaults, system_prompt
+from .checkpoint import HFTokenizer, end_tokens, patcher, progress_for_people, stream_defaults, system_prompt
 from .patches import Patcher, Patches
 
 ATTENTION = "streamingvlm"
@@ -119,7 +119,9 @@ class Qwen25VL:
 def load(folder: Path, name: str, device: torch.device, dtype: torch.dtype) -> Qwen25VL:
     """Load an ordinary checkpoint folder."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    hf = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa").to(device)
+    with progress_for_people():
+        hf = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa")
+    hf = hf.to(device)
     config = hf.config
     marks = Marks(
         turn_start=tokenizer.convert_tokens_to_ids("<|im_start|>"),
