@@ -1,0 +1,126 @@
+"""One training step of the decoder: batches of laid-out chunks, the stock forward pass, the losses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .layout import Laid
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A chunk with its pictures: ``features`` (k, TOKENS, hidden) and ``labels`` (k, len(HEADS)), -1 for unknown."""
+
+    laid: Laid
+    features: Tensor | None = None
+    labels: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Chunks padded behind to one length. Flat indices count through (batch, length)."""
+
+    ids: Tensor
+    positions: Tensor
+    rows: Tensor
+    targets: Tensor
+    weights: Tensor
+    video: Tensor
+    features: Tensor | None
+    ends: Tensor
+    labels: Tensor | None
+
+
+def collate(examples: Sequence[Example], pad: int) -> Batch:
+    """Stack chunks; padding stands behind, so causal attention needs no mask."""
+    longest = max(len(example.laid.ids) for example in examples)
+    ids = np.full((len(examples), longest), pad, np.int64)
+    places = np.zeros((3, len(examples), longest), np.float32)
+    for i, example in enumerate(examples):
+        laid = example.laid
+        ids[i, : len(laid.ids)] = laid.ids
+        places[:, i, : len(laid.ids)] = laid.positions
+
+    def flat(name: str) -> Tensor:
+        parts = [getattr(e.laid, name) + i * longest for i, e in enumerate(examples)]
+        return torch.from_numpy(np.concatenate(parts))
+
+    features = [e.features.flatten(0, 1) for e in examples if e.features is not None]
+    labels = [e.labels for e in examples if e.labels is not None]
+    return Batch(
+        ids=torch.from_numpy(ids),
+        positions=torch.from_numpy(places),
+        rows=flat("rows"),
+        targets=torch.from_numpy(np.concatenate([e.laid.targets for e in examples])),
+        weights=torch.from_numpy(np.concatenate([e.laid.weights for e in examples])),
+        video=flat("video"),
+        features=torch.cat(features) if features else None,
+        ends=flat("ends"),
+        labels=torch.cat(labels) if labels else None,
+    )
+
+
+class Probes(nn.Module):
+    """Auxiliary heads on the id behind each picture; they teach the decoder to look and are not saved.
+
+    ``sizes``: number of classes of each label.
+    """
+
+    def __init__(self, hidden: int, sizes: Sequence[int]) -> None:
+        super().__init__()
+        self.sizes = tuple(sizes)
+        self.head = nn.Linear(hidden, sum(sizes))
+
+    def forward(self, hidden: Tensor, labels: Tensor) -> Tensor:
+        """Mean cross-entropy of hidden states (n, hidden) for labels (n, len(sizes)); -1 is left out."""
+        parts = self.head(hidden).float().split(self.sizes, dim=-1)
+        losses = [
+            F.cross_entropy(part, labels[:, i], ignore_index=-1, reduction="sum") / (labels[:, i] >= 0).sum().clamp(1)
+            for i, part in enumerate(parts)
+        ]
+        return torch.stack(losses).mean()
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """Of the words (weighted mean) and of the probes."""
+
+    words: Tensor
+    probes: Tensor
+
+
+def hidden_states(model: Any, batch: Batch) -> Tensor:
+    """Last hidden states (b, n, hidden) of the stock decoder, under bf16 autocast."""
+    embeds = model.model.language_model.embed_tokens(batch.ids)
+    if batch.features is not None:
+        shape = embeds.shape
+        embeds = embeds.flatten(0, 1).index_copy(0, batch.video, batch.features.to(embeds.dtype)).view(shape)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = model.model.language_model(
+            inputs_embeds=embeds,
+            position_ids=batch.positions,
+            # No mask: attention is then causal by itself, and fast.
+            attention_mask={"full_attention": None},
+            use_cache=False,
+        )
+    hidden: Tensor = out.last_hidden_state
+    return hidden
+
+
+def losses(model: Any, probes: Probes, batch: Batch) -> Losses:
+    """Losses of a batch. Logits are computed only where something is predicted."""
+    hidden = hidden_states(model, batch).flatten(0, 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model.lm_head(hidden[batch.rows])
+        probed = hidden.new_zeros(())
+        if batch.labels is not None:
+            probed = probes(hidden[batch.ends], batch.labels)
+    each = F.cross_entropy(logits.float(), batch.targets, reduction="none")
+    return Losses((each * batch.weights).sum() / batch.weights.sum().clamp(1e-6), probed)

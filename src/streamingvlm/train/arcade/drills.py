@@ -1,0 +1,97 @@
+"""Dense exercises for what words alone tell: a few hundred ids that hold dozens of cases.
+
+Copying a name by its colour is learnt suddenly or not at all. In ordinary chunks a name comes once in a thousand ids
+and nothing happens; in lines that hold little else it is learnt within minutes, and carries over.
+"""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+
+from ...arcade.context import COLOURS, NAMES, TOWNS, Context
+from ...arcade.language import Event
+from ...rope import positions
+from .decoder import Example
+from .layout import TOKENS_PER_SECOND, Laid
+from .stories import Events, Scribe, words
+from .texts import TOLD, bare, context, story, told_weights
+
+
+def names(scribe: Scribe) -> frozenset[int]:
+    """Ids of all names and towns."""
+    return frozenset(token for word in (*NAMES, *TOWNS) for token in scribe.grammar.tokenizer.encode(f" {word}"))
+
+
+def _call(rng: random.Random, about: Context, share: float = 0.7, names: float = 0.5) -> list[Event]:
+    """A game with its name (that share of the cases) or a match with its town; or nothing, ``share`` being the rest."""
+    player = about.player(rng.choice(COLOURS))
+    if rng.random() >= share:
+        return []
+    if rng.random() < names:
+        return [Event("game", player.colour, name=player.name)]
+    return [Event("match", player.colour, town=player.town)]
+
+
+def roll_call(rng: random.Random, scribe: Scribe, sink: int, text: int, seconds: int) -> Example:
+    """A chunk in which names and towns are said again and again; they alone are learnt."""
+    about = context(rng)
+    before = rng.choice((0, 60, 120, 160))
+    told: list[Events] = [*story(rng, about, before)]
+    told += [_call(rng, about) for _ in range(seconds)]
+    replies = [scribe.reply(words(events)) for events in told]
+    history = scribe.history(about.text, replies[:before], sink, text)
+    proper = names(scribe)
+    weights = [tuple(2.0 * (token in proper) for token in reply) for reply in replies[before:]]
+    return bare(rng, scribe, history, replies[before:], weights, before)
+
+
+def lines(rng: random.Random, scribe: Scribe) -> Example:
+    """A history block of games and matches; every name that has stood before is learnt."""
+    about = context(rng)
+    # With names only, or towns only, nothing but the colour decides.
+    share = rng.choice((0.0, 0.5, 1.0))
+    told = [_call(rng, about, 0.9, share) for _ in range(rng.choice((4, 8, 20)))]
+    ids = [*scribe.grammar.tokenizer.encode(about.text)]
+    known, proper = set(ids), names(scribe)
+    weights = [0.0] * len(ids)
+    for events in told:
+        reply = scribe.archived(scribe.reply(words(events)))
+        ids += reply
+        weights += [float(token in proper and token in known) for token in reply]
+    return _block(scribe, ids, weights)
+
+
+def ledger(rng: random.Random, scribe: Scribe, seconds: int = 150) -> Example:
+    """A history block of a made-up game; the clauses that follow from earlier ones are learnt."""
+    about, brief, named = context(rng), rng.random() < 0.6, rng.random() < 0.4
+    told = story(rng, about, seconds, brief=brief)
+    if named:
+        told = [[_named(event, about) for event in events] for events in told]
+    known = TOLD - ({"score"} if brief else set()) - ({"game"} if named else set())
+    ids, proper = [*scribe.grammar.tokenizer.encode(about.text)], names(scribe)
+    weights = [0.0] * len(ids)
+    for second, events in enumerate(told):
+        reply = scribe.archived(scribe.reply(words(events)))
+        ids += reply
+        each = told_weights(scribe, told, second, known)[: len(reply)] if events else (0.0,) * len(reply)
+        weights += [2.0 if token in proper else weight for token, weight in zip(reply, each, strict=True)]
+    return _block(scribe, ids, weights)
+
+
+def _named(event: Event, about: Context) -> Event:
+    if event.kind != "game" or event.colour is None:
+        return event
+    return Event("game", event.colour, name=about.player(event.colour).name)
+
+
+def _block(scribe: Scribe, words: list[int], weights: list[float]) -> Example:
+    """A history block alone, with a weight for each of its ids."""
+    spans = scribe.grammar.preamble(words)
+    ids = np.array([token for span in spans for token in span.tokens])
+    header = len(spans[0])
+    rows = np.array([header + i - 1 for i, weight in enumerate(weights) if weight > 0], np.int64)
+    none = np.zeros(0, np.int64)
+    counted = np.array([weight for weight in weights if weight > 0], np.float32)
+    return Example(Laid(ids, positions(spans, TOKENS_PER_SECOND), rows, ids[rows + 1], counted, none, none))

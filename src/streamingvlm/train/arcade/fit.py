@@ -1,0 +1,238 @@
+"""Training of the decoder in stages, with moving averages of the weights and free-running checks on the way."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...policy import StreamingWindow
+from .decoder import Batch, Example, Probes, collate, losses
+from .drills import ledger, lines, roll_call
+from .films import PROBES, Library, Plan
+from .free import figures
+from .optim import Optimizer
+from .record import Recording
+from .rollout import Rollout
+from .stories import Scribe, words
+from .texts import example as text_example
+
+#: Seconds of the longest chunks, for windows larger than the usual one.
+LONG = 28
+#: Drills of a batch, and seconds of a roll call.
+LINES, LEDGERS, CALLS, CALL = 40, 9, 8, 12
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Some steps of training.
+
+    ``films`` and ``texts``: chunks with pictures and made-up games in a batch; ``own``: share of the films whose
+    history is what the model itself said; ``plan.seconds`` and ``text_seconds``: their lengths; ``rate``: learning
+    rate at the start and at the end of the stage; ``drills``: shares of batches of lines, ledgers and roll calls
+    instead; ``long``: share with two films of LONG seconds; ``roll``: how many recordings are rolled out, for how many
+    seconds, every how many steps.
+    """
+
+    steps: int
+    films: int
+    texts: int
+    plan: Plan
+    text_seconds: int = 32
+    rate: tuple[float, float] = (2e-3, 2e-3)
+    own: float = 0.0
+    drills: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    long: float = 0.0
+    roll: tuple[int, int, int] = (0, 0, 0)
+
+
+@dataclass(slots=True)
+class Fit:
+    """The state of a training run. ``average`` is the moving average of the weights, which is what is kept."""
+
+    model: Any
+    scribe: Scribe
+    library: Library
+    held: Sequence[Recording]
+    folder: Path
+    policy: StreamingWindow
+    log: Callable[[str], None] = print
+    seed: int = 0
+    decay: float = 0.995
+    every: float = 300.0
+    average: Any = field(init=False)
+    probes: Probes = field(init=False)
+    optimizer: Optimizer = field(init=False)
+    rng: random.Random = field(init=False)
+    steps: int = 0
+    at: tuple[int, int] = (0, 0)
+
+    def __post_init__(self) -> None:
+        torch.manual_seed(self.seed)
+        self.rng = random.Random(self.seed)
+        self.probes = Probes(self.model.config.text_config.hidden_size, PROBES)
+        self.model.model.visual.requires_grad_(False)
+        self.average = deepcopy(self.model).requires_grad_(False)
+        trained = [pair for pair in self.model.named_parameters() if pair[1].requires_grad]
+        self.optimizer = Optimizer.make([*trained, *self.probes.named_parameters()])
+
+    def run(self, stages: Sequence[Stage]) -> None:
+        """Train through the stages, from where the loaded state stands."""
+        for number in range(self.at[0], len(stages)):
+            self.log(f"stage {number}: {stages[number]}")
+            self._stage(number, stages[number])
+            self.at = (number + 1, 0)
+            self.check(f"stage {number} done")
+
+    def _stage(self, number: int, stage: Stage) -> None:
+        checked = shown = time.monotonic()
+        sums: list[tuple[float, float]] = []
+        for done in range(self.at[1], stage.steps):
+            if stage.roll[0] and (done % stage.roll[2] == 0 or not self.library.own):
+                self.roll(*stage.roll[:2])
+            rate = stage.rate[0] + done / stage.steps * (stage.rate[1] - stage.rate[0])
+            sums.append(self.step(self.batch(stage), rate * min(1.0, (self.steps + 1) / 100)))
+            self.at = (number, done + 1)
+            if time.monotonic() - shown > 30:
+                said, probed = (sum(part) / len(sums) for part in zip(*sums, strict=True))
+                pace = (time.monotonic() - shown) / len(sums)
+                self.log(f"{done}/{stage.steps} {pace:.2f} s rate {rate:.1e} words {said:.4f} probes {probed:.4f}")
+                sums, shown = [], time.monotonic()
+            if time.monotonic() - checked > self.every:
+                self.check(f"step {self.steps}")
+                checked = shown = time.monotonic()
+
+    def batch(self, stage: Stage) -> Batch:
+        """A batch of the stage's mixture."""
+        plan, films, pad = stage.plan, stage.films, self.model.config.text_config.pad_token_id
+        drill = self._drill(stage)
+        if drill:
+            return collate(drill, pad)
+        if self.rng.random() < stage.long:
+            plan, films = replace(plan, seconds=LONG), 2
+        examples: list[Example] = [
+            text_example(self.rng, self.scribe, plan.sink, plan.text, stage.text_seconds) for _ in range(stage.texts)
+        ]
+        for _ in range(films):
+            own = bool(self.library.own) and self.rng.random() < stage.own
+            make = self.library.own_example if own else self.library.example
+            examples.append(make(self.rng, self.scribe, plan))
+        return collate(examples, pad)
+
+    def _drill(self, stage: Stage) -> list[Example]:
+        """The examples of a drill, or none."""
+        dice = self.rng.random() - stage.drills[0]
+        if dice < 0:
+            return [lines(self.rng, self.scribe) for _ in range(LINES)]
+        if dice < stage.drills[1]:
+            return [ledger(self.rng, self.scribe) for _ in range(LEDGERS)]
+        if dice < stage.drills[1] + stage.drills[2]:
+            plan = stage.plan
+            return [roll_call(self.rng, self.scribe, plan.sink, plan.text, CALL) for _ in range(CALLS)]
+        return []
+
+    def step(self, batch: Batch, rate: float) -> tuple[float, float]:
+        """One update; the losses of the words and of the probes."""
+        loss = losses(self.model, self.probes, batch)
+        self.optimizer.step(loss.words + 0.5 * loss.probes, rate)
+        self.steps += 1
+        decay = min(self.decay, self.steps / (self.steps + 20))
+        with torch.no_grad():
+            for kept, new in self._pairs():
+                kept.lerp_(new, 1 - decay)
+        return loss.words.item(), loss.probes.item()
+
+    def _pairs(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for kept, new in zip(self.average.parameters(), self.model.parameters(), strict=True):
+            if new.requires_grad:
+                yield kept, new
+
+    def roll(self, streams: int, seconds: int) -> None:
+        """Let the averaged model watch parts of some recordings by itself and keep what it said."""
+        began = time.monotonic()
+        numbers = self.rng.sample(range(len(self.library.recordings)), streams)
+        firsts = [self.rng.randint(0, len(self.library.recordings[number]) - seconds) for number in numbers]
+        told = [
+            [words(events) for events in self.library.recordings[number].events[:first]]
+            for number, first in zip(numbers, firsts, strict=True)
+        ]
+        said = self.free([self.library.recordings[number] for number in numbers], seconds, told)
+        self.library.own = {
+            number: (first, before + texts)
+            for number, first, before, texts in zip(numbers, firsts, told, said, strict=True)
+        }
+        self.log(f"rolled out {streams} x {seconds} s in {time.monotonic() - began:.0f} s")
+
+    def free(
+        self, recordings: Sequence[Recording], seconds: int, told: Sequence[Sequence[str]] | None = None
+    ) -> list[list[str]]:
+        """What the averaged model says, free running, from where the words ``told`` of each recording end."""
+        told = told or [[] for _ in recordings]
+        policy, scribe = self.policy, self.scribe
+        features, histories = [], []
+        for recording, before in zip(recordings, told, strict=True):
+            assert recording.features is not None
+            features.append(recording.features[len(before) :])
+            replies = [scribe.reply(text) for text in before]
+            histories.append(scribe.history(recording.context.text, replies, policy.sink, policy.text))
+        offsets = [len(before) + float(self.rng.choice((0, 0, 0, 1000, 20_000))) for before in told]
+        return Rollout(self.average, scribe.grammar, policy, features, histories, offsets).run(seconds)
+
+    def check(self, what: str, seconds: int = 200) -> None:
+        """Free-running figures on the held-out streams; the state is written to disk."""
+        began = time.monotonic()
+        texts = self.free(self.held, seconds)
+        found = figures(self.held, texts)
+        self.log(f"{what}: {found.line} ({time.monotonic() - began:.0f} s)")
+        self.save()
+
+    def save(self) -> None:
+        """Write everything needed to go on to the run's folder."""
+        state = {
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
+            "probes": self.probes.state_dict(),
+            "muon": self.optimizer.muon.state_dict(),
+            "adam": self.optimizer.adam.state_dict(),
+            "steps": self.steps,
+            "at": self.at,
+            "rng": self.rng.getstate(),
+        }
+        torch.save(state, self.folder / "state.tmp")
+        (self.folder / "state.tmp").replace(self.folder / "state.pt")
+
+    def load(self, path: Path) -> None:
+        """Go on from a saved state."""
+        state = torch.load(path, weights_only=False)
+        self.model.load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
+        self.probes.load_state_dict(state["probes"])
+        self.optimizer.muon.load_state_dict(state["muon"])
+        self.optimizer.adam.load_state_dict(state["adam"])
+        self.steps, self.at = state["steps"], state["at"]
+        self.rng.setstate(state["rng"])
+
+
+def stages(sink: int, text: int, scale: float = 1.0) -> list[Stage]:
+    """The recipe of the bundled weights; ``scale`` stretches or squeezes it.
+
+    Words come first: copying and counting are learnt in two minutes without pictures, and hardly ever after them.
+    """
+    short = Plan(seconds=6, sink=sink, text=64, short=0.3)
+    middle = Plan(seconds=12, sink=sink, text=text)
+    full = Plan(seconds=18, sink=sink, text=text, spoiled=0.4)
+    some = (0.05, 0.09, 0.06)
+    peak = 3e-3
+    recipe = [
+        Stage(140, films=0, texts=0, plan=short, rate=(peak, peak), drills=(0.25, 0.45, 0.3)),
+        Stage(340, films=7, texts=0, plan=short, rate=(peak, peak), drills=some),
+        Stage(430, films=4, texts=1, plan=middle, rate=(peak, peak), drills=some),
+        Stage(700, films=3, texts=1, plan=full, rate=(peak, 0.0), own=0.4, long=0.06, roll=(10, 120, 350), drills=some),
+    ]
+    return [replace(stage, steps=max(1, round(stage.steps * scale))) for stage in recipe]
