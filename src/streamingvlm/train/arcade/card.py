@@ -66,9 +66,9 @@ first {sink} and the last {text} tokens of older words, greedy.
 {streams} streams of 600 s from seed 1000 for the decoder, made-up games without pictures, checks on seeds
 from 8000000 on. Seeds from 9000000 on were used for the figures below only.
 
-The decoder was trained for 31 minutes on two CPU cores with that command's recipe, its stages bounded by minutes instead of
-steps (the recipe has the steps that were counted); the tower was pretrained before in two goes of 6 minutes. The
-command has not been run from end to end, so it is not known to give the same figures to the last digit.
+The decoder was trained for 31 minutes on two CPU cores with that command's recipe, its stages bounded by minutes
+instead of steps (the recipe has the steps that were counted); the tower was pretrained before in two goes of 6
+minutes. The command has not been run from end to end, so it is not known to give the same figures to the last digit.
 
 ## Known weaknesses
 
