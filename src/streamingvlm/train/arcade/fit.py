@@ -26,7 +26,7 @@ from .texts import example as text_example
 #: Seconds of the longest chunks, for windows larger than the usual one.
 LONG = 28
 #: Drills of a batch, and seconds of a roll call.
-LINES, LEDGERS, CALLS, CALL = 40, 9, 8, 12
+LINES, LEDGERS, CALLS, CALL, STORIES = 40, 9, 8, 12, 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +35,9 @@ class Stage:
 
     ``films`` and ``texts``: chunks with pictures and made-up games in a batch; ``own``: share of the films whose
     history is what the model itself said; ``plan.seconds`` and ``text_seconds``: their lengths; ``rate``: learning
-    rate at the start and at the end of the stage; ``drills``: shares of batches of lines, ledgers and roll calls
-    instead; ``long``: share with two films of LONG seconds; ``roll``: how many recordings are rolled out, for how many
-    seconds, every how many steps.
+    rate at the start and at the end of the stage; ``drills``: shares of batches of lines, ledgers, roll calls and
+    made-up games instead; ``long``: share with two films of LONG seconds; ``roll``: how many recordings are rolled
+    out, for how many seconds, every how many steps.
     """
 
     steps: int
@@ -47,7 +47,7 @@ class Stage:
     text_seconds: int = 32
     rate: tuple[float, float] = (2e-3, 2e-3)
     own: float = 0.0
-    drills: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    drills: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
     long: float = 0.0
     roll: tuple[int, int, int] = (0, 0, 0)
 
@@ -135,6 +135,9 @@ class Fit:
         if dice < stage.drills[1] + stage.drills[2]:
             plan = stage.plan
             return [roll_call(self.rng, self.scribe, plan.sink, plan.text, CALL) for _ in range(CALLS)]
+        if dice < sum(stage.drills[1:]):
+            plan, seconds = stage.plan, stage.text_seconds
+            return [text_example(self.rng, self.scribe, plan.sink, plan.text, seconds) for _ in range(STORIES)]
         return []
 
     def step(self, batch: Batch, rate: float) -> tuple[float, float]:
@@ -227,12 +230,16 @@ def stages(sink: int, text: int, scale: float = 1.0) -> list[Stage]:
     short = Plan(seconds=6, sink=sink, text=64, short=0.3)
     middle = Plan(seconds=12, sink=sink, text=text)
     full = Plan(seconds=18, sink=sink, text=text, spoiled=0.4)
-    some = (0.05, 0.09, 0.06)
+    some = (0.05, 0.09, 0.06, 0.0)
     peak = 3e-3
     recipe = [
-        Stage(140, films=0, texts=0, plan=short, rate=(peak, peak), drills=(0.25, 0.45, 0.3)),
+        Stage(135, films=0, texts=0, plan=short, rate=(peak, peak), drills=(0.25, 0.45, 0.3, 0.0)),
         Stage(340, films=7, texts=0, plan=short, rate=(peak, peak), drills=some),
-        Stage(430, films=4, texts=1, plan=middle, rate=(peak, peak), drills=some),
-        Stage(700, films=3, texts=1, plan=full, rate=(peak, 0.0), own=0.4, long=0.06, roll=(10, 120, 350), drills=some),
-    ]
+        Stage(420, films=4, texts=1, plan=middle, rate=(peak, peak), drills=some),
+        Stage(175, films=3, texts=1, plan=full, rate=(peak, 2.4e-3), long=0.06, drills=some),
+        Stage(
+            580, films=3, texts=1, plan=full, rate=(2.4e-3, 0.0), own=0.4, long=0.05, roll=(10, 120, 290),
+            drills=(0.04, 0.09, 0.05, 0.32),
+        ),
+    ]  # fmt: skip
     return [replace(stage, steps=max(1, round(stage.steps * scale))) for stage in recipe]
