@@ -29,6 +29,7 @@ for command in (watch.watch, watch.info, arcade.record, arcade.score, arcade.dem
 def top(
     context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
 ) -> None:
+    """Without a command: the version, or the help."""
     if version:
         from importlib.metadata import version as installed
 

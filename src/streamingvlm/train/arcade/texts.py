@@ -92,6 +92,7 @@ def bare(
     rng: random.Random, scribe: Scribe, history: list[int], replies: list[Ids], weights: list[tuple[float, ...]],
     start: int,
 ) -> Example:  # fmt: skip
+    """A chunk without pictures of these replies; ``start``: its first second, kept in half of the cases."""
     offset = start if rng.random() < 0.5 else int(10 ** rng.uniform(0, 5.5))
     turns = [
         Turn(float(offset + i), reply, reply, each)
