@@ -7,6 +7,7 @@ import random
 import numpy as np
 import pytest
 
+from streamingvlm.arcade.language import parse
 from streamingvlm.policy import StreamingWindow
 from streamingvlm.prompt import Grammar
 from streamingvlm.rope import positions
@@ -99,3 +100,13 @@ def test_probes_are_labelled_from_words_and_memory() -> None:
     labels = films.probe_labels(record(3, 30, render=False))
     assert labels.shape == (30, len(films.PROBES))
     assert all(labels[:, i].max() < size for i, size in enumerate(films.PROBES))
+
+
+def test_what_contradicts_the_models_own_words_is_left_out() -> None:
+    truth = [
+        parse(text) for text in ("green scores ; score 1 to 0", "", "green scores ; score 2 to 0 ; green 3 in a row")
+    ]
+    game = parse("green scores ; score 5 to 1 ; game player green Mina ; games 1 to 0")
+    assert stories.contradicted([*truth, game], ["green scores", "", "green scores", "green scores"]) == {2}
+    assert stories.contradicted([*truth, game], ["green scores ; green 2 in a row", "green scores", "", ""]) == set()
+    assert stories.contradicted([*truth, game], ["green scores ; games 1 to 0", "green scores", "", ""]) == {3}

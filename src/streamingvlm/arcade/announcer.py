@@ -10,10 +10,10 @@ from .world import HALF, POINTS_TO_WIN, Happening
 
 REACTION = {"serve": 6, "return": 6, "point": 1, "hold": 0}
 """Frames after which the picture shows that something has happened."""
-LONG_RALLY = 6
+LONG_RALLY = 4
 STREAK = 3
-TALLY_SUMS = (3, 6)
-"""The tally is restated with the points that bring the score to these sums, and after games (see ``_game``)."""
+TALLY_SUM = 3
+"""The tally is restated with the point that brings the score to this sum, and at the end of a game."""
 
 
 def second_of(happening: Happening) -> int:
@@ -60,28 +60,27 @@ class Announcer:
         self._say(second, Event("score", numbers=scores))
         self._run = (colour, self._run[1] + 1 if self._run[0] == colour else 1)
         if self._run[1] >= STREAK:
-            self._say(second + 1, Event("streak", colour, numbers=(self._run[1],)))
+            self._say(second, Event("streak", colour, numbers=(self._run[1],)))
         own = scores[0] if colour == "green" else scores[1]
         rival = "orange" if colour == "green" else "green"
         if own >= POINTS_TO_WIN:
-            self._game(second, colour, sum(scores))
+            self._game(second, colour)
             return
         if POINTS_TO_WIN - 1 in scores:
-            self._say(second + 1, Event("game_point", colour if own == POINTS_TO_WIN - 1 else rival))
-        if sum(scores) in TALLY_SUMS:
-            self._say(second + 2, Event("tally", numbers=self._tally()))
+            self._say(second, Event("game_point", colour if own == POINTS_TO_WIN - 1 else rival))
+        if sum(scores) == TALLY_SUM:
+            self._say(second, Event("tally", numbers=self._tally()))
 
     def _tally(self) -> tuple[int, int]:
         return self._games["green"], self._games["orange"]
 
-    def _game(self, second: int, colour: str, points: int) -> None:
-        """The game, its tally unless the point before it brought one, and the match if this game won it."""
+    def _game(self, second: int, colour: str) -> None:
+        """The game, its tally, and the match if this game won it."""
         opening = not any(self._games.values())
         name = self._context.player(colour).name if opening else None
         self._games[colour] += 1
-        self._say(second + 2, Event("game", colour, name=name))
-        if points - 1 not in TALLY_SUMS:
-            self._say(second + 3, Event("tally", numbers=self._tally()))
+        self._say(second, Event("game", colour, name=name))
+        self._say(second, Event("tally", numbers=self._tally()))
         if self._games[colour] == self._context.games_to_win:
-            self._say(second + 4, Event("match", colour, town=self._context.player(colour).town))
+            self._say(second, Event("match", colour, town=self._context.player(colour).town))
             self._games = {"green": 0, "orange": 0}

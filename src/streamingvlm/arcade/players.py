@@ -74,7 +74,7 @@ class Skill:
         """The skill of one side for a whole stream."""
         return cls(
             rng.uniform(0.3, 0.55), rng.uniform(0.03, 0.07), rng.uniform(1.6, 3.0), rng.randint(4, 16),
-            rng.uniform(0.05, 0.11),
+            rng.uniform(0.12, 0.22),
         )  # fmt: skip
 
     def misses(self, returns: int) -> float:

@@ -20,7 +20,7 @@ STREAMING: dict[str, Any] = {
     "turns": 16,
     "sink": 96,
     "text": 256,
-    "max_new_tokens": 28,
+    "max_new_tokens": 40,
     "temperature": 0,
     "repetition_penalty": 1.0,
     "system": "",

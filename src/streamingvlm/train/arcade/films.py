@@ -17,12 +17,12 @@ from .record import Recording
 from .stories import Scribe, Spoil, contradicted, spoil, words
 
 #: Classes of each probe: serve, return (colour and zone), point, hold, rally; ball's direction, column, row; scores;
-#: frames that each paddle has stood still; returns of this rally.
-PROBES = (3, 7, 3, 3, 2, 3, 7, 8, 6, 6, 8, 8, 8)
+#: each paddle's movement within the second, and frames that it has stood still; returns of this rally.
+PROBES = (3, 7, 3, 3, 2, 3, 7, 8, 6, 6, 3, 3, 8, 8, 6)
 #: Seconds of words that are enough to fill any text window used here, and the sink.
 RECENT, EARLY = 150, 60
 #: Rare events that chunks are steered to, by share of the chunks.
-STEER = (("game", 0.16), ("match", 0.1), ("hold", 0.1), ("point", 0.14))
+STEER = (("game", 0.16), ("match", 0.1), ("hold", 0.12), ("rally", 0.08), ("point", 0.14))
 
 
 def probe_labels(recording: Recording) -> Tensor:
@@ -38,7 +38,7 @@ def probe_labels(recording: Recording) -> Tensor:
             before = paddles
         for event in events:
             returns = 0 if event.kind in ("serve", "point") else returns + (event.kind == "return")
-        rows.append([*_probe(events, frames), *(min(n, 7) for n in still), min(returns, 7)])
+        rows.append([*_probe(events, frames), *(min(n, 7) for n in still), min(returns, 5)])
     return torch.tensor(rows)
 
 
@@ -52,10 +52,11 @@ def _probe(events: Sequence[Event], frames: list[list[int]]) -> list[int]:
     hit = kinds.get("return")
     zone = 0 if hit is None or hit.zone is None else 1 + 3 * (side("return") - 1) + ZONES.index(hit.zone)
     x, y, dx, _, _, _, green, orange = frames[-1]
+    moved = [1 + (now > then) - (now < then) for then, now in zip(frames[0][4:6], frames[-1][4:6], strict=True)]
     return [
         side("serve"), zone, side("point"), side("hold"), int("rally" in kinds),
         dx + 1 if x >= 0 else -1, min(x // 23, 6) if x >= 0 else -1, min(max(y - 34, 0) // 20, 7) if x >= 0 else -1,
-        min(green, 5), min(orange, 5),
+        min(green, 5), min(orange, 5), *moved,
     ]  # fmt: skip
 
 

@@ -230,16 +230,15 @@ def stages(sink: int, text: int, scale: float = 1.0) -> list[Stage]:
     short = Plan(seconds=6, sink=sink, text=64, short=0.3)
     middle = Plan(seconds=12, sink=sink, text=text)
     full = Plan(seconds=18, sink=sink, text=text, spoiled=0.4)
-    some = (0.05, 0.09, 0.06, 0.0)
+    some = (0.05, 0.09, 0.06, 0.05)
     peak = 3e-3
     recipe = [
-        Stage(135, films=0, texts=0, plan=short, rate=(peak, peak), drills=(0.25, 0.45, 0.3, 0.0)),
-        Stage(340, films=7, texts=0, plan=short, rate=(peak, peak), drills=some),
-        Stage(420, films=4, texts=1, plan=middle, rate=(peak, peak), drills=some),
-        Stage(175, films=3, texts=1, plan=full, rate=(peak, 2.4e-3), long=0.06, drills=some),
+        Stage(150, films=0, texts=0, plan=short, rate=(peak, peak), drills=(0.25, 0.45, 0.2, 0.1)),
+        Stage(450, films=7, texts=0, plan=short, rate=(peak, peak), drills=some),
+        Stage(650, films=4, texts=1, plan=middle, rate=(peak, peak), long=0.03, drills=some),
         Stage(
-            580, films=3, texts=1, plan=full, rate=(2.4e-3, 0.0), own=0.4, long=0.05, roll=(10, 120, 290),
-            drills=(0.04, 0.09, 0.05, 0.32),
+            2300, films=3, texts=1, plan=full, rate=(peak, 0.0), own=0.4, long=0.06, roll=(10, 120, 400),
+            drills=(0.03, 0.08, 0.04, 0.25),
         ),
     ]  # fmt: skip
     return [replace(stage, steps=max(1, round(stage.steps * scale))) for stage in recipe]

@@ -55,7 +55,7 @@ class Rollout:
         features: Sequence[Tensor],
         histories: Sequence[str | Sequence[int]],
         offsets: Sequence[float] | None = None,
-        most: int = 28,
+        most: int = 40,
     ) -> None:
         self.model, self.grammar, self.policy, self.most = model, grammar, policy, most
         starts = offsets or [0.0] * len(features)

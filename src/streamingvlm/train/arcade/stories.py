@@ -129,21 +129,41 @@ def _invention(rng: random.Random) -> Event:
 def contradicted(truth: Sequence[Events], own: Sequence[str]) -> set[int]:
     """Seconds whose true tally or streak does not follow from what the model itself said: nothing to learn there."""
     out: set[int] = set()
-    tally: tuple[int, ...] = (0, 0)
-    run: tuple[str | None, int] = (None, 0)
+    count = _Count()
     for second, (events, text) in enumerate(zip(truth, own, strict=False)):
-        for event in events:
-            if event.kind == "tally" and event.numbers != tally:
-                out.add(second)
-            if event.kind == "streak" and (event.colour, *event.numbers) != run:
-                out.add(second)
+        if not _follows(count, events):
+            out.add(second)
         for event in parse(text):
-            if event.kind == "point":
-                run = (event.colour, run[1] + 1 if run[0] == event.colour else 1)
-            elif event.kind == "game":
-                tally = (tally[0] + (event.colour == "green"), tally[1] + (event.colour == "orange"))
-            elif event.kind == "match":
-                tally = (0, 0)
-            elif event.kind == "tally":
-                tally = event.numbers
+            count = count.after(event)
     return out
+
+
+@dataclass(frozen=True, slots=True)
+class _Count:
+    """What earlier words tell: the games of each side, and who won the last points."""
+
+    games: tuple[int, ...] = (0, 0)
+    run: tuple[str | None, int] = (None, 0)
+
+    def after(self, event: Event) -> _Count:
+        colour = event.colour
+        if event.kind == "point":
+            return replace(self, run=(colour, self.run[1] + 1 if self.run[0] == colour else 1))
+        if event.kind == "game":
+            return replace(self, games=(self.games[0] + (colour == "green"), self.games[1] + (colour == "orange")))
+        if event.kind == "match":
+            return replace(self, games=(0, 0))
+        return replace(self, games=event.numbers) if event.kind == "tally" else self
+
+
+def _follows(count: _Count, events: Events) -> bool:
+    """Whether a second's true events agree with the words before it."""
+    for event in events:
+        if event.kind == "tally" and event.numbers != count.games:
+            return False
+        if event.kind == "game" and (event.name is not None) == any(count.games):
+            return False
+        count = count.after(event)
+        if event.kind == "streak" and (event.colour, *event.numbers) != count.run:
+            return False
+    return True

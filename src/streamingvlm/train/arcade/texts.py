@@ -22,8 +22,6 @@ from .stories import Events, Scribe, words
 
 #: Kinds that words alone tell (and ``score``, once it is said who scores).
 TOLD = frozenset({"rally", "score", "streak", "game_point", "game", "tally", "match"})
-#: Seconds after a point in which something may be due, so that silence is a decision too.
-DUE = 5
 
 
 def context(rng: random.Random) -> Context:
@@ -119,19 +117,17 @@ def without_pictures(laid: Laid) -> Laid:
 
 
 def told_weights(scribe: Scribe, told: list[Events], second: int, known: Container[str]) -> tuple[float, ...]:
-    """What counts of a second: the clauses of ``known`` kinds, and silence while something may be due."""
+    """What counts of a second: the clauses of ``known`` kinds, and that there is no further one."""
     events = sorted(told[second], key=lambda event: KINDS.index(event.kind))
     reply = scribe.reply(words(events))
     out = [0.0] * len(reply)
     first, last = len(scribe.grammar.opening), len(reply) - len(scribe.grammar.closing) - 1
     if not events:
-        due = any(event.kind == "point" for past in told[max(second - DUE, 0) : second] for event in past)
-        out[first] = 1.0 if due else 0.0
         return tuple(out)
     clause = 0
     for at in range(first, last):
         if reply[at] == scribe.joiner:
             clause += 1
         out[at] = 2.0 if events[clause].kind in known else 0.0
-    out[last] = 1.0 if events[-1].kind in known or events[-1].kind == "return" else 0.0
+    out[last] = 2.0 if events[-1].kind in known or events[-1].kind in ("return", "score") else 0.0
     return tuple(out)

@@ -41,7 +41,7 @@ class Settings:
     vision_streams: int = 30
     vision_seconds: int = 240
     vision_minutes: float = 12.0
-    streams: int = 27
+    streams: int = 36
     seconds: int = 600
     held: int = 4
     scale: float = 1.0
