@@ -71,13 +71,14 @@ class Engine:
     """Runs any number of sessions, up to ``slots``, on one model.
 
     ``rows``: rows of a slot; by default the pool grows to the capacity of the largest session that is opened.
+    ``pool``: the class that keeps keys and values, another one for comparisons only.
     """
 
-    def __init__(self, model: Model, slots: int = 1, rows: int | None = None) -> None:
+    def __init__(self, model: Model, slots: int = 1, rows: int | None = None, *, pool: type[KVPool] = KVPool) -> None:
         self.model = model
         self.slots = slots
         self._fixed_rows = rows
-        self._pool = KVPool(model.kv_shape, slots, rows or 1)
+        self._pool = pool(model.kv_shape, slots, rows or 1)
         self._waiting: list[Job] = []
         self._running: list[Job] = []
 

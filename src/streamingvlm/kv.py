@@ -115,6 +115,30 @@ class KVPool:
         self.view[layer, slot, :, first:last] = rotated
         self.values[layer, slot, :, first:last] = values
 
+    def attend(self, layer: int, batch: Batch, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        """Store a batch's new keys and values and attend; see :meth:`Batch.attend`.
+
+        Every stream attends by itself over exactly its own rows, so its result does not depend on who shares the
+        batch.
+        """
+        cos, sin = (part[:, None] for part in batch.rotation)
+        rotated = rotate(key, cos, sin)
+        query = rotate(query, cos, sin)
+        out = torch.zeros_like(query)
+        for row, slot in enumerate(batch.slots):
+            self.write(layer, slot, key[row], rotated[row], value[row])
+            last = self.length[slot] + query.shape[2]
+            out[row] = F.scaled_dot_product_attention(
+                query[row : row + 1],
+                self.view[layer, slot : slot + 1, :, :last],
+                self.values[layer, slot : slot + 1, :, :last],
+                attn_mask=batch.mask,
+                is_causal=batch.mask is None and query.shape[2] > 1,
+                scale=scaling,
+                enable_gqa=query.shape[1] != key.shape[1],
+            )[0]
+        return out.transpose(1, 2)
+
     def advance(self, slot: int, count: int) -> None:
         """Say that ``count`` new rows of a slot have been written in every layer."""
         self.length[slot] += count
@@ -150,26 +174,9 @@ class Batch:
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
         """Store the new keys and values, attend; query (rows, heads, n, d), key and value (rows, kv heads, n, d).
 
-        Returns (rows, n, heads, d). Every stream attends by itself over exactly its own rows, so its result does
-        not depend on who shares the batch.
+        Raw, not yet rotated. Returns (rows, n, heads, d).
         """
-        cos, sin = (part[:, None] for part in self.rotation)
-        rotated = rotate(key, cos, sin)
-        query = rotate(query, cos, sin)
-        out = torch.zeros_like(query)
-        for row, slot in enumerate(self.slots):
-            self.pool.write(layer, slot, key[row], rotated[row], value[row])
-            last = self.pool.length[slot] + query.shape[2]
-            out[row] = F.scaled_dot_product_attention(
-                query[row : row + 1],
-                self.pool.view[layer, slot : slot + 1, :, :last],
-                self.pool.values[layer, slot : slot + 1, :, :last],
-                attn_mask=self.mask,
-                is_causal=self.mask is None and query.shape[2] > 1,
-                scale=scaling,
-                enable_gqa=query.shape[1] != key.shape[1],
-            )[0]
-        return out.transpose(1, 2)
+        return self.pool.attend(layer, self, query, key, value, scaling)
 
     def finish(self, count: int) -> None:
         """After the last layer: the new rows belong to their slots."""
