@@ -64,19 +64,19 @@ class SerialModel:
     def embed(self, tokens: Tensor) -> Tensor:
         return tokens[:, None].double()
 
-    def encode(self, patches: Patches) -> Tensor:
-        return torch.full((int(np.prod(patches.merged)), 1), float(MARKS.vision_pad), dtype=torch.float64)
+    def encode(self, patches: Sequence[Patches]) -> list[Tensor]:
+        pad = float(MARKS.vision_pad)
+        return [torch.full((int(np.prod(part.merged)), 1), pad, dtype=torch.float64) for part in patches]
 
     def forward(self, embeds: Tensor, batch: Batch) -> Tensor:
-        rows, count, _ = embeds.shape
-        keys = torch.zeros(rows, 1, count, 2, dtype=torch.float64)
-        for row in range(len(batch.slots)):
-            for i in range(count):
-                keys[row, 0, i, 0] = len(self.tokens)
-                self.tokens.append(int(embeds[row, i, 0]))
-        batch.attend(0, torch.zeros_like(keys), keys, keys * 3, 1.0)
-        batch.finish(count)
-        return embeds
+        keys = torch.zeros(len(embeds), 1, 2, dtype=torch.float64)
+        for part in batch.parts:
+            for i in range(part.first, part.last):
+                keys[i, 0, 0] = len(self.tokens)
+                self.tokens.append(int(embeds[i, 0]))
+        batch.pool.store(0, batch, keys, keys * 3)
+        batch.finish()
+        return batch.take_ends(embeds)
 
     def logits(self, hidden: Tensor) -> Tensor:
         def one() -> Tensor:

@@ -13,6 +13,7 @@ import tiny
 from streamingvlm.engine import Engine, Trace
 from streamingvlm.errors import CapacityError, PolicyError, SourceError, StreamingVLMError
 from streamingvlm.events import Chunk, Commentary
+from streamingvlm.graphs import Capture, DecodeSteps
 from streamingvlm.models.qwen2_5_vl import Qwen25VL
 from streamingvlm.policy import CachePolicy, KeepAll, StreamingWindow, make_policy
 from streamingvlm.rope import positions
@@ -237,7 +238,7 @@ def test_with_eviction_equals_a_slow_oracle(model: Qwen25VL, window: StreamingWi
             oracle.evict(now)
             if now:
                 assert trace.retained == [row.token for row in oracle.rows()]
-            vision = model.encode(model.patcher(item))
+            (vision,) = model.encode([model.patcher(item)])
             oracle.begin(now, len(vision))
             np.testing.assert_array_equal(trace.prefill_positions, np.stack(oracle.numbers(), 1))
             turn = oracle.turns[-1]
@@ -314,6 +315,39 @@ def test_in_a_batch_as_alone_bit_for_bit(model: Qwen25VL) -> None:
             assert ours.rows == alone.rows
             for one, other in zip(trace.logits, alone_trace.logits, strict=True):
                 assert torch.equal(one, other)
+
+
+def test_the_lean_decoder_says_what_stock_layers_say(model: Qwen25VL, monkeypatch: pytest.MonkeyPatch) -> None:
+    for index, plan in enumerate(PLANS):
+        lean = run_alone(model, index, plan)
+        with monkeypatch.context() as patch:
+            patch.setattr(model, "stock", True)
+            stock = run_alone(model, index, plan)
+        for (ours, trace), (theirs, stock_trace) in zip(lean, stock, strict=True):
+            assert ours.tokens == theirs.tokens
+            torch.testing.assert_close(torch.stack(trace.logits), torch.stack(stock_trace.logits), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("capture", ["none", pytest.param("compile", marks=pytest.mark.slow)])
+def test_fixed_shapes_say_the_same(model: Qwen25VL, capture: Capture) -> None:
+    def run(steps: bool) -> list[Trace]:
+        engine = Engine(model, slots=len(PLANS))
+        if steps:
+            engine._captured = DecodeSteps(model, engine.pool, capture)
+        sessions = [open_plan(engine, index, plan) for index, plan in enumerate(PLANS[:3])]
+        traces = []
+        for second in range(3):
+            jobs = []
+            for index, session in enumerate(sessions):
+                traces.append(Trace())
+                jobs.append(engine.submit(session, chunk(second, seed=index), trace=traces[-1]))
+            for job in jobs:
+                engine.wait(job)
+        return traces
+
+    for one, other in zip(run(False), run(True), strict=True):
+        assert one.tokens == other.tokens
+        torch.testing.assert_close(torch.stack(one.logits), torch.stack(other.logits), rtol=0, atol=1e-4)
 
 
 def test_noise_follows_seed_and_stream(model: Qwen25VL) -> None:

@@ -15,11 +15,13 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import CapacityError, OptionError
 from .events import Chunk, Commentary, Timing
-from .kv import Batch, CosSin, KVPool
+from .graphs import Capture, DecodeSteps
+from .kv import Batch, CosSin, KVPool, Part, bucket
 from .models.base import Model
 from .models.patches import Patches
 from .policy import CachePolicy, make_policy
@@ -27,9 +29,6 @@ from .rope import FloatArray
 from .sampling import choose
 from .session import Session, StreamOptions
 from .spans import Kind, Span
-
-#: Numbers of batch rows that decoding is padded to. On CPUs a product of 1 to 3 rows differs in the last bit.
-BUCKETS = (4, 8, 16, 32, 64, 128)
 
 
 @dataclass(slots=True)
@@ -71,14 +70,27 @@ class Engine:
     """Runs any number of sessions, up to ``slots``, on one model.
 
     ``rows``: rows of a slot; by default the pool grows to the capacity of the largest session that is opened.
-    ``pool``: the class that keeps keys and values, another one for comparisons only.
+    ``capture``: how steps of decoding run: ``none``, one operation after the other; ``graph``, as CUDA graphs;
+    ``compile``, through torch.compile (the first steps then take a minute). ``pool``: the class that keeps keys and
+    values, another one for comparisons only.
     """
 
-    def __init__(self, model: Model, slots: int = 1, rows: int | None = None, *, pool: type[KVPool] = KVPool) -> None:
+    def __init__(
+        self,
+        model: Model,
+        slots: int = 1,
+        rows: int | None = None,
+        *,
+        capture: Capture = "none",
+        pool: type[KVPool] = KVPool,
+    ) -> None:
+        if capture == "graph" and model.kv_shape.device.type != "cuda":
+            raise OptionError("CUDA graphs need a CUDA device; on this one decoding can be compiled")
         self.model = model
         self.slots = slots
         self._fixed_rows = rows
         self._pool = pool(model.kv_shape, slots, rows or 1)
+        self._captured = None if capture == "none" else DecodeSteps(model, self._pool, capture)
         self._waiting: list[Job] = []
         self._running: list[Job] = []
 
@@ -167,68 +179,104 @@ class Engine:
 
     def advance(self) -> None:
         """One round: start what is waiting, then one more token for every reply under way."""
-        while self._waiting:
-            self._start(self._waiting.pop(0))
+        if self._waiting:
+            jobs, self._waiting = self._waiting, []
+            self._start(jobs)
         if self._running:
             self._decode(list(self._running))
 
-    def _start(self, job: Job) -> None:
-        session, chunk = job.session, job.chunk
+    def _start(self, jobs: Sequence[Job]) -> None:
+        """Evict, encode and prefill the new turns of some streams together."""
+        turns = [self._begin(job) for job in jobs]
         begun = time.perf_counter()
+        visions = self.model.encode([job.patches for job in jobs])
+        self._spread("vision", jobs, begun)
+        # On a GPU one turn fills the device, and a product's last bit would depend on who else has a turn.
+        together = self.model.kv_shape.device.type == "cpu"
+        for group in [range(len(jobs))] if together else [range(i, i + 1) for i in range(len(jobs))]:
+            self._prefill([jobs[i] for i in group], [turns[i] for i in group], [visions[i] for i in group])
+        for job in jobs:
+            self._deliver(job)
+
+    def _begin(self, job: Job) -> tuple[list[Span], FloatArray]:
+        """Evict, and append the new turn: what has to be fed and its positions."""
+        begun = time.perf_counter()
+        session, chunk = job.session, job.chunk
         rows, kept = session.evict(chunk)
         self._pool.select(session.slot, rows, self._rotation(kept))
         if job.trace:
             job.trace.retained = session.timeline.tokens
         feed, numbers = session.begin_turn(chunk, job.patches.merged)
-        evicted = time.perf_counter()
-        vision = self.model.encode(job.patches)
-        encoded = time.perf_counter()
         if job.trace:
             job.trace.prefill_positions = np.concatenate([kept, numbers], axis=1)
-        embeds = self._embed(feed, vision)
-        batch = Batch.prefill(self._pool, session.slot, numbers.shape[1], self._rotation(numbers))
-        hidden = self.model.forward(embeds[None], batch)
-        session.fed(numbers)
-        job.seen = self._mark_seen(session)
-        self._running.append(job)
-        self._take(job, self.model.logits(hidden[0, -1]))
-        prefilled = time.perf_counter()
-        for stage, seconds in (
-            ("evict", evicted - begun),
-            ("vision", encoded - evicted),
-            ("prefill", prefilled - encoded),
-        ):
-            job.spend(stage, seconds)
-        self._deliver(job)
+        job.spend("evict", time.perf_counter() - begun)
+        return feed, numbers
+
+    def _prefill(
+        self, jobs: Sequence[Job], turns: Sequence[tuple[list[Span], FloatArray]], visions: Sequence[Tensor]
+    ) -> None:
+        """One forward pass over the turns of some streams, one behind the other; then their first ids."""
+        begun = time.perf_counter()
+        embeds = [self._embed(feed, vision) for (feed, _), vision in zip(turns, visions, strict=True)]
+        lasts = np.cumsum([part.shape[0] for part in embeds]).tolist()
+        firsts = [0, *lasts[:-1]]
+        parts = [Part(job.session.slot, a, b) for job, a, b in zip(jobs, firsts, lasts, strict=True)]
+        numbers = [numbers for _, numbers in turns]
+        hidden = self._forward(parts, torch.cat(embeds), np.concatenate(numbers, axis=1))
+        for row, job in enumerate(jobs):
+            job.session.fed(numbers[row])
+            job.seen = self._mark_seen(job.session)
+            self._running.append(job)
+        self._take(jobs, self.model.logits(hidden))
+        self._spread("prefill", jobs, begun)
 
     def _decode(self, jobs: Sequence[Job]) -> None:
         begun = time.perf_counter()
-        rows = next(size for size in (*BUCKETS, len(jobs)) if size >= len(jobs))
-        tokens = torch.zeros(rows, dtype=torch.long)
-        numbers = np.zeros((3, rows), np.float32)
-        for row, job in enumerate(jobs):
-            tokens[row] = job.tokens[-1]
-            numbers[:, row : row + 1] = job.session.next_position()
-        embeds = self.model.embed(tokens.to(self.model.kv_shape.device))
+        tokens = torch.tensor([job.tokens[-1] for job in jobs], device=self.model.kv_shape.device)
+        numbers = np.concatenate([job.session.next_position() for job in jobs], axis=1)
         slots = [job.session.slot for job in jobs]
-        hidden = self.model.forward(embeds[:, None], Batch.decode(self._pool, slots, self._rotation(numbers)))
-        logits = self.model.logits(hidden[:, 0])
+        if self._captured is not None:
+            logits = self._captured.run(tokens, slots, self._rotation(numbers))
+        else:
+            parts = [Part(slot, row, row + 1) for row, slot in enumerate(slots)]
+            logits = self.model.logits(self._forward(parts, self.model.embed(tokens), numbers))
         for row, job in enumerate(jobs):
             job.session.fed(numbers[:, row : row + 1])
-            self._take(job, logits[row])
-        share = (time.perf_counter() - begun) / len(jobs)
+        self._take(jobs, logits)
+        self._spread("words", jobs, begun)
         for job in jobs:
-            job.spend("words", share)
             self._deliver(job)
 
-    def _take(self, job: Job, logits: Tensor) -> None:
-        """Choose the next id of a reply and write it down."""
+    def _forward(self, parts: Sequence[Part], embeds: Tensor, numbers: FloatArray) -> Tensor:
+        """Last hidden states (bucket, hidden) of each part's last token; ``numbers`` (3, n) are the positions."""
+        missing = bucket(len(embeds)) - len(embeds)
+        if missing:
+            embeds = F.pad(embeds, (0, 0, 0, missing))
+            numbers = np.pad(numbers, ((0, 0), (0, missing)))
+        return self.model.forward(embeds, Batch(self._pool, parts, self._rotation(numbers)))
+
+    def _spread(self, stage: str, jobs: Sequence[Job], begun: float) -> None:
+        """Add the work since ``begun`` to a stage of each of ``jobs``, in equal parts."""
+        share = (time.perf_counter() - begun) / len(jobs)
+        for job in jobs:
+            job.spend(stage, share)
+
+    def _take(self, jobs: Sequence[Job], logits: Tensor) -> None:
+        """Choose the next id of each reply and write it down; ``logits`` (at least one row per job, vocabulary)."""
+        logits = logits[: len(jobs)]
+        seen = torch.stack([job.seen for job in jobs if job.seen is not None])
+        options = [job.session.options for job in jobs]
+        counters = [(o.seed, o.stream, job.session.sampled) for o, job in zip(options, jobs, strict=True)]
+        tokens = choose(logits, seen, [o.sampling for o in options], counters)
+        for row, (job, token) in enumerate(zip(jobs, tokens, strict=True)):
+            if job.trace:
+                job.trace.logits.append(logits[row])
+            self._note(job, token)
+
+    def _note(self, job: Job, token: int) -> None:
         session = job.session
-        options = session.options
         assert job.seen is not None
-        token = choose(logits, job.seen, options.sampling, (options.seed, options.stream, session.sampled))
         if job.trace:
-            job.trace.logits.append(logits)
             job.trace.tokens.append(token)
         session.sampled += 1
         job.seen[token] = True

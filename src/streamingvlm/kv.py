@@ -6,7 +6,7 @@ once; attention rotates only queries. Nothing is ever rotated in place.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +17,14 @@ from .errors import CapacityError
 from .rope import rotate
 
 CosSin = tuple[Tensor, Tensor]
+
+#: Numbers of rows that matrix products are padded to. On CPUs a product of 1 to 3 rows differs in the last bit.
+BUCKETS = (4, 8, 16, 32, 64, 128)
+
+
+def bucket(count: int) -> int:
+    """The number of rows that ``count`` rows are padded to."""
+    return next(size for size in (*BUCKETS, count) if size >= count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,82 +111,171 @@ class KVPool:
             self.view[:, slot, :, same:count] = rotate(self.keys[:, slot, :, same:count], cos[same:], sin[same:])
         self.length[slot] = count
 
-    def write(self, layer: int, slot: int, raw: Tensor, rotated: Tensor, values: Tensor) -> None:
-        """Write n new rows (heads, n, head_dim) behind the rows of a slot, in one layer.
+    def store(self, layer: int, batch: Batch, keys: Tensor, values: Tensor) -> None:
+        """Write a batch's new rows in one layer; ``keys`` (n, heads, head_dim), raw, and ``values`` alike.
 
-        The slot's length is the same for all layers; :meth:`advance` moves it once all have been written.
+        The slots' lengths are the same for all layers; :meth:`advance` moves them once all have been written.
         """
-        first = self.length[slot]
-        last = first + raw.shape[1]
-        assert last <= self.rows, "the capacity was computed when the session opened"
-        self.keys[layer, slot, :, first:last] = raw
-        self.view[layer, slot, :, first:last] = rotated
-        self.values[layer, slot, :, first:last] = values
+        rotated = rotate(keys, *batch.turned)
+        stores = ((self.keys, keys), (self.view, rotated), (self.values, values))
+        if batch.single:
+            slots, lengths = batch.where
+            for store, new in stores:
+                store[layer][slots, :, lengths] = new[: len(slots)]
+            return
+        for part in batch.parts:
+            first = self.length[part.slot]
+            rows = slice(first, first + part.last - part.first)
+            for store, new in stores:
+                store[layer, part.slot, :, rows] = new[part.first : part.last].transpose(0, 1)
 
-    def attend(self, layer: int, batch: Batch, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-        """Store a batch's new keys and values and attend; see :meth:`Batch.attend`.
+    def attend(self, layer: int, batch: Batch, queries: Tensor, scaling: float, *, ends: bool = False) -> Tensor:
+        """Attention of rotated queries (n, query heads, head_dim) over the rows of their slots; same shape.
 
-        Every stream attends by itself over exactly its own rows, so its result does not depend on who shares the
-        batch.
+        To be called after :meth:`store`. ``ends``: the queries are those of :meth:`Batch.take_ends`.
+        Every stream attends by itself over exactly its own rows, so its result does not depend on who shares the batch.
         """
-        cos, sin = (part[:, None] for part in batch.rotation)
-        rotated = rotate(key, cos, sin)
-        query = rotate(query, cos, sin)
-        out = torch.zeros_like(query)
-        for row, slot in enumerate(batch.slots):
-            self.write(layer, slot, key[row], rotated[row], value[row])
-            last = self.length[slot] + query.shape[2]
-            out[row] = F.scaled_dot_product_attention(
-                query[row : row + 1],
-                self.view[layer, slot : slot + 1, :, :last],
-                self.values[layer, slot : slot + 1, :, :last],
-                attn_mask=batch.mask,
-                is_causal=batch.mask is None and query.shape[2] > 1,
-                scale=scaling,
-                enable_gqa=query.shape[1] != key.shape[1],
-            )[0]
-        return out.transpose(1, 2)
+        if isinstance(batch, StaticBatch):
+            slots, lengths = batch.where
+            return batch.attention(queries, self.view[layer], self.values[layer], slots, lengths + 1, scaling)
+        out = torch.zeros_like(queries)
+        for number, part in enumerate(batch.parts):
+            rows = self.length[part.slot] + part.last - part.first
+            keys, values = (store[layer, part.slot, :, :rows] for store in (self.view, self.values))
+            if ends or batch.single:
+                out[number] = _attend_one(queries[number], keys, values, scaling)
+                continue
+            out[part.first : part.last] = _attend_many(
+                queries[part.first : part.last], keys, values, batch.masks[number], scaling
+            )
+        return out
 
     def advance(self, slot: int, count: int) -> None:
         """Say that ``count`` new rows of a slot have been written in every layer."""
         self.length[slot] += count
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """One forward pass against a pool: new tokens of some slots.
+def _attend_one(query: Tensor, keys: Tensor, values: Tensor, scaling: float) -> Tensor:
+    """One query (query heads, d) over rows (heads, n, d)."""
+    heads, _, dim = keys.shape
+    # The query heads that share a key head are rows of one product: nothing is repeated and nothing is masked.
+    out = F.scaled_dot_product_attention(query.view(1, heads, -1, dim), keys[None], values[None], scale=scaling)
+    return out.reshape(query.shape)
 
-    ``slots``: the slot of each batch row; further batch rows are padding that keeps matrix products in one shape.
-    ``rotation``: cosine and sine (rows, n, head_dim) of the new tokens.
+
+def _attend_many(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
+    """Queries (n, query heads, d) over rows (heads, m, d), the last n of which are theirs."""
+    out = F.scaled_dot_product_attention(
+        queries.transpose(0, 1)[None],
+        keys[None],
+        values[None],
+        attn_mask=mask,
+        is_causal=mask is None,
+        scale=scaling,
+        enable_gqa=queries.shape[1] != keys.shape[0],
+    )
+    return out[0].transpose(0, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Tokens ``first`` to ``last`` (left out) of a batch: the new ones of ``slot``."""
+
+    slot: int
+    first: int
+    last: int
+
+
+class Batch:
+    """One forward pass against a pool: the new tokens of some streams, one stream after the other.
+
+    ``parts``: whose they are; tokens behind the last part are padding that keeps matrix products in one shape.
+    ``rotation``: cosine and sine (tokens, head_dim) of their positions.
     """
 
-    pool: KVPool
-    slots: tuple[int, ...]
-    rotation: CosSin
-    mask: Tensor | None = None
+    def __init__(self, pool: KVPool, parts: Sequence[Part], rotation: CosSin) -> None:
+        shape = pool.shape
+        self.pool = pool
+        self.parts = tuple(parts)
+        self.tokens = rotation[0].shape[0]
+        self.rotation = rotation
+        #: Cosine and sine for (tokens, heads, head_dim), in the pool's dtype.
+        self.turned = (rotation[0][:, None].to(shape.dtype), rotation[1][:, None].to(shape.dtype))
+        #: Every part is one token: a step of decoding.
+        self.single = all((part.first, part.last) == (i, i + 1) for i, part in enumerate(parts))
+        self.masks = [_mask(pool.length[part.slot], part.last - part.first, shape.device) for part in parts]
+        slots = [part.slot for part in parts]
+        ends = [part.last - 1 for part in parts]
+        self.ends = torch.tensor(ends + ends[-1:] * (bucket(len(ends)) - len(ends)), device=shape.device)
+        rows = [pool.length[slot] for slot in slots]
+        self.where = (torch.tensor(slots, device=shape.device), torch.tensor(rows, device=shape.device))
+        for part in parts:
+            assert pool.length[part.slot] + part.last - part.first <= pool.rows, "capacity is known when a stream opens"
 
-    @staticmethod
-    def prefill(pool: KVPool, slot: int, count: int, rotation: CosSin) -> Batch:
-        """``count`` new tokens of one stream, each seeing all rows and the new tokens up to itself."""
-        held = pool.length[slot]
-        mask = None
-        if held:
-            mask = torch.ones(count, held + count, dtype=torch.bool, device=pool.shape.device).tril_(held)
-        return Batch(pool, (slot,), (rotation[0][None], rotation[1][None]), mask)
+    def take_ends(self, states: Tensor) -> Tensor:
+        """States (tokens, ...) of each part's last token, padded to a bucket: (bucket, ...)."""
+        return states if self.single else states.index_select(0, self.ends)
 
-    @staticmethod
-    def decode(pool: KVPool, slots: Sequence[int], rotation: CosSin) -> Batch:
-        """One new token each of several streams; ``rotation`` is (rows, head_dim) and may be longer than ``slots``."""
-        return Batch(pool, tuple(slots), (rotation[0][:, None], rotation[1][:, None]))
+    def rotate(self, queries: Tensor, *, ends: bool = False) -> Tensor:
+        """Queries (tokens, query heads, head_dim), or those of :meth:`take_ends`, rotated."""
+        cos, sin = self.turned
+        if ends and not self.single:
+            cos, sin = self.take_ends(cos), self.take_ends(sin)
+        return rotate(queries, cos, sin)
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-        """Store the new keys and values, attend; query (rows, heads, n, d), key and value (rows, kv heads, n, d).
-
-        Raw, not yet rotated. Returns (rows, n, heads, d).
-        """
-        return self.pool.attend(layer, self, query, key, value, scaling)
-
-    def finish(self, count: int) -> None:
+    def finish(self) -> None:
         """After the last layer: the new rows belong to their slots."""
-        for slot in self.slots:
-            self.pool.advance(slot, count)
+        for part in self.parts:
+            self.pool.advance(part.slot, part.last - part.first)
+
+
+#: Attention (b, query heads, d) of one query per stream, from queries, keys and values (slots, heads, rows, d), slots
+#: and lengths (b,), and the scaling.
+DecodeAttention = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, float], Tensor]
+
+
+class StaticBatch(Batch):
+    """One new token each of a fixed number of streams, with nothing that the host has to know: it can be captured.
+
+    ``slots`` and ``lengths`` (b,) int64: whose rows, and how many of them are there before; ``rotation`` (b, head_dim).
+    A place without a stream repeats another one, and so writes what that one writes.
+    """
+
+    def __init__(
+        self, pool: KVPool, slots: Tensor, lengths: Tensor, rotation: CosSin, attention: DecodeAttention
+    ) -> None:
+        self.pool = pool
+        self.tokens = slots.shape[0]
+        self.rotation = rotation
+        self.turned = (rotation[0][:, None].to(pool.shape.dtype), rotation[1][:, None].to(pool.shape.dtype))
+        self.single = True
+        self.where = (slots, lengths)
+        self.parts = ()
+        self.attention = attention
+
+    def finish(self) -> None:
+        """Nothing: whoever runs the capture moves the lengths."""
+
+
+def masked_attention(
+    queries: Tensor, keys: Tensor, values: Tensor, slots: Tensor, lengths: Tensor, scaling: float
+) -> Tensor:
+    """A :data:`DecodeAttention` of plain operations: reads all rows of the slots and masks those behind the length."""
+    count, query_heads, dim = queries.shape
+    heads, rows = keys.shape[1:3]
+    there = torch.arange(rows, device=keys.device) < lengths[:, None]
+    out = F.scaled_dot_product_attention(
+        queries.view(count, heads, query_heads // heads, dim),
+        keys.index_select(0, slots),
+        values.index_select(0, slots),
+        attn_mask=there[:, None, None],
+        scale=scaling,
+    )
+    return out.view(count, query_heads, dim)
+
+
+def _mask(held: int, count: int, device: torch.device) -> Tensor | None:
+    """Which of held + count rows each of ``count`` new tokens sees; None where plain causal attention does."""
+    if count == 1 or not held:
+        return None
+    return torch.ones(count, held + count, dtype=torch.bool, device=device).tril_(held)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -47,12 +47,15 @@ class Model(Protocol):
         """Embeddings (n, hidden) of ids (n,) int64."""
         ...
 
-    def encode(self, patches: Patches) -> Tensor:
-        """Embeddings (t * h * w merged, hidden) of one or many complete temporal patches."""
+    def encode(self, patches: Sequence[Patches]) -> list[Tensor]:
+        """Embeddings (t * h * w merged, hidden) of each of several blocks of temporal patches, of any streams."""
         ...
 
     def forward(self, embeds: Tensor, batch: Batch) -> Tensor:
-        """Run new tokens (rows, n, hidden) against a pool; returns the last hidden states, same shape."""
+        """Run new tokens (tokens, hidden) of some streams against a pool.
+
+        Returns the last hidden states (bucket, hidden) of each part's last token; rows behind the parts are padding.
+        """
         ...
 
     def logits(self, hidden: Tensor) -> Tensor:

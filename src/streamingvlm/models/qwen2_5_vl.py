@@ -6,6 +6,8 @@ registered here receives raw keys; it stores them in the pool and rotates by the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from ..prompt import Grammar, Marks
 from ..rope import Rope
 from .base import StreamDefaults
 from .checkpoint import HFTokenizer, end_tokens, patcher, progress_for_people, stream_defaults, system_prompt
+from .decoder import Decoder
 from .patches import Patcher, Patches
 
 ATTENTION = "streamingvlm"
@@ -35,15 +38,22 @@ def _attention(
     batch: Batch,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Attention of one layer against the pool, in the form that transformers calls."""
-    return batch.attend(module.layer_idx, query, key, value, scaling), None
+    """Attention of one layer against the pool, in the form that transformers calls: (1, heads, tokens, head_dim)."""
+    query, key, value = (states[0].transpose(0, 1) for states in (query, key, value))
+    batch.pool.store(module.layer_idx, batch, key, value)
+    return batch.pool.attend(module.layer_idx, batch, batch.rotate(query), scaling)[None], None
 
 
 AttentionInterface.register(ATTENTION, _attention)
 
 
 class Qwen25VL:
-    """A Qwen2.5-VL checkpoint as the engine sees it; see :class:`streamingvlm.models.base.Model`."""
+    """A Qwen2.5-VL checkpoint as the engine sees it; see :class:`streamingvlm.models.base.Model`.
+
+    ``stock``: run transformers' own decoder layers in place of :class:`Decoder`; slower, what that is checked against.
+    """
+
+    stock = False
 
     def __init__(
         self,
@@ -71,6 +81,9 @@ class Qwen25VL:
         head_dim = text.hidden_size // text.num_attention_heads
         self.kv_shape = KVShape(text.num_hidden_layers, text.num_key_value_heads, head_dim, hf.dtype, hf.device)
         self.rope = self._rope()
+        self.decoder = Decoder(
+            hf.model.language_model, text.num_attention_heads, text.num_key_value_heads, head_dim, text.rms_norm_eps
+        )
 
     def _rope(self) -> Rope:
         rotary = self.hf.model.language_model.rotary_emb
@@ -87,26 +100,29 @@ class Qwen25VL:
         return embeds
 
     @torch.inference_mode()
-    def encode(self, patches: Patches) -> Tensor:
+    def encode(self, patches: Sequence[Patches]) -> list[Tensor]:
         """See :meth:`Model.encode`."""
-        pixels = patches.pixels.to(self.hf.device, self.hf.dtype)
-        grid = torch.tensor([patches.grid], device=self.hf.device)
+        pixels = torch.cat([part.pixels for part in patches]).to(self.hf.device, self.hf.dtype)
+        grid = torch.tensor([part.grid for part in patches], device=self.hf.device)
         embeds: Tensor = self.hf.model.visual(pixels, grid_thw=grid).pooler_output
-        return embeds
+        return list(torch.split(embeds, [prod(part.merged) for part in patches]))
 
     @torch.inference_mode()
     def forward(self, embeds: Tensor, batch: Batch) -> Tensor:
         """See :meth:`Model.forward`."""
-        rows, count, _ = embeds.shape
+        hidden = batch.take_ends(self._stock(embeds, batch)) if self.stock else self.decoder(embeds, batch)
+        batch.finish()
+        return hidden
+
+    def _stock(self, embeds: Tensor, batch: Batch) -> Tensor:
         out = self.hf.model.language_model(
-            inputs_embeds=embeds,
+            inputs_embeds=embeds[None],
             attention_mask={"full_attention": None},
-            position_ids=torch.zeros(3, rows, count, dtype=torch.long, device=embeds.device),
+            position_ids=torch.zeros(3, 1, len(embeds), dtype=torch.long, device=embeds.device),
             use_cache=False,
             batch=batch,
         )
-        batch.finish(count)
-        hidden: Tensor = out.last_hidden_state
+        hidden: Tensor = out.last_hidden_state[0]
         return hidden
 
     @torch.inference_mode()
