@@ -1,6 +1,6 @@
 """What a stream's token sequence is made of: typed spans, and the timeline that tells what the cache holds.
 
-The grammar (``prompt.py``) makes spans, a policy (``policy.py``) decides which pieces of them stay, and the
+The grammar (``prompt.py``) makes spans, a policy (``policy/``) decides which pieces of them stay, and the
 timeline turns that decision into row numbers. Nothing is ever found again by scanning token ids.
 """
 

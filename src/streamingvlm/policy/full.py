@@ -1,0 +1,42 @@
+"""Full attention."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+
+from ..errors import PolicyError
+from ..spans import Piece, Span
+from .base import EPS, Positions, Sizes
+
+
+@dataclass(frozen=True, slots=True)
+class KeepAll:
+    """Full attention: nothing is ever evicted, so the stream ends after ``seconds``."""
+
+    seconds: float = 600.0
+    positions: Positions = "contiguous"
+    faithful: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.seconds < float("inf"):
+            raise PolicyError("full attention needs to know for how many seconds: seconds must be above 0")
+
+    def plan(self, spans: Sequence[Span], now: float, step: float) -> list[Piece]:  # noqa: ARG002
+        """See :meth:`CachePolicy.plan`."""
+        return [Piece.whole(index, span) for index, span in enumerate(spans)]
+
+    def capacity(self, sizes: Sizes) -> int:
+        """See :meth:`CachePolicy.capacity`."""
+        steps = ceil(self.seconds / sizes.step - EPS)
+        start = sizes.preamble + sizes.history + 2 * sizes.instruction
+        return start + steps * (sizes.turn + sizes.vision + sizes.reply)
+
+    def context_budget(self) -> int | None:
+        """See :meth:`CachePolicy.context_budget`."""
+        return None
+
+    def seconds_left(self, watched: float) -> float | None:
+        """See :meth:`CachePolicy.seconds_left`."""
+        return self.seconds - watched
