@@ -10,6 +10,7 @@ import random
 from collections.abc import Sequence
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,11 +21,11 @@ from streamingvlm.engine import Engine
 from streamingvlm.events import Chunk
 from streamingvlm.kv import Batch, KVShape
 from streamingvlm.models import Patcher, Patches, StreamDefaults
-from streamingvlm.policy import CachePolicy, KeepAll, StreamingWindow
+from streamingvlm.policy import POLICIES, CachePolicy, KeepAll, StreamingWindow, make_policy
 from streamingvlm.prompt import Grammar
 from streamingvlm.rope import Rope, positions
 from streamingvlm.sampling import Sampling
-from streamingvlm.session import Session
+from streamingvlm.session import INSTRUCTION_BUDGET, Session
 from streamingvlm.spans import Kind
 
 WORDS = 40
@@ -134,13 +135,14 @@ def rows_of_kind(session: Session, kind: Kind) -> list[int]:
     return rows
 
 
-def drive(policy: CachePolicy, seed: int, steps: int, step: float, every: int = 1) -> None:
+def drive(policy: CachePolicy, seed: int, steps: int, step: float, every: int = 1, budget: int = 0) -> None:
+    """Watch ``steps`` random chunks, with a new instruction now and then; with one of ``budget`` ids in each step."""
     model, rng = SerialModel(seed), random.Random(seed)
     known: dict[int, tuple[int, float]] = {}
     with Engine(model).open(policy=policy, context="ab", instruction="c", step=step, fps=1 / step) as session:
         for index in range(steps):
-            if rng.random() < 0.02:
-                session.instruct("d" * rng.randint(1, 5))
+            if budget or rng.random() < 0.02:
+                session.instruct("d" * (budget or rng.randint(1, 5)))
             event = session.step(small_chunk(index, rng, step))
             assert sum(event.rows.values()) <= event.capacity
             if index % every == 0:
@@ -180,6 +182,12 @@ def test_timeline_and_pool_agree(policy: StreamingWindow, seed: int, step: float
 @given(seed=st.integers(0, 10**6), positions=st.sampled_from(["contiguous", "append"]))
 def test_full_attention_agrees_too(seed: int, positions: str) -> None:
     drive(KeepAll(seconds=20, positions=positions), seed, 20, 1.0)
+
+
+@pytest.mark.parametrize("spec", POLICIES)
+def test_the_bound_holds_when_every_step_brings_an_instruction(spec: str) -> None:
+    small = {"vision": 5, "turns": 5, "sink": 2, "text": 2, "seconds": 12}
+    drive(make_policy(spec, small), 3, 12, 1.0, budget=INSTRUCTION_BUDGET)
 
 
 def test_after_ten_thousand_steps() -> None:

@@ -340,7 +340,7 @@ def test_the_instruction_outlives_the_window_and_can_be_replaced(model: Qwen25VL
         assert query_text(session) == ["first", "second"]
         for i in range(5, 8):
             session.step(chunk(i))
-        assert query_text(session) == ["second"]
+            assert query_text(session) == ["second"]
         with pytest.raises(CapacityError, match="instruction has 300 tokens; at most 256"):
             session.instruct("x" * 300)
 
@@ -422,8 +422,9 @@ def test_bad_calls_are_refused_with_one_line(model: Qwen25VL) -> None:
         make_policy("streaming:colour=1")
     with pytest.raises(PolicyError, match="vision must be a number, not 'x'"):
         make_policy("streaming:vision=x")
-    with pytest.raises(PolicyError, match="must be 0 or more"):
-        make_policy("streaming:vision=-1")
+    for number in ("-1", "inf", "nan"):
+        with pytest.raises(PolicyError, match="must be 0 or more, and finite"):
+            make_policy(f"streaming:vision={number}")
     with pytest.raises(CapacityError, match="rows; the engine was opened with 100"):
         Engine(model, rows=100).open()
 

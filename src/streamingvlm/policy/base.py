@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from ..spans import Piece, Span
+from ..spans import PREAMBLE, Kind, Piece, Role, Span
 
 Positions = Literal["contiguous", "append"]
 
@@ -61,3 +61,35 @@ class CachePolicy(Protocol):
     def seconds_left(self, watched: float) -> float | None:
         """Seconds of video that still fit when ``watched`` seconds have been seen (None: there is no end)."""
         ...
+
+
+def newest_query(spans: Sequence[Span]) -> tuple[int, int]:
+    """Index and turn of the newest instruction; -1 and :data:`PREAMBLE` if there is none.
+
+    Those before it were replaced. They go with the next step wherever they stand: a stream that is instructed in
+    every step must not outgrow its bound, and never holds more than one instruction and the one that replaces it.
+    """
+    index = max((i for i, span in enumerate(spans) if span.kind is Kind.QUERY), default=-1)
+    return index, spans[index].turn if index >= 0 else PREAMBLE
+
+
+def keep_turns(spans: Sequence[Span], kept: Container[int]) -> list[Piece]:
+    """The standing parts, then the whole turns whose numbers are in ``kept``.
+
+    Standing parts: system prompt, history block, instruction. An instruction whose turn goes stands from then on as
+    a message of its own.
+    """
+    newest, asked = newest_query(spans)
+    before: list[Piece] = []
+    standing: list[Piece] = []
+    turns: list[Piece] = []
+    for index, span in enumerate(spans):
+        if span.kind is Kind.QUERY and index < newest:
+            continue
+        if span.turn == PREAMBLE and span.role is not Role.USER:
+            before.append(Piece.whole(index, span))
+        elif span.turn in kept:
+            turns.append(Piece.whole(index, span))
+        elif span.turn == asked and span.role is Role.USER and span.kind in (Kind.MARKUP, Kind.QUERY):
+            standing.append(Piece(index, 0, len(span), span.kind, span.role))
+    return [*before, *standing, *turns]

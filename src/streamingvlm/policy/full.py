@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from math import ceil
 
 from ..errors import PolicyError
-from ..spans import Piece, Span
-from .base import EPS, Positions, Sizes
+from ..spans import PREAMBLE, Piece, Span
+from .base import EPS, Positions, Sizes, keep_turns
 
 
 @dataclass(frozen=True, slots=True)
 class KeepAll:
-    """Full attention: nothing is ever evicted, so the stream ends after ``seconds``."""
+    """Full attention: nothing is ever evicted, so the stream ends after ``seconds``.
+
+    Only an instruction that was replaced goes: the bound could not hold otherwise.
+    """
 
     seconds: float = 600.0
     positions: Positions = "contiguous"
@@ -25,7 +28,7 @@ class KeepAll:
 
     def plan(self, spans: Sequence[Span], now: float, step: float) -> list[Piece]:  # noqa: ARG002
         """See :meth:`CachePolicy.plan`."""
-        return [Piece.whole(index, span) for index, span in enumerate(spans)]
+        return keep_turns(spans, {span.turn for span in spans} - {PREAMBLE})
 
     def capacity(self, sizes: Sizes) -> int:
         """See :meth:`CachePolicy.capacity`."""

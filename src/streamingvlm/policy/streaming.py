@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, inf
 
 from ..errors import PolicyError
 from ..spans import PREAMBLE, Kind, Piece, Role, Span
-from .base import EPS, Positions, Sizes
+from .base import EPS, Positions, Sizes, newest_query
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +30,8 @@ class StreamingWindow:
     faithful: bool = False
 
     def __post_init__(self) -> None:
-        if self.vision < 0 or self.turns < 0 or self.sink < 0 or self.text < 0:
-            raise PolicyError("a streaming window's numbers (vision, turns, sink, text) must be 0 or more")
+        if not all(0 <= number < inf for number in (self.vision, self.turns, self.sink, self.text)):
+            raise PolicyError("a window's numbers (vision, turns, sink, text) must be 0 or more, and finite")
         if self.positions not in ("contiguous", "append"):
             raise PolicyError(f"positions must be contiguous or append, not {self.positions!r}")
         if self.faithful and (self.turns < 1 or self.vision < 1 or self.text < 1):
@@ -40,29 +40,27 @@ class StreamingWindow:
     def plan(self, spans: Sequence[Span], now: float, step: float) -> list[Piece]:
         """See :meth:`CachePolicy.plan`."""
         text_turns, vision_turns = self._kept_turns(spans, now, step)
+        newest, asked = newest_query(spans)
         preamble: list[Piece] = []
+        history: list[Piece] = []
         standing: list[Piece] = []
         turns: list[Piece] = []
-        history: list[Piece] = []
-        asked: dict[int, list[Piece]] = {}
         for index, span in enumerate(spans):
-            piece = Piece.whole(index, span)
-            if span.turn == PREAMBLE:
-                block = history if span.kind is Kind.HISTORY else preamble
-                (standing if span.role is Role.USER else block).append(piece)
+            if span.kind is Kind.QUERY and index < newest:
+                continue
+            if span.turn == PREAMBLE and span.role is not Role.USER:
+                (history if span.kind is Kind.HISTORY else preamble).append(Piece.whole(index, span))
             elif span.turn in text_turns:
                 if span.kind is not Kind.VISION or span.turn in vision_turns:
-                    turns.append(piece)
+                    turns.append(Piece.whole(index, span))
             elif span.role is Role.ASSISTANT:
                 if span.kind is Kind.COMMENTARY:
                     history.append(Piece(index, 0, self._archived(span), Kind.HISTORY, Role.HISTORY))
             elif span.turn in vision_turns:
                 if span.kind is not Kind.TIME:
-                    turns.append(piece)
-            elif span.kind in (Kind.MARKUP, Kind.QUERY):
-                asked.setdefault(span.turn, []).append(Piece(index, 0, len(span), span.kind, span.role))
-        if not self.faithful:
-            standing = _newest_instruction(standing, asked)
+                    turns.append(Piece.whole(index, span))
+            elif span.turn == asked and not self.faithful and span.kind in (Kind.MARKUP, Kind.QUERY):
+                standing.append(Piece(index, 0, len(span), span.kind, span.role))
         # The history's footer is the last piece of the preamble; old words go in front of it.
         return [*preamble[:-1], *self._cut(history), *preamble[-1:], *standing, *turns]
 
@@ -135,11 +133,3 @@ def _slice(pieces: Sequence[Piece], lo: int, hi: int) -> list[Piece]:
             out.append(Piece(piece.span, piece.lo + first, piece.lo + last, piece.kind, piece.role, piece.turn))
         offset += length
     return out
-
-
-def _newest_instruction(standing: list[Piece], asked: dict[int, list[Piece]]) -> list[Piece]:
-    """The instruction that stands from now on: the newest of those whose turn goes, else the one that stood."""
-    for turn in sorted(asked, reverse=True):
-        if any(piece.kind is Kind.QUERY for piece in asked[turn]):
-            return asked[turn]
-    return standing
