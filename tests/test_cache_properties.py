@@ -17,11 +17,20 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import tiny
-from streamingvlm.engine import Engine
+from streamingvlm.engine import Engine, Trace
 from streamingvlm.events import Chunk
 from streamingvlm.kv import Batch, KVShape
 from streamingvlm.models import Patcher, Patches, StreamDefaults
-from streamingvlm.policy import POLICIES, CachePolicy, KeepAll, StreamingWindow, make_policy
+from streamingvlm.policy import (
+    POLICIES,
+    CachePolicy,
+    KeepAll,
+    RecentFrames,
+    SlidingRecompute,
+    SlidingReset,
+    StreamingWindow,
+    make_policy,
+)
 from streamingvlm.prompt import Grammar
 from streamingvlm.rope import Rope, positions
 from streamingvlm.sampling import Sampling
@@ -170,12 +179,46 @@ faithful = st.builds(
     positions=st.sampled_from(["contiguous", "append"]),
     faithful=st.just(True),
 )
+resets = st.builds(SlidingReset, seconds=st.floats(0.5, 12), positions=st.sampled_from(["contiguous", "append"]))
+recomputed = st.builds(
+    SlidingRecompute,
+    vision=st.integers(0, 6),
+    turns=st.integers(0, 6),
+    sink=st.integers(2, 12),
+    text=st.integers(0, 12),
+)
+recent = st.builds(RecentFrames, frames=st.integers(1, 6))
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(policy=windows | faithful, seed=st.integers(0, 10**6), step=st.sampled_from([0.5, 1.0, 3.0]))
 def test_timeline_and_pool_agree(policy: StreamingWindow, seed: int, step: float) -> None:
     drive(policy, seed, 25, step)
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(policy=resets | recomputed | recent, seed=st.integers(0, 10**6), step=st.sampled_from([0.5, 1.0, 3.0]))
+def test_the_baselines_agree_too(policy: CachePolicy, seed: int, step: float) -> None:
+    drive(policy, seed, 20, step)
+
+
+@settings(max_examples=10, deadline=None, derandomize=True)
+@given(policy=recomputed, seed=st.integers(0, 10**6), step=st.sampled_from([0.5, 1.0, 3.0]))
+def test_recomputing_shows_what_streaming_shows(policy: SlidingRecompute, seed: int, step: float) -> None:
+    rng, chunks = random.Random(seed), random.Random(seed)
+    open_ = {"context": "ab", "instruction": "c", "step": step, "fps": 1 / step}
+    pair = [Engine(SerialModel(seed)).open(policy=one, **open_) for one in (policy, policy.layout)]
+    for index in range(20):
+        item, new = small_chunk(index, chunks, step), "d" * rng.randint(1, 5) if rng.random() < 0.1 else ""
+        traces = [Trace(), Trace()]
+        for session, trace in zip(pair, traces, strict=True):
+            if new:
+                session.instruct(new)
+            session.step(item, trace=trace)
+        assert traces[0].retained == traces[1].retained
+        assert pair[0].timeline == pair[1].timeline
+        np.testing.assert_array_equal(traces[0].prefill_positions, traces[1].prefill_positions)
+        np.testing.assert_array_equal(pair[0].positions, pair[1].positions)
 
 
 @settings(max_examples=5, deadline=None, derandomize=True)
@@ -186,7 +229,7 @@ def test_full_attention_agrees_too(seed: int, positions: str) -> None:
 
 @pytest.mark.parametrize("spec", POLICIES)
 def test_the_bound_holds_when_every_step_brings_an_instruction(spec: str) -> None:
-    small = {"vision": 5, "turns": 5, "sink": 2, "text": 2, "seconds": 12}
+    small = {"vision": 5, "turns": 5, "sink": 2, "text": 2, "seconds": 12, "frames": 1}
     drive(make_policy(spec, small), 3, 12, 1.0, budget=INSTRUCTION_BUDGET)
 
 

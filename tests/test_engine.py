@@ -8,13 +8,22 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 import torch
+from transformers import Qwen2_5_VLForConditionalGeneration as Stock
 
 import tiny
 from streamingvlm.engine import Engine, Trace
 from streamingvlm.errors import CapacityError, PolicyError, SourceError, StreamingVLMError
 from streamingvlm.events import Chunk, Commentary
 from streamingvlm.models.qwen2_5_vl import Qwen25VL
-from streamingvlm.policy import CachePolicy, KeepAll, StreamingWindow, make_policy
+from streamingvlm.policy import (
+    CachePolicy,
+    KeepAll,
+    RecentFrames,
+    SlidingRecompute,
+    SlidingReset,
+    StreamingWindow,
+    make_policy,
+)
 from streamingvlm.rope import positions
 from streamingvlm.sampling import Sampling
 from streamingvlm.session import Session
@@ -33,9 +42,11 @@ def chunk(index: int, *, seed: int = 0, step: float = 1.0, frames: int = 2, size
     return Chunk(pixels, times, index * step, (index + 1) * step)
 
 
-def stock_logits(ids: Sequence[int], numbers: np.ndarray, vision: Sequence[torch.Tensor]) -> torch.Tensor:
+def stock_logits(
+    ids: Sequence[int], numbers: np.ndarray, vision: Sequence[torch.Tensor], stock: Stock | None = None
+) -> torch.Tensor:
     """Raw logits (n, vocabulary) of one plain transformers forward over a whole sequence."""
-    stock = tiny.stock()
+    stock = stock or tiny.stock()
     tokens = torch.tensor(ids)[None]
     embeds = stock.model.language_model.embed_tokens(tokens).clone()
     embeds[tokens == tiny.MARKS.vision_pad] = torch.cat(list(vision))
@@ -268,6 +279,9 @@ PLANS = [
     Plan(StreamingWindow(vision=1, turns=4, sink=4, text=9), 1, 5, 3, 0.0),
     Plan(KeepAll(seconds=10), 2, 3, 8, 0.9),
     Plan(StreamingWindow(vision=2, turns=2, sink=4, text=4, positions="append"), 0, 4, 5, 1.3),
+    Plan(SlidingReset(seconds=2), 1, 5, 4, 0.9),
+    Plan(SlidingRecompute(vision=2, turns=3, sink=6, text=5), 0, 5, 6, 0.9),
+    Plan(RecentFrames(frames=4), 2, 4, 5, 0.0),
 ]
 
 

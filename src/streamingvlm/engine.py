@@ -151,7 +151,7 @@ class Engine:
             raise ValueError("this session's last chunk is still under way; wait for it first")
         submitted = time.perf_counter()
         # Here and not in `advance`: frames that cannot be used are the error of whoever handed them in.
-        patches = session.patcher(chunk)
+        patches = session.patcher(session.look(chunk))
         job = Job(session, chunk, patches, submitted, on_text, trace)
         job.timing = Timing(decode=chunk.decode_seconds, patch=time.perf_counter() - submitted)
         self._waiting.append(job)
@@ -178,13 +178,14 @@ class Engine:
         self._pool.select(session.slot, rows, self._rotation(kept))
         if job.trace:
             job.trace.retained = session.timeline.tokens
-        feed, numbers = session.begin_turn(chunk, job.patches.merged)
+        feed = session.begin_turn(chunk, job.patches)
+        numbers = feed.positions
         evicted = time.perf_counter()
-        vision = self.model.encode(job.patches)
+        vision = [self.model.encode(patches) for patches in feed.patches]
         encoded = time.perf_counter()
         if job.trace:
             job.trace.prefill_positions = np.concatenate([kept, numbers], axis=1)
-        embeds = self._embed(feed, vision)
+        embeds = self._embed(feed.spans, vision)
         batch = Batch.prefill(self._pool, session.slot, numbers.shape[1], self._rotation(numbers))
         hidden = self.model.forward(embeds[None], batch)
         session.fed(numbers)
@@ -261,14 +262,14 @@ class Engine:
             dropped=chunk.dropped,
         )
 
-    def _embed(self, feed: Sequence[Span], vision: Tensor) -> Tensor:
-        """Embeddings (n, hidden) of what is fed, the video block's pads replaced by what was seen."""
+    def _embed(self, feed: Sequence[Span], vision: Sequence[Tensor]) -> Tensor:
+        """Embeddings (n, hidden) of what is fed, the pads of every video block replaced by what was seen."""
         ids = [token for span in feed for token in span.tokens]
         embeds = self.model.embed(torch.tensor(ids, device=self.model.kv_shape.device)).clone()
-        at = 0
+        at, seen = 0, iter(vision)
         for span in feed:
             if span.kind is Kind.VISION:
-                embeds[at + 1 : at + len(span) - 1] = vision.to(embeds.dtype)
+                embeds[at + 1 : at + len(span) - 1] = next(seen).to(embeds.dtype)
             at += len(span)
         return embeds
 

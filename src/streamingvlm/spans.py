@@ -143,6 +143,10 @@ class Timeline:
         self.cached += count
         assert self.cached <= len(self), "more rows than ids"
 
+    def forget(self) -> None:
+        """Say that no id has a row any more: all of them are pending, to be fed anew."""
+        self.cached = 0
+
     def rearrange(self, plan: Sequence[Piece]) -> list[int]:
         """Keep the pieces of ``plan`` in its order and return the source row of every row that stays.
 

@@ -14,15 +14,32 @@ from ..errors import PolicyError
 from ..spans import Piece
 from .base import CachePolicy, Positions, Sizes
 from .full import KeepAll
+from .recent import RecentFrames
+from .sliding import SlidingRecompute, SlidingReset
 from .streaming import StreamingWindow
 
-__all__ = ["POLICIES", "CachePolicy", "KeepAll", "Piece", "Positions", "Sizes", "StreamingWindow", "make_policy"]
+__all__ = [
+    "POLICIES",
+    "CachePolicy",
+    "KeepAll",
+    "Piece",
+    "Positions",
+    "RecentFrames",
+    "Sizes",
+    "SlidingRecompute",
+    "SlidingReset",
+    "StreamingWindow",
+    "make_policy",
+]
 
 #: Name on the command line -> class and the fields that the name fixes.
-POLICIES: dict[str, tuple[type[StreamingWindow | KeepAll], dict[str, Any]]] = {
+POLICIES: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "streaming": (StreamingWindow, {}),
     "faithful": (StreamingWindow, {"faithful": True}),
     "full": (KeepAll, {}),
+    "sliding-reset": (SlidingReset, {}),
+    "sliding-recompute": (SlidingRecompute, {}),
+    "recent-frames": (RecentFrames, {}),
 }
 
 
@@ -46,5 +63,7 @@ def make_policy(spec: str, defaults: Mapping[str, Any] | None = None) -> CachePo
         try:
             options[key] = types[key](value)
         except ValueError:
-            raise PolicyError(f"policy option {key} must be a number, not {value!r}") from None
-    return kind(**options, **fixed)
+            number = "a whole number" if types[key] is int else "a number"
+            raise PolicyError(f"policy option {key} must be {number}, not {value!r}") from None
+    policy: CachePolicy = kind(**options, **fixed)
+    return policy

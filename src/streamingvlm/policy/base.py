@@ -6,6 +6,7 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from ..errors import PolicyError
 from ..spans import PREAMBLE, Kind, Piece, Role, Span
 
 Positions = Literal["contiguous", "append"]
@@ -21,7 +22,7 @@ class Sizes:
     ``step`` is the length of one step in seconds, ``preamble`` the system prompt and all markup before the first
     turn, ``history`` the words that are in the history block when the stream opens, ``instruction`` the budget of
     the standing instruction (and of a question), ``turn`` a turn's markup and time stamp, ``vision`` the largest
-    video block of a step, ``reply`` the longest reply with its end of turn.
+    video block (of one step, or of a policy's ``frames``), ``reply`` the longest reply with its end of turn.
     """
 
     step: float
@@ -46,6 +47,16 @@ class CachePolicy(Protocol):
         """Whether the stream follows the public code bit by bit (see docs/differences.md)."""
         ...
 
+    @property
+    def recompute(self) -> bool:
+        """Whether every step feeds all that stays anew, frames included, instead of reusing its states."""
+        ...
+
+    @property
+    def frames(self) -> int | None:
+        """How many of the newest frames the video block of a step shows, at most; None: those of its chunk."""
+        ...
+
     def plan(self, spans: Sequence[Span], now: float, step: float) -> list[Piece]:
         """What stays, in order. ``now``: when the step about to come ends; ``step``: a step's length. Seconds."""
         ...
@@ -61,6 +72,12 @@ class CachePolicy(Protocol):
     def seconds_left(self, watched: float) -> float | None:
         """Seconds of video that still fit when ``watched`` seconds have been seen (None: there is no end)."""
         ...
+
+
+def check_positions(positions: str) -> None:
+    """Raise :class:`PolicyError` for a way of numbering that does not exist."""
+    if positions not in ("contiguous", "append"):
+        raise PolicyError(f"positions must be contiguous or append, not {positions!r}")
 
 
 def newest_query(spans: Sequence[Span]) -> tuple[int, int]:

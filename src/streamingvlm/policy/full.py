@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, inf
+from typing import ClassVar
 
 from ..errors import PolicyError
 from ..spans import PREAMBLE, Piece, Span
-from .base import EPS, Positions, Sizes, keep_turns
+from .base import EPS, Positions, Sizes, check_positions, keep_turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +22,13 @@ class KeepAll:
     seconds: float = 600.0
     positions: Positions = "contiguous"
     faithful: bool = False
+    recompute: ClassVar[bool] = False
+    frames: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.seconds < float("inf"):
+        if not 0 < self.seconds < inf:
             raise PolicyError("full attention needs to know for how many seconds: seconds must be above 0")
+        check_positions(self.positions)
 
     def plan(self, spans: Sequence[Span], now: float, step: float) -> list[Piece]:  # noqa: ARG002
         """See :meth:`CachePolicy.plan`."""

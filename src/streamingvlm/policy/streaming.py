@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, inf
+from typing import ClassVar
 
 from ..errors import PolicyError
 from ..spans import PREAMBLE, Kind, Piece, Role, Span
-from .base import EPS, Positions, Sizes, newest_query
+from .base import EPS, Positions, Sizes, check_positions, newest_query
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +29,13 @@ class StreamingWindow:
     text: int = 512
     positions: Positions = "contiguous"
     faithful: bool = False
+    recompute: ClassVar[bool] = False
+    frames: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:
         if not all(0 <= number < inf for number in (self.vision, self.turns, self.sink, self.text)):
             raise PolicyError("a window's numbers (vision, turns, sink, text) must be 0 or more, and finite")
-        if self.positions not in ("contiguous", "append"):
-            raise PolicyError(f"positions must be contiguous or append, not {self.positions!r}")
+        check_positions(self.positions)
         if self.faithful and (self.turns < 1 or self.vision < 1 or self.text < 1):
             raise PolicyError("the faithful rules need vision, turns and text of at least 1")
 
