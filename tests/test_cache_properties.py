@@ -10,21 +10,31 @@ import random
 from collections.abc import Sequence
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 import tiny
-from streamingvlm.engine import Engine
+from streamingvlm.engine import Engine, Trace
 from streamingvlm.events import Chunk
 from streamingvlm.kv import Batch, KVShape
 from streamingvlm.models import Patcher, Patches, StreamDefaults
-from streamingvlm.policy import CachePolicy, KeepAll, StreamingWindow
+from streamingvlm.policy import (
+    POLICIES,
+    CachePolicy,
+    KeepAll,
+    RecentFrames,
+    SlidingRecompute,
+    SlidingReset,
+    StreamingWindow,
+    make_policy,
+)
 from streamingvlm.prompt import Grammar
 from streamingvlm.rope import Rope, positions
 from streamingvlm.sampling import Sampling
-from streamingvlm.session import Session
+from streamingvlm.session import INSTRUCTION_BUDGET, Session
 from streamingvlm.spans import Kind
 
 WORDS = 40
@@ -134,13 +144,14 @@ def rows_of_kind(session: Session, kind: Kind) -> list[int]:
     return rows
 
 
-def drive(policy: CachePolicy, seed: int, steps: int, step: float, every: int = 1) -> None:
+def drive(policy: CachePolicy, seed: int, steps: int, step: float, every: int = 1, budget: int = 0) -> None:
+    """Watch ``steps`` random chunks, with a new instruction now and then; with one of ``budget`` ids in each step."""
     model, rng = SerialModel(seed), random.Random(seed)
     known: dict[int, tuple[int, float]] = {}
     with Engine(model).open(policy=policy, context="ab", instruction="c", step=step, fps=1 / step) as session:
         for index in range(steps):
-            if rng.random() < 0.02:
-                session.instruct("d" * rng.randint(1, 5))
+            if budget or rng.random() < 0.02:
+                session.instruct("d" * (budget or rng.randint(1, 5)))
             event = session.step(small_chunk(index, rng, step))
             assert sum(event.rows.values()) <= event.capacity
             if index % every == 0:
@@ -168,6 +179,15 @@ faithful = st.builds(
     positions=st.sampled_from(["contiguous", "append"]),
     faithful=st.just(True),
 )
+resets = st.builds(SlidingReset, seconds=st.floats(0.5, 12), positions=st.sampled_from(["contiguous", "append"]))
+recomputed = st.builds(
+    SlidingRecompute,
+    vision=st.integers(0, 6),
+    turns=st.integers(0, 6),
+    sink=st.integers(2, 12),
+    text=st.integers(0, 12),
+)
+recent = st.builds(RecentFrames, frames=st.integers(1, 6))
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
@@ -176,10 +196,41 @@ def test_timeline_and_pool_agree(policy: StreamingWindow, seed: int, step: float
     drive(policy, seed, 25, step)
 
 
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(policy=resets | recomputed | recent, seed=st.integers(0, 10**6), step=st.sampled_from([0.5, 1.0, 3.0]))
+def test_the_baselines_agree_too(policy: CachePolicy, seed: int, step: float) -> None:
+    drive(policy, seed, 20, step)
+
+
+@settings(max_examples=10, deadline=None, derandomize=True)
+@given(policy=recomputed, seed=st.integers(0, 10**6), step=st.sampled_from([0.5, 1.0, 3.0]))
+def test_recomputing_shows_what_streaming_shows(policy: SlidingRecompute, seed: int, step: float) -> None:
+    rng, chunks = random.Random(seed), random.Random(seed)
+    open_ = {"context": "ab", "instruction": "c", "step": step, "fps": 1 / step}
+    pair = [Engine(SerialModel(seed)).open(policy=one, **open_) for one in (policy, policy.layout)]
+    for index in range(20):
+        item, new = small_chunk(index, chunks, step), "d" * rng.randint(1, 5) if rng.random() < 0.1 else ""
+        traces = [Trace(), Trace()]
+        for session, trace in zip(pair, traces, strict=True):
+            if new:
+                session.instruct(new)
+            session.step(item, trace=trace)
+        assert traces[0].retained == traces[1].retained
+        assert pair[0].timeline == pair[1].timeline
+        np.testing.assert_array_equal(traces[0].prefill_positions, traces[1].prefill_positions)
+        np.testing.assert_array_equal(pair[0].positions, pair[1].positions)
+
+
 @settings(max_examples=5, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 10**6), positions=st.sampled_from(["contiguous", "append"]))
 def test_full_attention_agrees_too(seed: int, positions: str) -> None:
     drive(KeepAll(seconds=20, positions=positions), seed, 20, 1.0)
+
+
+@pytest.mark.parametrize("spec", POLICIES)
+def test_the_bound_holds_when_every_step_brings_an_instruction(spec: str) -> None:
+    small = {"vision": 5, "turns": 5, "sink": 2, "text": 2, "seconds": 12, "frames": 1}
+    drive(make_policy(spec, small), 3, 12, 1.0, budget=INSTRUCTION_BUDGET)
 
 
 def test_after_ten_thousand_steps() -> None:

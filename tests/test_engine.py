@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 import torch
+from transformers import Qwen2_5_VLForConditionalGeneration as Stock
 
 import tiny
 from streamingvlm.engine import Engine, Trace
@@ -15,7 +16,15 @@ from streamingvlm.errors import CapacityError, PolicyError, SourceError, Streami
 from streamingvlm.events import Chunk, Commentary
 from streamingvlm.graphs import Capture, DecodeSteps
 from streamingvlm.models.qwen2_5_vl import Qwen25VL
-from streamingvlm.policy import CachePolicy, KeepAll, StreamingWindow, make_policy
+from streamingvlm.policy import (
+    CachePolicy,
+    KeepAll,
+    RecentFrames,
+    SlidingRecompute,
+    SlidingReset,
+    StreamingWindow,
+    make_policy,
+)
 from streamingvlm.rope import positions
 from streamingvlm.sampling import Sampling
 from streamingvlm.session import Session
@@ -34,9 +43,11 @@ def chunk(index: int, *, seed: int = 0, step: float = 1.0, frames: int = 2, size
     return Chunk(pixels, times, index * step, (index + 1) * step)
 
 
-def stock_logits(ids: Sequence[int], numbers: np.ndarray, vision: Sequence[torch.Tensor]) -> torch.Tensor:
+def stock_logits(
+    ids: Sequence[int], numbers: np.ndarray, vision: Sequence[torch.Tensor], stock: Stock | None = None
+) -> torch.Tensor:
     """Raw logits (n, vocabulary) of one plain transformers forward over a whole sequence."""
-    stock = tiny.stock()
+    stock = stock or tiny.stock()
     tokens = torch.tensor(ids)[None]
     embeds = stock.model.language_model.embed_tokens(tokens).clone()
     embeds[tokens == tiny.MARKS.vision_pad] = torch.cat(list(vision))
@@ -269,6 +280,9 @@ PLANS = [
     Plan(StreamingWindow(vision=1, turns=4, sink=4, text=9), 1, 5, 3, 0.0),
     Plan(KeepAll(seconds=10), 2, 3, 8, 0.9),
     Plan(StreamingWindow(vision=2, turns=2, sink=4, text=4, positions="append"), 0, 4, 5, 1.3),
+    Plan(SlidingReset(seconds=2), 1, 5, 4, 0.9),
+    Plan(SlidingRecompute(vision=2, turns=3, sink=6, text=5), 0, 5, 6, 0.9),
+    Plan(RecentFrames(frames=4), 2, 4, 5, 0.0),
 ]
 
 
@@ -374,7 +388,7 @@ def test_the_instruction_outlives_the_window_and_can_be_replaced(model: Qwen25VL
         assert query_text(session) == ["first", "second"]
         for i in range(5, 8):
             session.step(chunk(i))
-        assert query_text(session) == ["second"]
+            assert query_text(session) == ["second"]
         with pytest.raises(CapacityError, match="instruction has 300 tokens; at most 256"):
             session.instruct("x" * 300)
 
@@ -456,8 +470,9 @@ def test_bad_calls_are_refused_with_one_line(model: Qwen25VL) -> None:
         make_policy("streaming:colour=1")
     with pytest.raises(PolicyError, match="vision must be a number, not 'x'"):
         make_policy("streaming:vision=x")
-    with pytest.raises(PolicyError, match="must be 0 or more"):
-        make_policy("streaming:vision=-1")
+    for number in ("-1", "inf", "nan"):
+        with pytest.raises(PolicyError, match="must be 0 or more, and finite"):
+            make_policy(f"streaming:vision={number}")
     with pytest.raises(CapacityError, match="rows; the engine was opened with 100"):
         Engine(model, rows=100).open()
 

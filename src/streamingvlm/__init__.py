@@ -22,7 +22,15 @@ if TYPE_CHECKING:
     )
     from .events import Chunk, Commentary, Source, Timing
     from .models import load_model
-    from .policy import CachePolicy, KeepAll, StreamingWindow, make_policy
+    from .policy import (
+        CachePolicy,
+        KeepAll,
+        RecentFrames,
+        SlidingRecompute,
+        SlidingReset,
+        StreamingWindow,
+        make_policy,
+    )
     from .sampling import Sampling
     from .session import Session
     from .sources import open_source
@@ -38,8 +46,11 @@ _HOME = {
     "OptionError": "errors",
     "OutputError": "errors",
     "PolicyError": "errors",
+    "RecentFrames": "policy",
     "Sampling": "sampling",
     "Session": "session",
+    "SlidingRecompute": "policy",
+    "SlidingReset": "policy",
     "Source": "events",
     "SourceError": "errors",
     "StreamingVLMError": "errors",
@@ -63,6 +74,9 @@ __all__ = [  # noqa: RUF022 - in the order a newcomer needs them
     "CachePolicy",
     "StreamingWindow",
     "KeepAll",
+    "SlidingReset",
+    "SlidingRecompute",
+    "RecentFrames",
     "make_policy",
     "StreamingVLMError",
     "SourceError",

@@ -27,8 +27,12 @@ from .models.patches import Patches
 from .policy import CachePolicy, make_policy
 from .rope import FloatArray
 from .sampling import choose
-from .session import Session, StreamOptions
+from .session import Feed, Session, StreamOptions
 from .spans import Kind, Span
+
+
+#: Rows that the products of a prefill have at least: with fewer their last bit may depend on how many there are.
+LEAST = 16
 
 
 @dataclass(slots=True)
@@ -164,7 +168,7 @@ class Engine:
             raise ValueError("this session's last chunk is still under way; wait for it first")
         submitted = time.perf_counter()
         # Here and not in `advance`: frames that cannot be used are the error of whoever handed them in.
-        patches = session.patcher(chunk)
+        patches = session.patcher(session.look(chunk))
         job = Job(session, chunk, patches, submitted, on_text, trace)
         job.timing = Timing(decode=chunk.decode_seconds, patch=time.perf_counter() - submitted)
         self._waiting.append(job)
@@ -187,48 +191,47 @@ class Engine:
 
     def _start(self, jobs: Sequence[Job]) -> None:
         """Evict, encode and prefill the new turns of some streams together."""
-        turns = [self._begin(job) for job in jobs]
+        feeds = [self._begin(job) for job in jobs]
         begun = time.perf_counter()
-        visions = self.model.encode([job.patches for job in jobs])
-        self._spread("vision", jobs, begun)
+        seen = iter(self.model.encode([patches for feed in feeds for patches in feed.patches]))
+        visions = [[next(seen) for _ in feed.patches] for feed in feeds]
+        self._spread("vision", begun, jobs, [sum(len(patches.pixels) for patches in feed.patches) for feed in feeds])
         # On a GPU one turn fills the device, and a product's last bit would depend on who else has a turn.
         together = self.model.kv_shape.device.type == "cpu"
         for group in [range(len(jobs))] if together else [range(i, i + 1) for i in range(len(jobs))]:
-            self._prefill([jobs[i] for i in group], [turns[i] for i in group], [visions[i] for i in group])
+            self._prefill([jobs[i] for i in group], [feeds[i] for i in group], [visions[i] for i in group])
         for job in jobs:
             self._deliver(job)
 
-    def _begin(self, job: Job) -> tuple[list[Span], FloatArray]:
-        """Evict, and append the new turn: what has to be fed and its positions."""
+    def _begin(self, job: Job) -> Feed:
+        """Evict, and append the new turn: what has to be fed."""
         begun = time.perf_counter()
         session, chunk = job.session, job.chunk
         rows, kept = session.evict(chunk)
         self._pool.select(session.slot, rows, self._rotation(kept))
         if job.trace:
             job.trace.retained = session.timeline.tokens
-        feed, numbers = session.begin_turn(chunk, job.patches.merged)
+        feed = session.begin_turn(chunk, job.patches)
         if job.trace:
-            job.trace.prefill_positions = np.concatenate([kept, numbers], axis=1)
+            job.trace.prefill_positions = np.concatenate([kept, feed.positions], axis=1)
         job.spend("evict", time.perf_counter() - begun)
-        return feed, numbers
+        return feed
 
-    def _prefill(
-        self, jobs: Sequence[Job], turns: Sequence[tuple[list[Span], FloatArray]], visions: Sequence[Tensor]
-    ) -> None:
+    def _prefill(self, jobs: Sequence[Job], feeds: Sequence[Feed], visions: Sequence[Sequence[Tensor]]) -> None:
         """One forward pass over the turns of some streams, one behind the other; then their first ids."""
         begun = time.perf_counter()
-        embeds = [self._embed(feed, vision) for (feed, _), vision in zip(turns, visions, strict=True)]
+        embeds = [self._embed(feed.spans, seen) for feed, seen in zip(feeds, visions, strict=True)]
         lasts = np.cumsum([part.shape[0] for part in embeds]).tolist()
         firsts = [0, *lasts[:-1]]
         parts = [Part(job.session.slot, a, b) for job, a, b in zip(jobs, firsts, lasts, strict=True)]
-        numbers = [numbers for _, numbers in turns]
+        numbers = [feed.positions for feed in feeds]
         hidden = self._forward(parts, torch.cat(embeds), np.concatenate(numbers, axis=1))
         for row, job in enumerate(jobs):
             job.session.fed(numbers[row])
             job.seen = self._mark_seen(job.session)
             self._running.append(job)
         self._take(jobs, self.model.logits(hidden))
-        self._spread("prefill", jobs, begun)
+        self._spread("prefill", begun, jobs, [part.shape[0] for part in embeds])
 
     def _decode(self, jobs: Sequence[Job]) -> None:
         begun = time.perf_counter()
@@ -243,23 +246,24 @@ class Engine:
         for row, job in enumerate(jobs):
             job.session.fed(numbers[:, row : row + 1])
         self._take(jobs, logits)
-        self._spread("words", jobs, begun)
+        self._spread("words", begun, jobs, [1] * len(jobs))
         for job in jobs:
             self._deliver(job)
 
     def _forward(self, parts: Sequence[Part], embeds: Tensor, numbers: FloatArray) -> Tensor:
         """Last hidden states (bucket, hidden) of each part's last token; ``numbers`` (3, n) are the positions."""
-        missing = bucket(len(embeds)) - len(embeds)
+        count = len(embeds)
+        missing = (bucket(count) if count == len(parts) else max(count, LEAST)) - count
         if missing:
             embeds = F.pad(embeds, (0, 0, 0, missing))
             numbers = np.pad(numbers, ((0, 0), (0, missing)))
         return self.model.forward(embeds, Batch(self._pool, parts, self._rotation(numbers)))
 
-    def _spread(self, stage: str, jobs: Sequence[Job], begun: float) -> None:
-        """Add the work since ``begun`` to a stage of each of ``jobs``, in equal parts."""
-        share = (time.perf_counter() - begun) / len(jobs)
-        for job in jobs:
-            job.spend(stage, share)
+    def _spread(self, stage: str, begun: float, jobs: Sequence[Job], sizes: Sequence[int]) -> None:
+        """Add the work since ``begun`` to a stage of each of ``jobs``, in parts as large as ``sizes``."""
+        spent = time.perf_counter() - begun
+        for job, size in zip(jobs, sizes, strict=True):
+            job.spend(stage, spent * size / sum(sizes))
 
     def _take(self, jobs: Sequence[Job], logits: Tensor) -> None:
         """Choose the next id of each reply and write it down; ``logits`` (at least one row per job, vocabulary)."""
@@ -310,14 +314,14 @@ class Engine:
             dropped=chunk.dropped,
         )
 
-    def _embed(self, feed: Sequence[Span], vision: Tensor) -> Tensor:
-        """Embeddings (n, hidden) of what is fed, the video block's pads replaced by what was seen."""
+    def _embed(self, feed: Sequence[Span], vision: Sequence[Tensor]) -> Tensor:
+        """Embeddings (n, hidden) of what is fed, the pads of every video block replaced by what was seen."""
         ids = [token for span in feed for token in span.tokens]
         embeds = self.model.embed(torch.tensor(ids, device=self.model.kv_shape.device)).clone()
-        at = 0
+        at, seen = 0, iter(vision)
         for span in feed:
             if span.kind is Kind.VISION:
-                embeds[at + 1 : at + len(span) - 1] = vision.to(embeds.dtype)
+                embeds[at + 1 : at + len(span) - 1] = next(seen).to(embeds.dtype)
             at += len(span)
         return embeds
 

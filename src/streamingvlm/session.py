@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from .spans import Kind, Span, Timeline
 
 if TYPE_CHECKING:
     from .engine import Engine, Trace
-    from .models.patches import Patcher
+    from .models.patches import Patcher, Patches
 
 #: Ids that are reserved for the standing instruction, and as many again for one that replaces it.
 INSTRUCTION_BUDGET = 256
@@ -37,6 +37,18 @@ class StreamOptions:
     stream: int = 0
     fps: float = 2.0
     step: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """What a step has to prefill: spans in order, their positions (3, n) float32, and what their video blocks show.
+
+    ``patches``: one for every vision span in ``spans``, in that order; all of them have to be encoded.
+    """
+
+    spans: list[Span]
+    positions: FloatArray
+    patches: list[Patches]
 
 
 class Session:
@@ -61,6 +73,10 @@ class Session:
         self.positions: FloatArray = np.zeros((3, 0), np.float32)
         #: Largest position that was ever used; -1 before the first.
         self.last_position = -1.0
+        #: Turn -> what its video block shows, for a policy that recomputes: of the blocks that stay.
+        self._patches: dict[int, Patches] = {}
+        #: What the last step showed, for a policy that counts frames.
+        self._shown: Chunk | None = None
         self._preamble = self._make_preamble()
         self._instruction = ""
         self.capacity = options.policy.capacity(self._sizes())
@@ -131,11 +147,32 @@ class Session:
                 f"second and steps of {self.options.step:g} s"
             )
 
+    def look(self, chunk: Chunk) -> Chunk:
+        """What the coming step shows: ``chunk``, or the newest frames up to its end where the policy counts frames.
+
+        A video block has one size: earlier frames are stretched to that of the newest.
+        """
+        most = self.options.policy.frames
+        if most is None:
+            return chunk
+        frames, times = chunk.frames[-most:], chunk.times[-most:]
+        whole = len(frames) == len(chunk.frames)
+        earlier = most - len(frames)
+        if earlier and self._shown is not None:
+            height, width = frames.shape[1:3]
+            frames = np.concatenate([self.patcher.stretch(self._shown.frames[-earlier:], height, width), frames])
+            times = (*self._shown.times[-earlier:], *times)
+            whole = False
+        return replace(chunk, frames=frames, times=times, start=chunk.start if whole else times[0])
+
     def evict(self, chunk: Chunk) -> tuple[list[int], FloatArray]:
         """Apply the policy: rows that stay and their positions from now on."""
         policy = self.options.policy
         plan = policy.plan(self.timeline.spans, chunk.end, self.options.step)
         rows = self.timeline.rearrange(plan)
+        if policy.recompute:
+            self.timeline.forget()
+            rows = []
         if policy.positions == "append":
             self.positions = self.positions[:, rows]
         else:
@@ -143,23 +180,33 @@ class Session:
             self.positions = numbered[:, : self.timeline.cached]
         return rows, self.positions
 
-    def begin_turn(self, chunk: Chunk, grid: tuple[int, int, int]) -> tuple[list[Span], FloatArray]:
-        """Append the turn of ``chunk``; what has to be fed now, as spans and positions (3, n)."""
+    def begin_turn(self, chunk: Chunk, patches: Patches) -> Feed:
+        """Append the turn of ``chunk``, which shows ``patches``; what has to be fed now.
+
+        That is what is pending and the new turn; all that stays and the new turn if the policy recomputes.
+        """
+        shown = self.look(chunk)
         spans: list[Span] = [] if self.timeline.spans else list(self._preamble)
         if self.timeline.spans and self.timeline.spans[-1].kind is Kind.COMMENTARY:
             spans.append(self._grammar.separator(self.turn - 1))
         spans += self._grammar.turn(
             self.turn,
-            chunk.start,
-            chunk.end,
-            grid,
+            shown.start,
+            shown.end,
+            patches.merged,
             patch_seconds=self._patch_seconds(),
             query=self._query(),
         )
         self.timeline.append(*spans)
         feed = self.timeline.pending_spans()
         assert len(self.timeline) + self.options.sampling.max_new_tokens + 1 <= self.capacity, "capacity is a bound"
-        return feed, self._number(feed)
+        known = {**self._patches, self.turn: patches}
+        blocks = {span.turn: known[span.turn] for span in feed if span.kind is Kind.VISION}
+        if self.options.policy.recompute:
+            self._patches = blocks
+        if self.options.policy.frames is not None:
+            self._shown = shown
+        return Feed(feed, self._number(feed), list(blocks.values()))
 
     def fed(self, numbers: FloatArray) -> None:
         """The ids at positions ``numbers`` (3, n) have rows now."""
@@ -229,6 +276,6 @@ class Session:
             history=history,
             instruction=INSTRUCTION_BUDGET,
             turn=self._grammar.turn_overhead(),
-            vision=self.patcher.most_tokens(self.most_frames),
+            vision=self.patcher.most_tokens(self.options.policy.frames or self.most_frames),
             reply=self.options.sampling.max_new_tokens + 1,
         )

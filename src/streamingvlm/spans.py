@@ -1,6 +1,6 @@
 """What a stream's token sequence is made of: typed spans, and the timeline that tells what the cache holds.
 
-The grammar (``prompt.py``) makes spans, a policy (``policy.py``) decides which pieces of them stay, and the
+The grammar (``prompt.py``) makes spans, a policy (``policy/``) decides which pieces of them stay, and the
 timeline turns that decision into row numbers. Nothing is ever found again by scanning token ids.
 """
 
@@ -142,6 +142,10 @@ class Timeline:
         """Say that the first ``count`` pending ids have rows now."""
         self.cached += count
         assert self.cached <= len(self), "more rows than ids"
+
+    def forget(self) -> None:
+        """Say that no id has a row any more: all of them are pending, to be fed anew."""
+        self.cached = 0
 
     def rearrange(self, plan: Sequence[Piece]) -> list[int]:
         """Keep the pieces of ``plan`` in its order and return the source row of every row that stays.

@@ -21,7 +21,11 @@ ModelOption = Annotated[
 ]
 PolicyOption = Annotated[
     str,
-    typer.Option("--policy", help="What the cache keeps: streaming, faithful or full, with numbers: full:seconds=900."),
+    typer.Option(
+        "--policy",
+        help="What the model sees of the past: streaming, faithful, full, sliding-reset, sliding-recompute or "
+        "recent-frames; with numbers: full:seconds=900, streaming:vision=8,text=256.",
+    ),
 ]
 
 

@@ -6,8 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import OptionError, SourceError
@@ -96,6 +98,15 @@ class Patcher:
     def _normalize(self, frames: Tensor) -> Tensor:
         mean, std = (torch.tensor(values).view(1, 3, 1, 1) * 255 for values in (self.mean, self.std))
         return (frames.float() - mean) / std
+
+    def stretch(self, frames: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+        """Frames (n, h, w, 3) uint8 in another size, so that they can share a video block with frames of that size."""
+        if frames.shape[1:3] == (height, width):
+            return frames
+        pixels = torch.from_numpy(frames).permute(0, 3, 1, 2)
+        pixels = F.interpolate(pixels, (height, width), mode="bicubic", antialias=True)
+        stretched: NDArray[np.uint8] = pixels.permute(0, 2, 3, 1).numpy()
+        return stretched
 
     def patchify(self, frames: Tensor) -> Patches:
         """Patches of normalised frames (n, 3, height, width); n must fill whole temporal patches."""

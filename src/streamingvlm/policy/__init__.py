@@ -1,0 +1,69 @@
+"""Which pieces of a stream's timeline stay in the cache. Pure functions over spans; no tensors.
+
+A policy is asked once per step, before the new turn is appended. To add one, write a class with the members of
+:class:`CachePolicy` and one line in :data:`POLICIES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from ..errors import PolicyError
+from ..spans import Piece
+from .base import CachePolicy, Positions, Sizes
+from .full import KeepAll
+from .recent import RecentFrames
+from .sliding import SlidingRecompute, SlidingReset
+from .streaming import StreamingWindow
+
+__all__ = [
+    "POLICIES",
+    "CachePolicy",
+    "KeepAll",
+    "Piece",
+    "Positions",
+    "RecentFrames",
+    "Sizes",
+    "SlidingRecompute",
+    "SlidingReset",
+    "StreamingWindow",
+    "make_policy",
+]
+
+#: Name on the command line -> class and the fields that the name fixes.
+POLICIES: dict[str, tuple[type[Any], dict[str, Any]]] = {
+    "streaming": (StreamingWindow, {}),
+    "faithful": (StreamingWindow, {"faithful": True}),
+    "full": (KeepAll, {}),
+    "sliding-reset": (SlidingReset, {}),
+    "sliding-recompute": (SlidingRecompute, {}),
+    "recent-frames": (RecentFrames, {}),
+}
+
+
+def make_policy(spec: str, defaults: Mapping[str, Any] | None = None) -> CachePolicy:
+    """The policy that ``spec`` names, such as ``streaming``, ``full:seconds=1200`` or ``streaming:vision=8,text=256``.
+
+    ``defaults``: a checkpoint's own numbers; those that the policy has no field for are passed over. Raises
+    :class:`PolicyError` for an unknown name or option, and for a number that cannot be meant.
+    """
+    name, _, rest = spec.partition(":")
+    if name not in POLICIES:
+        raise PolicyError(f"unknown policy {name!r}; known: {', '.join(POLICIES)}")
+    kind, fixed = POLICIES[name]
+    types: dict[str, type[Any]] = {field.name: type(field.default) for field in fields(kind) if field.name not in fixed}
+    options = {key: value for key, value in (defaults or {}).items() if key in types}
+    for part in filter(None, rest.split(",")):
+        key, _, value = (text.strip() for text in part.partition("="))
+        if key not in types or types[key] is bool:
+            known = ", ".join(key for key, kind_of in types.items() if kind_of is not bool)
+            raise PolicyError(f"policy {name!r} has no option {key!r}; it has: {known}")
+        try:
+            options[key] = types[key](value)
+        except ValueError:
+            number = "a whole number" if types[key] is int else "a number"
+            raise PolicyError(f"policy option {key} must be {number}, not {value!r}") from None
+    policy: CachePolicy = kind(**options, **fixed)
+    return policy

@@ -1,0 +1,49 @@
+"""Full attention."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, inf
+from typing import ClassVar
+
+from ..errors import PolicyError
+from ..spans import PREAMBLE, Piece, Span
+from .base import EPS, Positions, Sizes, check_positions, keep_turns
+
+
+@dataclass(frozen=True, slots=True)
+class KeepAll:
+    """Full attention: nothing is ever evicted, so the stream ends after ``seconds``.
+
+    Only an instruction that was replaced goes: the bound could not hold otherwise.
+    """
+
+    seconds: float = 600.0
+    positions: Positions = "contiguous"
+    faithful: bool = False
+    recompute: ClassVar[bool] = False
+    frames: ClassVar[int | None] = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.seconds < inf:
+            raise PolicyError("full attention needs to know for how many seconds: seconds must be above 0")
+        check_positions(self.positions)
+
+    def plan(self, spans: Sequence[Span], now: float, step: float) -> list[Piece]:  # noqa: ARG002
+        """See :meth:`CachePolicy.plan`."""
+        return keep_turns(spans, {span.turn for span in spans} - {PREAMBLE})
+
+    def capacity(self, sizes: Sizes) -> int:
+        """See :meth:`CachePolicy.capacity`."""
+        steps = ceil(self.seconds / sizes.step - EPS)
+        start = sizes.preamble + sizes.history + 2 * sizes.instruction
+        return start + steps * (sizes.turn + sizes.vision + sizes.reply)
+
+    def context_budget(self) -> int | None:
+        """See :meth:`CachePolicy.context_budget`."""
+        return None
+
+    def seconds_left(self, watched: float) -> float | None:
+        """See :meth:`CachePolicy.seconds_left`."""
+        return self.seconds - watched

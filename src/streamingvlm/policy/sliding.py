@@ -1,0 +1,106 @@
+"""Sliding windows that the paper compares with: without overlap (start again) and with it (recompute everything)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, inf
+from typing import ClassVar
+
+from ..errors import PolicyError
+from ..spans import PREAMBLE, Kind, Piece, Span
+from .base import EPS, Positions, Sizes, check_positions, keep_turns
+from .streaming import StreamingWindow
+
+
+@dataclass(frozen=True, slots=True)
+class SlidingReset:
+    """Sliding window without overlap (paper, figure 1): full attention that starts again.
+
+    The cache grows for ``seconds`` of video; the step that would not fit any more finds nothing but the standing
+    parts: system prompt, the caller's context, the instruction. With contiguous positions the ids and positions from
+    there on are those of a fresh stream; with ``append`` positions go on counting. An instruction that was given in
+    mid-stream keeps the states that it was computed with.
+
+    Raises :class:`PolicyError` for ``seconds`` that are not above 0 and finite.
+    """
+
+    seconds: float = 100.0
+    positions: Positions = "contiguous"
+    faithful: ClassVar[bool] = False
+    recompute: ClassVar[bool] = False
+    frames: ClassVar[int | None] = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.seconds < inf:
+            raise PolicyError(f"a sliding window starts again after some seconds: above 0, not {self.seconds:g}")
+        check_positions(self.positions)
+
+    def plan(self, spans: Sequence[Span], now: float, step: float) -> list[Piece]:
+        """See :meth:`CachePolicy.plan`."""
+        starts = [span.start for span in spans if span.kind is Kind.TIME]
+        full = bool(starts) and (now - starts[0] > self.seconds + EPS or len(starts) >= self._most_turns(step))
+        return keep_turns(spans, () if full else {span.turn for span in spans} - {PREAMBLE})
+
+    def capacity(self, sizes: Sizes) -> int:
+        """See :meth:`CachePolicy.capacity`."""
+        standing = sizes.preamble + sizes.history + 2 * sizes.instruction
+        return standing + self._most_turns(sizes.step) * (sizes.turn + sizes.vision + sizes.reply)
+
+    def context_budget(self) -> int | None:
+        """See :meth:`CachePolicy.context_budget`: the context is never cut."""
+        return None
+
+    def seconds_left(self, watched: float) -> float | None:  # noqa: ARG002
+        """See :meth:`CachePolicy.seconds_left`: a stream may go on for ever."""
+        return None
+
+    def _most_turns(self, step: float) -> int:
+        # Times alone would not bound the turns: a chunk may be shorter than a step.
+        return max(ceil(self.seconds / step - EPS), 1)
+
+
+@dataclass(frozen=True, slots=True)
+class SlidingRecompute:
+    """Sliding window with overlap (paper, figure 1): the streaming window's layout, nothing reused.
+
+    What stays, and at which positions, is what :class:`StreamingWindow` with the same ``vision``, ``turns``
+    (seconds), ``sink`` and ``text`` (ids) keeps. But every step encodes all retained frames and prefills all retained
+    ids anew, so states depend on nothing that is not there any more, as in training. The retained frames' patches
+    stay in the session: 16 s at 2 frames a second of 720p are 0.2 GB of host memory.
+
+    Raises :class:`PolicyError` for negative or infinite numbers.
+    """
+
+    vision: float = 16.0
+    turns: float = 16.0
+    sink: int = 512
+    text: int = 512
+    positions: ClassVar[Positions] = "contiguous"
+    faithful: ClassVar[bool] = False
+    recompute: ClassVar[bool] = True
+    frames: ClassVar[int | None] = None
+
+    def __post_init__(self) -> None:
+        _ = self.layout
+
+    @property
+    def layout(self) -> StreamingWindow:
+        """The policy whose layout this one shows."""
+        return StreamingWindow(self.vision, self.turns, self.sink, self.text)
+
+    def plan(self, spans: Sequence[Span], now: float, step: float) -> list[Piece]:
+        """See :meth:`CachePolicy.plan`."""
+        return self.layout.plan(spans, now, step)
+
+    def capacity(self, sizes: Sizes) -> int:
+        """See :meth:`CachePolicy.capacity`."""
+        return self.layout.capacity(sizes)
+
+    def context_budget(self) -> int | None:
+        """See :meth:`CachePolicy.context_budget`: the context lives in the sink."""
+        return self.layout.context_budget()
+
+    def seconds_left(self, watched: float) -> float | None:
+        """See :meth:`CachePolicy.seconds_left`: a stream may go on for ever."""
+        return self.layout.seconds_left(watched)
