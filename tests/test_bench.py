@@ -334,6 +334,7 @@ def test_commands_write_json(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_the_arcade_on_the_bundled_model(tmp_path: Path) -> None:
+    pytest.importorskip("ale_py", reason="the arcade extra is not installed")
     target = tmp_path / "out.json"
     arguments = ["--seconds", "2", "--warm-up", "0", "--policies", "streaming", "--json", str(target)]
     assert cli.main(["bench", "policies", *arguments]) == 0
