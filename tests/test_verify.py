@@ -15,6 +15,7 @@ import media
 from streamingvlm import cli
 from streamingvlm.bench import verify as bench
 from streamingvlm.bench.setup import Request
+from streamingvlm.errors import ModelError
 from streamingvlm.kv import Batch, KVPool
 from streamingvlm.models import Model
 from streamingvlm.models.uncached import uncached
@@ -141,7 +142,7 @@ def test_uncached_needs_layers_of_transformers() -> None:
         name = "other"
 
     other: Model = Other()  # type: ignore[assignment]
-    with pytest.raises(bench.ModelError, match="nothing to compare"):
+    with pytest.raises(ModelError, match="nothing to compare"):
         uncached(other, torch.zeros(1, 1), torch.zeros(3, 1).numpy())
 
 

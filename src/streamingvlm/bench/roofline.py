@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..engine import Trace
 from ..errors import ModelError, OptionError
 from ..models import Model
 from .measure import Figures, provenance, summarize, synchronize
@@ -65,11 +66,11 @@ def _best(device: torch.device, work: Any, tries: int = 8) -> float:
     return min(seconds)
 
 
-def needs(model: Model, *, grid: tuple[int, int, int], rows: float, words: float) -> dict[str, Need]:
+def needs(model: Model, *, grid: tuple[int, int, int], new: int, rows: float, words: float) -> dict[str, Need]:
     """What vision, prefill, decoding and eviction must do in one step.
 
-    ``grid``: merged patches (t, h, w) of the step; ``rows``: cache rows; ``words``: ids said, the first of which
-    comes out of the prefill.
+    ``grid``: merged patches (t, h, w) of the step; ``new``: ids that are prefilled; ``rows``: cache rows; ``words``: ids
+    said, the first of which comes out of the prefill.
     """
     hf: Any = getattr(model, "hf", None)
     if hf is None:
@@ -78,7 +79,6 @@ def needs(model: Model, *, grid: tuple[int, int, int], rows: float, words: float
     text = hf.config.text_config
     weights = _bytes(decoder) + _bytes(head)
     width = text.num_attention_heads * kv.head_dim
-    new = sum(map(len, model.grammar.turn(0, 0.0, 1.0, grid)))
     seen = max(rows - words - new / 2, 0)
     per_row = kv.bytes_per_row / 3
     attention = 4 * new * seen * width * kv.layers
@@ -119,13 +119,16 @@ def compare_with_floor(request: Request, model: Model, *, seconds: float, warm_u
     device = measure_device(model.kv_shape.device, model.kv_shape.dtype)
     fleet = open_fleet(request, model, most=1, rounds=1, warm_up=warm_up)
     with fleet.stack:
-        grid = fleet.sessions[0].patcher(fleet.frames.chunk(0)).merged
+        session, trace = fleet.sessions[0], Trace()
+        grid = session.patcher(fleet.frames.chunk(0)).merged
+        session.step(fleet.frames.chunk(0, session.time), trace=trace)
+        new = trace.prefill_positions.shape[1] - len(trace.retained)
         steps = fleet.watch(max(round(seconds / request.step), 1))
     measured = summarize(steps)
     rows = sum(step.rows for step in steps) / len(steps)
     floors = {
         stage: need.seconds(device) / request.step
-        for stage, need in needs(model, grid=grid, rows=rows, words=measured["tokens"] / len(steps)).items()
+        for stage, need in needs(model, grid=grid, new=new, rows=rows, words=measured["tokens"] / len(steps)).items()
     }
     stages = {
         stage: {

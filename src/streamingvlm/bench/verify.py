@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ..engine import Engine, Trace
-from ..errors import ModelError, OptionError, SourceError
-from ..kv import CosSin, KVPool
+from ..errors import OptionError, SourceError
+from ..kv import Batch, CosSin, KVPool
 from ..models import Model
 from ..models.uncached import uncached
 from .measure import Figures, provenance
@@ -26,22 +26,39 @@ AFTER = 3
 
 
 class Recorder:
-    """A model and a class of pools that write down the embedding of every cache row of one stream, (rows, hidden)."""
+    """A model and a class of pools that write down what went into every cache row of one stream.
+
+    ``rows``: embeddings (rows, hidden); ``features``: per layer (rows, hidden), what was added behind it (zeros for
+    rows without video; no layers in families that add nothing).
+    """
 
     def __init__(self, model: Model) -> None:
         self._model = model
         self.rows: Tensor | None = None
+        self.features: list[Tensor] = []
         self.evicted = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
-    def forward(self, embeds: Tensor, *rest: Any, **more: Any) -> Tensor:
+    def forward(self, embeds: Tensor, batch: Batch, *deepstack: Any) -> Tensor:
         """See :meth:`Model.forward`."""
-        if any(part is not None for part in (*rest[1:], *more.values())):
-            raise ModelError(f"{self._model.name} adds features inside its layers; verify cannot compare that yet")
-        self.rows = embeds[0] if self.rows is None else torch.cat([self.rows, embeds[0]])
-        return self._model.forward(embeds, *rest, **more)
+        new = embeds[0]
+        added = [torch.zeros_like(new) for _ in self.features]
+        for more in filter(None, deepstack):
+            added = [torch.zeros_like(new).masked_scatter(more.pads[0, :, None], part) for part in more.features]
+        held = new[:0] if self.rows is None else self.rows
+        before = self.features or [torch.zeros_like(held) for _ in added]
+        self.rows = torch.cat([held, new])
+        self.features = [torch.cat(pair) for pair in zip(before, added, strict=True)]
+        return self._model.forward(embeds, batch, *deepstack)
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Only these rows stay, in that order."""
+        if self.rows is not None:
+            self.evicted |= list(rows) != list(range(len(self.rows)))
+            index = torch.tensor(rows, device=self.rows.device, dtype=torch.long)
+            self.rows, self.features = self.rows[index], [part[index] for part in self.features]
 
     def pool(self) -> type[KVPool]:
         """Pools that tell this recorder which rows stay."""
@@ -49,9 +66,7 @@ class Recorder:
 
         class Recorded(KVPool):
             def select(self, slot: int, rows: Sequence[int], rotation: CosSin) -> None:
-                if recorder.rows is not None:
-                    recorder.evicted |= list(rows) != list(range(len(recorder.rows)))
-                    recorder.rows = recorder.rows[torch.tensor(rows, device=recorder.rows.device, dtype=torch.long)]
+                recorder.keep(rows)
                 super().select(slot, rows, rotation)
 
         return Recorded
@@ -86,7 +101,7 @@ def compare_logits(request: Request, model: Model) -> list[Figures]:
             if not recorder.evicted and not math.log2(index + 1).is_integer():
                 continue
             assert recorder.rows is not None
-            hidden = uncached(model, recorder.rows, session.positions)
+            hidden = uncached(model, recorder.rows, session.positions, recorder.features)
             apart = differences(torch.stack(trace.logits), model.logits(hidden[-len(trace.logits) :]))
             out.append({"step": index, "rows": len(recorder.rows), "evicted": recorder.evicted, **apart})
             if sum(one["evicted"] for one in out) == AFTER:
