@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "view": VOCABULARY | {"outputs"},
     "sources": VOCABULARY | {"video", "arcade"},
 }
-PROGRAMS = {"train", "curate", "evaluate", "serve"}
+PROGRAMS = {"train", "curate", "evaluate", "serve", "bench"}
 NO_TORCH = VOCABULARY | {"policy", "prompt", "video", "arcade", "outputs", "view", "sources"}
 
 

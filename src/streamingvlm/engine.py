@@ -30,7 +30,6 @@ from .sampling import choose
 from .session import Feed, Session, StreamOptions
 from .spans import Kind, Span
 
-
 #: Rows that the products of a prefill have at least: with fewer their last bit may depend on how many there are.
 LEAST = 16
 
@@ -295,8 +294,10 @@ class Engine:
     def _deliver(self, job: Job) -> None:
         """Turn a reply that has ended into a commentary."""
         session, chunk = job.session, job.chunk
-        ended = job.tokens[-1] in self.model.end_tokens
-        if not ended and len(job.tokens) < session.options.sampling.max_new_tokens:
+        sampling = session.options.sampling
+        full = len(job.tokens) >= sampling.max_new_tokens
+        ended = job.tokens[-1] in self.model.end_tokens and (full or not sampling.forced)
+        if not ended and not full:
             return
         session.end_turn(chunk, job.tokens)
         self._running.remove(job)

@@ -142,12 +142,9 @@ class KVPool:
         for number, part in enumerate(batch.parts):
             rows = self.length[part.slot] + part.last - part.first
             keys, values = (store[layer, part.slot, :, :rows] for store in (self.view, self.values))
-            if ends or batch.single:
-                out[number] = _attend_one(queries[number], keys, values, scaling)
-                continue
-            out[part.first : part.last] = _attend_many(
-                queries[part.first : part.last], keys, values, batch.masks[number], scaling
-            )
+            single = ends or batch.single
+            place = slice(number, number + 1) if single else slice(part.first, part.last)
+            out[place] = attend(queries[place], keys, values, None if single else batch.masks[number], scaling)
         return out
 
     def advance(self, slot: int, count: int) -> None:
@@ -155,16 +152,16 @@ class KVPool:
         self.length[slot] += count
 
 
-def _attend_one(query: Tensor, keys: Tensor, values: Tensor, scaling: float) -> Tensor:
-    """One query (query heads, d) over rows (heads, n, d)."""
+def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
+    """Queries (n, query heads, d) over rows (heads, m, d), the last n of which are theirs; same shape.
+
+    ``mask``: (n, m) bool, or None for plain causal attention (n = m) and for one query, which sees all rows.
+    """
     heads, _, dim = keys.shape
-    # The query heads that share a key head are rows of one product: nothing is repeated and nothing is masked.
-    out = F.scaled_dot_product_attention(query.view(1, heads, -1, dim), keys[None], values[None], scale=scaling)
-    return out.reshape(query.shape)
-
-
-def _attend_many(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
-    """Queries (n, query heads, d) over rows (heads, m, d), the last n of which are theirs."""
+    if len(queries) == 1:
+        # The query heads that share a key head are rows of one product: nothing is repeated and nothing is masked.
+        out = F.scaled_dot_product_attention(queries.view(1, heads, -1, dim), keys[None], values[None], scale=scaling)
+        return out.reshape(queries.shape)
     out = F.scaled_dot_product_attention(
         queries.transpose(0, 1)[None],
         keys[None],
@@ -172,7 +169,7 @@ def _attend_many(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | N
         attn_mask=mask,
         is_causal=mask is None,
         scale=scaling,
-        enable_gqa=queries.shape[1] != keys.shape[0],
+        enable_gqa=queries.shape[1] != heads,
     )
     return out[0].transpose(0, 1)
 

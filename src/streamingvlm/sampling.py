@@ -18,6 +18,8 @@ class Sampling:
 
     ``temperature`` 0 is greedy; ``top_k`` 0 and ``top_p`` 1 switch those filters off; ``repetition_penalty`` is
     applied once to every distinct id in the stream's text (1: off); ``max_new_tokens`` bounds a reply.
+    With ``forced`` every reply has exactly that many ids: an end of turn is sampled like any other id and not obeyed
+    (for benchmarks, which want the same work whatever the words).
     """
 
     temperature: float = 0.9
@@ -25,6 +27,7 @@ class Sampling:
     top_p: float = 1.0
     repetition_penalty: float = 1.05
     max_new_tokens: int = 20
+    forced: bool = False
 
     def __post_init__(self) -> None:
         if not self.temperature >= 0:

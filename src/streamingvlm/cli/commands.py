@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from ..errors import StreamingVLMError
-from . import arcade, watch
+from . import arcade, bench, verify, watch
 from .follow import mute_stdout
 
 app = typer.Typer(
@@ -21,8 +21,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (watch.watch, watch.info, arcade.record, arcade.score, arcade.demo):
+for command in (watch.watch, watch.info, arcade.record, arcade.score, arcade.demo, verify.verify):
     app.command()(command)
+app.add_typer(bench.app, name="bench")
 
 
 @app.callback(invoke_without_command=True)

@@ -13,7 +13,17 @@ from ..errors import ModelError
 from .base import Model, StreamDefaults
 from .patches import Patcher, Patches
 
-__all__ = ["BUNDLED", "FAMILIES", "Model", "Patcher", "Patches", "StreamDefaults", "load_model"]
+__all__ = [
+    "BUNDLED",
+    "FAMILIES",
+    "Model",
+    "Patcher",
+    "Patches",
+    "StreamDefaults",
+    "load_model",
+    "pick_device",
+    "pick_dtype",
+]
 
 #: model_type of config.json -> module of this package with a ``load`` function.
 FAMILIES = {"qwen2_5_vl": "qwen2_5_vl"}
@@ -36,11 +46,11 @@ def load_model(name: str | Path | None = None, *, device: str | None = None, dty
     family = config.get("model_type")
     if family not in FAMILIES:
         raise ModelError(f"{folder} is of model_type {family!r}; supported: {', '.join(FAMILIES)}")
-    place = _device(device)
+    place = pick_device(device)
     label = "bundled arcade model" if name is None else str(name)
     module = import_module(f".{FAMILIES[family]}", __name__)
     try:
-        model: Model = module.load(folder, label, place, _dtype(dtype, place))
+        model: Model = module.load(folder, label, place, pick_dtype(dtype, place))
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"{label} cannot be loaded: {reason}") from error
@@ -76,7 +86,8 @@ def _config(folder: Path) -> dict[str, object]:
     return config
 
 
-def _device(device: str | None) -> torch.device:
+def pick_device(device: str | None) -> torch.device:
+    """The device that ``device`` names (None: the best there is). :class:`ModelError` if it cannot be used."""
     if device is None:
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -89,7 +100,8 @@ def _device(device: str | None) -> torch.device:
     return place
 
 
-def _dtype(dtype: str | None, device: torch.device) -> torch.dtype:
+def pick_dtype(dtype: str | None, device: torch.device) -> torch.dtype:
+    """bf16, fp16 or fp32 as torch has it (None: what suits the device). :class:`ModelError` for another name."""
     if dtype is None:
         dtype = {"cuda": "bf16", "mps": "fp16"}.get(device.type, "fp32")
     if dtype not in _DTYPES:

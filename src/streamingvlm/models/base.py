@@ -42,6 +42,8 @@ class Model(Protocol):
     end_tokens: frozenset[int]
     parameters: int
     vocabulary: int
+    #: Run transformers' own decoder layers in place of :class:`streamingvlm.models.decoder.Decoder`.
+    stock: bool
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Embeddings (n, hidden) of ids (n,) int64."""

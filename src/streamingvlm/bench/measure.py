@@ -1,0 +1,195 @@
+"""What is measured of a step, and figures over many steps. Times in seconds, memory in bytes."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..events import Commentary
+from ..kv import CosSin, KVPool
+from ..models.base import Model
+from ..models.patches import Patches
+from ..view import STAGES, memory, peak_memory
+
+__all__ = [
+    "STAGES",
+    "Figures",
+    "Step",
+    "SyncedModel",
+    "describe_device",
+    "device_memory",
+    "memory",
+    "percentile",
+    "provenance",
+    "reference_work",
+    "summarize",
+    "synced_pool",
+    "synchronize",
+]
+
+#: What a command writes as JSON.
+Figures = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of one stream: seconds of work by stage, lag, rows after it, ids said, seconds of video."""
+
+    stages: dict[str, float]
+    lag: float
+    rows: int
+    tokens: int
+    seconds: float
+
+    @staticmethod
+    def of(event: Commentary) -> Step:
+        """The figures that a commentary carries."""
+        return Step(
+            stages={stage: getattr(event.timing, stage) for stage in STAGES},
+            lag=event.timing.lag,
+            rows=sum(event.rows.values()),
+            tokens=len(event.tokens),
+            seconds=event.end - event.start,
+        )
+
+    @property
+    def work(self) -> float:
+        """Seconds of work in all stages."""
+        return sum(self.stages.values())
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The smallest of ``values`` that ``percent`` per cent of them do not exceed; nan if there are none."""
+    if not len(values):
+        return float("nan")
+    return float(np.percentile(np.asarray(values, np.float64), percent, method="inverted_cdf"))
+
+
+def summarize(steps: Sequence[Step]) -> Figures:
+    """Figures over the measured steps (at least one).
+
+    ``work_per_second`` and ``stages``: seconds of work per second of video, means; ``work_median``: of the median
+    step, which a busy machine disturbs less; ``lag_*``: seconds from a step's last
+    frame to its last word; ``rows``: most cache rows after a step; ``tokens``: ids said in all, ``seconds_per_token``
+    the decoding per id (the first id of a reply comes out of the prefill and is not counted).
+    """
+    video = sum(step.seconds for step in steps)
+    stages = {stage: sum(step.stages[stage] for step in steps) / video for stage in STAGES}
+    lags = [step.lag for step in steps]
+    said = sum(step.tokens for step in steps)
+    decoded = said - len(steps)
+    return {
+        "work_per_second": sum(stages.values()),
+        "work_median": percentile([step.work / step.seconds for step in steps], 50),
+        "stages": stages,
+        **{f"lag_p{percent}": percentile(lags, percent) for percent in (50, 95, 99)},
+        "lag_max": max(lags),
+        "rows": max(step.rows for step in steps),
+        "rows_last": steps[-1].rows,
+        "tokens": said,
+        "tokens_per_second": said / video,
+        "seconds_per_token": stages["words"] * video / decoded if decoded else None,
+        "seconds": video,
+        "steps": len(steps),
+    }
+
+
+def provenance(device: torch.device) -> Figures:
+    """Device, versions and date, for every file that is written."""
+    return {
+        "device": describe_device(device),
+        "versions": {name: _version(name) for name in ("streamingvlm", "torch", "transformers")}
+        | {"python": platform.python_version()},
+        "date": datetime.date.today().isoformat(),
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"  # run from a checkout
+
+
+def describe_device(device: torch.device) -> str:
+    """The machine part in words."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "cpu":
+        return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+    return str(device)
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for everything that was handed to the device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def device_memory(device: torch.device) -> int:
+    """Most bytes that tensors have held on the device (0 on a CPU, whose memory is the host's)."""
+    return int(torch.cuda.max_memory_allocated(device)) if device.type == "cuda" else 0
+
+
+def host_memory() -> dict[str, int]:
+    """Bytes of the process now and at most."""
+    return {"host_memory": memory(), "host_memory_peak": peak_memory()}
+
+
+class SyncedModel:
+    """A model whose vision stage ends when the device has done it, so that stages can be told apart on a GPU.
+
+    Everything else is passed on. The other stages end by themselves with an id that is read back.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def encode(self, patches: Sequence[Patches]) -> list[Tensor]:
+        """See :meth:`Model.encode`."""
+        vision = self._model.encode(patches)
+        synchronize(self._model.kv_shape.device)
+        return vision
+
+
+def synced(model: Model) -> Model:
+    """``model`` itself on a CPU, which waits anyway; else one that waits behind the vision tower."""
+    return model if model.kv_shape.device.type == "cpu" else cast(Model, SyncedModel(model))
+
+
+def synced_pool(kind: type[KVPool], device: torch.device) -> type[KVPool]:
+    """``kind`` with an eviction that ends when the device has done it."""
+    if device.type == "cpu":
+        return kind
+
+    class Synced(kind):  # type: ignore[misc, valid-type]
+        def select(self, slot: int, rows: Sequence[int], rotation: CosSin) -> None:
+            super().select(slot, rows, rotation)
+            synchronize(self.shape.device)
+
+    return Synced
+
+
+def reference_work(device: torch.device) -> float:
+    """Seconds that a fixed piece of work takes (products of a 512 x 512 matrix): how fast the machine is right now."""
+    matrix = torch.full((512, 512), 1e-3, device=device)
+    synchronize(device)
+    began = time.perf_counter()
+    for _ in range(4):
+        matrix = matrix @ matrix
+    synchronize(device)
+    return time.perf_counter() - began

@@ -1,0 +1,228 @@
+"""How figures are shown: tables for people, JSON for programs, a picture if matplotlib is there."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from ..errors import OptionError
+from ..outputs import check_writable
+from .measure import STAGES, Figures
+from .policies import Lane
+
+
+def check_targets(json_file: Path | None, plot: Path | None = None) -> None:
+    """Raise one line, before anything is measured, for a file that could not be written or drawn."""
+    for path in (json_file, plot):
+        if path is not None:
+            check_writable(path)
+    if plot is not None:
+        try:
+            import matplotlib  # noqa: F401
+        except ImportError:
+            raise OptionError("--plot needs matplotlib: pip install 'streamingvlm[plot]'") from None
+
+
+def write_json(path: Path | None, figures: Figures) -> None:
+    """Write figures, if a file was asked for; numbers that are none become null."""
+    if path is not None:
+        path.write_text(json.dumps(_plain(figures), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@contextmanager
+def progress(what: str, total: float) -> Iterator[Callable[[float], None]]:
+    """A bar on standard error, if a person sees it; call with how much of ``total`` is done."""
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not sys.stderr.isatty(), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def show(table: Table, figures: Figures) -> None:
+    """Print a table, as wide as it is where nobody's terminal bounds it, and what it was measured with."""
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    print(heading(figures))
+
+
+def make_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A table whose first column is text and whose others are numbers."""
+    table = Table(title=title, title_justify="left")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def ms(seconds: float | None) -> str:
+    """``12.3`` for 0.0123 s, ``-`` for nothing."""
+    return "-" if seconds is None or not math.isfinite(seconds) else f"{seconds * 1000:.1f}"
+
+
+def mib(count: float) -> str:
+    """Bytes in MiB."""
+    return f"{count / 2**20:.0f}"
+
+
+def heading(figures: Figures) -> str:
+    """Device, versions and date in one line."""
+    versions = ", ".join(f"{name} {number}" for name, number in figures["versions"].items())
+    return f"{figures['device']}; {versions}; {figures['date']}"
+
+
+def policy_table(figures: Figures) -> Table:
+    """One line per policy: work and lag in ms, stages in ms per second of video."""
+    measured = {name: one for name, one in figures["policies"].items() if "steps" in one}
+    columns = [
+        "policy",
+        "work/s",
+        "median",
+        *STAGES,
+        "lag p50",
+        "p95",
+        "p99",
+        "max",
+        "ms/id",
+        "ids/s",
+        "rows",
+        "cache MiB",
+    ]
+    if not measured:
+        return make_table("Nothing was measured", columns, [])
+    base = measured.get("streaming", next(iter(measured.values())))
+    rows = []
+    for name, one in measured.items():
+        lags = [ms(one[key]) for key in ("lag_p50", "lag_p95", "lag_p99", "lag_max")]
+        rows.append(
+            [
+                name,
+                ms(one["work_per_second"]),
+                f"{ms(one['work_median'])} ({one['work_median'] / base['work_median']:.2f}x)",
+                *(ms(one["stages"][stage]) for stage in STAGES),
+                *lags,
+                ms(one["seconds_per_token"]),
+                f"{one['tokens_per_second']:.1f}",
+                f"{one['rows']:,}",
+                mib(one["cache_bytes"]),
+            ]
+        )
+    return make_table("Work and lag, ms; stages per second of video", columns, rows)
+
+
+def draw_policies(path: Path, lanes: Sequence[Lane], figures: Figures) -> None:
+    """Lag of every step, and work by stage, of every policy; the file's ending says in which format."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    drawing, (left, right) = pyplot.subplots(1, 2, figsize=(12, 4.5))
+    drawn = [lane for lane in lanes if lane.steps]
+    for lane in drawn:
+        times = list(accumulate(step.seconds for step in lane.steps))
+        left.plot(times, [step.lag * 1000 for step in lane.steps], label=lane.name, linewidth=1)
+    left.set(xlabel="seconds of video behind the warm-up", ylabel="lag, ms", yscale="log")
+    left.legend()
+    bottom = [0.0] * len(drawn)
+    for stage in STAGES:
+        height = [figures["policies"][lane.name]["stages"][stage] * 1000 for lane in drawn]
+        right.bar([lane.name for lane in drawn], height, bottom=bottom, label=stage)
+        bottom = [low + high for low, high in zip(bottom, height, strict=True)]
+    right.set(ylabel="work per second of video, ms")
+    right.tick_params(axis="x", rotation=20)
+    right.legend()
+    drawing.suptitle(heading(figures), fontsize=8)
+    drawing.tight_layout()
+    try:
+        drawing.savefig(path)
+    except ValueError as error:
+        raise OptionError(f"cannot draw {path}: {str(error).splitlines()[0]}") from None
+    finally:
+        pyplot.close(drawing)
+
+
+def stream_table(figures: Figures) -> Table:
+    """One line per count of streams that was tried."""
+    rows = []
+    for count, trial in figures["trials"].items():
+        batch = figures["batches"].get(count)
+        rows.append(
+            [
+                count,
+                ms(trial["round_seconds"]),
+                f"{batch['ratio']:.2f}" if batch else "-",
+                *(ms(trial["stages"][stage]) for stage in STAGES if stage != "decode"),
+                ms(trial["lag_p95"]),
+                str(trial["dropped"]),
+                "yes" if trial["real_time"] else "no",
+            ]
+        )
+    stages = [stage for stage in STAGES if stage != "decode"]
+    columns = ["streams", "round", "ratio to 1", *stages, "lag p95", "dropped", "real-time"]
+    return make_table("A step of every stream, ms", columns, rows)
+
+
+def stream_lines(figures: Figures) -> list[str]:
+    """The answer in words."""
+    width, height = figures["size"]
+    answer = f"{figures['streams']} real-time streams of {width}x{height} at {figures['fps']:g} FPS"
+    bound = " (every slot that was made)" if figures["all_slots"] else ""
+    lines = [
+        f"{answer}{bound}; {figures['streams_without_patch']} were the frames cut into patches elsewhere",
+        f"{figures['model']}, {figures['rows']:,} rows a stream; {figures['time']}",
+    ]
+    return lines if figures["complete"] else [*lines, "the time was up before every count was tried: lower bounds"]
+
+
+def soak_table(figures: Figures) -> Table:
+    """First against last, and the slopes."""
+    rows = []
+    for name, unit, form in (
+        ("lag", "ms", ms),
+        ("work", "ms", ms),
+        ("memory", "MiB", mib),
+        ("device_memory", "MiB", mib),
+        ("reference", "ms", ms),
+    ):
+        first, last = figures[f"{name}_first"], figures[f"{name}_last"]
+        slope = figures.get(f"{name}_slope_per_hour")
+        ratio = f"{last / first:.3f}" if first else "-"
+        trend = form(slope) if slope is not None and math.isfinite(slope) else "-"
+        rows.append([f"{name}, {unit}", form(first), form(last), ratio, trend])
+    minutes = figures["edge_seconds"] / 60
+    title = f"{figures['hours']:.2f} h of video, at most {figures['rows_max']:,} rows"
+    return make_table(
+        title, ["median", f"first {minutes:.1f} min", f"last {minutes:.1f} min", "ratio", "per hour"], rows
+    )
+
+
+def roofline_table(figures: Figures) -> Table:
+    """Measured against the floor, per stage, in ms per second of video."""
+    rows = [
+        [stage, ms(one["measured"]), "-" if one["floor"] is None else f"{one['floor'] * 1000:.3f}",
+         "-" if one["ratio"] is None else f"{one['ratio']:.2f}"]
+        for stage, one in {**figures["stages"], "on the device": figures["device_stages"]}.items()
+    ]  # fmt: skip
+    title = (
+        f"ms per second of video; copy {figures['bandwidth'] / 1e9:.1f} GB/s, {figures['rate'] / 1e12:.3f} TFLOP/s in "
+        f"{figures['dtype']}, {figures['rows']:,.0f} rows"
+    )
+    return make_table(title, ["stage", "measured", "floor", "measured / floor"], rows)

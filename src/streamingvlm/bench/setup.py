@@ -1,0 +1,172 @@
+"""What the commands measure: a checkpoint or a shape, and where its frames come from."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..engine import Engine
+from ..errors import CapacityError, OptionError, SourceError
+from ..events import Chunk, Source
+from ..kv import KVPool
+from ..models import BUNDLED, Model, load_model, pick_device, pick_dtype
+from ..policy import CachePolicy, StreamingWindow
+from ..session import Session
+from ..sources import open_source
+from .measure import synced, synced_pool
+from .shapes import build, shape_named
+
+#: Watched where nothing else is said; training never sees seeds from 9,000,000 on.
+DEFAULT_SOURCE = "arcade:pong?seed=9000500"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a command was asked to measure.
+
+    ``model``: a checkpoint (None: the bundled one) or ``shape``: random weights; ``source``: a locator (None: the
+    arcade for the bundled model, synthetic frames for a shape); ``size``: (width, height) of synthetic frames;
+    ``words``: ids that every reply is forced to have (None: replies end by themselves).
+    """
+
+    model: str | None = None
+    shape: str | None = None
+    source: str | None = None
+    fps: float = 2.0
+    step: float = 1.0
+    size: tuple[int, int] | None = None
+    words: int | None = None
+    seed: int = 0
+    device: str | None = None
+    dtype: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.model is not None and self.shape is not None:
+            raise OptionError("--model and --shape exclude each other")
+        if self.shape is not None:
+            shape_named(self.shape)
+        if self.words is not None and self.words < 1:
+            raise OptionError(f"--words must be 1 or more, not {self.words}")
+        if self.size is not None and (self.source is not None or min(self.size) < 1):
+            raise OptionError("--size is for synthetic frames: both sides above 0, and no SOURCE")
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the frames are made up."""
+        return self.source is None and (self.shape is not None or self.size is not None)
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """Width and height of synthetic frames."""
+        return self.size or (shape_named(self.shape).size if self.shape else (420, 320))
+
+    @property
+    def max_pixels(self) -> int | None:
+        """The pixel budget that is reserved: no more than a synthetic frame has (None: the checkpoint's)."""
+        if not self.synthetic:
+            return None
+        width, height = self.frame_size
+        most = shape_named(self.shape).pixels[1] if self.shape else width * height
+        return min(width * height, most)
+
+    def make_model(self) -> Model:
+        """Load the checkpoint, or make up the shape; with ``words`` every reply is forced to that length."""
+        if self.shape is None:
+            model = load_model(self.model, device=self.device, dtype=self.dtype)
+        else:
+            device = pick_device(self.device)
+            model = build(self.shape, device=device, dtype=pick_dtype(self.dtype, device), seed=self.seed)
+        if self.words is not None:
+            sampling = replace(model.defaults.sampling, max_new_tokens=self.words, forced=True)
+            model.defaults = replace(model.defaults, sampling=sampling)
+        return model
+
+    def make_source(self, duration: float | None = None) -> Source:
+        """Open the source. SourceError if it cannot be, or if it is nothing for the bundled model."""
+        if self.synthetic:
+            return Synthetic(self.frame_size, self.fps, self.step, duration, self.seed)
+        source = open_source(self.source or DEFAULT_SOURCE, fps=self.fps, step=self.step, duration=duration)
+        if self.shape is None and self.model is None and not source.arcade:
+            raise SourceError(f"the bundled model knows only the arcade, not {source.name}; name a checkpoint: --model")
+        return source
+
+    def open(
+        self,
+        model: Model,
+        policy: CachePolicy | str = "streaming",
+        *,
+        context: str = "",
+        pool: type[KVPool] = KVPool,
+        slots: int = 1,
+    ) -> tuple[Engine, Session]:
+        """An engine of its own, whose stages end when the device has done them, and a first stream on it.
+
+        :class:`CapacityError` if the cache does not fit into memory.
+        """
+        import torch
+
+        engine = Engine(synced(model), slots, pool=synced_pool(pool, model.kv_shape.device))
+        try:
+            return engine, self.open_session(engine, policy, context=context)
+        except torch.OutOfMemoryError:
+            raise CapacityError("the cache of this policy does not fit into memory; take fewer seconds") from None
+
+    def open_session(self, engine: Engine, policy: CachePolicy | str, *, context: str = "", stream: int = 0) -> Session:
+        """One more stream on an engine."""
+        return engine.open(
+            policy=policy,
+            context=context,
+            seed=self.seed,
+            stream=stream,
+            fps=self.fps,
+            step=self.step,
+            max_pixels=self.max_pixels,
+        )
+
+    def full_sink(self, model: Model) -> str:
+        """A context that fills the sink of a shape's streams from the start ("" for a checkpoint)."""
+        return "a" * int(model.defaults.policy.get("sink", StreamingWindow().sink)) if self.shape else ""
+
+    @property
+    def model_name(self) -> str:
+        """What was measured, for the files."""
+        return f"{self.shape} (random weights)" if self.shape else self.model or f"bundled ({BUNDLED.name})"
+
+
+class Synthetic:
+    """A source of made-up frames, (height, width) pixels of noise that moves: vision towers do not care.
+
+    Making them costs next to nothing, so that a benchmark measures the model.
+    """
+
+    live = False
+    arcade = True
+    context = ""
+
+    def __init__(
+        self, size: tuple[int, int], fps: float, step: float, duration: float | None = None, seed: int = 0
+    ) -> None:
+        self.width, self.height = size
+        self.fps, self.step, self.duration = fps, step, duration
+        self.count = max(round(fps * step), 1)
+        self.name = f"synthetic {self.width}x{self.height}"
+        random = np.random.default_rng(seed)
+        self._noise = random.integers(0, 256, (self.count + 8, self.height, self.width, 3), dtype=np.uint8)
+
+    def chunk(self, index: int, start: float | None = None) -> Chunk:
+        """Step ``index``; ``start``: its first second (default ``index * step``)."""
+        began = time.perf_counter()
+        first = index % (len(self._noise) - self.count + 1)
+        at = index * self.step if start is None else start
+        times = tuple(at + self.step * i / self.count for i in range(self.count))
+        frames = self._noise[first : first + self.count]
+        return Chunk(frames, times, at, at + self.step, decode_seconds=time.perf_counter() - began)
+
+    def __iter__(self) -> Iterator[Chunk]:
+        index = 0
+        while self.duration is None or index * self.step < self.duration - 1e-9:
+            yield self.chunk(index)
+            index += 1

@@ -1,0 +1,117 @@
+"""One stream for hours, as fast as it goes: does a second of video cost the same at the end, in time and in memory?
+
+The machine may not be the same all the time, so every minute of the stream a fixed piece of work is timed beside it
+(:func:`reference_work`), and all figures are medians.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from contextlib import closing
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import OptionError
+from ..models import Model
+from .measure import Figures, Step, device_memory, memory, percentile, provenance, reference_work
+from .setup import Request
+
+#: Seconds of video that the first and the last figure are over.
+EDGE = 600.0
+#: Steps between two looks at the reference work.
+EVERY = 60
+
+_COLUMNS = ("lag", "work", "rows", "host", "device", "reference")
+Series = NDArray[np.float64]
+
+
+class Soak:
+    """The record of a soak, with room for all its steps from the start: its own growth must not look like a leak."""
+
+    def __init__(self, request: Request, hours: float, warm_up: int = 20) -> None:
+        if not (0 < hours <= 1000 and warm_up >= 0):
+            raise OptionError(f"--hours must be above 0 and at most 1000, --warm-up 0 or more, not {hours}, {warm_up}")
+        self.request, self.hours, self.warm_up = request, hours, warm_up
+        self.seconds = hours * 3600
+        self.count = 0
+        self.dropped = 0
+        self.series: Series = np.full((int(self.seconds / request.step) + 2, len(_COLUMNS)), np.nan)
+        self.source = ""
+        self.model: Model | None = None
+
+    def run(self, on_step: Callable[[float], None] = lambda _: None, model: Model | None = None) -> None:
+        """Watch; ``on_step`` is told the seconds of video done. An interrupt leaves what was measured so far."""
+        source = self.request.make_source(self.seconds + self.warm_up * self.request.step)
+        self.source = source.name
+        self.model = model or self.request.make_model()
+        device = self.model.kv_shape.device
+        _, session = self.request.open(self.model, context=source.context)
+        with closing(session):
+            for index, chunk in enumerate(source):
+                step = Step.of(session.step(chunk))
+                if index < self.warm_up or self.count >= len(self.series):
+                    continue
+                look = reference_work(device) if self.count % EVERY == 0 else np.nan
+                self.series[self.count] = (step.lag, step.work, step.rows, memory(), device_memory(device), look)
+                self.count += 1
+                on_step(self.count * self.request.step)
+
+    def figures(self, complete: bool = True) -> Figures:
+        """What was measured so far; ``complete``: whether it came to its end by itself."""
+        assert self.model is not None
+        device = self.model.kv_shape.device
+        series = self.series[: self.count]
+        edge = max(min(int(EDGE / self.request.step), self.count // 2), 1)
+        column = {name: series[:, index] for index, name in enumerate(_COLUMNS)}
+        hours = np.arange(self.count) * self.request.step / 3600
+        ends = {
+            f"{name}_{end}": _median(part)
+            for name, key in (("lag", "lag"), ("work", "work"), ("memory", "host"), ("device_memory", "device"))
+            for end, part in (("first", column[key][:edge]), ("last", column[key][-edge:]))
+        }
+        reference = column["reference"][~np.isnan(column["reference"])]
+        looks = max(edge // EVERY, 1)
+        return {
+            **ends,
+            "lag_p95_first": percentile(column["lag"][:edge].tolist(), 95),
+            "lag_p95_last": percentile(column["lag"][-edge:].tolist(), 95),
+            "reference_first": _median(reference[:looks]),
+            "reference_last": _median(reference[-looks:]),
+            "lag_slope_per_hour": _slope(hours, column["lag"]),
+            "work_slope_per_hour": _slope(hours, column["work"]),
+            "memory_slope_per_hour": _slope(hours, column["host"]),
+            "device_memory_slope_per_hour": _slope(hours, column["device"]),
+            "rows_max": int(series[:, 2].max()) if self.count else 0,
+            "hours": self.count * self.request.step / 3600,
+            "edge_seconds": edge * self.request.step,
+            "minutes": _minutes(column, self.request.step),
+            "warm_up_steps": self.warm_up,
+            "complete": complete,
+            "model": self.request.model_name,
+            "source": self.source,
+            **provenance(device),
+        }
+
+
+def _median(values: Series) -> float:
+    return statistics.median(values.tolist()) if len(values) else float("nan")
+
+
+def _slope(hours: Series, values: Series) -> float:
+    """Change per hour, by least squares over the medians of minutes-long pieces: one slow moment is no trend."""
+    pieces = max(min(len(values) // 60, 480), min(len(values), 2))
+    if pieces < 2:
+        return float("nan")
+    x, y = (np.array([np.median(part) for part in np.array_split(line, pieces)]) for line in (hours, values))
+    return float(np.polyfit(x, y, 1)[0])
+
+
+def _minutes(column: dict[str, Series], step: float) -> Figures:
+    """Medians of every minute of the stream (of every tenth from 1000 minutes on)."""
+    size = max(round(60 / step), 1) * (10 if len(column["lag"]) * step > 60_000 else 1)
+    starts = range(0, len(column["lag"]), size)
+    return {name: [_median(column[name][at : at + size]) for at in starts] for name in ("lag", "work", "host")} | {
+        "seconds": size * step
+    }

@@ -1,0 +1,270 @@
+"""How many streams one device keeps real-time.
+
+Model time: N streams have a step due at every multiple of ``step`` seconds. The steps of one moment are one round of
+the engine; rounds run back to back on a virtual clock, on which a round begins when it is due and the one before is
+done. So a round that takes 0.2 s of work costs 0.2 s and not a second, and what is late is as late as it would be.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from math import ceil
+
+import numpy as np
+import torch
+
+from ..engine import Engine, Job
+from ..errors import OptionError
+from ..models import Model
+from ..policy import StreamingWindow
+from ..session import Session
+from .measure import STAGES, Figures, Step, percentile, provenance
+from .setup import Request, Synthetic
+
+#: A stream is real-time while 95 of 100 of its steps are said within this many seconds of their last frame.
+LIMIT = 1.0
+#: Share of the free memory that caches may take.
+SHARE = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One step of N streams: seconds until the last is done, when each was done, work by stage over all of them."""
+
+    seconds: float
+    done: tuple[float, ...]
+    stages: dict[str, float]
+
+    def without(self, stage: str) -> Round:
+        """The same had ``stage`` been done elsewhere."""
+        spared = self.stages[stage]
+        return replace(self, seconds=self.seconds - spared, done=tuple(max(at - spared, 0.0) for at in self.done))
+
+
+def verdict(rounds: Sequence[Round], step: float, limit: float = LIMIT) -> Figures:
+    """``{"lag_p95", "dropped", "real_time"}`` of rounds that are due every ``step`` seconds, on the virtual clock.
+
+    A step is dropped, as a live source would, when the next one is due before it has begun.
+    """
+    free, dropped = 0.0, 0
+    lags: list[float] = []
+    for index, one in enumerate(rounds):
+        due = index * step
+        begins = max(due, free)
+        dropped += int((begins - due) / step + 1e-9)
+        lags += [begins + at - due for at in one.done]
+        free = begins + one.seconds
+    p95 = percentile(lags, 95)
+    return {"lag_p95": p95, "dropped": dropped, "real_time": dropped == 0 and p95 < limit}
+
+
+@dataclass(slots=True)
+class Fleet:
+    """Streams of synthetic frames on one engine; the first is warmed up, the others start as copies of it."""
+
+    request: Request
+    engine: Engine
+    sessions: list[Session]
+    frames: Synthetic
+    stack: ExitStack
+    rounds: int
+    deadline: float | None = None
+    on_trial: Callable[[int], None] = lambda _: None
+    complete: bool = True
+    trials: dict[int, list[Round]] = field(default_factory=dict)
+
+    def round(self, count: int) -> Round:
+        """One step of the first ``count`` streams."""
+        chunks = [self.frames.chunk(7 * i + s.turn, s.time) for i, s in enumerate(self.sessions[:count])]
+        began = time.perf_counter()
+        jobs = [self.engine.submit(s, chunk) for s, chunk in zip(self.sessions[:count], chunks, strict=True)]
+        done = [0.0] * count
+        left: list[tuple[int, Job]] = list(enumerate(jobs))
+        while left:
+            self.engine.advance()
+            now = time.perf_counter() - began
+            for index, job in left:
+                if job.result is not None:
+                    done[index] = now
+            left = [(index, job) for index, job in left if job.result is None]
+        stages = {stage: sum(getattr(job.timing, stage) for job in jobs) for stage in STAGES}
+        return Round(max(done), tuple(done), stages)
+
+    def watch(self, steps: int) -> list[Step]:
+        """So many steps of the first stream alone."""
+        session = self.sessions[0]
+        return [Step.of(session.step(self.frames.chunk(session.turn, session.time))) for _ in range(steps)]
+
+    def trial(self, count: int) -> list[Round]:
+        """Rounds of ``count`` streams behind one that is not counted; measured once, then remembered.
+
+        It stops at the first dropped step: from there on the streams only fall further behind. Empty behind the
+        deadline.
+        """
+        if count in self.trials or self.late():
+            return self.trials.get(count, [])
+        self.on_trial(count)
+        while len(self.sessions) < count:
+            self.add()
+        self.round(count)
+        measured: list[Round] = []
+        while len(measured) < self.rounds and not (measured and verdict(measured, self.request.step)["dropped"]):
+            measured.append(self.round(count))
+        self.trials[count] = measured
+        return measured
+
+    def late(self) -> bool:
+        """Whether the deadline has passed; then :attr:`complete` is false."""
+        if self.deadline is not None and time.perf_counter() > self.deadline:
+            self.complete = False
+        return not self.complete
+
+    def real_time(self, count: int, without: str = "") -> bool:
+        """Whether ``count`` streams are real-time, had the stage ``without`` been done elsewhere."""
+        rounds = [one.without(without) for one in self.trial(count)] if without else self.trial(count)
+        return bool(rounds) and bool(verdict(rounds, self.request.step)["real_time"])
+
+    def add(self) -> None:
+        """One more stream, in the state of the first."""
+        session = self.request.open_session(self.engine, self.sessions[0].options.policy, stream=len(self.sessions))
+        self.stack.callback(session.close)
+        copy_stream(self.engine, self.sessions[0], session)
+        self.sessions.append(session)
+
+
+def copy_stream(engine: Engine, source: Session, target: Session) -> None:
+    """Put a new stream into the state of one that has run: text, positions and cache rows."""
+    target.timeline.spans, target.timeline.cached = list(source.timeline.spans), source.timeline.cached
+    target.turn, target.sampled, target.time = source.turn, source.sampled, source.time
+    target.positions, target.last_position = source.positions.copy(), source.last_position
+    pool = engine.pool
+    held = pool.length[target.slot] = pool.length[source.slot]
+    for store in (pool.keys, pool.values, pool.view):
+        store[:, target.slot, :, :held] = store[:, source.slot, :, :held]
+
+
+def steps_to_fill(session: Session) -> int:
+    """Steps until the cache of a fresh stream is full: its turns, then its text window and what is left of the sink."""
+    policy, words = session.options.policy, session.options.sampling.max_new_tokens
+    if not isinstance(policy, StreamingWindow):
+        raise OptionError("only the streaming policy has a cache that fills up and stays")
+    known = len(session.options.context.encode())  # ids of the stand-in tokenizer; a real one has fewer
+    missing = max(policy.sink - known, 0) + policy.text
+    return ceil(max(policy.turns, policy.vision) / session.options.step) + ceil(missing / words) + 2
+
+
+def open_fleet(
+    request: Request,
+    model: Model,
+    *,
+    most: int,
+    rounds: int,
+    warm_up: int | None = None,
+    deadline: float | None = None,
+    on_trial: Callable[[int], None] = lambda _: None,
+) -> Fleet:
+    """Room for at most ``most`` streams, as many as the memory takes, and a first one that has filled its cache.
+
+    ``warm_up``: steps that it runs first (None: until its cache is full). Close ``stack`` behind it.
+    """
+    if most < 1 or rounds < 1:
+        raise OptionError(f"--most and --rounds must be 1 or more, not {most} and {rounds}")
+    slots = max(min(most, _room(request, model)), 1)
+    engine, first = request.open(model, context=request.full_sink(model), slots=slots)
+    frames = Synthetic(request.frame_size, request.fps, request.step, seed=request.seed)
+    fleet = Fleet(request, engine, [first], frames, ExitStack(), rounds, deadline, on_trial)
+    with ExitStack() as guard:
+        guard.callback(first.close)
+        for _ in range(steps_to_fill(first) if warm_up is None else warm_up):
+            fleet.round(1)
+        fleet.stack = guard.pop_all()
+    return fleet
+
+
+def _room(request: Request, model: Model) -> int:
+    """How many streams' caches fit into the memory that is free now."""
+    _, probe = request.open(model)
+    with probe:
+        per_stream = probe.bytes_per_stream
+    del _, probe
+    gc.collect()  # its pool, and those of fleets before it, must not count
+    device = model.kv_shape.device
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        free = torch.cuda.mem_get_info(device)[0]
+    else:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return int(free * SHARE) // per_stream
+
+
+def search(good: Callable[[int], bool], most: int) -> int:
+    """The largest number up to ``most`` for which ``good`` holds (0: none): doubled until it fails, then bisected."""
+    best, bad = 0, most + 1
+    count = 1
+    while best < most:
+        count = min(count, most)
+        if not good(count):
+            bad = count
+            break
+        best, count = count, count * 2
+    while bad - best > 1:
+        middle = (best + bad) // 2
+        best, bad = (middle, bad) if good(middle) else (best, middle)
+    return best
+
+
+def count_streams(fleet: Fleet, batches: Sequence[int] = (1, 2, 4, 8)) -> Figures:
+    """Real-time streams of synthetic frames, and what a batch costs beside one stream. Closes the fleet.
+
+    ``streams``: with all work counted; ``streams_without_patch``: had the frames been cut into patches elsewhere;
+    ``batches``: count -> seconds of a round and of its decoding, and their ratio to one stream's; ``trials``: what
+    every count that was tried gave. Where the deadline came first, ``complete`` is false and the counts are lower
+    bounds.
+    """
+    request, slots, first = fleet.request, fleet.engine.slots, fleet.sessions[0]
+    with fleet.stack:
+        rounds = {count: fleet.trial(count) for count in batches if count <= slots}
+        streams = search(fleet.real_time, slots)
+        without = search(lambda count: fleet.real_time(count, "patch"), slots)
+        return {
+            "streams": streams,
+            "streams_without_patch": without,
+            "all_slots": streams == slots,
+            "slots": slots,
+            "complete": fleet.complete,
+            "batches": _batches({count: measured for count, measured in rounds.items() if measured}),
+            "trials": {str(n): _trial(measured, request.step) for n, measured in sorted(fleet.trials.items())},
+            "time": "model time: rounds run back to back, lag is counted from due times",
+            "lag_limit": LIMIT,
+            "rows": fleet.engine.pool.length[first.slot],
+            "bytes_per_stream": first.bytes_per_stream,
+            "fps": request.fps,
+            "size": list(request.frame_size),
+            "words": first.options.sampling.max_new_tokens,
+            "step": request.step,
+            "model": request.model_name,
+            **provenance(fleet.engine.model.kv_shape.device),
+        }
+
+
+def _trial(rounds: Sequence[Round], step: float) -> Figures:
+    seconds = float(np.median([one.seconds for one in rounds]))
+    stages = {stage: float(np.median([one.stages[stage] for one in rounds])) for stage in STAGES}
+    return {"round_seconds": seconds, "stages": stages, **verdict(rounds, step)}
+
+
+def _batches(trials: dict[int, list[Round]]) -> Figures:
+    """Median seconds of a round and of its decoding, and how many times one stream's that is."""
+    out: Figures = {}
+    for count, rounds in trials.items():
+        seconds = float(np.median([one.seconds for one in rounds]))
+        words = float(np.median([one.stages["words"] for one in rounds]))
+        base = out.get("1", {"seconds": seconds, "words": words})
+        one_more = {"ratio": seconds / base["seconds"], "words_ratio": words / base["words"] if base["words"] else None}
+        out[str(count)] = {"seconds": seconds, "words": words, **one_more}
+    return out

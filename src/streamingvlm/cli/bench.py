@@ -1,0 +1,224 @@
+"""``bench``: policies side by side, streams at once, hours on end, and the hardware's floor."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import OptionError
+from .follow import Stopped, stoppable
+from .watch import check_numbers
+
+if TYPE_CHECKING:
+    from ..bench.setup import Request
+
+app = typer.Typer(
+    help="Measure: policies side by side, streams at once, hours on end, the hardware's floor.",
+    rich_markup_mode=None,
+    no_args_is_help=True,
+)
+
+SourceArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="[SOURCE]", help="[default: a match of the arcade; with --shape: synthetic frames]"),
+]
+ModelOption = Annotated[
+    str | None, typer.Option("--model", help="Checkpoint folder or hub id. [default: the bundled arcade model]")
+]
+ShapeOption = Annotated[
+    str | None,
+    typer.Option("--shape", help="Random weights of a published shape: qwen2.5-vl-7b, qwen3-vl-8b, arcade, tiny, ..."),
+]
+FpsOption = Annotated[float, typer.Option(help="Frames to look at per second of video.")]
+StepOption = Annotated[float, typer.Option(help="Seconds of video per step.")]
+SizeOption = Annotated[str | None, typer.Option(metavar="WxH", help="Size of synthetic frames. [default: the shape's]")]
+WordsOption = Annotated[
+    int | None, typer.Option("--words", help="Force so many ids per step. [default: replies end by themselves]")
+]
+DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:N, mps. [default: the best there is]")]
+DtypeOption = Annotated[str | None, typer.Option(help="bf16, fp16 or fp32. [default: what suits the device]")]
+SeedOption = Annotated[int, typer.Option(help="Seed of words, synthetic frames and random weights.")]
+JsonOption = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the figures as JSON.")]
+WarmUpOption = Annotated[int, typer.Option(help="Steps at the start that are not counted.")]
+
+
+@app.command()
+def policies(
+    source: SourceArgument = None,
+    seconds: Annotated[float, typer.Option(help="Seconds of video that are measured.")] = 60.0,
+    names: Annotated[
+        str | None,
+        typer.Option("--policies", help="Comma-separated, with numbers: streaming,full. [default: all but faithful]"),
+    ] = None,
+    baseline: Annotated[
+        list[str] | None, typer.Option(help="per-token-rotation: the cache as the public code runs it; repeatable.")
+    ] = None,
+    warm_up: WarmUpOption = 20,
+    model: ModelOption = None,
+    shape: ShapeOption = None,
+    fps: FpsOption = 2.0,
+    step: StepOption = 1.0,
+    size: SizeOption = None,
+    words: WordsOption = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    json_file: JsonOption = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also draw lag and work (needs matplotlib).")
+    ] = None,
+) -> None:
+    """Run every policy on the same stream, in turns, and compare work, lag and memory."""
+    check_numbers(fps=fps, step=step, seed=seed)
+    from ..bench import policies as bench
+    from ..bench import report
+
+    specs = bench.default_specs() if names is None else bench.split_specs(names)
+    request = _request(model, shape, source, fps, step, size, words, seed, device, dtype)
+    report.check_targets(json_file, plot)
+    with report.progress("seconds of video", seconds + warm_up * step) as done:
+        figures, lanes = bench.compare(
+            request, seconds=seconds, warm_up=warm_up, specs=specs, baselines=baseline or [], on_block=done
+        )
+    report.write_json(json_file, figures)
+    report.show(report.policy_table(figures), figures)
+    print(f"{request.model_name}; the first {warm_up} steps are warm-up and not counted")
+    for name, one in figures["policies"].items():
+        if one["ended"]:
+            print(f"{name}: {one['ended']}")
+    if plot is not None:
+        report.draw_policies(plot, lanes, figures)
+
+
+@app.command()
+def streams(
+    most: Annotated[int, typer.Option(help="Try no more streams than that.")] = 64,
+    rounds: Annotated[int, typer.Option(help="Steps of every count of streams.")] = 8,
+    warm_up: Annotated[int | None, typer.Option(help="Steps before. [default: until the cache is full]")] = None,
+    model: ModelOption = None,
+    shape: ShapeOption = None,
+    fps: FpsOption = 2.0,
+    step: StepOption = 1.0,
+    size: SizeOption = None,
+    words: WordsOption = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Find out how many streams of synthetic frames stay real-time, and what a batch costs."""
+    check_numbers(fps=fps, step=step, seed=seed)
+    from ..bench import report
+    from ..bench import streams as bench
+
+    request = _request(model, shape, None, fps, step, size or ("420x320" if shape is None else None), words, seed,
+                       device, dtype)  # fmt: skip
+    report.check_targets(json_file)
+    with report.progress("trying counts", most) as done:
+        fleet = bench.open_fleet(
+            request, request.make_model(), most=most, rounds=rounds, warm_up=warm_up, on_trial=done
+        )
+        figures = bench.count_streams(fleet)
+    report.write_json(json_file, figures)
+    report.show(report.stream_table(figures), figures)
+    for line in report.stream_lines(figures):
+        print(line)
+
+
+@app.command()
+def soak(
+    source: SourceArgument = None,
+    hours: Annotated[float, typer.Option(help="Hours of video.")] = 8.0,
+    warm_up: WarmUpOption = 20,
+    model: ModelOption = None,
+    shape: ShapeOption = None,
+    fps: FpsOption = 2.0,
+    step: StepOption = 1.0,
+    size: SizeOption = None,
+    words: WordsOption = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    json_file: JsonOption = None,
+) -> int:
+    """Watch one stream for hours, as fast as it goes; tell whether lag or memory grow. Ctrl-C keeps the figures."""
+    check_numbers(fps=fps, step=step, seed=seed)
+    from ..bench import report
+    from ..bench.soak import Soak
+
+    run = Soak(_request(model, shape, source, fps, step, size, words, seed, device, dtype), hours, warm_up)
+    report.check_targets(json_file)
+    code = 0
+    try:
+        with stoppable(), report.progress("seconds of video", run.seconds) as done:
+            run.run(done)
+    except KeyboardInterrupt:
+        code = 130
+    except Stopped:
+        code = 143
+    if not run.count:
+        if code == 0:
+            raise OptionError("the source ends before the warm-up does; nothing was measured")
+        return code
+    figures = run.figures(complete=code == 0)
+    report.write_json(json_file, figures)
+    report.show(report.soak_table(figures), figures)
+    return code
+
+
+@app.command()
+def roofline(
+    seconds: Annotated[float, typer.Option(help="Seconds of video that are measured.")] = 10.0,
+    warm_up: Annotated[int | None, typer.Option(help="Steps before. [default: until the cache is full]")] = None,
+    model: ModelOption = None,
+    shape: ShapeOption = None,
+    fps: FpsOption = 2.0,
+    step: StepOption = 1.0,
+    size: SizeOption = None,
+    words: WordsOption = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Measure the device, compute what a step must cost at least, and how far above that it is."""
+    check_numbers(fps=fps, step=step, seed=seed)
+    from ..bench import report
+    from ..bench.roofline import compare_with_floor
+
+    request = _request(model, shape, None, fps, step, size or ("420x320" if shape is None else None), words, seed,
+                       device, dtype)  # fmt: skip
+    report.check_targets(json_file)
+    figures = compare_with_floor(request, request.make_model(), seconds=seconds, warm_up=warm_up)
+    report.write_json(json_file, figures)
+    report.show(report.roofline_table(figures), figures)
+
+
+def _request(
+    model: str | None,
+    shape: str | None,
+    source: str | None,
+    fps: float,
+    step: float,
+    size: str | None,
+    words: int | None,
+    seed: int,
+    device: str | None,
+    dtype: str | None,
+) -> Request:
+    from ..bench.setup import Request
+
+    return Request(model, shape, source, fps, step, _size(size), words, seed, device, dtype)
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    """``1280x720`` to (1280, 720)."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
+    if match is None:
+        raise OptionError(f"--size must be WIDTHxHEIGHT, as in 1280x720, not {text!r}")
+    return int(match[1]), int(match[2])
