@@ -1,8 +1,9 @@
 """The baseline ``per-token-rotation``: the cache as the public code runs it.
 
 For every token all raw keys of a stream are rotated afresh and, like the values, concatenated with the new one into
-new tensors, behind transformers' own layers. The words are the same; what it costs is the point. Two things are kinder to it than the public code:
-cosines and sines are kept between tokens, and attention runs through the same fused call as the engine's.
+new tensors, behind transformers' own layers. The words are the same; what it costs is the point. Two things are kinder
+to it than the public code: cosines and sines are kept between tokens, and attention runs through the same fused call
+as the engine's.
 """
 
 from __future__ import annotations
