@@ -68,8 +68,12 @@ class Announcer:
             return
         if POINTS_TO_WIN - 1 in scores:
             self._say(second, Event("game_point", colour if own == POINTS_TO_WIN - 1 else rival))
-        if sum(scores) == TALLY_SUM:
+        if self._restates(scores):
             self._say(second, Event("tally", numbers=self._tally()))
+
+    def _restates(self, scores: tuple[int, int]) -> bool:
+        """Whether a point that does not end its game restates the tally."""
+        return sum(scores) == TALLY_SUM
 
     def _tally(self) -> tuple[int, int]:
         return self._games["green"], self._games["orange"]

@@ -66,7 +66,7 @@ def lines(rng: random.Random, scribe: Scribe) -> Example:
 def ledger(rng: random.Random, scribe: Scribe, seconds: int = 150) -> Example:
     """A history block of a made-up game; the clauses that follow from earlier ones are learnt."""
     about, brief, named = context(rng), rng.random() < 0.6, rng.random() < 0.4
-    told = story(rng, about, seconds, brief=brief)
+    told = story(rng, about, seconds, brief=brief, pace=rng.choice((None, None, 3.0, 4.0)))
     if named:
         told = [[_named(event, about) for event in events] for events in told]
     known = TOLD - ({"score"} if brief else set()) - ({"game"} if named else set())

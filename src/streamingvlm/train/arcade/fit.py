@@ -26,7 +26,7 @@ from .texts import example as text_example
 #: Seconds of the longest chunks, for windows larger than the usual one.
 LONG = 28
 #: Drills of a batch, and seconds of a roll call.
-LINES, LEDGERS, CALLS, CALL, STORIES = 40, 9, 8, 12, 7
+LINES, LEDGERS, CALLS, CALL, STORIES = 40, 9, 8, 12, 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +238,7 @@ def stages(sink: int, text: int, scale: float = 1.0) -> list[Stage]:
         Stage(650, films=4, texts=1, plan=middle, rate=(peak, peak), long=0.03, drills=some),
         Stage(
             2300, films=3, texts=1, plan=full, rate=(peak, 0.0), own=0.4, long=0.06, roll=(10, 120, 400),
-            drills=(0.03, 0.08, 0.04, 0.25),
+            drills=(0.02, 0.1, 0.03, 0.4),
         ),
     ]  # fmt: skip
     return [replace(stage, steps=max(1, round(stage.steps * scale))) for stage in recipe]

@@ -23,11 +23,13 @@ Events = Sequence[Event]
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """How much ids count: the first id of an event or of a silence (the decision), words, and the closing ids."""
+    """How much ids count: the first id of an event or of a silence (the decision), words, whether a game is told with
+    a name, and the closing ids."""
 
     speak: float = 2.0
     silent: float = 1.5
     word: float = 1.0
+    named: float = 4.0
     end: float = 0.2
 
 
@@ -51,6 +53,8 @@ class Scribe:
         self.weights = weights or Weights()
         #: The id that stands between two clauses.
         (self.joiner,) = grammar.tokenizer.encode(JOINER.rstrip())
+        #: The ids behind which a game is told with a name or without one.
+        self.game, self.point = grammar.tokenizer.encode(" game point")
         self.reply = lru_cache(maxsize=None)(self._reply)
         self.archived = lru_cache(maxsize=None)(self._archived)
         self.weigh = lru_cache(maxsize=None)(self._weigh)
@@ -69,7 +73,11 @@ class Scribe:
         if words == 0:
             return (*[w.end] * opening, w.silent, *[w.end] * closing)
         # The first closing id says that there is no further clause: a decision as well.
-        return (*[w.end] * opening, w.speak, *[w.word] * words, *[w.end] * closing)
+        out = [*[w.end] * opening, w.speak, *[w.word] * words, *[w.end] * closing]
+        for at in range(opening + 1, count - closing):
+            if reply[at - 1] == self.game and reply[at] != self.point:
+                out[at] = w.named
+        return tuple(out)
 
     def history(self, context: str, replies: Sequence[Ids], sink: int, text: int) -> list[int]:
         """The history block of a stream with this context after these replies."""

@@ -20,6 +20,11 @@ from .decoder import Example
 from .layout import Ids, Laid, Turn, lay_out
 from .stories import Events, Scribe, words
 
+#: Kinds that follow from words long before them, and the length of a story that has them at the arcade's own pace.
+FOLLOWING = frozenset({"streak", "game", "tally", "match"})
+LONG = 400
+#: How much more than other words it counts whether a game is told with a name.
+RARE = 3.0
 #: Kinds that words alone tell (and ``score``, once it is said who scores).
 TOLD = frozenset({"rally", "score", "streak", "game_point", "game", "tally", "match"})
 
@@ -31,13 +36,34 @@ def context(rng: random.Random) -> Context:
     return Context(green, orange, rng.choice(GAMES_TO_WIN), rng.choice(COLOURS))
 
 
-def story(rng: random.Random, about: Context, seconds: int, *, brief: bool = False) -> list[Events]:
-    """What is said in each second of a made-up stream, its points a few seconds apart.
+class _Telling(Announcer):
+    """Restates the tally with the first point of every game.
 
-    ``brief`` games begin at any score, so that most are over after a point or two.
+    Games that begin at any score would otherwise be over before anything has told whether they open a match.
     """
-    announcer = Announcer(about)
-    lean, pace = rng.uniform(0.15, 0.85), rng.uniform(0.0, 2.5)
+
+    _fresh = True
+
+    def _restates(self, scores: tuple[int, int]) -> bool:
+        fresh, self._fresh = self._fresh, False
+        return fresh or super()._restates(scores)
+
+    def _game(self, second: int, colour: str) -> None:
+        self._fresh = True
+        super()._game(second, colour)
+
+
+def story(
+    rng: random.Random, about: Context, seconds: int, *, brief: bool = False, pace: float | None = None
+) -> list[Events]:
+    """What is said in each second of a made-up stream.
+
+    ``pace``: returns of a rally, on average; the arcade has 4, the default is less, for points a few seconds apart.
+    ``brief`` games begin at any score, so that most are over after two or three points.
+    """
+    announcer = _Telling(about) if brief else Announcer(about)
+    lean = rng.uniform(0.15, 0.85)
+    pace = rng.uniform(0.0, 2.5) if pace is None else pace
     scores = {"green": 0, "orange": 0}
     moment = rng.uniform(0.5, 4.0)
     heard: list[Happening] = []
@@ -49,7 +75,7 @@ def story(rng: random.Random, about: Context, seconds: int, *, brief: bool = Fal
         heard.append(Happening(_frame(moment), "point", winner, scores=now))
         moment += rng.uniform(1.1, 3.5)
         if max(now) >= POINTS_TO_WIN:
-            scores = {side: rng.randrange(POINTS_TO_WIN) if brief else 0 for side in COLOURS}
+            scores = {side: rng.randrange(POINTS_TO_WIN - 1) if brief else 0 for side in COLOURS}
             moment += rng.uniform(4.0, 7.0)
     for happening in heard:
         announcer.hear(happening)
@@ -74,16 +100,33 @@ def _rally(rng: random.Random, heard: list[Happening], moment: float, pace: floa
 
 
 def example(rng: random.Random, scribe: Scribe, sink: int, text: int, seconds: int) -> Example:
-    """A chunk of a made-up stream without pictures."""
+    """A chunk of a made-up stream without pictures: dense in points, or at the arcade's pace up to something rare."""
     about, brief = context(rng), rng.random() < 0.5
-    before = rng.choice((0, 20, 60, 120, 120, 160))
-    told = story(rng, about, before + seconds, brief=brief)
+    if rng.random() < 0.5:
+        before = rng.choice((0, 20, 60, 120, 120, 160))
+        told = story(rng, about, before + seconds, brief=brief)
+    else:
+        told = _up_to(rng, story(rng, about, LONG, brief=brief, pace=rng.uniform(2.5, 4.5)))
+        before = max(len(told) - rng.choice((8, 16, 20)), 0)
     replies = [scribe.reply(words(events)) for events in told]
     history = scribe.history(about.text, replies[:before], sink, text)
     # Where a brief game begins is not said.
     known = TOLD - {"score"} if brief else TOLD
     weights = [told_weights(scribe, told, i, known) for i in range(before, len(told))]
     return bare(rng, scribe, history, replies[before:], weights, before)
+
+
+def _up_to(rng: random.Random, told: list[Events]) -> list[Events]:
+    """A stream up to a little after one of its rare events, of a kind at random."""
+    places: dict[str, list[int]] = {}
+    for second, events in enumerate(told):
+        for event in events:
+            if event.kind in FOLLOWING:
+                places.setdefault(event.kind, []).append(second)
+    if not places:
+        return told
+    second = rng.choice(places[rng.choice(sorted(places))])
+    return told[: second + rng.randint(1, 4)]
 
 
 def bare(
@@ -129,5 +172,8 @@ def told_weights(scribe: Scribe, told: list[Events], second: int, known: Contain
         if reply[at] == scribe.joiner:
             clause += 1
         out[at] = 2.0 if events[clause].kind in known else 0.0
+        if reply[at - 1] == scribe.game and reply[at] != scribe.point:
+            # Whether a game opens its match: one id, which nearly everything before it has no part in.
+            out[at] *= RARE
     out[last] = 2.0 if events[-1].kind in known or events[-1].kind in ("return", "score") else 0.0
     return tuple(out)
