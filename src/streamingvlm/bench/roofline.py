@@ -69,8 +69,8 @@ def _best(device: torch.device, work: Any, tries: int = 8) -> float:
 def needs(model: Model, *, grid: tuple[int, int, int], new: int, rows: float, words: float) -> dict[str, Need]:
     """What vision, prefill, decoding and eviction must do in one step.
 
-    ``grid``: merged patches (t, h, w) of the step; ``new``: ids that are prefilled; ``rows``: cache rows; ``words``: ids
-    said, the first of which comes out of the prefill.
+    ``grid``: merged patches (t, h, w) of the step; ``new``: ids that are prefilled; ``rows``: cache rows; ``words``:
+    ids said, the first of which comes out of the prefill.
     """
     hf: Any = getattr(model, "hf", None)
     if hf is None:
