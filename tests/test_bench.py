@@ -310,6 +310,14 @@ def test_the_arcade_shape_runs() -> None:
         assert len(session.step(next(iter(request.make_source()))).tokens) == 2
 
 
+def test_no_more_is_reserved_than_a_frame_needs() -> None:
+    made = shape_on_meta("qwen2.5-vl-7b")
+    small, large = (Request(shape="qwen2.5-vl-7b", size=size) for size in ((448, 448), (1920, 1080)))
+    assert small.max_pixels(made) == 448 * 448
+    assert large.max_pixels(made) == made.patcher.max_pixels == 768 * 28 * 28
+    assert Request(source="arcade:pong", shape="tiny").max_pixels(made) is None
+
+
 def test_the_stand_in_tokenizer() -> None:
     tokenizer = ByteTokenizer()
     assert tokenizer.decode([1, 300_000, *tokenizer.encode("größer"), 5]) == "größer"
@@ -318,6 +326,11 @@ def test_the_stand_in_tokenizer() -> None:
 # --- the command line -------------------------------------------------------------------------------------------
 
 COMMON = ["--shape", "tiny", "--device", "cpu", "--words", "2"]
+
+
+def test_without_a_command_it_prints_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["bench"]) == 0
+    assert "Commands:" in capsys.readouterr().out
 
 
 def test_commands_write_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

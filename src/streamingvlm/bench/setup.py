@@ -63,14 +63,12 @@ class Request:
         """Width and height of synthetic frames."""
         return self.size or (shape_named(self.shape).size if self.shape else (420, 320))
 
-    @property
-    def max_pixels(self) -> int | None:
-        """The pixel budget that is reserved: no more than a synthetic frame has (None: the checkpoint's)."""
+    def max_pixels(self, model: Model) -> int | None:
+        """The pixel budget that is reserved: no more than a synthetic frame has (None: the checkpoint's own)."""
         if not self.synthetic:
             return None
         width, height = self.frame_size
-        most = shape_named(self.shape).pixels[1] if self.shape else width * height
-        return min(width * height, most)
+        return max(min(width * height, model.patcher.max_pixels), model.patcher.factor**2)
 
     def make_model(self) -> Model:
         """Load the checkpoint, or make up the shape; with ``words`` every reply is forced to that length."""
@@ -123,7 +121,7 @@ class Request:
             stream=stream,
             fps=self.fps,
             step=self.step,
-            max_pixels=self.max_pixels,
+            max_pixels=self.max_pixels(engine.model),
         )
 
     def full_sink(self, model: Model) -> str:

@@ -15,15 +15,11 @@ from .watch import check_numbers
 if TYPE_CHECKING:
     from ..bench.setup import Request
 
-app = typer.Typer(
-    help="Measure: policies side by side, streams at once, hours on end, the hardware's floor.",
-    rich_markup_mode=None,
-    no_args_is_help=True,
-)
+app = typer.Typer(rich_markup_mode=None)
 
 SourceArgument = Annotated[
     str | None,
-    typer.Argument(metavar="[SOURCE]", help="[default: a match of the arcade; with --shape: synthetic frames]"),
+    typer.Argument(metavar="SOURCE", help="[default: a match of the arcade; with --shape: synthetic frames]"),
 ]
 ModelOption = Annotated[
     str | None, typer.Option("--model", help="Checkpoint folder or hub id. [default: the bundled arcade model]")
@@ -43,6 +39,13 @@ DtypeOption = Annotated[str | None, typer.Option(help="bf16, fp16 or fp32. [defa
 SeedOption = Annotated[int, typer.Option(help="Seed of words, synthetic frames and random weights.")]
 JsonOption = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the figures as JSON.")]
 WarmUpOption = Annotated[int, typer.Option(help="Steps at the start that are not counted.")]
+
+
+@app.callback(invoke_without_command=True)
+def top(context: typer.Context) -> None:
+    """Measure: policies side by side, streams at once, hours on end, the hardware's floor."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 @app.command()
@@ -114,8 +117,7 @@ def streams(
     from ..bench import report
     from ..bench import streams as bench
 
-    request = _request(model, shape, None, fps, step, size or ("420x320" if shape is None else None), words, seed,
-                       device, dtype)  # fmt: skip
+    request = _request(model, shape, None, fps, step, _made_up(size, model, shape), words, seed, device, dtype)
     report.check_targets(json_file)
     with report.progress("trying counts", most) as done:
         fleet = bench.open_fleet(
@@ -189,8 +191,7 @@ def roofline(
     from ..bench import report
     from ..bench.roofline import compare_with_floor
 
-    request = _request(model, shape, None, fps, step, size or ("420x320" if shape is None else None), words, seed,
-                       device, dtype)  # fmt: skip
+    request = _request(model, shape, None, fps, step, _made_up(size, model, shape), words, seed, device, dtype)
     report.check_targets(json_file)
     figures = compare_with_floor(request, request.make_model(), seconds=seconds, warm_up=warm_up)
     report.write_json(json_file, figures)
@@ -212,6 +213,13 @@ def _request(
     from ..bench.setup import Request
 
     return Request(model, shape, source, fps, step, _size(size), words, seed, device, dtype)
+
+
+def _made_up(size: str | None, model: str | None, shape: str | None) -> str | None:
+    """The size of synthetic frames where no source can be named: the arcade's for the bundled model, else 720p's."""
+    if size is not None or shape is not None:
+        return size
+    return "420x320" if model is None else "1280x720"
 
 
 def _size(text: str | None) -> tuple[int, int] | None:

@@ -16,7 +16,7 @@ from .watch import check_numbers
 def verify(
     clip: Annotated[
         str | None,
-        typer.Argument(metavar="[CLIP]", help="A video of a minute or so. [default: a match of the arcade]"),
+        typer.Argument(metavar="CLIP", help="A video of a minute or so. [default: a match of the arcade]"),
     ] = None,
     model: ModelOption = None,
     shape: ShapeOption = None,
