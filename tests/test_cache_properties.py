@@ -20,6 +20,7 @@ from streamingvlm.engine import Engine
 from streamingvlm.events import Chunk
 from streamingvlm.kv import Batch, KVShape
 from streamingvlm.models import Patcher, Patches, StreamDefaults
+from streamingvlm.models.base import Deepstack, Vision
 from streamingvlm.policy import CachePolicy, KeepAll, StreamingWindow
 from streamingvlm.prompt import Grammar
 from streamingvlm.rope import Rope, positions
@@ -64,10 +65,11 @@ class SerialModel:
     def embed(self, tokens: Tensor) -> Tensor:
         return tokens[:, None].double()
 
-    def encode(self, patches: Patches) -> Tensor:
-        return torch.full((int(np.prod(patches.merged)), 1), float(MARKS.vision_pad), dtype=torch.float64)
+    def encode(self, patches: Patches) -> Vision:
+        return Vision(torch.full((int(np.prod(patches.merged)), 1), float(MARKS.vision_pad), dtype=torch.float64))
 
-    def forward(self, embeds: Tensor, batch: Batch) -> Tensor:
+    def forward(self, embeds: Tensor, batch: Batch, deepstack: Deepstack | None = None) -> Tensor:
+        assert deepstack is None
         rows, count, _ = embeds.shape
         keys = torch.zeros(rows, 1, count, 2, dtype=torch.float64)
         for row in range(len(batch.slots)):

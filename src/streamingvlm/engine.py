@@ -20,7 +20,7 @@ from torch import Tensor
 from .errors import CapacityError, OptionError
 from .events import Chunk, Commentary, Timing
 from .kv import Batch, CosSin, KVPool
-from .models.base import Model
+from .models.base import Deepstack, Model, Vision
 from .models.patches import Patches
 from .policy import CachePolicy, make_policy
 from .rope import FloatArray
@@ -184,9 +184,9 @@ class Engine:
         encoded = time.perf_counter()
         if job.trace:
             job.trace.prefill_positions = np.concatenate([kept, numbers], axis=1)
-        embeds = self._embed(feed, vision)
+        embeds, deepstack = self._embed(feed, vision)
         batch = Batch.prefill(self._pool, session.slot, numbers.shape[1], self._rotation(numbers))
-        hidden = self.model.forward(embeds[None], batch)
+        hidden = self.model.forward(embeds[None], batch, deepstack)
         session.fed(numbers)
         job.seen = self._mark_seen(session)
         self._running.append(job)
@@ -261,16 +261,19 @@ class Engine:
             dropped=chunk.dropped,
         )
 
-    def _embed(self, feed: Sequence[Span], vision: Tensor) -> Tensor:
-        """Embeddings (n, hidden) of what is fed, the video block's pads replaced by what was seen."""
+    def _embed(self, feed: Sequence[Span], vision: Vision) -> tuple[Tensor, Deepstack | None]:
+        """Embeddings (n, hidden) of what is fed, the pads of its video replaced by what was seen; and what else was."""
+        device = self.model.kv_shape.device
         ids = [token for span in feed for token in span.tokens]
-        embeds = self.model.embed(torch.tensor(ids, device=self.model.kv_shape.device)).clone()
+        embeds = self.model.embed(torch.tensor(ids, device=device)).clone()
+        pads = torch.zeros(1, len(ids), dtype=torch.bool)
         at = 0
         for span in feed:
             if span.kind is Kind.VISION:
-                embeds[at + 1 : at + len(span) - 1] = vision.to(embeds.dtype)
+                pads[0, at + 1 : at + len(span) - 1] = True
             at += len(span)
-        return embeds
+        embeds[pads[0].nonzero()[:, 0].to(device)] = vision.embeds.to(embeds.dtype)
+        return embeds, Deepstack(pads.to(device), vision.deepstack) if vision.deepstack else None
 
     def _mark_seen(self, session: Session) -> Tensor:
         """Which ids occur in the stream's text, (vocabulary,) bool; the repetition penalty is for them."""

@@ -154,6 +154,7 @@ class Session:
             chunk.end,
             grid,
             patch_seconds=self._patch_seconds(),
+            times=self.patcher.times(chunk),
             query=self._query(),
         )
         self.timeline.append(*spans)
@@ -228,7 +229,7 @@ class Session:
             preamble=markup,
             history=history,
             instruction=INSTRUCTION_BUDGET,
-            turn=self._grammar.turn_overhead(),
+            turn=self._grammar.turn_overhead(self.patcher.patches(self.most_frames)),
             vision=self.patcher.most_tokens(self.most_frames),
             reply=self.options.sampling.max_new_tokens + 1,
         )

@@ -29,13 +29,41 @@ class StreamDefaults:
     instruction: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Vision:
+    """What the vision tower makes of n pads of video.
+
+    ``embeds``: (n, hidden), what stands in the pads' places; ``deepstack``: one (n, hidden) for each of the first
+    decoder layers, added to the pads' hidden states behind it. Empty in the families that have no such features.
+    """
+
+    embeds: Tensor
+    deepstack: tuple[Tensor, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Deepstack:
+    """The deepstack features of one forward pass, and where they go.
+
+    ``pads``: (rows, n) bool, which of the new tokens are pads of video; ``features``: per layer (pads, hidden), in
+    the order of the pads.
+    """
+
+    pads: Tensor
+    features: tuple[Tensor, ...]
+
+
 class Model(Protocol):
-    """One checkpoint. It holds no stream's state and serves any number of streams."""
+    """One checkpoint. It holds no stream's state and serves any number of streams.
+
+    ``tokens_per_second``: how far one second of video reaches along the time axis of the positions; None in families
+    whose positions count temporal patches.
+    """
 
     name: str
     kv_shape: KVShape
     rope: Rope
-    tokens_per_second: float
+    tokens_per_second: float | None
     grammar: Grammar
     patcher: Patcher
     defaults: StreamDefaults
@@ -47,12 +75,16 @@ class Model(Protocol):
         """Embeddings (n, hidden) of ids (n,) int64."""
         ...
 
-    def encode(self, patches: Patches) -> Tensor:
-        """Embeddings (t * h * w merged, hidden) of one or many complete temporal patches."""
+    def encode(self, patches: Patches) -> Vision:
+        """What is seen in one or many complete temporal patches: t * h * w merged pads."""
         ...
 
-    def forward(self, embeds: Tensor, batch: Batch) -> Tensor:
-        """Run new tokens (rows, n, hidden) against a pool; returns the last hidden states, same shape."""
+    def forward(self, embeds: Tensor, batch: Batch, deepstack: Deepstack | None = None) -> Tensor:
+        """Run new tokens (rows, n, hidden) against a pool; returns the last hidden states, same shape.
+
+        ``deepstack``: what :meth:`encode` gave beside the embeddings; None where it gave nothing, or where there is
+        no video among the new tokens.
+        """
         ...
 
     def logits(self, hidden: Tensor) -> Tensor:
