@@ -21,6 +21,7 @@ from streamingvlm.engine import Engine, Trace
 from streamingvlm.events import Chunk
 from streamingvlm.kv import Batch, KVShape
 from streamingvlm.models import Patcher, Patches, StreamDefaults
+from streamingvlm.models.base import Deepstack, Vision
 from streamingvlm.policy import (
     POLICIES,
     CachePolicy,
@@ -74,11 +75,12 @@ class SerialModel:
     def embed(self, tokens: Tensor) -> Tensor:
         return tokens[:, None].double()
 
-    def encode(self, patches: Sequence[Patches]) -> list[Tensor]:
+    def encode(self, patches: Sequence[Patches]) -> list[Vision]:
         pad = float(MARKS.vision_pad)
-        return [torch.full((int(np.prod(part.merged)), 1), pad, dtype=torch.float64) for part in patches]
+        return [Vision(torch.full((int(np.prod(part.merged)), 1), pad, dtype=torch.float64)) for part in patches]
 
-    def forward(self, embeds: Tensor, batch: Batch) -> Tensor:
+    def forward(self, embeds: Tensor, batch: Batch, deepstack: Deepstack | None = None) -> Tensor:
+        assert deepstack is None
         keys = torch.zeros(len(embeds), 1, 2, dtype=torch.float64)
         for part in batch.parts:
             for i in range(part.first, part.last):

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from transformers import Qwen2_5_VLForConditionalGeneration as Stock
 
 import tiny
 from streamingvlm.engine import Engine, Trace
 from streamingvlm.errors import CapacityError, PolicyError, SourceError, StreamingVLMError
 from streamingvlm.events import Chunk, Commentary
 from streamingvlm.graphs import Capture, DecodeSteps
-from streamingvlm.models.qwen2_5_vl import Qwen25VL
+from streamingvlm.models import Patches
+from streamingvlm.models.base import Vision
+from streamingvlm.models.stock import StockModel
 from streamingvlm.policy import (
     CachePolicy,
     KeepAll,
@@ -30,10 +33,12 @@ from streamingvlm.sampling import Sampling
 from streamingvlm.session import Session
 from streamingvlm.spans import Kind, Role, Span
 
+tiny_model = cache(tiny.model)
+
 
 @pytest.fixture(scope="module")
-def model() -> Qwen25VL:
-    return tiny.model()
+def model() -> StockModel:
+    return tiny_model()
 
 
 def chunk(index: int, *, seed: int = 0, step: float = 1.0, frames: int = 2, size: tuple[int, int] = (56, 84)) -> Chunk:
@@ -43,36 +48,42 @@ def chunk(index: int, *, seed: int = 0, step: float = 1.0, frames: int = 2, size
     return Chunk(pixels, times, index * step, (index + 1) * step)
 
 
-def stock_logits(
-    ids: Sequence[int], numbers: np.ndarray, vision: Sequence[torch.Tensor], stock: Stock | None = None
-) -> torch.Tensor:
-    """Raw logits (n, vocabulary) of one plain transformers forward over a whole sequence."""
-    stock = stock or tiny.stock()
+def stock_run(family: str, ids: Sequence[int], patches: Sequence[Patches]) -> tuple[np.ndarray, torch.Tensor]:
+    """Positions (3, n) and raw logits (n, vocabulary) of one plain transformers forward over a whole sequence.
+
+    transformers finds the positions by itself, and where the pixels and all that comes of them belong.
+    """
+    stock = tiny.stock(family)
     tokens = torch.tensor(ids)[None]
-    embeds = stock.model.language_model.embed_tokens(tokens).clone()
-    embeds[tokens == tiny.MARKS.vision_pad] = torch.cat(list(vision))
-    hidden = stock.model.language_model(
-        inputs_embeds=embeds, position_ids=torch.from_numpy(numbers.copy())[:, None], use_cache=False
-    ).last_hidden_state
-    return stock.lm_head(hidden)[0]
+    video: dict[str, Any] = {
+        "video_grid_thw": torch.tensor([p.grid for p in patches]),
+        "mm_token_type_ids": (tokens == tiny.MARKS.vision_pad).int() * 2,
+    }
+    if family == "qwen2_5_vl":
+        video["second_per_grid_ts"] = [1.0] * len(patches)
+    numbers, _ = stock.model.get_rope_index(tokens, **video)
+    pixels = torch.cat([p.pixels for p in patches])
+    logits = stock(input_ids=tokens, pixel_values_videos=pixels, use_cache=False, **video).logits
+    return numbers[:, 0].numpy(), logits[0]
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("frames", [2, 4])
-def test_without_eviction_equals_one_stock_forward(model: Qwen25VL, frames: int) -> None:
-    chunks = [chunk(i, frames=frames) for i in range(5)]
-    with Engine(model).open(policy=KeepAll(seconds=5), context="who plays", instruction="say", fps=frames) as session:
+@pytest.mark.parametrize("step", [1, 2])
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_without_eviction_equals_one_stock_forward(family: str, step: int) -> None:
+    """Steps of one and of two temporal patches, of one second each: transformers 5.17 knows whole seconds only."""
+    model = tiny_model(family=family)
+    chunks = [chunk(i, step=step, frames=2 * step, size=tiny.FAMILIES[family].size) for i in range(5)]
+    window = KeepAll(seconds=5 * step)
+    with Engine(model).open(policy=window, context="who plays", instruction="say", fps=2, step=step) as session:
         traces = []
         for item in chunks:
             traces.append(Trace())
             session.step(item, trace=traces[-1])
+        spans = session.timeline.spans
         ids = session.timeline.tokens
-        numbers = positions(session.timeline.spans, model.tokens_per_second)
-    vision = [
-        tiny.stock().model.visual(p.pixels, grid_thw=torch.tensor([p.grid])).pooler_output
-        for p in map(model.patcher, chunks)
-    ]
-    logits = stock_logits(ids, numbers, vision)
+    numbers, logits = stock_run(family, ids, [model.patcher(item) for item in chunks])
+    np.testing.assert_array_equal(positions(spans, model.tokens_per_second), numbers)
     for trace in traces:
         at = trace.prefill_positions.shape[1] - 1
         for offset, ours in enumerate(trace.logits):
@@ -98,11 +109,16 @@ def rows_of(ids: Sequence[int]) -> list[Row]:
 
 
 @dataclass
+class Block:
+    time: list[Row]
+    video: list[Row]
+
+
+@dataclass
 class Turn:
     start: int
     head: list[Row]
-    time: list[Row]
-    video: list[Row]
+    blocks: list[Block]
     foot: list[Row]
     reply: list[Row] = field(default_factory=list)
     words: int = 0
@@ -113,9 +129,9 @@ class Oracle:
     """The default streaming window in plain lists: one token at a time, every key rotated anew for every token."""
 
     def __init__(
-        self, window: StreamingWindow, encode: Callable[[str], list[int]], context: str, instruction: str
+        self, family: str, window: StreamingWindow, encode: Callable[[str], list[int]], context: str, instruction: str
     ) -> None:
-        stock = tiny.stock()
+        stock = tiny.stock(family)
         self.layers, self.norm, self.head = (
             stock.model.language_model.layers,
             stock.model.language_model.norm,
@@ -139,7 +155,10 @@ class Oracle:
     def rows(self) -> list[Row]:
         out = [*self.before, *self.history, *self.after]
         for t in self.turns:
-            out += [*t.head, *t.time, *t.video, *t.foot, *t.reply, *t.newline]
+            out += t.head
+            for block in t.blocks:
+                out += [*block.time, *block.video]
+            out += [*t.foot, *t.reply, *t.newline]
         return out
 
     def evict(self, now: int) -> None:
@@ -147,25 +166,27 @@ class Oracle:
         for t in list(self.turns):
             old_words = t.start < now + 1 - self.window.turns and t not in newest
             old_video = t.start < now + 1 - self.window.vision
-            if old_video:
-                t.video = []
+            for block in t.blocks:
+                block.video = [] if old_video else block.video
+                block.time = [] if old_words else block.time
             if old_words:
                 self.history += t.reply[: t.words]
-                t.time, t.reply, t.newline, t.words = [], [], [], 0
+                t.reply, t.newline, t.words = [], [], 0
                 t.foot = t.foot[:2]
             if old_words and old_video:
                 self.turns.remove(t)
         if len(self.history) > self.window.sink + self.window.text:
             self.history = self.history[: self.window.sink] + self.history[len(self.history) - self.window.text :]
 
-    def begin(self, now: int, count: int) -> None:
+    def begin(self, now: int, stamps: Sequence[str]) -> None:
+        """A turn of one block of 1 x 2 x 3 pads behind each stamp."""
         if self.turns:
             self.turns[-1].newline = rows_of(self.encode("\n"))
-        video = [tiny.MARKS.vision_start, *[tiny.MARKS.vision_pad] * count, tiny.MARKS.vision_end]
+        video = [tiny.MARKS.vision_start, *[tiny.MARKS.vision_pad] * 6, tiny.MARKS.vision_end]
         foot = [tiny.TURN_END, *self.encode("\n"), tiny.MARKS.turn_start, *self.encode("assistant\n")]
         head = [tiny.MARKS.turn_start, *self.encode("user\n")]
-        stamp = self.encode(f"Time={now:.1f}-{now + 1:.1f}s")
-        self.turns.append(Turn(now, rows_of(head), rows_of(stamp), rows_of(video), rows_of(foot)))
+        blocks = [Block(rows_of(self.encode(stamp)), rows_of(video)) for stamp in stamps]
+        self.turns.append(Turn(now, rows_of(head), blocks, rows_of(foot)))
 
     def number(self, rows: Sequence[Row], first: float) -> list[np.ndarray]:
         """Positions counted from ``first``: text goes up by one, a block of 1 x 2 x 3 spans three."""
@@ -181,16 +202,22 @@ class Oracle:
                 here += 1
         return out
 
-    def feed(self, row: Row, embedding: torch.Tensor, held: list[Row], numbers: list[np.ndarray]) -> torch.Tensor:
+    def feed(
+        self, row: Row, seen: Sequence[torch.Tensor], held: list[Row], turns: list[tuple[torch.Tensor, torch.Tensor]]
+    ) -> torch.Tensor:
+        """``seen``: what goes into the first layer, and what is added behind the first, the second, ..."""
         held.append(row)
-        x = embedding
+        x, added = seen[0], seen[1:]
         for index, layer in enumerate(self.layers):
             a = layer.self_attn
             y = layer.input_layernorm(x)
-            row.keys.append(a.k_proj(y).view(-1, a.head_dim))
+            query, key = a.q_proj(y).view(-1, a.head_dim), a.k_proj(y).view(-1, a.head_dim)
+            if hasattr(a, "q_norm"):
+                query, key = a.q_norm(query), a.k_norm(key)
+            row.keys.append(key)
             row.values.append(a.v_proj(y).view(-1, a.head_dim))
-            query = self.rotate(a.q_proj(y).view(-1, a.head_dim), numbers[len(held) - 1])
-            keys = torch.stack([self.rotate(r.keys[index], numbers[i]) for i, r in enumerate(held)], 1)
+            query = self.rotate(query, turns[len(held) - 1])
+            keys = torch.stack([self.rotate(r.keys[index], turns[i]) for i, r in enumerate(held)], 1)
             values = torch.stack([r.values[index] for r in held], 1)
             group = len(query) // len(keys)
             heads = [
@@ -198,12 +225,13 @@ class Oracle:
             ]
             x = x + a.o_proj(torch.cat(heads))
             x = x + layer.mlp(layer.post_attention_layernorm(x))
+            if index < len(added):
+                x = x + added[index]
         return x
 
-    def rotate(self, x: torch.Tensor, number: np.ndarray) -> torch.Tensor:
-        cos, sin = self.rotary(x, torch.from_numpy(number.reshape(3, 1, 1).copy()))
+    def rotate(self, x: torch.Tensor, turn: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
         half = torch.cat([-x[..., x.shape[-1] // 2 :], x[..., : x.shape[-1] // 2]], -1)
-        return x * cos[0] + half * sin[0]
+        return x * turn[0] + half * turn[1]
 
     def numbers(self) -> list[np.ndarray]:
         """Positions of all rows now; in append mode a row keeps the one it was born with."""
@@ -216,15 +244,18 @@ class Oracle:
         self.last = max(self.last, *(float(row.position.max()) for row in rows))
         return [row.position for row in rows]
 
-    def feed_new(self, vision: torch.Tensor) -> torch.Tensor:
+    def feed_new(self, vision: Vision) -> torch.Tensor:
         """Feed every row that has not been fed; the logits behind the last."""
-        numbers, held, seen = self.numbers(), [], iter(vision)
+        numbers, held, seen = np.stack(self.numbers(), 1), [], zip(vision.embeds, *vision.deepstack, strict=True)
+        cos, sin = self.rotary(vision.embeds, torch.from_numpy(numbers)[:, None])
+        turns = list(zip(cos[0], sin[0], strict=True))
         for row in self.rows():
             if row.keys:
                 held.append(row)
             else:
-                x = next(seen) if row.token == tiny.MARKS.vision_pad else self.embed(torch.tensor(row.token))
-                last = self.feed(row, x, held, numbers)
+                pad = row.token == tiny.MARKS.vision_pad
+                x = next(seen) if pad else (self.embed(torch.tensor(row.token)),)
+                last = self.feed(row, x, held, turns)
         return self.head(self.norm(last))
 
 
@@ -238,19 +269,39 @@ WINDOWS = [
 ]
 
 
+CASES = [
+    *(("qwen2_5_vl", window) for window in WINDOWS),
+    *(("qwen2_vl", window) for window in (WINDOWS[0], WINDOWS[5])),
+    *(("qwen3_vl", window) for window in (WINDOWS[1], WINDOWS[2], WINDOWS[5])),
+]
+
+
+def stamps(family: str, now: int) -> list[str]:
+    """Time stamps of one second; every temporal patch (two frames of four a second) has one in Qwen3-VL."""
+    if family == "qwen3_vl":
+        return [f"<{now + 0.125:.1f} seconds>", f"<{now + 0.625:.1f} seconds>"]
+    return [f"Time={now:.1f}-{now + 1:.1f}s"]
+
+
 @torch.inference_mode()
-@pytest.mark.parametrize("window", WINDOWS, ids=lambda w: f"v{w.vision}-t{w.turns}-s{w.sink}-w{w.text}-{w.positions}")
-def test_with_eviction_equals_a_slow_oracle(model: Qwen25VL, window: StreamingWindow) -> None:
-    oracle = Oracle(window, model.grammar.tokenizer.encode, "context", "do")
-    with Engine(model).open(policy=window, context="context", instruction="do", max_new_tokens=4) as session:
+@pytest.mark.parametrize(
+    ("family", "window"),
+    CASES,
+    ids=[f"{family}-v{w.vision}-t{w.turns}-s{w.sink}-w{w.text}-{w.positions}" for family, w in CASES],
+)
+def test_with_eviction_equals_a_slow_oracle(family: str, window: StreamingWindow) -> None:
+    model, frames = tiny_model(family=family), 2 * len(stamps(family, 0))
+    oracle = Oracle(family, window, model.grammar.tokenizer.encode, "context", "do")
+    options = {"context": "context", "instruction": "do", "max_new_tokens": 4, "fps": frames}
+    with Engine(model).open(policy=window, **options) as session:
         for now in range(6):
-            trace, item = Trace(), chunk(now)
+            trace, item = Trace(), chunk(now, frames=frames, size=tiny.FAMILIES[family].size)
             session.step(item, trace=trace)
             oracle.evict(now)
             if now:
                 assert trace.retained == [row.token for row in oracle.rows()]
             (vision,) = model.encode([model.patcher(item)])
-            oracle.begin(now, len(vision))
+            oracle.begin(now, stamps(family, now))
             np.testing.assert_array_equal(trace.prefill_positions, np.stack(oracle.numbers(), 1))
             turn = oracle.turns[-1]
             for ours, token in zip(trace.logits, trace.tokens, strict=True):
@@ -297,16 +348,18 @@ def open_plan(engine: Engine, index: int, plan: Plan) -> Session:
     )
 
 
-def run_alone(model: Qwen25VL, index: int, plan: Plan) -> list[tuple[Commentary, Trace]]:
+def run_alone(model: StockModel, index: int, plan: Plan, size: tuple[int, int]) -> list[tuple[Commentary, Trace]]:
     out = []
     with open_plan(Engine(model), index, plan) as session:
         for step in range(plan.steps):
             trace = Trace()
-            out.append((session.step(chunk(step, seed=index), trace=trace), trace))
+            out.append((session.step(chunk(step, seed=index, size=size), trace=trace), trace))
     return out
 
 
-def test_in_a_batch_as_alone_bit_for_bit(model: Qwen25VL) -> None:
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_in_a_batch_as_alone_bit_for_bit(family: str) -> None:
+    model, size = tiny_model(family=family), tiny.FAMILIES[family].size
     engine = Engine(model, slots=len(PLANS))
     sessions: dict[int, Session] = {}
     together: dict[int, list[tuple[Commentary, Trace]]] = {index: [] for index in range(len(PLANS))}
@@ -318,20 +371,24 @@ def test_in_a_batch_as_alone_bit_for_bit(model: Qwen25VL) -> None:
                 sessions[index] = open_plan(engine, index, plan)
             if 0 <= step < plan.steps:
                 trace = Trace()
-                jobs.append((index, engine.submit(sessions[index], chunk(step, seed=index), trace=trace), trace))
+                jobs.append(
+                    (index, engine.submit(sessions[index], chunk(step, seed=index, size=size), trace=trace), trace)
+                )
             elif step == plan.steps:
                 sessions[index].close()
         for index, job, trace in jobs:
             together[index].append((engine.wait(job), trace))
     for index, plan in enumerate(PLANS):
-        for (ours, trace), (alone, alone_trace) in zip(together[index], run_alone(model, index, plan), strict=True):
+        for (ours, trace), (alone, alone_trace) in zip(
+            together[index], run_alone(model, index, plan, size), strict=True
+        ):
             assert ours.tokens == alone.tokens
             assert ours.rows == alone.rows
             for one, other in zip(trace.logits, alone_trace.logits, strict=True):
                 assert torch.equal(one, other)
 
 
-def test_the_lean_decoder_says_what_stock_layers_say(model: Qwen25VL, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_lean_decoder_says_what_stock_layers_say(model: StockModel, monkeypatch: pytest.MonkeyPatch) -> None:
     for index, plan in enumerate(PLANS):
         lean = run_alone(model, index, plan)
         with monkeypatch.context() as patch:
@@ -343,7 +400,7 @@ def test_the_lean_decoder_says_what_stock_layers_say(model: Qwen25VL, monkeypatc
 
 
 @pytest.mark.parametrize("capture", ["none", pytest.param("compile", marks=pytest.mark.slow)])
-def test_fixed_shapes_say_the_same(model: Qwen25VL, capture: Capture) -> None:
+def test_fixed_shapes_say_the_same(model: StockModel, capture: Capture) -> None:
     def run(steps: bool) -> list[Trace]:
         engine = Engine(model, slots=len(PLANS))
         if steps:
@@ -364,7 +421,7 @@ def test_fixed_shapes_say_the_same(model: Qwen25VL, capture: Capture) -> None:
         torch.testing.assert_close(torch.stack(one.logits), torch.stack(other.logits), rtol=0, atol=1e-4)
 
 
-def test_noise_follows_seed_and_stream(model: Qwen25VL) -> None:
+def test_noise_follows_seed_and_stream(model: StockModel) -> None:
     def words(seed: int, stream: int) -> list[tuple[int, ...]]:
         with Engine(model).open(temperature=2.0, seed=seed, stream=stream, instruction="") as session:
             return [session.step(chunk(i)).tokens for i in range(3)]
@@ -377,7 +434,7 @@ def test_noise_follows_seed_and_stream(model: Qwen25VL) -> None:
 # --- the public face --------------------------------------------------------------------------------------------
 
 
-def test_the_instruction_outlives_the_window_and_can_be_replaced(model: Qwen25VL) -> None:
+def test_the_instruction_outlives_the_window_and_can_be_replaced(model: StockModel) -> None:
     window = StreamingWindow(vision=2, turns=2, sink=4, text=4)
     with Engine(model).open(policy=window, instruction="first") as session:
         for i in range(4):
@@ -398,7 +455,7 @@ def query_text(session: Session) -> list[str]:
     return [decode(span.tokens) for span in session.timeline.spans if span.kind is Kind.QUERY]
 
 
-def test_windows_are_in_seconds_whatever_the_step(model: Qwen25VL) -> None:
+def test_windows_are_in_seconds_whatever_the_step(model: StockModel) -> None:
     for step in (0.5, 1.0, 2.0):
         window = StreamingWindow(vision=4, turns=4, sink=4, text=4)
         with Engine(model).open(policy=window, step=step, fps=2) as session:
@@ -409,7 +466,7 @@ def test_windows_are_in_seconds_whatever_the_step(model: Qwen25VL) -> None:
             assert session.timeline.spans[-1].end - shown[0].start == 4
 
 
-def test_frame_size_may_change_and_rows_stay_under_the_capacity(model: Qwen25VL) -> None:
+def test_frame_size_may_change_and_rows_stay_under_the_capacity(model: StockModel) -> None:
     sizes = [(56, 84), (84, 56), (28, 28), (480, 640), (97, 201)]
     with Engine(model).open(policy=StreamingWindow(vision=3, turns=3, sink=5, text=5)) as session:
         for i in range(10):
@@ -418,7 +475,7 @@ def test_frame_size_may_change_and_rows_stay_under_the_capacity(model: Qwen25VL)
             assert engine_rows(session) == session.timeline.cached <= session.capacity
 
 
-def test_the_pixel_budget_is_an_argument(model: Qwen25VL) -> None:
+def test_the_pixel_budget_is_an_argument(model: StockModel) -> None:
     blocks = {}
     for budget in (56 * 84, 28 * 28):
         with Engine(model).open(max_pixels=budget) as session:
@@ -431,7 +488,7 @@ def engine_rows(session: Session) -> int:
     return session._engine.pool.length[session.slot]
 
 
-def test_a_reply_that_is_cut_loses_no_token(model: Qwen25VL) -> None:
+def test_a_reply_that_is_cut_loses_no_token(model: StockModel) -> None:
     window = StreamingWindow(vision=1, turns=2, sink=50, text=50)
     with Engine(model).open(policy=window, max_new_tokens=1) as session:
         events = [session.step(chunk(i)) for i in range(4)]
@@ -441,14 +498,14 @@ def test_a_reply_that_is_cut_loses_no_token(model: Qwen25VL) -> None:
     assert history == words
 
 
-def test_words_come_as_they_are_sampled(model: Qwen25VL) -> None:
+def test_words_come_as_they_are_sampled(model: StockModel) -> None:
     with Engine(model).open() as session:
         parts: list[str] = []
         event = session.step(chunk(0), on_text=parts.append)
     assert "".join(parts).strip() == event.text
 
 
-def test_bad_calls_are_refused_with_one_line(model: Qwen25VL) -> None:
+def test_bad_calls_are_refused_with_one_line(model: StockModel) -> None:
     engine = Engine(model)
     with pytest.raises(CapacityError, match="the context has 600 tokens; at most 512"):
         engine.open(context="x" * 600)
@@ -483,7 +540,7 @@ def test_a_policy_can_be_named_with_its_numbers() -> None:
     assert make_policy("full:seconds=90", {"sink": 5}) == KeepAll(seconds=90)
 
 
-def test_full_attention_ends_with_one_line(model: Qwen25VL) -> None:
+def test_full_attention_ends_with_one_line(model: StockModel) -> None:
     with Engine(model).open(policy="full:seconds=3") as session:
         for i in range(5, 8):
             session.step(chunk(i))
@@ -491,12 +548,12 @@ def test_full_attention_ends_with_one_line(model: Qwen25VL) -> None:
             session.step(chunk(8))
 
 
-def run_first(model: Qwen25VL) -> tuple[int, ...]:
+def run_first(model: StockModel) -> tuple[int, ...]:
     with Engine(model).open() as session:
         return session.step(chunk(0)).tokens
 
 
-def test_bad_frames_are_the_error_of_who_sends_them(model: Qwen25VL) -> None:
+def test_bad_frames_are_the_error_of_who_sends_them(model: StockModel) -> None:
     engine = Engine(model, slots=2)
     with engine.open() as good, engine.open() as bad:
         job = engine.submit(good, chunk(0))
@@ -520,3 +577,8 @@ def test_positions_by_hand() -> None:
     h = [0, 1, 2, 3, 3, 4, 4, 3, 3, 4, 4, 5.5, 6.5, 7.5]
     w = [0, 1, 2, 3, 4, 3, 4, 3, 4, 3, 4, 5.5, 6.5, 7.5]
     np.testing.assert_array_equal(got, np.array([t, h, w], np.float32))
+    t = [0, 1, 2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 6, 7]
+    h = [0, 1, 2, 3, 3, 4, 4, 3, 3, 4, 4, 5, 6, 7]
+    w = [0, 1, 2, 3, 4, 3, 4, 3, 4, 3, 4, 5, 6, 7]
+    counted = positions([text, block, text], tokens_per_second=None)
+    np.testing.assert_array_equal(counted, np.array([t, h, w], np.float32))

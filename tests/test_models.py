@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+import tiny
 from streamingvlm.engine import Engine
 from streamingvlm.errors import ModelError, OptionError, SourceError
 from streamingvlm.events import Chunk
 from streamingvlm.models import Patcher, load_model
+from streamingvlm.spans import Kind
 
 SPECIAL = [
     "<|endoftext|>",
@@ -32,10 +38,8 @@ TEMPLATE = (
 )
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def write_checkpoint(family: str, path: Path) -> Path:
     """A random checkpoint, written by transformers itself."""
-    path = tmp_path_factory.mktemp("checkpoint")
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     raw = Tokenizer(models.BPE({character: i for i, character in enumerate(alphabet)}, []))
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -45,25 +49,27 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer.save_pretrained(path)
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL}
     torch.manual_seed(0)
-    config = Qwen2_5_VLConfig(
-        text_config={
-            "vocab_size": 264, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
-            "num_attention_heads": 2, "num_key_value_heads": 1,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]},
-        },
-        vision_config={
-            "depth": 2, "hidden_size": 16, "intermediate_size": 24, "num_heads": 2, "out_hidden_size": 32,
-            "fullatt_block_indexes": [1], "window_size": 56, "tokens_per_second": 4,
-        },
-        vision_start_token_id=ids["<|vision_start|>"],
-        vision_end_token_id=ids["<|vision_end|>"],
-        video_token_id=ids["<|video_pad|>"],
-        image_token_id=ids["<|image_pad|>"],
-    )  # fmt: skip
-    model = Qwen2_5_VLForConditionalGeneration(config)
+    model = tiny.FAMILIES[family].stock(tiny.config(family, 264, ids))
     model.generation_config.eos_token_id = [ids["<|im_end|>"], ids["<|endoftext|>"]]
     model.save_pretrained(path)
     return path
+
+
+@pytest.fixture(scope="module", params=tiny.FAMILIES)
+def family(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def of_family(family: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of every family in turn."""
+    return write_checkpoint(family, tmp_path_factory.mktemp(family))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint, where the family does not matter."""
+    return write_checkpoint("qwen2_5_vl", tmp_path_factory.mktemp("checkpoint"))
 
 
 def chunk(index: int = 0) -> Chunk:
@@ -72,30 +78,112 @@ def chunk(index: int = 0) -> Chunk:
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
-def test_a_folder_written_by_transformers_streams(folder: Path, dtype: str) -> None:
-    model = load_model(folder, device="cpu", dtype=dtype)
+def test_a_folder_written_by_transformers_streams(family: str, of_family: Path, dtype: str) -> None:
+    model = load_model(of_family, device="cpu", dtype=dtype)
     assert model.grammar.system == "Be brief."
     assert len(model.end_tokens) == 2
-    assert model.tokens_per_second == 4
-    model.patcher = model.patcher.with_budget(28 * 28 * 6)
+    assert model.tokens_per_second == (2 if family == "qwen2_5_vl" else None)
+    model.patcher = model.patcher.with_budget(model.patcher.factor**2 * 6)
     with Engine(model).open(context="ünï <|im_end|> code", temperature=0.7) as session:
         events = [session.step(chunk(i)) for i in range(3)]
         assert "ünï <|im_end|> code" in model.grammar.tokenizer.decode(session.timeline.tokens)
     assert all(event.capacity >= sum(event.rows.values()) > 0 for event in events)
 
 
-def test_cached_equals_uncached_in_another_dtype_only_roughly(folder: Path) -> None:
+def test_cached_equals_uncached_in_another_dtype_only_roughly(of_family: Path) -> None:
     """bf16 streams the same way: its logits stay near those of float32."""
     from streamingvlm.engine import Trace
 
     logits = []
     for dtype in ("fp32", "bf16"):
-        model, trace = load_model(folder, device="cpu", dtype=dtype), Trace()
-        model.patcher = model.patcher.with_budget(28 * 28 * 6)
+        model, trace = load_model(of_family, device="cpu", dtype=dtype), Trace()
+        model.patcher = model.patcher.with_budget(model.patcher.factor**2 * 6)
         with Engine(model).open(temperature=0) as session:
             session.step(chunk(), trace=trace)
         logits.append(trace.logits[0])
     assert (logits[0] - logits[1]).abs().max() < 0.05 * logits[0].abs().max()
+
+
+def test_frames_are_wanted_as_the_folder_or_the_family_says(family: str, of_family: Path, tmp_path: Path) -> None:
+    wanted = tiny.FAMILIES[family]
+    own = load_model(of_family, device="cpu").patcher
+    assert (own.patch, own.mean, own.std) == (wanted.patch, wanted.mean, wanted.std)
+    assert own.max_pixels == 768 * (2 * wanted.patch) ** 2
+    shutil.copytree(of_family, tmp_path / "copy")
+    video = {"image_mean": [0.1, 0.2, 0.3], "image_std": [1, 2, 3]}
+    (tmp_path / "copy" / "processor_config.json").write_text(json.dumps({"video_processor": video}))
+    assert load_model(tmp_path / "copy", device="cpu").patcher.mean == (0.1, 0.2, 0.3)
+    (tmp_path / "copy" / "preprocessor_config.json").write_text(json.dumps(video | {"image_mean": [0, 0, 0]}))
+    assert load_model(tmp_path / "copy", device="cpu").patcher.mean == (0, 0, 0)
+
+
+def test_video_is_written_as_the_processor_of_qwen3_vl_writes_it(tmp_path: Path) -> None:
+    """The class of transformers writes its stamps and pads; only its sizes stand in for the rest of it."""
+    from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
+
+    folder = write_checkpoint("qwen3_vl", tmp_path / "own")
+    grammar, fps, indices = load_model(folder, device="cpu").grammar, 30.0, [150, 157, 165, 172, 179]
+    processor = SimpleNamespace(
+        video_processor=SimpleNamespace(merge_size=2, temporal_patch_size=2),
+        video_token="<|video_pad|>",
+        vision_start_token="<|vision_start|>",
+        vision_end_token="<|vision_end|>",
+        _calculate_timestamps=partial(Qwen3VLProcessor._calculate_timestamps, None),
+    )
+    metadata = SimpleNamespace(fps=fps, frames_indices=list(indices))
+    inputs = {"video_grid_thw": np.array([[3, 4, 6]]), "video_metadata": [metadata]}
+    text = Qwen3VLProcessor.replace_video_token(processor, inputs, 0)
+    item = Chunk(np.zeros((5, 64, 96, 3), np.uint8), tuple(i / fps for i in indices), 5, 6)
+    patcher = Patcher(16, min_pixels=1024)
+    spans = grammar.video(0, 5, 6, patcher(item).merged, 1.0, patcher.times(item))
+    wanted = AutoTokenizer.from_pretrained(folder)(text, add_special_tokens=False)["input_ids"]
+    assert [token for span in spans for token in span.tokens] == wanted
+    assert [span.kind for span in spans] == [Kind.TIME, Kind.VISION] * 3
+
+
+@pytest.mark.parametrize("frames", [1, 2, 5])
+def test_a_turn_is_inside_its_bounds(family: str, frames: int) -> None:
+    """What a policy computes its capacity from: markup, stamps and marks, and the largest video."""
+    model = tiny.model(family=family)
+    item = Chunk(np.zeros((frames, *tiny.FAMILIES[family].size, 3), np.uint8), (1e6,) * frames, 1e6, 1e6 + 1)
+    patches, times = model.patcher(item).merged, model.patcher.times(item)
+    turn = model.grammar.turn(7, 1e6, 1e6 + 1, patches, times=times)
+    overhead = model.grammar.turn_overhead(model.patcher.patches(frames))
+    most = overhead + model.patcher.most_tokens(frames)
+    assert most - 40 < sum(map(len, [model.grammar.separator(6), *turn])) <= most
+
+
+def change(folder: Path, path: Path, change: Mapping[str, Any]) -> Path:
+    """A copy of a checkpoint with other entries in its config.json; a dotted key goes into a section."""
+    shutil.copytree(folder, path)
+    config = json.loads((path / "config.json").read_text())
+    for key, value in change.items():
+        *sections, last = key.split(".")
+        inner = config
+        for section in sections:
+            inner = inner[section]
+        inner[last] = value
+    (path / "config.json").write_text(json.dumps(config))
+    return path
+
+
+ROPE = "text_config.rope_parameters"
+WRONG = [
+    ({f"{ROPE}.rope_type": "linear", f"{ROPE}.factor": 2.0}, "rope type 'linear' is not supported"),
+    ({f"{ROPE}.mrope_section": [2, 3, 4]}, r"mrope_section \[2, 3, 4\] must be three numbers that add up to"),
+    ({"vision_config.depth": 4}, r"lacks \d+ weights that its config.json asks for, such as model"),
+    ({"text_config.hidden_size": "wide"}, "cannot be loaded"),
+    ({"text_config.hidden_size": 48}, "cannot be loaded"),
+    ({"vision_config.patch_size": [14, 14]}, "patch sizes .* are not supported"),
+    ({"model_type": "qwen3_vl_moe"}, "'qwen3_vl_moe'; supported: qwen2_vl, qwen2_5_vl, qwen3_vl"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "message"), WRONG, ids=lambda value: str(value)[:40])
+def test_a_wrong_config_is_one_line(of_family: Path, tmp_path: Path, wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelError, match=message) as error:
+        load_model(change(of_family, tmp_path / "copy", wrong), device="cpu")
+    assert "\n" not in str(error.value)
 
 
 def test_streaming_defaults_come_from_the_folder(folder: Path, tmp_path: Path) -> None:
@@ -133,7 +221,7 @@ def test_broken_folders_are_one_line(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="not valid JSON"):
         load_model(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(ModelError, match="model_type 'bert'; supported: qwen2_5_vl"):
+    with pytest.raises(ModelError, match="model_type 'bert'; supported: qwen2_vl, qwen2_5_vl, qwen3_vl"):
         load_model(tmp_path)
     shutil.copytree(folder, tmp_path / "cut")
     weights = tmp_path / "cut" / "model.safetensors"
@@ -145,6 +233,14 @@ def test_broken_folders_are_one_line(folder: Path, tmp_path: Path) -> None:
         load_model(folder, dtype="int3")
     with pytest.raises(ModelError, match="device 'gpu0' cannot be used"):
         load_model(folder, device="gpu0")
+
+
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl"])
+def test_sliding_attention_is_refused(family: str, tmp_path: Path) -> None:
+    layers = ["full_attention", "sliding_attention", "full_attention"]
+    path = change(write_checkpoint(family, tmp_path / "own"), tmp_path / "copy", {"text_config.layer_types": layers})
+    with pytest.raises(ModelError, match="only full attention in every layer"):
+        load_model(path, device="cpu")
 
 
 # --- patches ----------------------------------------------------------------------------------------------------

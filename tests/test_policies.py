@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,27 +16,38 @@ from streamingvlm.engine import Engine, Trace
 from streamingvlm.errors import CapacityError, PolicyError
 from streamingvlm.events import Chunk
 from streamingvlm.models import BUNDLED, Patches
-from streamingvlm.models.qwen2_5_vl import Qwen25VL
+from streamingvlm.models.stock import StockModel
 from streamingvlm.policy import KeepAll, RecentFrames, SlidingRecompute, SlidingReset, make_policy
 from streamingvlm.rope import positions
 from streamingvlm.session import Session
 from streamingvlm.spans import Kind
-from test_engine import Stock, chunk, query_text, stock_logits
+from test_engine import chunk, query_text
 
 SIZES = [(56, 84), (84, 56), (28, 28), (97, 201)]
 
 
 @pytest.fixture(scope="module")
-def model() -> Qwen25VL:
+def model() -> StockModel:
     return tiny.model()
 
 
 @pytest.fixture(scope="module")
-def stock() -> Stock:
+def stock() -> Any:
     return tiny.stock()
 
 
-def check_against_stock(stock: Stock, session: Session, trace: Trace, shown: Mapping[int, Patches]) -> None:
+def stock_logits(stock: Any, ids: Sequence[int], numbers: np.ndarray, vision: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Raw logits (n, vocabulary) of one plain transformers forward over a whole sequence."""
+    tokens = torch.tensor(ids)[None]
+    embeds = stock.model.language_model.embed_tokens(tokens).clone()
+    embeds[tokens == tiny.MARKS.vision_pad] = torch.cat(list(vision))
+    hidden = stock.model.language_model(
+        inputs_embeds=embeds, position_ids=torch.from_numpy(numbers.copy())[:, None], use_cache=False
+    ).last_hidden_state
+    return stock.lm_head(hidden)[0]
+
+
+def check_against_stock(stock: Any, session: Session, trace: Trace, shown: Mapping[int, Patches]) -> None:
     """One plain forward over exactly what the stream holds gives the step's logits; ``shown``: turn -> its video."""
     spans = session.timeline.spans
     numbers = positions(spans, session._engine.model.tokens_per_second)
@@ -45,7 +57,7 @@ def check_against_stock(stock: Stock, session: Session, trace: Trace, shown: Map
     seen = [
         stock.model.visual(patches.pixels, grid_thw=torch.tensor([patches.grid])).pooler_output for patches in vision
     ]
-    logits = stock_logits(session.timeline.tokens, numbers, seen, stock)
+    logits = stock_logits(stock, session.timeline.tokens, numbers, seen)
     for offset, ours in enumerate(trace.logits):
         torch.testing.assert_close(ours, logits[count - 1 + offset], rtol=0, atol=1e-4)
 
@@ -68,7 +80,7 @@ def text_of(session: Session) -> str:
     ids=["paper", "cut", "little-video"],
 )
 def test_recomputing_equals_a_stock_forward_over_what_stays(
-    model: Qwen25VL, stock: Stock, policy: SlidingRecompute, tokens: int
+    model: StockModel, stock: Any, policy: SlidingRecompute, tokens: int
 ) -> None:
     with Engine(model).open(policy=policy, context="context", instruction="do", max_new_tokens=tokens) as session:
         shown: dict[int, Patches] = {}
@@ -101,7 +113,7 @@ def newest(chunks: Sequence[Chunk], count: int) -> np.ndarray:
     ],
 )
 def test_recent_frames_equals_a_forward_over_its_short_prompt(
-    model: Qwen25VL, stock: Stock, frames: int, fps: float, step: float, stamps: list[str]
+    model: StockModel, stock: Any, frames: int, fps: float, step: float, stamps: list[str]
 ) -> None:
     policy = RecentFrames(frames)
     with Engine(model).open(policy=policy, context="c", instruction="do", fps=fps, step=step) as session:
@@ -118,7 +130,7 @@ def test_recent_frames_equals_a_forward_over_its_short_prompt(
             assert text_of(session).startswith(f"{start}user\nTime={stamp}s\nassistant\n")
 
 
-def test_recent_frames_of_another_size_are_stretched(model: Qwen25VL) -> None:
+def test_recent_frames_of_another_size_are_stretched(model: StockModel) -> None:
     with Engine(model).open(policy="recent-frames:frames=6") as session:
         for i in range(8):
             event = session.step(chunk(i, size=SIZES[i % len(SIZES)]))
@@ -132,7 +144,7 @@ def test_recent_frames_of_another_size_are_stretched(model: Qwen25VL) -> None:
 # --- sliding-reset ----------------------------------------------------------------------------------------------
 
 
-def test_reset_is_full_attention_and_then_a_fresh_stream(model: Qwen25VL) -> None:
+def test_reset_is_full_attention_and_then_a_fresh_stream(model: StockModel) -> None:
     chunks = [chunk(i, size=SIZES[i % len(SIZES)]) for i in range(7)]
 
     def watch(policy: SlidingReset | KeepAll, items: Sequence[Chunk]) -> list[tuple[list[int], Trace]]:
@@ -159,7 +171,7 @@ def test_reset_is_full_attention_and_then_a_fresh_stream(model: Qwen25VL) -> Non
 
 
 @pytest.mark.parametrize(("step", "shown"), [(0.5, 6), (1.0, 3), (0.7, 4), (2.0, 1), (5.0, 1)])
-def test_reset_counts_seconds_whatever_the_step(model: Qwen25VL, step: float, shown: int) -> None:
+def test_reset_counts_seconds_whatever_the_step(model: StockModel, step: float, shown: int) -> None:
     with Engine(model).open(policy=SlidingReset(seconds=3), step=step, fps=2, max_new_tokens=1) as session:
         counts = []
         for i in range(2 * shown + 1):
@@ -168,7 +180,7 @@ def test_reset_counts_seconds_whatever_the_step(model: Qwen25VL, step: float, sh
     assert counts == [*range(1, shown + 1), *range(1, shown + 1), 1]
 
 
-def test_positions_go_on_counting_over_a_reset_if_asked(model: Qwen25VL) -> None:
+def test_positions_go_on_counting_over_a_reset_if_asked(model: StockModel) -> None:
     with Engine(model).open(policy="sliding-reset:seconds=2,positions=append") as session:
         last = []
         for i in range(5):
@@ -183,7 +195,7 @@ SMALL = ["sliding-reset:seconds=2", "sliding-recompute:vision=2,turns=2,sink=4,t
 
 
 @pytest.mark.parametrize("spec", SMALL)
-def test_the_instruction_stands_and_can_be_replaced(model: Qwen25VL, spec: str) -> None:
+def test_the_instruction_stands_and_can_be_replaced(model: StockModel, spec: str) -> None:
     with Engine(model).open(policy=spec, context="cont", instruction="first", max_new_tokens=3) as session:
         for i in range(5):
             session.step(chunk(i))
@@ -198,7 +210,7 @@ def test_the_instruction_stands_and_can_be_replaced(model: Qwen25VL, spec: str) 
         assert text_of(session).count("user\nsecond\n") == 1
 
 
-def test_a_context_is_bounded_where_it_could_be_cut(model: Qwen25VL) -> None:
+def test_a_context_is_bounded_where_it_could_be_cut(model: StockModel) -> None:
     engine = Engine(model)
     with pytest.raises(CapacityError, match="the context has 600 tokens; at most 512"):
         engine.open(policy="sliding-recompute", context="x" * 600)

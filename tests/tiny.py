@@ -1,26 +1,105 @@
-"""A tiny random Qwen2.5-VL whose weights follow from one seed, and sessions on it without a tokenizer of its own."""
+"""Tiny random models of every family whose weights follow from one seed, and a tokenizer that knows only characters.
+
+The Qwen2.5-VL is the one that the golden runs were recorded with: its sizes and its weights may not change.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
-from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import (
+    PreTrainedModel,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+)
 
 from streamingvlm.models import Patcher, StreamDefaults
+from streamingvlm.models.patches import CLIP_MEAN, CLIP_STD, HALF
 from streamingvlm.models.qwen2_5_vl import Qwen25VL
-from streamingvlm.prompt import Grammar, Marks, Tokenizer
+from streamingvlm.models.qwen2_vl import Qwen2VL
+from streamingvlm.models.qwen3_vl import Qwen3VL
+from streamingvlm.models.stock import StockModel
+from streamingvlm.prompt import Marks, Tokenizer
 from streamingvlm.sampling import Sampling
 
 EMBEDDING = "model.language_model.embed_tokens.weight"
 TURN_END, ELLIPSIS = 151645, 2503
 
 
-def config() -> Qwen2_5_VLConfig:
+@dataclass(frozen=True)
+class Family:
+    """Everything in which the tiny models differ."""
+
+    ours: type[StockModel]
+    stock: type[PreTrainedModel]
+    config: type
+    vision: dict[str, Any]
+    text: dict[str, Any]
+    patch: int = 14
+    mean: tuple[float, ...] = CLIP_MEAN
+    std: tuple[float, ...] = CLIP_STD
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of a frame of 2 x 3 tokens."""
+        return 4 * self.patch, 6 * self.patch
+
+
+THREE_RUNS = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]}}
+FAMILIES = {
+    "qwen2_vl": Family(
+        Qwen2VL, Qwen2VLForConditionalGeneration, Qwen2VLConfig,
+        vision={"depth": 2, "embed_dim": 32, "hidden_size": 64, "mlp_ratio": 2, "num_heads": 2},
+        text=THREE_RUNS,
+    ),
+    "qwen2_5_vl": Family(
+        Qwen25VL, Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLConfig,
+        vision={
+            "depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "out_hidden_size": 64,
+            "tokens_per_second": 2, "window_size": 56, "fullatt_block_indexes": [1],
+        },
+        text=THREE_RUNS,
+    ),
+    "qwen3_vl": Family(
+        Qwen3VL, Qwen3VLForConditionalGeneration, Qwen3VLConfig,
+        vision={
+            "depth": 3, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "out_hidden_size": 64,
+            "num_position_embeddings": 64, "deepstack_visual_indexes": [0, 2],
+        },
+        # Heads are wider than hidden size / heads, as in the published sizes.
+        text={
+            "head_dim": 32,
+            "rope_parameters": {
+                "rope_type": "default", "rope_theta": 1e6, "mrope_section": [6, 5, 5], "mrope_interleaved": True,
+            },
+        },
+        patch=16, mean=HALF, std=HALF,
+    ),
+}  # fmt: skip
+GOLDEN = "qwen2_5_vl"
+
+
+#: Ids of the published checkpoints.
+IDS = {
+    "<|vision_start|>": 151652,
+    "<|vision_end|>": 151653,
+    "<|image_pad|>": 151655,
+    "<|video_pad|>": 151656,
+}
+
+
+def config(family: str = GOLDEN, vocabulary: int = 152064, ids: Mapping[str, int] = IDS) -> Any:
     text = {
-        "vocab_size": 152064,
+        "vocab_size": vocabulary,
         "hidden_size": 64,
         "intermediate_size": 128,
         "num_hidden_layers": 3,
@@ -28,27 +107,16 @@ def config() -> Qwen2_5_VLConfig:
         "num_key_value_heads": 2,
         "max_position_embeddings": 32768,
         "rms_norm_eps": 1e-6,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]},
-        "bos_token_id": 151643,
-        "eos_token_id": TURN_END,
+        "bos_token_id": None,
+        "eos_token_id": None,
     }
-    vision = {
-        "depth": 2,
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_heads": 2,
-        "out_hidden_size": 64,
-        "tokens_per_second": 2,
-        "window_size": 56,
-        "fullatt_block_indexes": [1],
-    }
-    return Qwen2_5_VLConfig(
-        text_config=text,
-        vision_config=vision,
-        vision_start_token_id=151652,
-        vision_end_token_id=151653,
-        image_token_id=151655,
-        video_token_id=151656,
+    return FAMILIES[family].config(
+        text_config=text | FAMILIES[family].text,
+        vision_config=dict(FAMILIES[family].vision),
+        vision_start_token_id=ids["<|vision_start|>"],
+        vision_end_token_id=ids["<|vision_end|>"],
+        image_token_id=ids["<|image_pad|>"],
+        video_token_id=ids["<|video_pad|>"],
         tie_word_embeddings=False,
     )
 
@@ -77,21 +145,21 @@ def _head(embedding: np.ndarray) -> np.ndarray:
 
 
 @cache
-def weights(seed: int = 20240) -> dict[str, torch.Tensor]:
+def weights(family: str = GOLDEN, seed: int = 20240) -> dict[str, torch.Tensor]:
     with torch.device("meta"):
-        shapes = {k: tuple(v.shape) for k, v in Qwen2_5_VLForConditionalGeneration(config()).state_dict().items()}
+        shapes = {k: tuple(v.shape) for k, v in FAMILIES[family].stock(config(family)).state_dict().items()}
     random = np.random.RandomState(seed)
     drawn = {name: _draw(name, shapes[name], random) for name in sorted(shapes) if name != "lm_head.weight"}
     out = {name: torch.from_numpy(weight.astype(np.float32)) for name, weight in drawn.items()}
     return {**out, "lm_head.weight": torch.from_numpy(_head(drawn[EMBEDDING]))}
 
 
-def stock(attention: str = "eager") -> Qwen2_5_VLForConditionalGeneration:
+def stock(family: str = GOLDEN, attention: str = "eager") -> Any:
     """The tiny model as stock transformers runs it, float32."""
-    cfg = config()
+    cfg = config(family)
     cfg._attn_implementation = attention
-    model = Qwen2_5_VLForConditionalGeneration(cfg)
-    model.load_state_dict(weights(), strict=True)
+    model = FAMILIES[family].stock(cfg)
+    model.load_state_dict(weights(family), strict=True)
     return model.eval()
 
 
@@ -111,17 +179,21 @@ MARKS = Marks(turn_start=151644, turn_end=TURN_END, vision_start=151652, vision_
 def model(
     tokenizer: Tokenizer | None = None,
     *,
+    family: str = GOLDEN,
     patcher: Patcher | None = None,
     sampling: Sampling | None = None,
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
-) -> Qwen25VL:
+) -> StockModel:
     """The tiny model as the engine sees it; greedy unless ``sampling`` says otherwise."""
-    return Qwen25VL(
-        stock().to(device, dtype),
+    kind = FAMILIES[family]
+    height, width = kind.size
+    own = Patcher(kind.patch, min_pixels=height**2, max_pixels=height * width, mean=kind.mean, std=kind.std)
+    return kind.ours(
+        stock(family).to(device, dtype),
         name="tiny",
-        grammar=Grammar(tokenizer or CharTokenizer(), MARKS),
-        patcher=patcher or Patcher(min_pixels=56 * 56, max_pixels=56 * 84),
+        grammar=kind.ours.grammar_class(tokenizer or CharTokenizer(), MARKS),
+        patcher=patcher or own,
         defaults=StreamDefaults(sampling or Sampling(temperature=0.0, repetition_penalty=1.0, max_new_tokens=8)),
         end_tokens=frozenset({TURN_END, 151643}),
     )

@@ -22,13 +22,13 @@ from .errors import CapacityError, OptionError
 from .events import Chunk, Commentary, Timing
 from .graphs import Capture, DecodeSteps
 from .kv import Batch, CosSin, KVPool, Part, bucket
-from .models.base import Model
+from .models.base import Deepstack, Model, Vision
 from .models.patches import Patches
 from .policy import CachePolicy, make_policy
 from .rope import FloatArray
 from .sampling import choose
 from .session import Feed, Session, StreamOptions
-from .spans import Kind, Span
+from .spans import Kind
 
 #: Rows that the products of a prefill have at least: with fewer their last bit may depend on how many there are.
 LEAST = 16
@@ -216,15 +216,16 @@ class Engine:
         job.spend("evict", time.perf_counter() - begun)
         return feed
 
-    def _prefill(self, jobs: Sequence[Job], feeds: Sequence[Feed], visions: Sequence[Sequence[Tensor]]) -> None:
+    def _prefill(self, jobs: Sequence[Job], feeds: Sequence[Feed], visions: Sequence[Sequence[Vision]]) -> None:
         """One forward pass over the turns of some streams, one behind the other; then their first ids."""
         begun = time.perf_counter()
-        embeds = [self._embed(feed.spans, seen) for feed, seen in zip(feeds, visions, strict=True)]
+        embeds, pads = zip(*(self._embed(*pair) for pair in zip(feeds, visions, strict=True)), strict=True)
         lasts = np.cumsum([part.shape[0] for part in embeds]).tolist()
         firsts = [0, *lasts[:-1]]
         parts = [Part(job.session.slot, a, b) for job, a, b in zip(jobs, firsts, lasts, strict=True)]
         numbers = [feed.positions for feed in feeds]
-        hidden = self._forward(parts, torch.cat(embeds), np.concatenate(numbers, axis=1))
+        deepstack = _deepstack(torch.cat(pads), [vision for seen in visions for vision in seen])
+        hidden = self._forward(parts, torch.cat(embeds), np.concatenate(numbers, axis=1), deepstack)
         for row, job in enumerate(jobs):
             job.session.fed(numbers[row])
             job.seen = self._mark_seen(job.session)
@@ -249,14 +250,19 @@ class Engine:
         for job in jobs:
             self._deliver(job)
 
-    def _forward(self, parts: Sequence[Part], embeds: Tensor, numbers: FloatArray) -> Tensor:
+    def _forward(
+        self, parts: Sequence[Part], embeds: Tensor, numbers: FloatArray, deepstack: Deepstack | None = None
+    ) -> Tensor:
         """Last hidden states (bucket, hidden) of each part's last token; ``numbers`` (3, n) are the positions."""
         count = len(embeds)
         missing = (bucket(count) if count == len(parts) else max(count, LEAST)) - count
         if missing:
             embeds = F.pad(embeds, (0, 0, 0, missing))
             numbers = np.pad(numbers, ((0, 0), (0, missing)))
-        return self.model.forward(embeds, Batch(self._pool, parts, self._rotation(numbers)))
+        if deepstack is not None:
+            pads = F.pad(deepstack.pads, (0, missing)).to(embeds.device)
+            deepstack = Deepstack(pads, deepstack.features)
+        return self.model.forward(embeds, Batch(self._pool, parts, self._rotation(numbers)), deepstack)
 
     def _spread(self, stage: str, begun: float, jobs: Sequence[Job], sizes: Sequence[int]) -> None:
         """Add the work since ``begun`` to a stage of each of ``jobs``, in parts as large as ``sizes``."""
@@ -315,16 +321,21 @@ class Engine:
             dropped=chunk.dropped,
         )
 
-    def _embed(self, feed: Sequence[Span], vision: Sequence[Tensor]) -> Tensor:
-        """Embeddings (n, hidden) of what is fed, the pads of every video block replaced by what was seen."""
-        ids = [token for span in feed for token in span.tokens]
-        embeds = self.model.embed(torch.tensor(ids, device=self.model.kv_shape.device)).clone()
-        at, seen = 0, iter(vision)
-        for span in feed:
+    def _embed(self, feed: Feed, visions: Sequence[Vision]) -> tuple[Tensor, Tensor]:
+        """Embeddings (n, hidden) of what is fed, the pads of its video replaced by what was seen; and the pads (n,)."""
+        device = self.model.kv_shape.device
+        ids = [token for span in feed.spans for token in span.tokens]
+        embeds = self.model.embed(torch.tensor(ids, device=device)).clone()
+        pads = torch.zeros(len(ids), dtype=torch.bool)
+        at = 0
+        for span in feed.spans:
             if span.kind is Kind.VISION:
-                embeds[at + 1 : at + len(span) - 1] = next(seen).to(embeds.dtype)
+                pads[at + 1 : at + len(span) - 1] = True
             at += len(span)
-        return embeds
+        if visions:
+            seen = torch.cat([vision.embeds for vision in visions])
+            embeds[pads.nonzero()[:, 0].to(device)] = seen.to(embeds.dtype)
+        return embeds, pads
 
     def _mark_seen(self, session: Session) -> Tensor:
         """Which ids occur in the stream's text, (vocabulary,) bool; the repetition penalty is for them."""
@@ -334,3 +345,11 @@ class Engine:
 
     def _rotation(self, numbers: FloatArray) -> CosSin:
         return self.model.rope.cos_sin(torch.from_numpy(np.ascontiguousarray(numbers)).to(self.model.kv_shape.device))
+
+
+def _deepstack(pads: Tensor, visions: Sequence[Vision]) -> Deepstack | None:
+    """The deepstack features of all that is seen in one forward pass; ``pads`` (tokens,) says where it goes."""
+    if not visions or not visions[0].deepstack:
+        return None
+    layers = zip(*(vision.deepstack for vision in visions), strict=True)
+    return Deepstack(pads, tuple(torch.cat(parts) for parts in layers))

@@ -5,6 +5,8 @@ Layout (facts of the public code, paper section 2.1)::
     system | previous text | standing instruction | (user: time, video)(assistant: words ...) x rounds
 
 Every text between two marks is tokenized by itself, so a span always has the same ids, wherever it stands.
+How time and video of a round are written is the model family's: :class:`Grammar` writes one stamp and one block,
+:class:`StampedGrammar` a stamp and a block for every temporal patch.
 """
 
 from __future__ import annotations
@@ -112,20 +114,31 @@ class Grammar:
         grid: tuple[int, int, int],
         *,
         patch_seconds: float = 1.0,
+        times: Sequence[float] = (),
         query: str = "",
     ) -> list[Span]:
-        """One step as the model is shown it: time stamp, video block, question if any, and the reply's header.
+        """One step as the model is shown it: time and video, question if any, and the reply's header.
 
-        ``grid`` counts merged patches (t, h, w); ``patch_seconds`` is the time one step along t covers.
+        ``grid`` counts merged patches (t, h, w); ``patch_seconds`` is the time one step along t covers; ``times`` are
+        the t seconds at which the temporal patches stand, for the families that write them.
         """
-        spans = [
-            self.header(Role.USER, turn),
-            Span(Kind.TIME, Role.USER, self.time_stamp(start, end), turn, start, end),
-            self.vision(turn, start, end, grid, patch_seconds),
-        ]
+        spans = [self.header(Role.USER, turn), *self.video(turn, start, end, grid, patch_seconds, times)]
         if query:
             spans.append(self.query(query, turn))
         return [*spans, self.footer(Role.USER, turn), self.header(Role.ASSISTANT, turn)]
+
+    def video(
+        self,
+        turn: int,
+        start: float,
+        end: float,
+        grid: tuple[int, int, int],
+        patch_seconds: float,
+        times: Sequence[float],  # noqa: ARG002
+    ) -> list[Span]:
+        """The frames of one step, with their time: TIME and VISION spans, all of them covering the whole step."""
+        stamp = Span(Kind.TIME, Role.USER, self.time_stamp(start, end), turn, start, end)
+        return [stamp, self.vision(turn, start, end, grid, patch_seconds)]
 
     def time_stamp(self, start: float, end: float) -> tuple[int, ...]:
         """Ids of ``Time=12.0-13.0s``."""
@@ -154,11 +167,14 @@ class Grammar:
         ids = tuple(tokens)
         return self.tokenizer.decode(ids[: self._count_words(ids)]).strip()
 
-    def turn_overhead(self) -> int:
-        """Most ids of a turn that are neither vision, nor a question, nor the reply."""
-        stamp = max(len(self.time_stamp(t, LONGEST_STREAM)) for t in (0.0, LONGEST_STREAM))
+    def turn_overhead(self, patches: int = 1) -> int:
+        """Most ids of a turn of ``patches`` temporal patches, without one video block, a question and the reply."""
         markup = self.header(Role.USER), self.footer(Role.USER), self.header(Role.ASSISTANT), self.separator(0)
-        return stamp + sum(map(len, markup))
+        return self.video_overhead(patches) + sum(map(len, markup))
+
+    def video_overhead(self, patches: int) -> int:  # noqa: ARG002
+        """Most ids that :meth:`video` writes beside the pads and the two marks of one block."""
+        return max(len(self.time_stamp(t, LONGEST_STREAM)) for t in (0.0, LONGEST_STREAM))
 
     def _count_words(self, ids: tuple[int, ...]) -> int:
         count = len(ids)
@@ -168,3 +184,38 @@ class Grammar:
         if size and ids[count - size : count] == self.closing and count >= size:
             count -= size
         return count
+
+
+class StampedGrammar(Grammar):
+    """Every temporal patch is a block of its own, behind a stamp of its own: ``<0.2 seconds>`` and the block.
+
+    The spans of all patches cover the whole step, so that a policy, which decides by turn, keeps or drops them
+    together.
+    """
+
+    def video(
+        self,
+        turn: int,
+        start: float,
+        end: float,
+        grid: tuple[int, int, int],
+        patch_seconds: float,
+        times: Sequence[float],
+    ) -> list[Span]:
+        """See :meth:`Grammar.video`."""
+        patches, height, width = grid
+        assert len(times) == patches, "one time per temporal patch"
+        spans = []
+        for time in times:
+            spans.append(Span(Kind.TIME, Role.USER, self.patch_stamp(time), turn, start, end))
+            spans.append(self.vision(turn, start, end, (1, height, width), patch_seconds))
+        return spans
+
+    def patch_stamp(self, time: float) -> tuple[int, ...]:
+        """Ids of ``<12.2 seconds>``."""
+        return tuple(self.tokenizer.encode(f"<{time:.1f} seconds>"))
+
+    def video_overhead(self, patches: int) -> int:
+        """See :meth:`Grammar.video_overhead`: a stamp for every patch, two more marks for every one but the first."""
+        stamp = max(len(self.patch_stamp(t)) for t in (0.0, LONGEST_STREAM))
+        return patches * (stamp + 2) - 2

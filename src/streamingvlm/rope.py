@@ -2,7 +2,8 @@
 
 Positions are float32: the time step of a video block may be a fraction. Text counts up by one on all three axes.
 A video block whose first id would stand at p gets t = p + frame * patch_seconds * tokens_per_second, h = p + row,
-w = p + column; the next text id stands one behind the block's largest value.
+w = p + column; the next text id stands one behind the block's largest value. Where the checkpoint knows no seconds,
+t = p + frame.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from .spans import Span
 FloatArray = NDArray[np.float32]
 
 
-def positions(spans: Sequence[Span], tokens_per_second: float, first: float = 0.0) -> FloatArray:
+def positions(spans: Sequence[Span], tokens_per_second: float | None, first: float = 0.0) -> FloatArray:
     """Positions (3, n) float32 of the n ids of ``spans``, numbered without a gap from ``first``.
 
-    ``tokens_per_second`` is the checkpoint's: how far one second reaches along the time axis.
+    ``tokens_per_second`` is the checkpoint's: how far one second reaches along the time axis; None: a temporal patch
+    is one step, whatever the time it covers.
     """
     parts: list[FloatArray] = []
     here = first
@@ -32,7 +34,8 @@ def positions(spans: Sequence[Span], tokens_per_second: float, first: float = 0.
             parts.append(_text(here, len(span)))
             here += len(span)
             continue
-        block = _block(here + 1, span.grid, span.patch_seconds * tokens_per_second)
+        time_step = 1.0 if tokens_per_second is None else span.patch_seconds * tokens_per_second
+        block = _block(here + 1, span.grid, time_step)
         after = float(block.max()) + 1
         parts += [_text(here, 1), block, _text(after, 1)]
         here = after + 1

@@ -195,6 +195,7 @@ class Session:
             shown.end,
             patches.merged,
             patch_seconds=self._patch_seconds(),
+            times=self.patcher.times(shown),
             query=self._query(),
         )
         self.timeline.append(*spans)
@@ -270,12 +271,13 @@ class Session:
     def _sizes(self) -> Sizes:
         markup = sum(len(span) for span in self._preamble if span.kind in (Kind.SYSTEM, Kind.MARKUP))
         history = sum(len(span) for span in self._preamble if span.kind is Kind.HISTORY)
+        most = self.options.policy.frames or self.most_frames
         return Sizes(
             step=self.options.step,
             preamble=markup,
             history=history,
             instruction=INSTRUCTION_BUDGET,
-            turn=self._grammar.turn_overhead(),
-            vision=self.patcher.most_tokens(self.options.policy.frames or self.most_frames),
+            turn=self._grammar.turn_overhead(self.patcher.patches(most)),
+            vision=self.patcher.most_tokens(most),
             reply=self.options.sampling.max_new_tokens + 1,
         )

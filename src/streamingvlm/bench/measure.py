@@ -159,7 +159,7 @@ class SyncedModel:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
-    def encode(self, patches: Sequence[Patches]) -> list[Tensor]:
+    def encode(self, patches: Sequence[Patches]) -> list[Vision]:
         """See :meth:`Model.encode`."""
         vision = self._model.encode(patches)
         synchronize(self._model.kv_shape.device)

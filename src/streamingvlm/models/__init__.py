@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
 from ..errors import ModelError
@@ -26,7 +27,11 @@ __all__ = [
 ]
 
 #: model_type of config.json -> module of this package with a ``load`` function.
-FAMILIES = {"qwen2_5_vl": "qwen2_5_vl"}
+FAMILIES = {
+    "qwen2_vl": "qwen2_vl",
+    "qwen2_5_vl": "qwen2_5_vl",
+    "qwen3_vl": "qwen3_vl",
+}
 
 #: The small model that comes with the package; it knows the arcade.
 BUNDLED = Path(__file__).parent.parent / "assets" / "arcade"
@@ -51,7 +56,7 @@ def load_model(name: str | Path | None = None, *, device: str | None = None, dty
     module = import_module(f".{FAMILIES[family]}", __name__)
     try:
         model: Model = module.load(folder, label, place, pick_dtype(dtype, place))
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError, StrictDataclassError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"{label} cannot be loaded: {reason}") from error
     return model

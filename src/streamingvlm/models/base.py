@@ -29,13 +29,41 @@ class StreamDefaults:
     instruction: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Vision:
+    """What the vision tower makes of n pads of video.
+
+    ``embeds``: (n, hidden), what stands in the pads' places; ``deepstack``: one (n, hidden) for each of the first
+    decoder layers, added to the pads' hidden states behind it. Empty in the families that have no such features.
+    """
+
+    embeds: Tensor
+    deepstack: tuple[Tensor, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Deepstack:
+    """The deepstack features of one forward pass, and where they go.
+
+    ``pads``: (tokens,) bool, which of the new tokens are pads of video; ``features``: per layer (pads, hidden), in
+    the order of the pads.
+    """
+
+    pads: Tensor
+    features: tuple[Tensor, ...]
+
+
 class Model(Protocol):
-    """One checkpoint. It holds no stream's state and serves any number of streams."""
+    """One checkpoint. It holds no stream's state and serves any number of streams.
+
+    ``tokens_per_second``: how far one second of video reaches along the time axis of the positions; None in families
+    whose positions count temporal patches.
+    """
 
     name: str
     kv_shape: KVShape
     rope: Rope
-    tokens_per_second: float
+    tokens_per_second: float | None
     grammar: Grammar
     patcher: Patcher
     defaults: StreamDefaults
@@ -49,13 +77,15 @@ class Model(Protocol):
         """Embeddings (n, hidden) of ids (n,) int64."""
         ...
 
-    def encode(self, patches: Sequence[Patches]) -> list[Tensor]:
-        """Embeddings (t * h * w merged, hidden) of each of several blocks of temporal patches, of any streams."""
+    def encode(self, patches: Sequence[Patches]) -> list[Vision]:
+        """What is seen in each of several blocks of temporal patches, of any streams: t * h * w merged pads each."""
         ...
 
-    def forward(self, embeds: Tensor, batch: Batch) -> Tensor:
+    def forward(self, embeds: Tensor, batch: Batch, deepstack: Deepstack | None = None) -> Tensor:
         """Run new tokens (tokens, hidden) of some streams against a pool.
 
+        ``deepstack``: what :meth:`encode` gave beside the embeddings; None where it gave nothing, or where there is
+        no video among the new tokens.
         Returns the last hidden states (bucket, hidden) of each part's last token; rows behind the parts are padding.
         """
         ...

@@ -15,10 +15,11 @@ from transformers.utils import logging
 from ..errors import ModelError
 from ..sampling import Sampling
 from .base import StreamDefaults
-from .patches import CLIP_MEAN, CLIP_STD, Patcher
+from .patches import Patcher
 
-#: The paper's pixel budget per frame; a checkpoint's own processor config is for whole offline videos.
-PAPER_PIXELS = {"min_pixels": 128 * 28 * 28, "max_pixels": 768 * 28 * 28}
+#: The paper's budget per frame, in tokens of 28 x 28 pixels (32 x 32 in families with larger patches); a checkpoint's
+#: own processor config is for whole offline videos.
+PAPER_TOKENS = {"min_pixels": 128, "max_pixels": 768}
 _DEFAULT_INSTRUCTION = "Commentate on this video."
 
 
@@ -40,15 +41,17 @@ class HFTokenizer:
 
 
 @contextmanager
-def progress_for_people() -> Iterator[None]:
-    """Let transformers draw its loading bar only where a person can see it."""
-    before = logging.is_progress_bar_enabled()
+def quiet_loading() -> Iterator[None]:
+    """Let transformers draw its loading bar only where a person can see it, and no table of weights: see ``load``."""
+    bar, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.set_verbosity_error()
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
     try:
         yield
     finally:
-        if before:
+        logging.set_verbosity(verbosity)
+        if bar:
             logging.enable_progress_bar()
 
 
@@ -64,19 +67,32 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
     return content
 
 
-def patcher(folder: Path, vision: Any) -> Patcher:
-    """How the model wants its frames; the pixel budget is the paper's unless the folder is made for streams."""
-    config = read_json(folder, "video_preprocessor_config.json") or read_json(folder, "preprocessor_config.json")
+def patcher(folder: Path, vision: Any, mean: Sequence[float], std: Sequence[float]) -> Patcher:
+    """How the model wants its frames; the pixel budget is the paper's unless the folder is made for streams.
+
+    ``mean`` and ``std`` are the family's, for folders that have no processor's file.
+    """
+    config = _processor(folder)
     made_for_streams = "streaming" in read_json(folder, "generation_config.json")
-    budget = {key: config.get(key, value) if made_for_streams else value for key, value in PAPER_PIXELS.items()}
+    token = (vision.patch_size * vision.spatial_merge_size) ** 2
+    budget = {key: count * token for key, count in PAPER_TOKENS.items()}
+    if made_for_streams:
+        budget |= {key: config[key] for key in budget if key in config}
     return Patcher(
         patch=vision.patch_size,
         temporal=vision.temporal_patch_size,
         merge=vision.spatial_merge_size,
-        mean=tuple(config.get("image_mean", CLIP_MEAN)),
-        std=tuple(config.get("image_std", CLIP_STD)),
+        mean=tuple(config.get("image_mean", mean)),
+        std=tuple(config.get("image_std", std)),
         **budget,
     )
+
+
+def _processor(folder: Path) -> dict[str, Any]:
+    """Settings of the video processor: from its own file, or from the one that transformers 5 writes for all."""
+    own = read_json(folder, "video_preprocessor_config.json") or read_json(folder, "preprocessor_config.json")
+    together: dict[str, Any] = read_json(folder, "processor_config.json").get("video_processor", {})
+    return own or together
 
 
 def stream_defaults(folder: Path) -> StreamDefaults:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..kv import Batch
+from .base import Deepstack
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +78,18 @@ class Decoder:
         self.heads, self.kv_heads, self.head_dim, self.eps = heads, kv_heads, head_dim, eps
         self.scaling = head_dim**-0.5
 
-    def __call__(self, embeds: Tensor, batch: Batch) -> Tensor:
+    def __call__(self, embeds: Tensor, batch: Batch, deepstack: Deepstack | None = None) -> Tensor:
         """Normed last hidden states (bucket, hidden) of each part's last token, of embeddings (tokens, hidden)."""
+        features = () if deepstack is None else deepstack.features
         x = embeds
         for number, layer in enumerate(self.layers):
             last = number == len(self.layers) - 1
             x = self._attend(number, layer, x, batch, ends=last)
             gate, up = F.linear(self._norm(x, layer.mlp_norm), layer.gate_up).chunk(2, dim=-1)
             x = x + F.linear(F.silu(gate) * up, layer.down)
+            if deepstack is not None and number < len(features) and not last:
+                # Behind the last layer only ends of turns are left, and none of them is a pad.
+                x[deepstack.pads] += features[number].to(x.dtype)
         return self._norm(x, self.norm)
 
     def _attend(self, number: int, layer: Layer, x: Tensor, batch: Batch, *, ends: bool) -> Tensor:

@@ -15,8 +15,10 @@ from torch import Tensor
 from ..errors import OptionError, SourceError
 from ..events import Chunk
 
+#: Mean and standard deviation per channel (of values from 0 to 1) that frames are normalised with.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+HALF = (0.5, 0.5, 0.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +61,19 @@ class Patcher:
             return self
         return replace(self, max_pixels=max_pixels, min_pixels=min(self.min_pixels, max_pixels))
 
+    def patches(self, frames: int) -> int:
+        """Temporal patches of ``frames`` frames."""
+        return math.ceil(frames / self.temporal)
+
     def most_tokens(self, frames: int) -> int:
         """Most ids of a video block of ``frames`` frames, its two marks included."""
-        return math.ceil(frames / self.temporal) * (self.max_pixels // self.factor**2) + 2
+        return self.patches(frames) * (self.max_pixels // self.factor**2) + 2
+
+    def times(self, chunk: Chunk) -> tuple[float, ...]:
+        """When each temporal patch of a chunk stands, in seconds: halfway between its first and its last frame."""
+        last = len(chunk.times) - 1
+        firsts = range(0, last + 1, self.temporal)
+        return tuple((chunk.times[i] + chunk.times[min(i + self.temporal - 1, last)]) / 2 for i in firsts)
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width after the resize: multiples of :attr:`factor`, area inside the bounds, aspect kept.

@@ -1,0 +1,17 @@
+"""Qwen2-VL: one video block a step, M-RoPE in three runs; its t counts temporal patches, whatever the frame rate."""
+
+from __future__ import annotations
+
+from transformers import Qwen2VLForConditionalGeneration
+
+from .stock import StockModel
+
+
+class Qwen2VL(StockModel):
+    """A Qwen2-VL checkpoint; see :class:`streamingvlm.models.base.Model`."""
+
+    hf_class = Qwen2VLForConditionalGeneration
+    title = "Qwen2-VL"
+
+
+load = Qwen2VL.load

@@ -1,0 +1,208 @@
+"""What the families of Qwen-VL have in common: stock transformers layers, unpatched.
+
+All-zero position_ids make transformers' own rotation the identity (cos 1, sin 0, exact), so the attention function
+registered here receives raw keys; it stores them in the pool and rotates by the stream's true positions. It has no
+mask function beside it, so transformers makes no mask either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface, AutoTokenizer
+
+from ..errors import ModelError
+from ..kv import Batch, KVShape
+from ..prompt import Grammar, Marks
+from ..rope import Rope
+from .base import Deepstack, StreamDefaults, Vision
+from .checkpoint import HFTokenizer, end_tokens, patcher, quiet_loading, stream_defaults, system_prompt
+from .decoder import Decoder
+from .patches import CLIP_MEAN, CLIP_STD, Patcher, Patches
+
+ATTENTION = "streamingvlm"
+
+
+def _attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,  # noqa: ARG001
+    *,
+    scaling: float,
+    batch: Batch,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Attention of one layer against the pool, in the form that transformers calls: (1, heads, tokens, head_dim)."""
+    query, key, value = (states[0].transpose(0, 1) for states in (query, key, value))
+    batch.pool.store(module.layer_idx, batch, key, value)
+    return batch.pool.attend(module.layer_idx, batch, batch.rotate(query), scaling)[None], None
+
+
+AttentionInterface.register(ATTENTION, _attention)
+
+
+class StockModel:
+    """A checkpoint as the engine sees it; see :class:`streamingvlm.models.base.Model`. A family fills in the rest.
+
+    ``hf``: a model of ``hf_class`` in any dtype, on any device; its text attention is switched to the pool's.
+    ``stock``: run transformers' own decoder layers in place of :class:`Decoder`; slower, what that is checked against.
+    """
+
+    stock = False
+
+    #: The class of transformers that runs this family, and what people call the family.
+    hf_class: ClassVar[Any]
+    title: ClassVar[str]
+    grammar_class: ClassVar[type[Grammar]] = Grammar
+    #: How frames are normalised where the folder does not say it.
+    mean: ClassVar[Sequence[float]] = CLIP_MEAN
+    std: ClassVar[Sequence[float]] = CLIP_STD
+
+    def __init__(
+        self,
+        hf: Any,
+        *,
+        name: str,
+        grammar: Grammar,
+        patcher: Patcher,
+        defaults: StreamDefaults,
+        end_tokens: frozenset[int],
+    ) -> None:
+        text = hf.config.text_config
+        text._attn_implementation = ATTENTION
+        self.hf = hf.eval().requires_grad_(False)
+        self.name = name
+        self.grammar = grammar
+        self.patcher = patcher
+        self.defaults = defaults
+        self.end_tokens = end_tokens
+        self.tokens_per_second = self._tokens_per_second()
+        self.parameters = sum(p.numel() for p in hf.parameters())
+        self.vocabulary = text.vocab_size
+        head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        self.kv_shape = KVShape(text.num_hidden_layers, text.num_key_value_heads, head_dim, hf.dtype, hf.device)
+        self.rope = self._rope()
+        self.decoder = Decoder(
+            hf.model.language_model, text.num_attention_heads, text.num_key_value_heads, head_dim, text.rms_norm_eps
+        )
+
+    @classmethod
+    def load(cls, folder: Path, name: str, device: torch.device, dtype: torch.dtype) -> Self:
+        """Load an ordinary checkpoint folder. :class:`ModelError` if it cannot be streamed."""
+        config = cls.hf_class.config_class.from_pretrained(folder)
+        _check(config, name)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        with quiet_loading():
+            hf, report = cls.hf_class.from_pretrained(
+                folder, config=config, dtype=dtype, attn_implementation="sdpa", output_loading_info=True
+            )
+        if missing := sorted(report["missing_keys"]):
+            # transformers would fill them with noise.
+            raise ModelError(f"{name} lacks {len(missing)} weights that its config.json asks for, such as {missing[0]}")
+        marks = cls._marks(hf.config, tokenizer, name)
+        return cls(
+            hf.to(device),
+            name=name,
+            grammar=cls.grammar_class(HFTokenizer(tokenizer), marks, system=system_prompt(folder, tokenizer)),
+            patcher=patcher(folder, hf.config.vision_config, cls.mean, cls.std),
+            defaults=stream_defaults(folder),
+            end_tokens=end_tokens(folder, marks.turn_end),
+        )
+
+    @classmethod
+    def _marks(cls, config: Any, tokenizer: Any, name: str) -> Marks:
+        turn_start, turn_end = (tokenizer.convert_tokens_to_ids(mark) for mark in ("<|im_start|>", "<|im_end|>"))
+        if None in (turn_start, turn_end):
+            raise ModelError(f"{name}: its tokenizer has no <|im_start|> and <|im_end|>; that of {cls.title} is needed")
+        return Marks(
+            turn_start=turn_start,
+            turn_end=turn_end,
+            vision_start=config.vision_start_token_id,
+            vision_end=config.vision_end_token_id,
+            vision_pad=config.video_token_id,
+        )
+
+    def _tokens_per_second(self) -> float | None:
+        """See :class:`streamingvlm.models.base.Model`."""
+        return None
+
+    def _axes(self, sections: Sequence[int]) -> Tensor:
+        """Which of (t, h, w) each frequency follows, (sum of sections,) int64: here one run for each axis."""
+        return torch.arange(3).repeat_interleave(torch.tensor(sections))
+
+    def _rope(self) -> Rope:
+        rotary = self.hf.model.language_model.rotary_emb
+        sections = list(rotary.mrope_section)
+        count = len(rotary.inv_freq)
+        if len(sections) != 3 or sum(sections) != count:
+            raise ModelError(f"{self.name}: mrope_section {sections} must be three numbers that add up to {count}")
+        axes = self._axes(sections).to(self.hf.device)
+        return Rope(rotary.inv_freq.float(), axes, float(rotary.attention_scaling))
+
+    @torch.inference_mode()
+    def embed(self, tokens: Tensor) -> Tensor:
+        """See :meth:`Model.embed`."""
+        embeds: Tensor = self.hf.model.language_model.embed_tokens(tokens)
+        return embeds
+
+    @torch.inference_mode()
+    def encode(self, patches: Sequence[Patches]) -> list[Vision]:
+        """See :meth:`Model.encode`."""
+        pixels = torch.cat([part.pixels for part in patches]).to(self.hf.device, self.hf.dtype)
+        grid = torch.tensor([part.grid for part in patches], device=self.hf.device)
+        out = self.hf.model.visual(pixels, grid_thw=grid)
+        counts = [prod(part.merged) for part in patches]
+        embeds = torch.split(out.pooler_output, counts)
+        layers = [torch.split(layer, counts) for layer in getattr(out, "deepstack_features", None) or ()]
+        return [Vision(part, tuple(layer[i] for layer in layers)) for i, part in enumerate(embeds)]
+
+    @torch.inference_mode()
+    def forward(self, embeds: Tensor, batch: Batch, deepstack: Deepstack | None = None) -> Tensor:
+        """See :meth:`Model.forward`."""
+        if self.stock:
+            hidden = batch.take_ends(self._stock_layers(embeds, batch, deepstack))
+        else:
+            hidden = self.decoder(embeds, batch, deepstack)
+        batch.finish()
+        return hidden
+
+    def _stock_layers(self, embeds: Tensor, batch: Batch, deepstack: Deepstack | None) -> Tensor:
+        more = {}
+        if deepstack:
+            more = {"visual_pos_masks": deepstack.pads[None], "deepstack_visual_embeds": list(deepstack.features)}
+        out = self.hf.model.language_model(
+            inputs_embeds=embeds[None],
+            attention_mask=None,
+            position_ids=torch.zeros(3, 1, len(embeds), dtype=torch.long, device=embeds.device),
+            use_cache=False,
+            batch=batch,
+            **more,
+        )
+        hidden: Tensor = out.last_hidden_state[0]
+        return hidden
+
+    @torch.inference_mode()
+    def logits(self, hidden: Tensor) -> Tensor:
+        """See :meth:`Model.logits`."""
+        scores: Tensor = self.hf.lm_head(hidden)
+        return scores.float()
+
+
+def _check(config: Any, name: str) -> None:
+    """Refuse what cannot be streamed, before gigabytes of weights are read."""
+    text, vision = config.text_config, config.vision_config
+    if any(kind != "full_attention" for kind in getattr(text, "layer_types", None) or ()):
+        raise ModelError(f"{name} has sliding-attention layers; only full attention in every layer can be streamed")
+    rope_type = text.rope_parameters["rope_type"]
+    if rope_type not in ("default", "mrope"):
+        raise ModelError(f"{name}: rope type {rope_type!r} is not supported, only the plain one")
+    sides = vision.patch_size, vision.temporal_patch_size, vision.spatial_merge_size
+    if not all(isinstance(side, int) for side in sides):
+        raise ModelError(f"{name}: patch sizes {sides} are not supported; each must be one number")
