@@ -388,12 +388,14 @@ def test_in_a_batch_as_alone_bit_for_bit(family: str) -> None:
                 assert torch.equal(one, other)
 
 
-def test_the_lean_decoder_says_what_stock_layers_say(model: StockModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    for index, plan in enumerate(PLANS):
-        lean = run_alone(model, index, plan)
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_the_own_decoder_says_what_stock_layers_say(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, size = tiny_model(family=family), tiny.FAMILIES[family].size
+    for index in (0, 3):
+        lean = run_alone(model, index, PLANS[index], size)
         with monkeypatch.context() as patch:
             patch.setattr(model, "stock", True)
-            stock = run_alone(model, index, plan)
+            stock = run_alone(model, index, PLANS[index], size)
         for (ours, trace), (theirs, stock_trace) in zip(lean, stock, strict=True):
             assert ours.tokens == theirs.tokens
             torch.testing.assert_close(torch.stack(trace.logits), torch.stack(stock_trace.logits), rtol=0, atol=1e-4)
