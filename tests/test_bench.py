@@ -310,6 +310,20 @@ def test_the_arcade_shape_runs() -> None:
         assert len(session.step(next(iter(request.make_source()))).tokens) == 2
 
 
+def test_every_weight_is_drawn_from_the_seed() -> None:
+    """Nothing is left as the memory happened to be."""
+    first, again, other = (
+        build("tiny", device=torch.device("cpu"), dtype=torch.float32, seed=seed).hf for seed in (1, 1, 2)
+    )
+    for (name, a), b in zip(first.state_dict(keep_vars=True).items(), again.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+        assert a.abs().max() <= 1, name
+    for a, b in zip(first.buffers(), again.buffers(), strict=True):
+        assert torch.equal(a, b)
+        assert a.max() == 1, "the largest frequency of a rotation"
+    assert not torch.equal(first.lm_head.weight, other.lm_head.weight)
+
+
 def test_no_more_is_reserved_than_a_frame_needs() -> None:
     made = shape_on_meta("qwen2.5-vl-7b")
     small, large = (Request(shape="qwen2.5-vl-7b", size=size) for size in ((448, 448), (1920, 1080)))
