@@ -430,5 +430,5 @@ def test_the_gpu_script_runs_end_to_end(tmp_path: Path) -> None:
     figures = json.loads(target.read_text())
     assert set(figures) >= {"table", "results", "seconds", "device", "versions", "date"}
     assert set(figures["results"]) == set(settings.split(","))
-    assert done.stdout.startswith("| setting | figure | goal | measured |")
+    assert done.stdout.startswith("| setting | figure | bound | goal | measured |")
     assert "| 448x448 at 2 FPS | streams |" in done.stdout

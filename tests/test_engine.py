@@ -15,7 +15,7 @@ import tiny
 from streamingvlm.engine import Engine, Trace
 from streamingvlm.errors import CapacityError, PolicyError, SourceError, StreamingVLMError
 from streamingvlm.events import Chunk, Commentary
-from streamingvlm.graphs import Capture, DecodeSteps
+from streamingvlm.graphs import DecodeSteps
 from streamingvlm.models import Patches
 from streamingvlm.models.base import Vision
 from streamingvlm.models.stock import StockModel
@@ -402,7 +402,7 @@ def test_the_own_decoder_says_what_stock_layers_say(family: str, monkeypatch: py
 
 
 @pytest.mark.parametrize("capture", ["none", pytest.param("compile", marks=pytest.mark.slow)])
-def test_fixed_shapes_say_the_same(model: StockModel, capture: Capture) -> None:
+def test_fixed_shapes_say_the_same(model: StockModel, capture: str) -> None:
     def run(steps: bool) -> list[Trace]:
         engine = Engine(model, slots=len(PLANS))
         if steps:

@@ -295,3 +295,22 @@ def test_an_odd_number_of_frames_is_filled_with_the_last() -> None:
     four = patcher(Chunk(frames[[0, 1, 2, 2]], (0, 1, 2, 2), 0, 3))
     assert three.grid == (2, 4, 4)
     assert torch.equal(three.pixels, four.pixels)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_video_of_several_streams_is_encoded_in_one_call(family: str) -> None:
+    kind = tiny.FAMILIES[family]
+    patcher = Patcher(kind.patch, min_pixels=1024, max_pixels=100_000, mean=kind.mean, std=kind.std)
+    model, tower = tiny.model(family=family, patcher=patcher), tiny.stock(family).model.visual
+    random = np.random.default_rng(0)
+    # Sizes whose windows are whole, cut at the edges, and smaller than one window.
+    frames = [random.integers(0, 256, (4, *size, 3), dtype=np.uint8) for size in ((224, 224), (196, 308), (64, 96))]
+    blocks = [patcher(Chunk(each, (0.0, 0.5, 1.0, 1.5), 0.0, 2.0)) for each in frames]
+    for block, together in zip(blocks, model.encode(blocks), strict=True):
+        (alone,) = model.encode([block])
+        stock = tower(block.pixels, grid_thw=torch.tensor([block.grid]))
+        assert torch.equal(together.embeds, alone.embeds)
+        torch.testing.assert_close(together.embeds, stock.pooler_output, rtol=0, atol=1e-5)
+        for ours, theirs in zip(together.deepstack, getattr(stock, "deepstack_features", None) or (), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)

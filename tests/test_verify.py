@@ -104,13 +104,12 @@ def test_a_good_checkpoint(folder: Path, clip: Path, tmp_path: Path, capsys: pyt
 
 @pytest.mark.usefixtures("unhurried")
 def test_a_wrong_cache_is_found(request_: Request, monkeypatch: pytest.MonkeyPatch) -> None:
-    normal = KVPool.attend
+    normal = KVPool.store
 
-    def wrong(pool: KVPool, layer: int, batch: Batch, *states: Any) -> torch.Tensor:
-        query, key, value, scaling = states
-        return normal(pool, layer, batch, query, key, value * (1.0 if query.shape[2] > 1 else 0.5), scaling)
+    def wrong(pool: KVPool, layer: int, batch: Batch, keys: torch.Tensor, values: torch.Tensor) -> None:
+        normal(pool, layer, batch, keys, values * (0.5 if batch.single else 1.0))
 
-    monkeypatch.setattr(KVPool, "attend", wrong)
+    monkeypatch.setattr(KVPool, "store", wrong)
     figures = bench.verify(request_, seconds=4, specs=["streaming"])
     assert not figures["ok"]
     assert [check["name"] for check in figures["checks"] if not check["ok"]] == [

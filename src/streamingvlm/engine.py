@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .errors import CapacityError, OptionError
 from .events import Chunk, Commentary, Timing
-from .graphs import Capture, DecodeSteps
+from .graphs import CAPTURES, DecodeSteps
 from .kv import Batch, CosSin, KVPool, Part, bucket
 from .models.base import Deepstack, Model, Vision
 from .models.patches import Patches
@@ -84,9 +84,11 @@ class Engine:
         slots: int = 1,
         rows: int | None = None,
         *,
-        capture: Capture = "none",
+        capture: str = "none",
         pool: type[KVPool] = KVPool,
     ) -> None:
+        if capture not in CAPTURES:
+            raise OptionError(f"capture must be one of {', '.join(CAPTURES)}, not {capture!r}")
         if capture == "graph" and model.kv_shape.device.type != "cuda":
             raise OptionError("CUDA graphs need a CUDA device; on this one decoding can be compiled")
         self.model = model

@@ -7,7 +7,6 @@ graph replays them as one; on CPUs the compiler fuses them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,7 +15,7 @@ from .kv import CosSin, DecodeAttention, KVPool, StaticBatch, bucket, masked_att
 from .models.base import Model
 
 #: How steps of decoding run: one by one, captured in CUDA graphs, or through torch.compile.
-Capture = Literal["none", "graph", "compile"]
+CAPTURES = ("none", "graph", "compile")
 
 
 class DecodeStep:
@@ -25,7 +24,7 @@ class DecodeStep:
     On CUDA it needs Triton for :func:`streamingvlm.kernels.decode_attention`.
     """
 
-    def __init__(self, model: Model, pool: KVPool, size: int, how: Capture) -> None:
+    def __init__(self, model: Model, pool: KVPool, size: int, how: str) -> None:
         device, dim = pool.shape.device, pool.shape.head_dim
         self.model, self.pool, self.size, self.how = model, pool, size, how
         self._tokens, self._slots, self._lengths = torch.zeros(3, size, dtype=torch.long, device=device)
@@ -85,7 +84,7 @@ class DecodeStep:
 class DecodeSteps:
     """The captured steps of a pool, one for each bucket of streams; made when they are first needed."""
 
-    def __init__(self, model: Model, pool: KVPool, how: Capture) -> None:
+    def __init__(self, model: Model, pool: KVPool, how: str) -> None:
         self._model, self._pool, self._how = model, pool, how
         self._steps: dict[tuple[int, int], DecodeStep] = {}
 

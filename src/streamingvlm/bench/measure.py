@@ -12,11 +12,10 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ..events import Commentary
 from ..kv import CosSin, KVPool
-from ..models.base import Model
+from ..models.base import Model, Vision
 from ..models.patches import Patches
 from ..view import STAGES, memory, peak_memory
 

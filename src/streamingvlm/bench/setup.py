@@ -11,6 +11,7 @@ import numpy as np
 from ..engine import Engine
 from ..errors import CapacityError, OptionError, SourceError
 from ..events import Chunk, Source
+from ..graphs import CAPTURES
 from ..kv import KVPool
 from ..models import BUNDLED, Model, load_model, pick_device, pick_dtype
 from ..policy import CachePolicy, StreamingWindow
@@ -29,7 +30,8 @@ class Request:
 
     ``model``: a checkpoint (None: the bundled one) or ``shape``: random weights; ``source``: a locator (None: the
     arcade for the bundled model, synthetic frames for a shape); ``size``: (width, height) of synthetic frames;
-    ``words``: ids that every reply is forced to have (None: replies end by themselves).
+    ``words``: ids that every reply is forced to have (None: replies end by themselves); ``capture``: see
+    :class:`streamingvlm.engine.Engine`.
     """
 
     model: str | None = None
@@ -42,12 +44,15 @@ class Request:
     seed: int = 0
     device: str | None = None
     dtype: str | None = None
+    capture: str = "none"
 
     def __post_init__(self) -> None:
         if self.model is not None and self.shape is not None:
             raise OptionError("--model and --shape exclude each other")
         if self.shape is not None:
             shape_named(self.shape)
+        if self.capture not in CAPTURES:
+            raise OptionError(f"--capture must be one of {', '.join(CAPTURES)}, not {self.capture!r}")
         if self.words is not None and self.words < 1:
             raise OptionError(f"--words must be 1 or more, not {self.words}")
         if self.size is not None and (self.source is not None or min(self.size) < 1):
@@ -106,7 +111,9 @@ class Request:
         """
         import torch
 
-        engine = Engine(synced(model), slots, pool=synced_pool(pool, model.kv_shape.device))
+        # A baseline's cache is not made for fixed shapes.
+        capture = self.capture if pool is KVPool else "none"
+        engine = Engine(synced(model), slots, capture=capture, pool=synced_pool(pool, model.kv_shape.device))
         try:
             return engine, self.open_session(engine, policy, context=context)
         except torch.OutOfMemoryError:

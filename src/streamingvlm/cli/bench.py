@@ -35,6 +35,9 @@ WordsOption = Annotated[
     int | None, typer.Option("--words", help="Force so many ids per step. [default: replies end by themselves]")
 ]
 DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:N, mps. [default: the best there is]")]
+CaptureOption = Annotated[
+    str, typer.Option(help="How ids are decoded: none (one operation after the other), graph (CUDA) or compile.")
+]
 DtypeOption = Annotated[str | None, typer.Option(help="bf16, fp16 or fp32. [default: what suits the device]")]
 SeedOption = Annotated[int, typer.Option(help="Seed of words, synthetic frames and random weights.")]
 JsonOption = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the figures as JSON.")]
@@ -69,6 +72,7 @@ def policies(
     seed: SeedOption = 0,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
+    capture: CaptureOption = "none",
     json_file: JsonOption = None,
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also draw lag and work (needs matplotlib).")
@@ -80,7 +84,7 @@ def policies(
     from ..bench import report
 
     specs = bench.default_specs() if names is None else bench.split_specs(names)
-    request = _request(model, shape, source, fps, step, size, words, seed, device, dtype)
+    request = _request(model, shape, source, fps, step, size, words, seed, device, dtype, capture)
     report.check_targets(json_file, plot)
     with report.progress("seconds of video", seconds + warm_up * step) as done:
         figures, lanes = bench.compare(
@@ -110,6 +114,7 @@ def streams(
     seed: SeedOption = 0,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
+    capture: CaptureOption = "none",
     json_file: JsonOption = None,
 ) -> None:
     """Find out how many streams of synthetic frames stay real-time, and what a batch costs."""
@@ -117,7 +122,7 @@ def streams(
     from ..bench import report
     from ..bench import streams as bench
 
-    request = _request(model, shape, None, fps, step, _made_up(size, model, shape), words, seed, device, dtype)
+    request = _request(model, shape, None, fps, step, _made_up(size, model, shape), words, seed, device, dtype, capture)
     report.check_targets(json_file)
     with report.progress("trying counts", most) as done:
         fleet = bench.open_fleet(
@@ -144,6 +149,7 @@ def soak(
     seed: SeedOption = 0,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
+    capture: CaptureOption = "none",
     json_file: JsonOption = None,
 ) -> int:
     """Watch one stream for hours, as fast as it goes; tell whether lag or memory grow. Ctrl-C keeps the figures."""
@@ -151,7 +157,7 @@ def soak(
     from ..bench import report
     from ..bench.soak import Soak
 
-    run = Soak(_request(model, shape, source, fps, step, size, words, seed, device, dtype), hours, warm_up)
+    run = Soak(_request(model, shape, source, fps, step, size, words, seed, device, dtype, capture), hours, warm_up)
     report.check_targets(json_file)
     code = 0
     try:
@@ -184,6 +190,7 @@ def roofline(
     seed: SeedOption = 0,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
+    capture: CaptureOption = "none",
     json_file: JsonOption = None,
 ) -> None:
     """Measure the device, compute what a step must cost at least, and how far above that it is."""
@@ -191,7 +198,7 @@ def roofline(
     from ..bench import report
     from ..bench.roofline import compare_with_floor
 
-    request = _request(model, shape, None, fps, step, _made_up(size, model, shape), words, seed, device, dtype)
+    request = _request(model, shape, None, fps, step, _made_up(size, model, shape), words, seed, device, dtype, capture)
     report.check_targets(json_file)
     figures = compare_with_floor(request, request.make_model(), seconds=seconds, warm_up=warm_up)
     report.write_json(json_file, figures)
@@ -209,10 +216,11 @@ def _request(
     seed: int,
     device: str | None,
     dtype: str | None,
+    capture: str,
 ) -> Request:
     from ..bench.setup import Request
 
-    return Request(model, shape, source, fps, step, _size(size), words, seed, device, dtype)
+    return Request(model, shape, source, fps, step, _size(size), words, seed, device, dtype, capture)
 
 
 def _made_up(size: str | None, model: str | None, shape: str | None) -> str | None:

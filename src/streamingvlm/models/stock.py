@@ -24,6 +24,7 @@ from .base import Deepstack, StreamDefaults, Vision
 from .checkpoint import HFTokenizer, end_tokens, patcher, quiet_loading, stream_defaults, system_prompt
 from .decoder import Decoder
 from .patches import CLIP_MEAN, CLIP_STD, Patcher, Patches
+from .windows import WINDOWS
 
 ATTENTION = "streamingvlm"
 
@@ -77,6 +78,7 @@ class StockModel:
     ) -> None:
         text = hf.config.text_config
         text._attn_implementation = ATTENTION
+        hf.config.vision_config._attn_implementation = WINDOWS
         self.hf = hf.eval().requires_grad_(False)
         self.name = name
         self.grammar = grammar
