@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -498,6 +499,19 @@ def test_a_reply_that_is_cut_loses_no_token(model: StockModel) -> None:
         history = [t for span in session.timeline.spans if span.kind is Kind.HISTORY for t in span.tokens]
     assert words
     assert history == words
+
+
+def test_words_end_when_the_next_step_is_due(model: StockModel) -> None:
+    with Engine(model).open(instruction="", max_new_tokens=6) as session:
+        whole = session.step(replace(chunk(0), due=time.perf_counter() + 3600))
+        late = session.step(replace(chunk(1), due=time.perf_counter()))
+        after = session.step(chunk(2))
+    assert (len(late.tokens), late.cut) == (1, late.tokens[0] != tiny.TURN_END)
+    assert len(whole.tokens) > 1
+    assert len(after.tokens) > 1
+    # The cut reply has its end of turn, and no id of it is lost.
+    spans = [span for span in session.timeline.spans if span.kind is Kind.COMMENTARY]
+    assert spans[1].tokens == (*late.tokens, *([tiny.TURN_END] if late.cut else []))
 
 
 def test_words_come_as_they_are_sampled(model: StockModel) -> None:

@@ -47,6 +47,7 @@ def test_fast_hands_on_everything_in_order() -> None:
     assert time.perf_counter() - began < 20 * STEP
     assert [chunk.start for chunk in chunks] == [index * STEP for index in range(20)]
     assert all(chunk.ready_at is not None and chunk.ready_at >= began for chunk in chunks)
+    assert all(chunk.due is None for chunk in chunks)
     assert not threads()
 
 
@@ -67,6 +68,7 @@ def test_live_keeps_the_clock() -> None:
         assert chunk.ready_at is not None
         seen.append((chunk, now - began))
         assert now - chunk.ready_at >= -1e-3  # never before its last frame
+        assert chunk.due == pytest.approx(chunk.ready_at + chunk.end - chunk.start)
     # A busy machine may wake up late, never early.
     assert sum(chunk.dropped for chunk, _ in seen) + len(seen) == 4
     for chunk, moment in seen:

@@ -303,7 +303,9 @@ class Engine:
         """Turn a reply that has ended into a commentary."""
         session, chunk = job.session, job.chunk
         sampling = session.options.sampling
-        full = len(job.tokens) >= sampling.max_new_tokens
+        # Live, the words of a step end when the next one is due: they never pile up.
+        late = chunk.due is not None and time.perf_counter() >= chunk.due
+        full = late or len(job.tokens) >= sampling.max_new_tokens
         ended = job.tokens[-1] in self.model.end_tokens and (full or not sampling.forced)
         if not ended and not full:
             return

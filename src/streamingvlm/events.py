@@ -17,7 +17,8 @@ class Chunk:
     ``frames``: ``(n, height, width, 3)`` uint8 RGB, n >= 1. ``times``: n seconds from the stream's start, one per
     frame, not decreasing. The chunk covers ``start <= t < end``. ``decode_seconds`` is the work that the source
     spent on making it; ``ready_at`` is the ``time.perf_counter()`` moment at which its last frame was there (None:
-    unknown); ``dropped`` counts the steps that a live source skipped just before this one.
+    unknown); ``dropped`` counts the steps that a live source skipped just before this one. ``due`` is the
+    ``time.perf_counter()`` moment at which the next step is due (None: never): words that are not said by then are cut.
     """
 
     frames: NDArray[np.uint8]
@@ -27,6 +28,7 @@ class Chunk:
     decode_seconds: float = 0.0
     ready_at: float | None = None
     dropped: int = 0
+    due: float | None = None
 
     def __post_init__(self) -> None:
         if self.frames.ndim != 4 or self.frames.shape[-1] != 3 or self.frames.dtype != np.uint8:
@@ -62,7 +64,8 @@ class Timing:
 class Commentary:
     """The words for one step, with everything a view or a benchmark wants to know about it.
 
-    ``text`` has no markup and is empty for a silent step; ``cut`` is true when the reply hit its token cap.
+    ``text`` has no markup and is empty for a silent step; ``cut`` is true when the reply hit its token cap or, live,
+    had not ended when the next step was due.
     ``rows``: cache rows by kind after the step; ``capacity``: the bound that was reserved; ``dropped``: steps skipped
     just before this one because the stream was behind.
     """

@@ -93,7 +93,9 @@ class Paced:
         try:
             while (chunk := box.take()) is not None:
                 # Without a clock a frame is "there" once it is decoded and asked for: waiting in line is not lag.
-                yield chunk if chunk.ready_at is not None else replace(chunk, ready_at=time.perf_counter())
+                ready = time.perf_counter() if chunk.ready_at is None else chunk.ready_at
+                due = ready + chunk.end - chunk.start if self.newest else None
+                yield replace(chunk, ready_at=ready, due=due)
         finally:
             box.stop()
             thread.join(PATIENCE)
@@ -120,7 +122,8 @@ class Paced:
 def live(source: Source) -> Paced:
     """The source at its own pace: a chunk comes with its last frame, a late consumer gets the newest one.
 
-    ``ready_at`` is the moment of the chunk's last frame on that clock; ``dropped`` counts chunks that were skipped.
+    ``ready_at`` is the moment of the chunk's last frame on that clock, ``due`` one step later; ``dropped`` counts
+    chunks that were skipped.
     """
     return Paced(source, clock=not source.live, newest=True)
 
