@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 import tiny
-from streamingvlm.engine import Engine
+from streamingvlm.engine import Engine, Trace
 from streamingvlm.errors import ModelError, OptionError, SourceError
 from streamingvlm.events import Chunk
 from streamingvlm.models import Patcher, load_model
@@ -314,3 +314,26 @@ def test_video_of_several_streams_is_encoded_in_one_call(family: str) -> None:
         torch.testing.assert_close(together.embeds, stock.pooler_output, rtol=0, atol=1e-5)
         for ours, theirs in zip(together.deepstack, getattr(stock, "deepstack_features", None) or (), strict=True):
             torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["int8", "fp8"])
+def test_quantized_weights_say_nearly_the_same(of_family: Path, kind: str) -> None:
+    pytest.importorskip("torchao", reason="torchao is not installed")
+
+    def logits(weights: str | None) -> tuple[torch.Tensor, int]:
+        model = load_model(of_family, device="cpu", weights=weights)
+        frames = np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3), dtype=np.uint8)
+        trace = Trace()
+        with Engine(model).open(temperature=0.0, max_new_tokens=1) as session:
+            session.step(Chunk(frames, (0.0, 0.5), 0.0, 1.0), trace=trace)
+        held = [getattr(layer, name) for layer in model.decoder.layers for name in ("qkv", "out", "gate_up", "down")]
+        return torch.stack(trace.logits), sum(0 if type(weight) is torch.Tensor else 1 for weight in held)
+
+    plain, (small, quantized) = logits(None)[0], logits(kind)
+    assert quantized > 0
+    assert 0 < float((small - plain).norm() / plain.norm()) < 0.15
+
+
+def test_bad_weights_are_one_line(folder: Path) -> None:
+    with pytest.raises(OptionError, match="unknown weights 'int3'; known: int8, fp8, int4"):
+        load_model(folder, weights="int3")

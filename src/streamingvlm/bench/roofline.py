@@ -75,6 +75,7 @@ def needs(model: Model, *, grid: tuple[int, int, int], new: int, rows: float, wo
     hf: Any = getattr(model, "hf", None)
     if hf is None:
         raise ModelError(f"{model.name} does not show its layers; no floor can be computed")
+    model.check_stock()
     decoder, head, kv = hf.model.language_model.layers, hf.lm_head, model.kv_shape
     text = hf.config.text_config
     weights = _bytes(decoder) + _bytes(head)

@@ -14,6 +14,7 @@ from ..events import Chunk, Source
 from ..graphs import CAPTURES
 from ..kv import KVPool
 from ..models import BUNDLED, Model, load_model, pick_device, pick_dtype
+from ..models.quantize import quantize
 from ..policy import CachePolicy, StreamingWindow
 from ..session import Session
 from ..sources import open_source
@@ -30,7 +31,8 @@ class Request:
 
     ``model``: a checkpoint (None: the bundled one) or ``shape``: random weights; ``source``: a locator (None: the
     arcade for the bundled model, synthetic frames for a shape); ``size``: (width, height) of synthetic frames;
-    ``words``: ids that every reply is forced to have (None: replies end by themselves); ``capture``: see
+    ``words``: ids that every reply is forced to have (None: replies end by themselves); ``weights``: see
+    :func:`streamingvlm.models.load_model`; ``capture``: see
     :class:`streamingvlm.engine.Engine`.
     """
 
@@ -44,6 +46,7 @@ class Request:
     seed: int = 0
     device: str | None = None
     dtype: str | None = None
+    weights: str | None = None
     capture: str = "none"
 
     def __post_init__(self) -> None:
@@ -78,10 +81,12 @@ class Request:
     def make_model(self) -> Model:
         """Load the checkpoint, or make up the shape; with ``words`` every reply is forced to that length."""
         if self.shape is None:
-            model = load_model(self.model, device=self.device, dtype=self.dtype)
+            model = load_model(self.model, device=self.device, dtype=self.dtype, weights=self.weights)
         else:
             device = pick_device(self.device)
             model = build(self.shape, device=device, dtype=pick_dtype(self.dtype, device), seed=self.seed)
+            if self.weights is not None:
+                quantize(model, self.weights)
         if self.words is not None:
             sampling = replace(model.defaults.sampling, max_new_tokens=self.words, forced=True)
             model.defaults = replace(model.defaults, sampling=sampling)

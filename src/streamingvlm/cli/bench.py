@@ -10,7 +10,7 @@ import typer
 
 from ..errors import OptionError
 from .follow import Stopped, stoppable
-from .watch import check_numbers
+from .watch import DeviceOption, DtypeOption, WeightsOption, check_numbers
 
 if TYPE_CHECKING:
     from ..bench.setup import Request
@@ -34,11 +34,9 @@ SizeOption = Annotated[str | None, typer.Option(metavar="WxH", help="Size of syn
 WordsOption = Annotated[
     int | None, typer.Option("--words", help="Force so many ids per step. [default: replies end by themselves]")
 ]
-DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:N, mps. [default: the best there is]")]
 CaptureOption = Annotated[
     str, typer.Option(help="How ids are decoded: none (one operation after the other), graph (CUDA) or compile.")
 ]
-DtypeOption = Annotated[str | None, typer.Option(help="bf16, fp16 or fp32. [default: what suits the device]")]
 SeedOption = Annotated[int, typer.Option(help="Seed of words, synthetic frames and random weights.")]
 JsonOption = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the figures as JSON.")]
 WarmUpOption = Annotated[int, typer.Option(help="Steps at the start that are not counted.")]
@@ -72,6 +70,7 @@ def policies(
     seed: SeedOption = 0,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
+    weights: WeightsOption = None,
     capture: CaptureOption = "none",
     json_file: JsonOption = None,
     plot: Annotated[
@@ -84,7 +83,7 @@ def policies(
     from ..bench import report
 
     specs = bench.default_specs() if names is None else bench.split_specs(names)
-    request = _request(model, shape, source, fps, step, size, words, seed, device, dtype, capture)
+    request = _request(model, shape, source, fps, step, size, words, seed, device, dtype, weights, capture)
     report.check_targets(json_file, plot)
     with report.progress("seconds of video", seconds + warm_up * step) as done:
         figures, lanes = bench.compare(
@@ -114,6 +113,7 @@ def streams(
     seed: SeedOption = 0,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
+    weights: WeightsOption = None,
     capture: CaptureOption = "none",
     json_file: JsonOption = None,
 ) -> None:
@@ -122,7 +122,9 @@ def streams(
     from ..bench import report
     from ..bench import streams as bench
 
-    request = _request(model, shape, None, fps, step, _made_up(size, model, shape), words, seed, device, dtype, capture)
+    request = _request(
+        model, shape, None, fps, step, _made_up(size, model, shape), words, seed, device, dtype, weights, capture
+    )
     report.check_targets(json_file)
     with report.progress("trying counts", most) as done:
         fleet = bench.open_fleet(
@@ -149,6 +151,7 @@ def soak(
     seed: SeedOption = 0,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
+    weights: WeightsOption = None,
     capture: CaptureOption = "none",
     json_file: JsonOption = None,
 ) -> int:
@@ -157,7 +160,9 @@ def soak(
     from ..bench import report
     from ..bench.soak import Soak
 
-    run = Soak(_request(model, shape, source, fps, step, size, words, seed, device, dtype, capture), hours, warm_up)
+    run = Soak(
+        _request(model, shape, source, fps, step, size, words, seed, device, dtype, weights, capture), hours, warm_up
+    )
     report.check_targets(json_file)
     code = 0
     try:
@@ -190,6 +195,7 @@ def roofline(
     seed: SeedOption = 0,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
+    weights: WeightsOption = None,
     capture: CaptureOption = "none",
     json_file: JsonOption = None,
 ) -> None:
@@ -198,7 +204,9 @@ def roofline(
     from ..bench import report
     from ..bench.roofline import compare_with_floor
 
-    request = _request(model, shape, None, fps, step, _made_up(size, model, shape), words, seed, device, dtype, capture)
+    request = _request(
+        model, shape, None, fps, step, _made_up(size, model, shape), words, seed, device, dtype, weights, capture
+    )
     report.check_targets(json_file)
     figures = compare_with_floor(request, request.make_model(), seconds=seconds, warm_up=warm_up)
     report.write_json(json_file, figures)
@@ -216,11 +224,12 @@ def _request(
     seed: int,
     device: str | None,
     dtype: str | None,
+    weights: str | None,
     capture: str,
 ) -> Request:
     from ..bench.setup import Request
 
-    return Request(model, shape, source, fps, step, _size(size), words, seed, device, dtype, capture)
+    return Request(model, shape, source, fps, step, _size(size), words, seed, device, dtype, weights, capture)
 
 
 def _made_up(size: str | None, model: str | None, shape: str | None) -> str | None:

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from ..errors import OptionError
-from .bench import DeviceOption, DtypeOption, FpsOption, ModelOption, ShapeOption, StepOption
-from .watch import check_numbers
+from .bench import FpsOption, ModelOption, ShapeOption, StepOption
+from .watch import DeviceOption, DtypeOption, check_numbers
 
 
 def verify(

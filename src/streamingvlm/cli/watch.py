@@ -27,6 +27,11 @@ PolicyOption = Annotated[
         "recent-frames; with numbers: full:seconds=900, streaming:vision=8,text=256.",
     ),
 ]
+DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:N, mps. [default: the best there is]")]
+DtypeOption = Annotated[str | None, typer.Option(help="bf16, fp16 or fp32. [default: what suits the device]")]
+WeightsOption = Annotated[
+    str | None, typer.Option(help="int8, fp8 or int4: quantize the decoder (needs torchao). [default: as they are]")
+]
 
 
 def watch(
@@ -55,6 +60,9 @@ def watch(
     duration: Annotated[float | None, typer.Option(help="Seconds to watch. [default: to the end]")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the choice of words.")] = 0,
     temperature: Annotated[float | None, typer.Option(help="0 is greedy. [default: the checkpoint's own]")] = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    weights: WeightsOption = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but the summary.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one event a line.")] = False,
 ) -> int:
@@ -82,6 +90,9 @@ def watch(
         fps=fps,
         step=step,
         max_pixels=max_pixels,
+        device=device,
+        dtype=dtype,
+        weights=weights,
     )
     return follow(video, session, outputs, "quiet" if quiet else "json" if as_json else "auto", pace)
 
@@ -89,13 +100,16 @@ def watch(
 def info(
     model: ModelOption = None,
     policy: PolicyOption = "streaming",
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    weights: WeightsOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Tell what would run: checkpoint, device, dtype, cache rows and memory of one stream."""
     from ..policy import make_policy
 
     make_policy(policy)
-    facts = describe(model, policy)
+    facts = describe(model, policy, device=device, dtype=dtype, weights=weights)
     if as_json:
         print(json.dumps(facts))
         return
@@ -114,12 +128,15 @@ def open_session(
     fps: float = 2.0,
     step: float = 1.0,
     max_pixels: int | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+    weights: str | None = None,
 ) -> Stream:
     """Load a checkpoint and open one stream on it. Here torch comes in; tests put a stand-in here."""
     from ..engine import Engine
     from ..models import load_model
 
-    return Engine(load_model(model)).open(
+    return Engine(load_model(model, device=device, dtype=dtype, weights=weights)).open(
         policy=policy,
         context=context,
         instruction=instruction,
@@ -131,18 +148,21 @@ def open_session(
     )
 
 
-def describe(model: str | None, policy: str) -> dict[str, Any]:
+def describe(
+    model: str | None, policy: str, *, device: str | None = None, dtype: str | None = None, weights: str | None = None
+) -> dict[str, Any]:
     """What ``info`` prints."""
     from ..engine import Engine
     from ..models import load_model
 
-    loaded = load_model(model)
+    loaded = load_model(model, device=device, dtype=dtype, weights=weights)
     with closing(Engine(loaded).open(policy=policy)) as session:
         return {
             "model": loaded.name,
             "parameters": loaded.parameters,
             "device": str(loaded.kv_shape.device),
             "dtype": str(loaded.kv_shape.dtype).removeprefix("torch."),
+            "weights": loaded.weights or "as loaded",
             "policy": policy,
             "rows": session.capacity,
             "bytes_per_stream": session.bytes_per_stream,

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from ..errors import ModelError
 from .base import Model, StreamDefaults
 from .patches import Patcher, Patches
+from .quantize import check, quantize, quiet_torchao
 
 __all__ = [
     "BUNDLED",
@@ -39,12 +40,19 @@ BUNDLED = Path(__file__).parent.parent / "assets" / "arcade"
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
-def load_model(name: str | Path | None = None, *, device: str | None = None, dtype: str | None = None) -> Model:
+def load_model(
+    name: str | Path | None = None,
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+    weights: str | None = None,
+) -> Model:
     """Load a checkpoint from a folder or a hub id; ``None`` is the bundled model.
 
     ``device``: cpu, cuda, cuda:N or mps (default: the best there is). ``dtype``: bf16, fp16 or fp32 (default: bf16
-    on cuda, fp16 on mps, fp32 on cpu). Raises :class:`ModelError` when there is no such checkpoint or its family is
-    not supported.
+    on cuda, fp16 on mps, fp32 on cpu). ``weights``: int8, fp8 or int4 for a decoder whose matrices are quantized
+    (torchao, weights only; None: as they are). Raises :class:`ModelError` when there is no such checkpoint or its
+    family is not supported.
     """
     folder = _folder(name)
     config = _config(folder)
@@ -52,13 +60,18 @@ def load_model(name: str | Path | None = None, *, device: str | None = None, dty
     if family not in FAMILIES:
         raise ModelError(f"{folder} is of model_type {family!r}; supported: {', '.join(FAMILIES)}")
     place = pick_device(device)
+    if weights is not None:
+        check(weights)
     label = "bundled arcade model" if name is None else str(name)
-    module = import_module(f".{FAMILIES[family]}", __name__)
+    kept = pick_dtype(dtype, place)
     try:
-        model: Model = module.load(folder, label, place, pick_dtype(dtype, place))
+        with quiet_torchao():
+            model: Model = import_module(f".{FAMILIES[family]}", __name__).load(folder, label, place, kept)
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError, StrictDataclassError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"{label} cannot be loaded: {reason}") from error
+    if weights is not None:
+        quantize(model, weights)
     return model
 
 

@@ -72,6 +72,12 @@ class Model(Protocol):
     vocabulary: int
     #: Run transformers' own decoder layers in place of :class:`streamingvlm.models.decoder.Decoder`.
     stock: bool
+    #: How the decoder's matrices are kept: "" as they were loaded, or a kind of :mod:`streamingvlm.models.quantize`.
+    weights: str
+
+    def check_stock(self) -> None:
+        """Raise :class:`ModelError` if there are no transformers' layers to compare with."""
+        ...
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Embeddings (n, hidden) of ids (n,) int64."""

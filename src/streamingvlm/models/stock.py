@@ -57,6 +57,8 @@ class StockModel:
     """
 
     stock = False
+    #: How the decoder's matrices are kept: "" as they were loaded, or a kind of :mod:`streamingvlm.models.quantize`.
+    weights = ""
 
     #: The class of transformers that runs this family, and what people call the family.
     hf_class: ClassVar[Any]
@@ -169,11 +171,17 @@ class StockModel:
     def forward(self, embeds: Tensor, batch: Batch, deepstack: Deepstack | None = None) -> Tensor:
         """See :meth:`Model.forward`."""
         if self.stock:
+            self.check_stock()
             hidden = batch.take_ends(self._stock_layers(embeds, batch, deepstack))
         else:
             hidden = self.decoder(embeds, batch, deepstack)
         batch.finish()
         return hidden
+
+    def check_stock(self) -> None:
+        """Raise :class:`ModelError` if transformers' own layers are gone."""
+        if self.weights:
+            raise ModelError(f"{self.name}: with {self.weights} weights there are no stock layers to compare with")
 
     def _stock_layers(self, embeds: Tensor, batch: Batch, deepstack: Deepstack | None) -> Tensor:
         more = {}

@@ -24,6 +24,7 @@ def uncached(model: Model, embeds: Tensor, positions: FloatArray, features: Sequ
     hf: Any = getattr(model, "hf", None)
     if hf is None:
         raise ModelError(f"{model.name} is not made of transformers' layers; there is nothing to compare it with")
+    model.check_stock()
     more: dict[str, Any] = {}
     if features:
         everywhere = torch.ones(1, len(embeds), dtype=torch.bool, device=embeds.device)

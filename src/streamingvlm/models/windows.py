@@ -54,7 +54,7 @@ def windowed(query: Tensor, key: Tensor, value: Tensor, ends: Tensor, scaling: f
     for length in sorted(set(lengths)):
         which = torch.tensor([i for i, other in enumerate(lengths) if other == length], device=ends.device)
         rows = (first[which][:, None] + torch.arange(length, device=ends.device)).flatten()
-        parts = (states[rows].unflatten(0, (-1, length)).transpose(1, 2) for states in (query, key, value))
-        mixed = F.scaled_dot_product_attention(*parts, scale=scaling)
+        q, k, v = (states[rows].view(-1, length, *states.shape[1:]).transpose(1, 2) for states in (query, key, value))
+        mixed = F.scaled_dot_product_attention(q, k, v, scale=scaling)
         out[rows] = mixed.transpose(1, 2).flatten(0, 1)
     return out

@@ -1,0 +1,91 @@
+"""Weight-only quantization of a decoder through torchao: fewer bytes read per id, activations as they were."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..errors import ModelError, OptionError
+from .base import Model
+
+#: Name -> configuration of torchao and its numbers. Per output channel, int4 per group of 128 weights.
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "int8": ("Int8WeightOnlyConfig", {}),
+    "fp8": ("Float8WeightOnlyConfig", {}),
+    "int4": ("Int4WeightOnlyConfig", {"group_size": 128}),
+}
+
+#: Matrices of a layer; norms and biases stay as they are.
+_MATRICES = ("qkv", "out", "gate_up", "down")
+
+
+def check(kind: str) -> None:
+    """Raise :class:`OptionError` for a kind that there is not, or if torchao is missing."""
+    if kind not in KINDS:
+        raise OptionError(f"unknown weights {kind!r}; known: {', '.join(KINDS)}")
+    try:
+        _torchao()
+    except ImportError:
+        raise OptionError("quantized weights need torchao: pip install 'streamingvlm[quantize]'") from None
+
+
+def quantize(model: Model, kind: str) -> None:
+    """Quantize the matrices of a model's decoder, and the head where it is not the embedding; in place.
+
+    The stock layers lose their weights: they would double the memory. :class:`ModelError` if torchao has no such
+    format for this device.
+    """
+    check(kind)
+    torchao = _torchao()
+    name, numbers = KINDS[kind]
+    config = getattr(torchao, name)(**numbers)
+
+    def smaller(weight: Tensor) -> Tensor:
+        linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+        linear.weight = nn.Parameter(weight.detach(), requires_grad=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torchao.quantize_(linear, config)
+        return linear.weight.detach()
+
+    ours: Any = model
+    language, head, layers = ours.hf.model.language_model, ours.hf.lm_head, ours.decoder.layers
+    try:
+        for number, layer in enumerate(layers):
+            small = {name: smaller(getattr(layer, name)) for name in _MATRICES}
+            layers[number] = replace(layer, **small)
+            language.layers[number] = nn.Identity()  # its matrices can go as soon as each layer is done
+        if head.weight is not language.embed_tokens.weight:
+            head.weight = nn.Parameter(smaller(head.weight), requires_grad=False)
+    except (ImportError, NotImplementedError, RuntimeError, AssertionError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"{kind} weights cannot be made on {model.kv_shape.device}: {reason}") from None
+    model.weights = kind
+
+
+def _torchao() -> Any:
+    with quiet_torchao():
+        from torchao import quantization
+    return quantization
+
+
+@contextmanager
+def quiet_torchao() -> Iterator[None]:
+    """Where torchao is installed transformers imports it, and it reports every kernel library that a machine lacks."""
+    loggers = [logging.getLogger(name) for name in ("torchao", "torch.utils._pytree")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
