@@ -26,6 +26,9 @@ class Knowing:
     def step(self, chunk: Chunk, *, on_text: Callable[[str], None] | None = None) -> Commentary:  # noqa: ARG002
         return Commentary(chunk.start, chunk.end, self.words.get(chunk.start, ""), rows={"vision": 1}, capacity=2)
 
+    def prepare(self, chunk: Chunk) -> Chunk:
+        return chunk
+
     def close(self) -> None: ...
 
 

@@ -501,6 +501,18 @@ def test_a_reply_that_is_cut_loses_no_token(model: StockModel) -> None:
     assert history == words
 
 
+@pytest.mark.parametrize(
+    "policy", [StreamingWindow(vision=2, turns=2), RecentFrames(frames=4)], ids=["window", "frames"]
+)
+def test_what_is_prepared_ahead_is_said_alike(model: StockModel, policy: CachePolicy) -> None:
+    def words(ahead: bool) -> list[tuple[int, ...]]:
+        with Engine(model).open(policy=policy, instruction="") as session:
+            chunks = (session.prepare(chunk(i)) if ahead else chunk(i) for i in range(3))
+            return [event.tokens for event in session.run(chunks)]
+
+    assert words(True) == words(False)
+
+
 def test_words_end_when_the_next_step_is_due(model: StockModel) -> None:
     with Engine(model).open(instruction="", max_new_tokens=6) as session:
         whole = session.step(replace(chunk(0), due=time.perf_counter() + 3600))

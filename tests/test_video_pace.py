@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -58,6 +59,13 @@ def test_fast_makes_only_a_little_ahead() -> None:
         time.sleep(0.05)
         assert source.made <= 2 + pace.AHEAD
     assert not threads()
+
+
+def test_chunks_are_prepared_in_the_sources_thread() -> None:
+    def prepare(chunk: Chunk) -> Chunk:
+        return replace(chunk, prepared=threading.current_thread().name)
+
+    assert {chunk.prepared for chunk in pace.fast(Ticks(3), prepare)} == {"streamingvlm-source"}
 
 
 def test_live_keeps_the_clock() -> None:

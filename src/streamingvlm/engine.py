@@ -23,7 +23,7 @@ from .events import Chunk, Commentary, Timing
 from .graphs import CAPTURES, DecodeSteps
 from .kv import Batch, CosSin, KVPool, Part, bucket
 from .models.base import Deepstack, Model, Vision
-from .models.patches import Patches
+from .models.patches import Patches, Prepared
 from .policy import CachePolicy, make_policy
 from .rope import FloatArray
 from .sampling import choose
@@ -169,9 +169,11 @@ class Engine:
             raise ValueError("this session's last chunk is still under way; wait for it first")
         submitted = time.perf_counter()
         # Here and not in `advance`: frames that cannot be used are the error of whoever handed them in.
-        patches = session.patcher(session.look(chunk))
-        job = Job(session, chunk, patches, submitted, on_text, trace)
-        job.timing = Timing(decode=chunk.decode_seconds, patch=time.perf_counter() - submitted)
+        ahead = chunk.prepared
+        if not isinstance(ahead, Prepared):
+            ahead = Prepared(session.patcher(session.look(chunk)), time.perf_counter() - submitted)
+        job = Job(session, chunk, ahead.patches, submitted, on_text, trace)
+        job.timing = Timing(decode=chunk.decode_seconds, patch=ahead.seconds)
         self._waiting.append(job)
         return job
 

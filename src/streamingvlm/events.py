@@ -19,6 +19,7 @@ class Chunk:
     spent on making it; ``ready_at`` is the ``time.perf_counter()`` moment at which its last frame was there (None:
     unknown); ``dropped`` counts the steps that a live source skipped just before this one. ``due`` is the
     ``time.perf_counter()`` moment at which the next step is due (None: never): words that are not said by then are cut.
+    ``prepared`` is what a session made of the frames ahead of its step, in the source's thread.
     """
 
     frames: NDArray[np.uint8]
@@ -29,6 +30,7 @@ class Chunk:
     ready_at: float | None = None
     dropped: int = 0
     due: float | None = None
+    prepared: object = None
 
     def __post_init__(self) -> None:
         if self.frames.ndim != 4 or self.frames.shape[-1] != 3 or self.frames.dtype != np.uint8:

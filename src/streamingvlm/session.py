@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -11,6 +12,7 @@ import numpy as np
 
 from .errors import CapacityError, StreamingVLMError
 from .events import Chunk, Commentary
+from .models.patches import Prepared
 from .policy import CachePolicy, Sizes
 from .prompt import Grammar
 from .rope import FloatArray, positions
@@ -94,6 +96,19 @@ class Session:
         than the session was opened for.
         """
         return self._engine.wait(self._engine.submit(self, chunk, on_text=on_text, trace=trace))
+
+    def prepare(self, chunk: Chunk) -> Chunk:
+        """``chunk`` with its patches, ready for the device: what a thread may do ahead of :meth:`step`.
+
+        A policy that counts frames needs those of the step before, so nothing is done ahead for it.
+        """
+        if self.options.policy.frames is not None:
+            return chunk
+        began = time.perf_counter()
+        patches = self.patcher(chunk)
+        if self._engine.model.kv_shape.device.type == "cuda":
+            patches = replace(patches, pixels=patches.pixels.pin_memory())
+        return replace(chunk, prepared=Prepared(patches, time.perf_counter() - began))
 
     def run(self, source: Iterable[Chunk]) -> Iterator[Commentary]:
         """Watch a source to its end."""

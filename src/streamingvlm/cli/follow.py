@@ -31,6 +31,7 @@ class Stream(Protocol):
     """What is needed of a session."""
 
     def step(self, chunk: Chunk, *, on_text: Callable[[str], None] | None = None) -> Commentary: ...
+    def prepare(self, chunk: Chunk) -> Chunk: ...
     def close(self) -> None: ...
 
 
@@ -45,7 +46,7 @@ def follow(
     from ..view import Tally
 
     tally = Tally()
-    paced = paces.live(video) if pace is Pace.LIVE else paces.fast(video)
+    paced = paces.live(video, session.prepare) if pace is Pace.LIVE else paces.fast(video, session.prepare)
     try:
         with ExitStack() as stack:
             stack.enter_context(stoppable())

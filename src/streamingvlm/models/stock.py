@@ -156,10 +156,14 @@ class StockModel:
         embeds: Tensor = self.hf.model.language_model.embed_tokens(tokens)
         return embeds
 
+    def _there(self, pixels: Tensor) -> Tensor:
+        # From pinned memory the copy runs beside what the device is doing.
+        return pixels.to(self.hf.device, non_blocking=pixels.is_pinned()).to(self.hf.dtype)
+
     @torch.inference_mode()
     def encode(self, patches: Sequence[Patches]) -> list[Vision]:
         """See :meth:`Model.encode`."""
-        pixels = torch.cat([part.pixels for part in patches]).to(self.hf.device, self.hf.dtype)
+        pixels = torch.cat([self._there(part.pixels) for part in patches])
         grid = torch.tensor([part.grid for part in patches], device=self.hf.device)
         out = self.hf.model.visual(pixels, grid_thw=grid)
         counts = [prod(part.merged) for part in patches]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import replace
 
 from ..events import Chunk, Source
@@ -18,6 +18,9 @@ from ..events import Chunk, Source
 AHEAD = 2
 #: How long closing waits for a decoder that is in the middle of a packet. The thread is a daemon, so it cannot hang.
 PATIENCE = 5.0
+
+
+Prepare = Callable[[Chunk], Chunk]
 
 
 class _Mailbox:
@@ -79,10 +82,11 @@ class Paced:
     """A source that runs in its own thread.
 
     ``clock``: hand out each chunk when its last frame has come. ``newest``: drop a chunk that is not taken in time.
+    ``prepare``: what the thread still does with each chunk before it hands it over.
     """
 
-    def __init__(self, source: Source, *, clock: bool, newest: bool) -> None:
-        self.source, self.clock, self.newest = source, clock, newest
+    def __init__(self, source: Source, *, clock: bool, newest: bool, prepare: Prepare | None = None) -> None:
+        self.source, self.clock, self.newest, self.prepare = source, clock, newest, prepare
         self.name, self.context, self.arcade = source.name, source.context, source.arcade
         self.live = newest
 
@@ -112,22 +116,22 @@ class Paced:
                     chunk = replace(chunk, ready_at=began + chunk.times[-1])
                     if not box.sleep_until(chunk.ready_at or began):
                         break
-                if not box.put(chunk):
+                if not box.put(chunk if self.prepare is None else self.prepare(chunk)):
                     break
         except BaseException as problem:
             error = problem
         box.end(error)
 
 
-def live(source: Source) -> Paced:
+def live(source: Source, prepare: Prepare | None = None) -> Paced:
     """The source at its own pace: a chunk comes with its last frame, a late consumer gets the newest one.
 
     ``ready_at`` is the moment of the chunk's last frame on that clock, ``due`` one step later; ``dropped`` counts
     chunks that were skipped.
     """
-    return Paced(source, clock=not source.live, newest=True)
+    return Paced(source, clock=not source.live, newest=True, prepare=prepare)
 
 
-def fast(source: Source) -> Paced:
+def fast(source: Source, prepare: Prepare | None = None) -> Paced:
     """The source as fast as it can be read and consumed, decoded a little ahead."""
-    return Paced(source, clock=False, newest=False)
+    return Paced(source, clock=False, newest=False, prepare=prepare)
