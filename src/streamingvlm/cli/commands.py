@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -43,6 +44,9 @@ def main(args: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     # Threads that spin while they wait make a small model several times slower on shared cores. Read when torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # transformers imports torchao where it is installed, and it reports every kernel library that a machine lacks.
+    for name in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # words that a narrow encoding cannot say are no reason to end
