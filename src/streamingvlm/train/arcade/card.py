@@ -89,10 +89,10 @@ that reads ball, paddles and scores from the game's memory at the same two frame
 
 
 #: What the figures by kind show, in words.
-_WEAK = """What is seen is told nearly as well as it can be; what must be remembered is not. Whether a game opens its match
-(and so has a name), the tally, a streak and the end of a match need words of the last one or two minutes, and are right
-in a third to two thirds of the cases: a wrong tally is carried on until a match ends. A player who stands still is
-called in time in four cases of seven. Another 380 steps on made-up games beside other streams' pictures made the
+_WEAK = """What is seen is told nearly as well as it can be; what must be remembered is not. Whether a game opens its
+match (and so has a name), the tally, a streak and the end of a match need words of the last one or two minutes, and are
+right in a third to two thirds of the cases: a wrong tally is carried on until a match ends. A player who stands still
+is called in time in four cases of seven. Another 380 steps on made-up games beside other streams' pictures made the
 held-out figures worse and were thrown away."""
 
 
