@@ -67,7 +67,7 @@ first {sink} and the last {text} tokens of older words, greedy.
 from 8000000 on. Seeds from 9000000 on were used for the figures below only.
 
 One run of that command on two CPU cores that other work shared: 12 minutes for the tower, 5 for the recordings, some
-95 for the decoder. It was stopped once, after 535 of the 2,300 steps of the last stage, and went on with the recipe as
+100 for the decoder. It was stopped once, after 535 of the 2,300 steps of the last stage, and went on with the recipe as
 it is now: the made-up streams then got the arcade's own pace and more of the batches, and whether a game is told with a
 name counts more (docs/log.md says why). From the start the recipe has not been run in its present form.
 

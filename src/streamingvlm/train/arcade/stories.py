@@ -154,6 +154,7 @@ class _Count:
     run: tuple[str | None, int] = (None, 0)
 
     def after(self, event: Event) -> _Count:
+        """The count once ``event`` has been said."""
         colour = event.colour
         if event.kind == "point":
             return replace(self, run=(colour, self.run[1] + 1 if self.run[0] == colour else 1))
