@@ -31,6 +31,7 @@ MAY_IMPORT = {
     "arcade": VOCABULARY,
     "outputs": VOCABULARY,
     "view": VOCABULARY | {"outputs"},
+    "reports": VOCABULARY | {"outputs"},
     "sources": VOCABULARY | {"video", "arcade"},
 }
 PROGRAMS = {"train", "curate", "evaluate", "serve", "bench"}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -28,17 +29,20 @@ def positions(spans: Sequence[Span], tokens_per_second: float | None, first: flo
     is one step, whatever the time it covers.
     """
     parts: list[FloatArray] = []
-    here = first
+    here, run = first, 0
     for span in spans:
         if span.grid is None:
-            parts.append(_text(here, len(span)))
-            here += len(span)
+            run += len(span)
             continue
         time_step = 1.0 if tokens_per_second is None else span.patch_seconds * tokens_per_second
-        block = _block(here + 1, span.grid, time_step)
-        after = float(block.max()) + 1
-        parts += [_text(here, 1), block, _text(after, 1)]
-        here = after + 1
+        # Text between two blocks is one run whatever spans it is made of; a block's marks belong to the runs around it.
+        parts.append(_text(here, run + 1))
+        block, reach = _block(span.grid, time_step)
+        start = here + run + 1
+        parts.append(block + np.float32(start))
+        here, run = start + reach + 1, 1
+    if run:
+        parts.append(_text(here, run))
     if not parts:
         return np.zeros((3, 0), np.float32)
     return np.concatenate(parts, axis=1)
@@ -49,10 +53,12 @@ def _text(first: float, count: int) -> FloatArray:
     return np.broadcast_to(line, (3, count))
 
 
-def _block(first: float, grid: tuple[int, int, int], time_step: float) -> FloatArray:
+@lru_cache(maxsize=256)
+def _block(grid: tuple[int, int, int], time_step: float) -> tuple[FloatArray, float]:
+    """Positions (3, t * h * w) of a block that starts at 0, and the largest of them."""
     t, h, w = np.indices(grid, dtype=np.float32).reshape(3, -1)
-    block: FloatArray = np.stack([t * np.float32(time_step), h, w]) + np.float32(first)
-    return block
+    block: FloatArray = np.stack([t * np.float32(time_step), h, w])
+    return block, float(block.max())
 
 
 @dataclass(frozen=True, slots=True)

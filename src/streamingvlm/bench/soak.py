@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from ..errors import OptionError
 from ..models import Model
-from .measure import Figures, Step, device_memory, memory, percentile, provenance, reference_work
+from ..reports import Figures, provenance
+from .measure import Step, device_memory, memory, percentile, reference_work
 from .setup import Request
 
 #: Seconds of video that the first and the last figure are over.

@@ -22,8 +22,9 @@ from ..engine import Engine, Job
 from ..errors import OptionError
 from ..models import Model
 from ..policy import StreamingWindow
+from ..reports import Figures, provenance
 from ..session import Session
-from .measure import STAGES, Figures, Step, percentile, provenance
+from .measure import STAGES, Step, percentile
 from .setup import Request, Synthetic
 
 #: A stream is real-time while 95 of 100 of its steps are said within this many seconds of their last frame.
