@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import StreamingVLMError
-from .context import COLOURS
-from .language import KINDS, Event, parse
+from .context import Colours
+from .game import Game
+from .games import GAMES
+from .language import Event
 
 Timed = list[tuple[int, Event]]
 Key = tuple[str, ...]
@@ -35,27 +37,41 @@ class ScoreError(StreamingVLMError):
 def score(truth: Record, predictions: Said) -> dict[str, Any]:
     """The figures of one clip.
 
-    ``truth``: ``{"video", "title", "content": [[start, end, text], ...]}``. ``predictions``: the same form, or one
-    mapping with "start", "end" and "text" for each step. Times are seconds. A ratio without cases is None.
+    ``truth``: ``{"video", "game", "title", "content": [[start, end, text], ...]}``; without a game it is Pong.
+    ``predictions``: the same form, or one mapping with "start", "end" and "text" for each step. Times are seconds. A
+    ratio without cases is None.
     """
     return score_many([(truth, predictions)])
 
 
 def score_many(pairs: Iterable[tuple[Record, Said]]) -> dict[str, Any]:
-    """The figures of several clips pooled: counts are added before any ratio is taken."""
+    """The figures of several clips of one game pooled: counts are added before any ratio is taken."""
     total: Counter[Key] = Counter()
     chance: Counter[Key] = Counter()
     longest = clips = 0
+    game = GAMES["pong"]
     for truth, predictions in pairs:
+        if clips and game_of(truth) is not game:
+            raise ScoreError(f"clips of {game.name} and {game_of(truth).name} have different kinds: score them apart")
+        game = game_of(truth)
         right, said = _rows(truth), _rows(predictions)
         duration = max([end for _, end, _ in right + said], default=0)
-        true_events, said_events = _events(right), _events(said)
-        total += _measure(true_events, said_events, duration)
+        true_events, said_events = _events(right, game), _events(said, game)
+        total += _measure(true_events, said_events, duration, game)
         for lag in LAGS:
             chance += _overlap(true_events, _shifted(true_events, lag, duration))
         longest = max(longest, _longest_repeat(said))
         clips += 1
-    return {**_figures(total), "longest_repeat": longest, "chance": _f1s(chance), "clips": clips}
+    kinds = game.language.kinds
+    return {**_figures(total, kinds), "longest_repeat": longest, "chance": _f1s(chance, kinds), "clips": clips}
+
+
+def game_of(truth: Record) -> Game:
+    """The game of a clip's truth; Pong where it names none, as clips did when there was no other. ScoreError."""
+    name = truth.get("game", "pong")
+    if name not in GAMES:
+        raise ScoreError(f"unknown arcade game {name!r} (known: {', '.join(GAMES)})")
+    return GAMES[name]
 
 
 def score_files(clip: Path, out: Path) -> dict[str, Any]:
@@ -93,7 +109,8 @@ def _rows(said: Said) -> list[tuple[int, int, str]]:
         raise ScoreError(f"a row of commentary needs a start, an end and a text: {error!r}") from error
 
 
-def _events(rows: list[tuple[int, int, str]]) -> Timed:
+def _events(rows: list[tuple[int, int, str]], game: Game) -> Timed:
+    parse = game.language.parse
     return sorted(((at, event) for at, _, text in rows for event in parse(text)), key=lambda pair: pair[0])
 
 
@@ -132,8 +149,9 @@ def _overlap(true: Timed, said: Timed) -> Counter[Key]:
     return counts
 
 
-def _measure(true: Timed, said: Timed, duration: int) -> Counter[Key]:
-    counts = _overlap(true, said) + _facts(true, said) + _tallies(true, said) + _repeats(said)
+def _measure(true: Timed, said: Timed, duration: int, game: Game) -> Counter[Key]:
+    facts = _facts(true, said, game.language.kinds)
+    counts = _overlap(true, said) + facts + _tallies(true, said, game.colours) + _repeats(said)
     parts = {f"fifth {i}": (duration * i / 5, duration * (i + 1) / 5) for i in range(5)}
     parts |= {"minutes_0_2": (0, 120)} if duration >= 120 else {}
     parts |= {"minutes_8_10": (480, 600)} if duration >= 600 else {}
@@ -145,11 +163,11 @@ def _measure(true: Timed, said: Timed, duration: int) -> Counter[Key]:
     return counts
 
 
-def _facts(true: Timed, said: Timed) -> Counter[Key]:
+def _facts(true: Timed, said: Timed, kinds: Sequence[str]) -> Counter[Key]:
     """Events matched by kind and time alone: which of their facts are right."""
     counts: Counter[Key] = Counter()
     last: dict[tuple[str | None, str], int] = {}
-    for kind in KINDS:
+    for kind in kinds:
         trues = [pair for pair in true if pair[1].kind == kind]
         saids = [pair for pair in said if pair[1].kind == kind]
         found = {i: saids[j][1] for i, j in _pairs([t for t, _ in trues], [s for s, _ in saids], 1)}
@@ -180,7 +198,7 @@ def _compare(counts: Counter[Key], event: Event, said: Event, gap: str) -> None:
         note("names " + gap, right)
 
 
-def _tallies(true: Timed, said: Timed) -> Counter[Key]:
+def _tallies(true: Timed, said: Timed, colours: Colours) -> Counter[Key]:
     """Steps from one said tally to the next, judged by the true games in between and by the games said."""
     counts: Counter[Key] = Counter()
     for source, events in (("true", true), ("self", said)):
@@ -192,7 +210,7 @@ def _tallies(true: Timed, said: Timed) -> Counter[Key]:
         for now, event in said:
             if event.kind != "tally":
                 continue
-            expected = _play(value, [change for when, change in changes if at < when <= now])
+            expected = _play(value, [change for when, change in changes if at < when <= now], colours)
             gap = "first" if at < 0 else "short" if now - at <= VISION_WINDOW else "long"
             for key in ("all", gap):
                 counts["tally", source, key, "n"] += 1
@@ -201,11 +219,11 @@ def _tallies(true: Timed, said: Timed) -> Counter[Key]:
     return counts
 
 
-def _play(tally: tuple[int, int], changes: Iterable[Event]) -> tuple[int, int]:
+def _play(tally: tuple[int, int], changes: Iterable[Event], colours: Colours) -> tuple[int, int]:
     """The tally after some games and matches; a match sets it back to 0 to 0."""
     for event in changes:
-        green, orange = (event.kind == "game" and event.colour == colour for colour in COLOURS)
-        tally = (0, 0) if event.kind == "match" else (tally[0] + green, tally[1] + orange)
+        one, other = (event.kind == "game" and event.colour == colour for colour in colours)
+        tally = (0, 0) if event.kind == "match" else (tally[0] + one, tally[1] + other)
     return tally
 
 
@@ -240,16 +258,16 @@ def _f1(counts: Counter[Key], kinds: Sequence[str], what: str, prefix: Key = ("k
     return _ratio(2 * total(what), total("n_true") + total("n_said"))
 
 
-def _f1s(counts: Counter[Key]) -> dict[str, float | None]:
+def _f1s(counts: Counter[Key], kinds: Sequence[str]) -> dict[str, float | None]:
     figures: dict[str, float | None] = {}
     for suffix, what in (("_strict", "strict"), ("", "near")):
-        each = [f1 for kind in KINDS if (f1 := _f1(counts, [kind], what)) is not None]
-        figures["micro_f1" + suffix] = _f1(counts, KINDS, what)
+        each = [f1 for kind in kinds if (f1 := _f1(counts, [kind], what)) is not None]
+        figures["micro_f1" + suffix] = _f1(counts, kinds, what)
         figures["macro_f1" + suffix] = sum(each) / len(each) if each else None
     return figures
 
 
-def _figures(counts: Counter[Key]) -> dict[str, Any]:
+def _figures(counts: Counter[Key], kinds: Sequence[str]) -> dict[str, Any]:
     def fact(what: str) -> float | None:
         return _ratio(counts["fact", what, "right"], counts["fact", what, "n"])
 
@@ -258,12 +276,12 @@ def _figures(counts: Counter[Key]) -> dict[str, Any]:
 
     def part(name: str) -> dict[str, float | None]:
         return {
-            label: _f1(counts, KINDS, what, ("part", name))
+            label: _f1(counts, kinds, what, ("part", name))
             for label, what in (("micro_f1_strict", "strict"), ("micro_f1", "near"))
         }
 
-    figures: dict[str, Any] = dict(_f1s(counts))
-    figures["by_kind"] = {kind: _kind(counts, kind) for kind in KINDS if _seen(counts, kind)}
+    figures: dict[str, Any] = dict(_f1s(counts, kinds))
+    figures["by_kind"] = {kind: _kind(counts, kind) for kind in kinds if _seen(counts, kind)}
     figures |= {what: fact(what) for what in ("colours", "zones", "score", "names", "tally", "streak")}
     figures["names_by_gap"] = {f"<={RARE}s": fact("names near"), f">{RARE}s": fact("names far")}
     window = f"{VISION_WINDOW}s"
@@ -276,8 +294,8 @@ def _figures(counts: Counter[Key]) -> dict[str, Any]:
     figures |= {name: part(name) for name in ("minutes_0_2", "minutes_8_10")}
     figures["counts"] = {
         "seconds": counts["seconds",],
-        "events_true": sum(counts["kind", kind, "n_true"] for kind in KINDS),
-        "events_said": sum(counts["kind", kind, "n_said"] for kind in KINDS),
+        "events_true": sum(counts["kind", kind, "n_true"] for kind in kinds),
+        "events_said": sum(counts["kind", kind, "n_said"] for kind in kinds),
         "names": counts["fact", "names", "n"],
         "tally_steps": counts["tally", "true", "all", "n"],
     }
