@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "graphs": {"kernels", "kv", "models"},
     "engine": VOCABULARY | {"policy", "rope", "kv", "graphs", "sampling", "models", "session"},
     "session": VOCABULARY | {"policy", "prompt", "rope", "sampling", "engine", "models"},
+    "snapshot": VOCABULARY | {"kv", "models", "session"},
     "video": VOCABULARY,
     "arcade": VOCABULARY,
     "outputs": VOCABULARY,

@@ -67,7 +67,8 @@ class Session:
         self.timeline = Timeline()
         self.turn = 0
         self.sampled = 0
-        self.time = self._first = 0.0
+        #: Seconds: where the last chunk ended, where the first one began.
+        self.time = self.first = 0.0
         self.closed = False
         self._engine = engine
         self._grammar: Grammar = engine.model.grammar
@@ -76,11 +77,12 @@ class Session:
         #: Largest position that was ever used; -1 before the first.
         self.last_position = -1.0
         #: Turn -> what its video block shows, for a policy that recomputes: of the blocks that stay.
-        self._patches: dict[int, Patches] = {}
+        self.retained: dict[int, Patches] = {}
         #: What the last step showed, for a policy that counts frames.
-        self._shown: Chunk | None = None
+        self.shown: Chunk | None = None
+        #: An instruction for the coming turn.
+        self.wish = ""
         self._preamble = self._make_preamble()
-        self._instruction = ""
         self.capacity = options.policy.capacity(self._sizes())
         self.slot = engine.admit(self.capacity)
 
@@ -118,7 +120,7 @@ class Session:
     def instruct(self, text: str) -> None:
         """Replace the standing instruction, from the next step on."""
         self._check_budget("instruction", text, INSTRUCTION_BUDGET)
-        self._instruction = text
+        self.wish = text
 
     @property
     def bytes_per_stream(self) -> int:
@@ -150,7 +152,7 @@ class Session:
             raise StreamingVLMError("this session is closed; open another one")
         if chunk.start < self.time - 1e-6:
             raise ValueError(f"a chunk from {chunk.start:.3f} s cannot follow one that ended at {self.time:.3f} s")
-        left = self.options.policy.seconds_left(chunk.start - (self._first if self.turn else chunk.start))
+        left = self.options.policy.seconds_left(chunk.start - (self.first if self.turn else chunk.start))
         if left is not None and chunk.end - chunk.start > left + 1e-6:
             raise CapacityError(
                 f"the cache is full at {chunk.start:g} s: full attention was opened for so many seconds of video; "
@@ -173,10 +175,10 @@ class Session:
         frames, times = chunk.frames[-most:], chunk.times[-most:]
         whole = len(frames) == len(chunk.frames)
         earlier = most - len(frames)
-        if earlier and self._shown is not None:
+        if earlier and self.shown is not None:
             height, width = frames.shape[1:3]
-            frames = np.concatenate([self.patcher.stretch(self._shown.frames[-earlier:], height, width), frames])
-            times = (*self._shown.times[-earlier:], *times)
+            frames = np.concatenate([self.patcher.stretch(self.shown.frames[-earlier:], height, width), frames])
+            times = (*self.shown.times[-earlier:], *times)
             whole = False
         return replace(chunk, frames=frames, times=times, start=chunk.start if whole else times[0])
 
@@ -216,12 +218,12 @@ class Session:
         self.timeline.append(*spans)
         feed = self.timeline.pending_spans()
         assert len(self.timeline) + self.options.sampling.max_new_tokens + 1 <= self.capacity, "capacity is a bound"
-        known = {**self._patches, self.turn: patches}
+        known = {**self.retained, self.turn: patches}
         blocks = {span.turn: known[span.turn] for span in feed if span.kind is Kind.VISION}
         if self.options.policy.recompute:
-            self._patches = blocks
+            self.retained = blocks
         if self.options.policy.frames is not None:
-            self._shown = shown
+            self.shown = shown
         return Feed(feed, self._number(feed), list(blocks.values()))
 
     def fed(self, numbers: FloatArray) -> None:
@@ -248,7 +250,7 @@ class Session:
         if tokens[-1] != end:
             self.write(chunk, [*tokens, end])
         if self.turn == 0:
-            self._first = chunk.start
+            self.first = chunk.start
         self.turn += 1
         self.time = chunk.end
 
@@ -266,7 +268,7 @@ class Session:
         """The question that goes into the coming turn, behind the video, as the public code's first turn has it."""
         if self.options.policy.faithful and self.turn == 0:
             return self.options.instruction
-        text, self._instruction = self._instruction, ""
+        text, self.wish = self.wish, ""
         return text
 
     def _make_preamble(self) -> list[Span]:
