@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 #: What stands in the table -> where it is in the figures.
@@ -73,7 +73,7 @@ def _fifths(fifths: Sequence[Mapping[str, Any]]) -> list[str]:
             f"| micro F1, same second | {' | '.join(cells)} |"]  # fmt: skip
 
 
-def look(found: Any, path: Sequence[str]) -> Any:
+def look(found: Any, path: Sequence[Hashable]) -> Any:
     """What is at the end of a path of keys, None where that leads nowhere."""
     for key in path:
         if not isinstance(found, Mapping) or key not in found:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..errors import OptionError
+from .arcade import make_folder
 from .follow import Stopped, stoppable
 from .watch import DeviceOption, DtypeOption, ModelOption, PolicyOption, WeightsOption
 
 if TYPE_CHECKING:
     from ..evaluate.arcade import Setting
+    from ..evaluate.claims import Claim
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -86,6 +89,128 @@ def arcade(
         print("\ngate: passed" if verdict["passed"] else "\ngate: not passed: " + "; ".join(verdict["reasons"]))
     print(f"\n{found['streams']} streams of {setting.seconds / 60:g} min; {reports.heading(found)}")
     return 0
+
+
+@app.command()
+def claims(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME|all", help="Which claim; see docs/proof.md.", show_default=False)
+    ],
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            metavar="FOLDER|NAME=FOLDER",
+            help="The checkpoint under test, once for each training seed; NAME=FOLDER: one of another training "
+            "(non-overlapping, no-corruption, no-on-policy). [default: the bundled arcade model]",
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the results go, NAME.json each.")] = Path(
+        "docs/results"
+    ),
+    ungated: Annotated[bool, typer.Option("--ungated", help="Compare even if the gate is not passed.")] = False,
+    plot: Annotated[bool, typer.Option("--plot", help="Also draw NAME.png (needs matplotlib).")] = False,
+    hours: Annotated[
+        float | None, typer.Option(help="Hours of every stream; endurance: 7.5 times. [default: 1/3]")
+    ] = None,
+    streams: Annotated[
+        int | None, typer.Option(help="Streams of every game; endurance: at most 3. [default: 8]")
+    ] = None,
+    game: GameOption = None,
+    seeds: SeedsOption = None,
+    quick: QuickOption = False,
+    words: WordsOption = Path("runs/eval"),
+    memory: MemoryOption = 8.0,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    weights: WeightsOption = None,
+) -> int:
+    """Test what the paper says of the cache: run a claim's rows on the same streams and say what holds.
+
+    Ctrl-C keeps what was said: the same command goes on from there. `eval proof` writes the results into a page.
+    """
+    from .. import reports
+    from ..evaluate.proof import summary
+
+    setting = make_setting(hours, streams, game, seeds, quick, words, memory)
+    chosen, tested, others = choose_claims(name, model or [])
+    make_folder(out)
+    for one in chosen:
+        reports.check_targets(out / f"{one.name}.json", out / f"{one.name}.png" if plot else None)
+    try:
+        with stoppable():
+            from ..evaluate.arcade import Checkpoint
+            from ..evaluate.compare import Comparison
+
+            load = partial(Checkpoint.load, device=device, dtype=dtype, weights=weights)
+            comparison = Comparison(
+                [load(path) for path in tested],
+                {key: load(path, name=key) for key, path in others.items()},
+                setting,
+                reports.progress,
+                ungated,
+            )
+            for one in chosen:
+                found = comparison.test(one)
+                reports.write_json(out / f"{one.name}.json", found)
+                if plot:
+                    from ..evaluate.plot import draw
+
+                    draw(out / f"{one.name}.png", found)
+                print("\n".join(summary([found])), flush=True)
+    except Stopped:
+        return 143
+    return 0
+
+
+@app.command()
+def proof(
+    results: Annotated[Path, typer.Option(metavar="FOLDER", help="Where `eval claims` put its results.")] = Path(
+        "docs/results"
+    ),
+    page: Annotated[Path, typer.Option(metavar="FILE", help="The page whose results are written anew.")] = Path(
+        "docs/proof.md"
+    ),
+) -> None:
+    """Write the results of `eval claims` (and of `eval arcade --json docs/results/model.json`) into docs/proof.md."""
+    from ..evaluate import proof as program
+    from ..outputs import check_writable
+
+    try:
+        text = page.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise OptionError(f"{page} cannot be read") from None
+    check_writable(page)
+    found = program.load(results)
+    page.write_text(program.page(text, found), encoding="utf-8")
+    print(f"{page}: {len(found)} results of {results}")
+
+
+def choose_claims(name: str, models: list[str]) -> tuple[list[Claim], list[str | None], dict[str, str]]:
+    """The claims that are tested, the checkpoints under test, and those of other trainings by name.
+
+    ``all`` leaves out the claims whose checkpoints were not given, and says so. OptionError for unknown names.
+    """
+    from ..evaluate.claims import CHECKPOINTS, CLAIMS
+
+    named = [part.partition("=") for part in models]
+    others = {key: path for key, sign, path in named if sign and key in CHECKPOINTS}
+    for key, sign, _ in named:
+        if sign and key not in CHECKPOINTS:
+            raise OptionError(f"no training is called {key!r}; known: {', '.join(CHECKPOINTS)}")
+    tested: list[str | None] = [part for part, (key, _, _) in zip(models, named, strict=True) if key not in others]
+    if name != "all" and name not in CLAIMS:
+        raise OptionError(f"unknown claim {name!r}; known: all, {', '.join(CLAIMS)}")
+    chosen = []
+    for claim in [CLAIMS[name]] if name != "all" else CLAIMS.values():
+        missing = [key for key in claim.checkpoints if key not in others]
+        if missing and name != "all":
+            raise OptionError(f"{claim.name} needs a checkpoint of another training: --model {missing[0]}=FOLDER")
+        if missing:
+            print(f"{claim.name}: not tested, needs --model {missing[0]}=FOLDER", file=sys.stderr)
+        else:
+            chosen.append(claim)
+    return chosen, tested or [None], others
 
 
 def make_setting(
