@@ -16,7 +16,7 @@ CLINCH_GAP = (15, 8)
 """Pixels between the boxers, sideways and up and down, up to which they are in a clinch."""
 STEPS = 6
 """Half seconds for which a clinch or a chase has lasted when it is told."""
-STRIDE, GROUND = 4.0, 20.0
+STRIDE, GROUND = 4.0, 8.0
 """Pixels that both move the same way in each half second of a chase, and that they cover towards the one in front."""
 EDGE_X, EDGE_Y = (41, 106), (48, 118)
 """Left and top edges (of the drawn boxer) from which on outwards a boxer is in a corner."""
