@@ -326,7 +326,9 @@ def test_quantized_weights_say_nearly_the_same(of_family: Path, kind: str) -> No
         trace = Trace()
         with Engine(model).open(temperature=0.0, max_new_tokens=1) as session:
             session.step(Chunk(frames, (0.0, 0.5), 0.0, 1.0), trace=trace)
-        held = [getattr(layer, name) for layer in model.decoder.layers for name in ("qkv", "out", "gate_up", "down")]
+        held = [
+            getattr(layer, name).weight for layer in model.decoder.layers for name in ("qkv", "out", "gate_up", "down")
+        ]
         return torch.stack(trace.logits), sum(0 if type(weight) is torch.Tensor else 1 for weight in held)
 
     plain, (small, quantized) = logits(None)[0], logits(kind)

@@ -21,7 +21,7 @@ from torch import Tensor
 from .errors import CapacityError, OptionError
 from .events import Chunk, Commentary, Timing
 from .graphs import CAPTURES, DecodeSteps
-from .kv import Batch, CosSin, KVPool, Part, bucket
+from .kv import LEAST, Batch, CosSin, KVPool, Part, bucket
 from .models.base import Deepstack, Model, Vision
 from .models.patches import Patches, Prepared
 from .policy import CachePolicy, make_policy
@@ -29,9 +29,6 @@ from .rope import FloatArray
 from .sampling import choose
 from .session import Feed, Session, StreamOptions
 from .spans import Kind
-
-#: Rows that the products of a prefill have at least: with fewer their last bit may depend on how many there are.
-LEAST = 16
 
 
 @dataclass(slots=True)

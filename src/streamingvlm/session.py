@@ -75,6 +75,8 @@ class Session:
         self.positions: FloatArray = np.zeros((3, 0), np.float32)
         #: Largest position that was ever used; -1 before the first.
         self.last_position = -1.0
+        #: Positions of the ids that had no row when the policy was last applied, (3, n) float32.
+        self._pending_positions: FloatArray = self.positions
         #: Turn -> what its video block shows, for a policy that recomputes: of the blocks that stay.
         self._patches: dict[int, Patches] = {}
         #: What the last step showed, for a policy that counts frames.
@@ -192,7 +194,7 @@ class Session:
             self.positions = self.positions[:, rows]
         else:
             numbered = positions(self.timeline.spans, self._engine.model.tokens_per_second)
-            self.positions = numbered[:, : self.timeline.cached]
+            self.positions, self._pending_positions = np.split(numbered, [self.timeline.cached], axis=1)
         return rows, self.positions
 
     def begin_turn(self, chunk: Chunk, patches: Patches) -> Feed:

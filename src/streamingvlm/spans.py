@@ -163,11 +163,13 @@ class Timeline:
             whole = piece.hi - piece.lo == len(span)
             assert whole or span.grid is None, "a vision block stays whole or goes"
             order.extend(range(starts[piece.span] + piece.lo, starts[piece.span] + piece.hi))
-            tokens = span.tokens if whole else span.tokens[piece.lo : piece.hi]
-            kept = replace(span, kind=piece.kind, role=piece.role, turn=piece.turn, tokens=tokens)
+            kept = span
+            if not whole or (piece.kind, piece.role, piece.turn) != (span.kind, span.role, span.turn):
+                tokens = span.tokens[piece.lo : piece.hi]
+                kept = replace(span, kind=piece.kind, role=piece.role, turn=piece.turn, tokens=tokens)
             if kept.kind is Kind.HISTORY and spans and spans[-1].kind is Kind.HISTORY:
                 # Old words are one run: thousands of steps must not leave thousands of spans.
-                spans[-1] = replace(spans[-1], tokens=spans[-1].tokens + tokens, end=span.end)
+                spans[-1] = replace(spans[-1], tokens=spans[-1].tokens + kept.tokens, end=span.end)
             else:
                 spans.append(kept)
         rows = [index for index in order if index < self.cached]
