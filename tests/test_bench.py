@@ -19,8 +19,9 @@ from streamingvlm.bench.measure import STAGES, Step, percentile, summarize
 from streamingvlm.bench.rotation import PerTokenRotation
 from streamingvlm.bench.setup import Request, Synthetic
 from streamingvlm.bench.shapes import SHAPES, ByteTokenizer, build, shape_named
-from streamingvlm.engine import Engine, Trace
+from streamingvlm.engine import Engine
 from streamingvlm.errors import ModelError, OptionError, PolicyError
+from streamingvlm.jobs import Trace
 from streamingvlm.kv import KVPool
 from streamingvlm.models import FAMILIES, Model
 

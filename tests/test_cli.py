@@ -39,7 +39,8 @@ class Session:
         timing = Timing(decode=chunk.decode_seconds, words=0.25, lag=time.perf_counter() - chunk.ready_at)
         return Commentary(chunk.start, chunk.end, text, timing=timing, rows={"vision": 40, "commentary": 10},
                           capacity=100, dropped=chunk.dropped)
-    def prepare(self, chunk):
+    part = 2
+    def prepare(self, chunk, *, encode=False):
         return chunk
     def close(self):
         print("closed", file=sys.stderr)

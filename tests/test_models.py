@@ -17,9 +17,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 import tiny
-from streamingvlm.engine import Engine, Trace
+from streamingvlm.engine import Engine
 from streamingvlm.errors import ModelError, OptionError, SourceError
 from streamingvlm.events import Chunk
+from streamingvlm.jobs import Trace
 from streamingvlm.models import Patcher, load_model
 from streamingvlm.spans import Kind
 
@@ -92,7 +93,7 @@ def test_a_folder_written_by_transformers_streams(family: str, of_family: Path, 
 
 def test_cached_equals_uncached_in_another_dtype_only_roughly(of_family: Path) -> None:
     """bf16 streams the same way: its logits stay near those of float32."""
-    from streamingvlm.engine import Trace
+    from streamingvlm.jobs import Trace
 
     logits = []
     for dtype in ("fp32", "bf16"):

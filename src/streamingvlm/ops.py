@@ -6,12 +6,14 @@ looks at the cache meanwhile they copy all of it, for every layer and token. So 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from .kv import attend
 
-_LIBRARY = torch.library.Library("streamingvlm", "DEF")
+_LIBRARY: Any = torch.library.Library("streamingvlm", "DEF")  # type: ignore[no-untyped-call]
 _LIBRARY.define(
     "decode_rows(Tensor queries, Tensor keys, Tensor rotated, Tensor values, Tensor(a!) key_rows, Tensor(b!) view_rows,"
     " Tensor(c!) value_rows, int layer, Tensor slots, Tensor lengths, float scaling) -> Tensor"

@@ -138,6 +138,17 @@ class Timeline:
         assert span.tokens[: len(last)] == last.tokens, "the last span may only grow"
         self.spans[-1] = span
 
+    def replace_from(self, first: int, spans: Sequence[Span]) -> None:
+        """Put ``spans`` in the place of those from number ``first`` on; ids that have rows must stay what they are."""
+        before = sum(map(len, self.spans[:first]))
+        held = self.cached - before
+        if held > 0:
+            old, new = (
+                [token for span in part for token in span.tokens[:held]] for part in (self.spans[first:], spans)
+            )
+            assert old[:held] == new[:held], "what is in the cache cannot be written anew"
+        self.spans[first:] = [span for span in spans if span.tokens]
+
     def commit(self, count: int) -> None:
         """Say that the first ``count`` pending ids have rows now."""
         self.cached += count

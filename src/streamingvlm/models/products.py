@@ -1,11 +1,13 @@
 """Products with a layer's weights.
 
-On a CPU the weights are packed for oneDNN where that is to be had. Its product of a row does not depend on how many rows
-there are; that of the library behind ``F.linear`` does on some processors below 16 rows, so that a stream's words would
-depend, in the last bit, on who shares its batch. It is as fast, but keeps a second copy of the weights.
+On a CPU the weights are packed for oneDNN where that is to be had. Its product of a row does not depend on how many
+rows there are; that of the library behind ``F.linear`` does on some processors below 16 rows, so that a stream's words
+would depend, in the last bit, on who shares its batch. It is as fast, but keeps a second copy of the weights.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -32,13 +34,9 @@ class Matrix:
 
 
 def _pack(weight: Tensor) -> Tensor | None:
-    plain = type(weight) in (Tensor, torch.nn.Parameter) and weight.device.type == "cpu"
-    if (
-        not plain
-        or weight.dtype != torch.float32
-        or weight.nbytes > LARGEST
-        or not torch.backends.mkldnn.is_available()
-    ):
+    library: Any = torch.backends.mkldnn
+    plain = type(weight) in (Tensor, torch.nn.Parameter) and weight.dtype == torch.float32
+    if not plain or weight.device.type != "cpu" or weight.nbytes > LARGEST or not library.is_available():
         return None
     packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), 4)
     return packed
