@@ -16,7 +16,7 @@ import torch
 from streamingvlm import cli
 from streamingvlm.bench import policies, report, roofline, soak, streams
 from streamingvlm.bench.measure import STAGES, Step, percentile, summarize
-from streamingvlm.bench.rotation import PerTokenRotation
+from streamingvlm.bench.rotation import PerTokenRotation, PerTokenRotationEngine, with_stock_layers
 from streamingvlm.bench.setup import Request, Synthetic
 from streamingvlm.bench.shapes import SHAPES, ByteTokenizer, build, shape_named
 from streamingvlm.engine import Engine
@@ -33,9 +33,11 @@ def model() -> Model:
     return TINY.make_model()
 
 
-def watch(model: Model, pool: type[KVPool], count: int) -> tuple[list[tuple[int, ...]], list[torch.Tensor]]:
+def watch(
+    model: Model, kind: type[Engine], pool: type[KVPool], count: int
+) -> tuple[list[tuple[int, ...]], list[torch.Tensor]]:
     """Two streams side by side, one from the start and one that joins later; ids and logits of all their steps."""
-    engine = Engine(model, slots=2, pool=pool)
+    engine = kind(model, slots=2, pool=pool)
     frames = Synthetic((84, 56), 2.0, 1.0)
     ids, logits = [], []
     with TINY.open_session(engine, "streaming") as first, TINY.open_session(engine, "streaming", stream=1) as second:
@@ -49,7 +51,8 @@ def watch(model: Model, pool: type[KVPool], count: int) -> tuple[list[tuple[int,
 
 @torch.inference_mode()
 def test_per_token_rotation_says_the_same(model: Model) -> None:
-    ours, theirs = (watch(model, pool, 12) for pool in (KVPool, PerTokenRotation))
+    ours = watch(model, Engine, KVPool, 12)
+    theirs = watch(with_stock_layers(model), PerTokenRotationEngine, PerTokenRotation, 12)
     assert ours[0] == theirs[0]
     assert len(ours[1]) > 12 * 5
     for a, b in zip(ours[1], theirs[1], strict=True):
