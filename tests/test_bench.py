@@ -231,6 +231,20 @@ def test_soak(model: Model) -> None:
     report.soak_table(figures)
 
 
+def test_soak_compares_steps_with_equally_many_ids() -> None:
+    # A silent step takes 1, one of 9 ids takes 5; at the end more is said, and every step takes a tenth longer.
+    quiet, busy = np.repeat([3.0, 9.0], [70, 30]), np.repeat([3.0, 9.0], [30, 70])
+    cost = {3.0: 1.0, 9.0: 5.0}
+    first = np.array([cost[said] for said in quiet])
+    last = np.array([1.1 * cost[said] for said in busy])
+    a, b, share = soak.alike((first, quiet), (last, busy))
+    assert b / a == pytest.approx(1.1)
+    assert share == 1
+    assert np.median(last) / np.median(first) == pytest.approx(5.5)
+    rare = (np.array([7.0]), np.array([20.0]))
+    assert soak.alike(rare, (last, busy))[2] == 0
+
+
 def test_soak_slope_ignores_one_slow_moment() -> None:
     hours = np.arange(7200) / 3600
     flat = np.full(7200, 0.1)

@@ -92,7 +92,7 @@ def test_recomputing_equals_a_stock_forward_over_what_stays(
             shown[i] = model.patcher(item)
             session.step(item, trace=trace)
             check_against_stock(stock, session, trace, shown)
-        assert len(session._patches) <= policy.vision
+        assert len(session.retained) <= policy.vision
         assert query_text(session) == ["that"]
 
 

@@ -30,10 +30,12 @@ MAY_IMPORT = {
     "jobs": VOCABULARY | {"rope", "models", "session"},
     "engine": VOCABULARY | {"policy", "rope", "kv", "graphs", "sampling", "models", "session", "jobs", "turn"},
     "session": VOCABULARY | {"policy", "prompt", "rope", "sampling", "engine", "jobs", "models", "turn"},
+    "snapshot": VOCABULARY | {"kv", "models", "session"},
     "video": VOCABULARY,
     "arcade": VOCABULARY,
     "outputs": VOCABULARY,
     "view": VOCABULARY | {"outputs"},
+    "reports": VOCABULARY | {"outputs"},
     "sources": VOCABULARY | {"video", "arcade"},
 }
 PROGRAMS = {"train", "curate", "evaluate", "serve", "bench"}

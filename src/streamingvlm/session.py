@@ -57,7 +57,8 @@ class Session:
         self.timeline = Timeline()
         self.turn = 0
         self.sampled = 0
-        self.time = self._first = 0.0
+        #: Seconds: where the last chunk ended, where the first one began.
+        self.time = self.first = 0.0
         self.closed = False
         self._engine = engine
         self._grammar: Grammar = engine.model.grammar
@@ -71,11 +72,12 @@ class Session:
         #: Parts of the coming step, for a policy that feeds nothing ahead.
         self._held: list[Chunk] = []
         #: Turn -> what its video block shows, for a policy that recomputes: of the blocks that stay.
-        self._patches: dict[int, Patches] = {}
+        self.retained: dict[int, Patches] = {}
         #: What the last step showed, for a policy that counts frames.
-        self._shown: Chunk | None = None
+        self.shown: Chunk | None = None
+        #: An instruction for the coming turn.
+        self.wish = ""
         self._preamble = self._make_preamble()
-        self._instruction = ""
         self.capacity = options.policy.capacity(self._sizes())
         self.slot = engine.admit(self.capacity)
 
@@ -132,7 +134,7 @@ class Session:
     def instruct(self, text: str) -> None:
         """Replace the standing instruction, from the next step on."""
         self._check_budget("instruction", text, INSTRUCTION_BUDGET)
-        self._instruction = text
+        self.wish = text
 
     @property
     def bytes_per_stream(self) -> int:
@@ -171,7 +173,7 @@ class Session:
                 raise ValueError(f"the step from {self._opened.start:.3f} s has begun; its other frames come next")
         if not chunk.last and len(chunk.frames) % self.part:
             raise ValueError(f"a part of a step has whole temporal patches: a multiple of {self.part} frames")
-        left = self.options.policy.seconds_left(chunk.start - (self._first if self.turn else chunk.start))
+        left = self.options.policy.seconds_left(chunk.start - (self.first if self.turn else chunk.start))
         if left is not None and chunk.end - chunk.start > left + 1e-6:
             raise CapacityError(
                 f"the cache is full at {chunk.start:g} s: full attention was opened for so many seconds of video; "
@@ -194,10 +196,10 @@ class Session:
         frames, times = chunk.frames[-most:], chunk.times[-most:]
         whole = len(frames) == len(chunk.frames)
         earlier = most - len(frames)
-        if earlier and self._shown is not None:
+        if earlier and self.shown is not None:
             height, width = frames.shape[1:3]
-            frames = np.concatenate([self.patcher.stretch(self._shown.frames[-earlier:], height, width), frames])
-            times = (*self._shown.times[-earlier:], *times)
+            frames = np.concatenate([self.patcher.stretch(self.shown.frames[-earlier:], height, width), frames])
+            times = (*self.shown.times[-earlier:], *times)
             whole = False
         return replace(chunk, frames=frames, times=times, start=chunk.start if whole else times[0])
 
@@ -222,6 +224,11 @@ class Session:
     def opened(self) -> Opened | None:
         """The turn that is being shown, if a part of it was."""
         return self._opened
+
+    @property
+    def between_steps(self) -> bool:
+        """Whether no part of the coming step has been shown."""
+        return self._opened is None and not self._held
 
     def hold(self, part: Chunk) -> None:
         """Keep a part until its step is whole."""
@@ -265,7 +272,7 @@ class Session:
         self.timeline.replace_from(opened.at, spans)
         assert len(self.timeline) + self.options.sampling.max_new_tokens + 1 <= self.capacity, "capacity is a bound"
         if self.options.policy.frames is not None:
-            self._shown = shown
+            self.shown = shown
         fed = opened.feed(spans, self._engine.model.tokens_per_second, chunk.last)
         return Feed(*fed, self._to_encode([*opened.before, *spans], patches))
 
@@ -284,9 +291,9 @@ class Session:
         """What the video blocks that are fed show; for a policy that recomputes also those of earlier steps."""
         if not self.options.policy.recompute:
             return [patches]
-        known = {**self._patches, self.turn: patches}
-        self._patches = {span.turn: known[span.turn] for span in spans if span.kind is Kind.VISION}
-        return list(self._patches.values())
+        known = {**self.retained, self.turn: patches}
+        self.retained = {span.turn: known[span.turn] for span in spans if span.kind is Kind.VISION}
+        return list(self.retained.values())
 
     def fed(self, numbers: FloatArray) -> None:
         """The ids at positions ``numbers`` (3, n) have rows now."""
@@ -312,7 +319,7 @@ class Session:
         if tokens[-1] != end:
             self.write(chunk, [*tokens, end])
         if self.turn == 0:
-            self._first = chunk.start
+            self.first = chunk.start
         self.turn += 1
         self.time = chunk.end
         self._opened = None
@@ -325,7 +332,7 @@ class Session:
         """The question that goes into the coming turn, behind the video, as the public code's first turn has it."""
         if self.options.policy.faithful and self.turn == 0:
             return self.options.instruction
-        text, self._instruction = self._instruction, ""
+        text, self.wish = self.wish, ""
         return text
 
     def _make_preamble(self) -> list[Span]:

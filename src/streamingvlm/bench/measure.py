@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import datetime
-import platform
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, cast
 
 import numpy as np
@@ -17,26 +14,21 @@ from ..events import Commentary
 from ..kv import CosSin, KVPool
 from ..models.base import Model, Vision
 from ..models.patches import Patches
+from ..reports import Figures
 from ..view import STAGES, memory, peak_memory
 
 __all__ = [
     "STAGES",
-    "Figures",
     "Step",
     "SyncedModel",
-    "describe_device",
     "device_memory",
     "memory",
     "percentile",
-    "provenance",
     "reference_work",
     "summarize",
     "synced_pool",
     "synchronize",
 ]
-
-#: What a command writes as JSON.
-Figures = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,32 +92,6 @@ def summarize(steps: Sequence[Step]) -> Figures:
         "seconds": video,
         "steps": len(steps),
     }
-
-
-def provenance(device: torch.device) -> Figures:
-    """Device, versions and date, for every file that is written."""
-    return {
-        "device": describe_device(device),
-        "versions": {name: _version(name) for name in ("streamingvlm", "torch", "transformers")}
-        | {"python": platform.python_version()},
-        "date": datetime.date.today().isoformat(),
-    }
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not installed"  # run from a checkout
-
-
-def describe_device(device: torch.device) -> str:
-    """The machine part in words."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    if device.type == "cpu":
-        return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
-    return str(device)
 
 
 def synchronize(device: torch.device) -> None:

@@ -14,8 +14,9 @@ from ..events import Chunk
 from ..kv import KVPool
 from ..models import Model
 from ..policy import POLICIES, make_policy
+from ..reports import Figures, provenance
 from ..session import Session
-from .measure import Figures, Step, device_memory, host_memory, provenance, summarize
+from .measure import Step, device_memory, host_memory, summarize
 from .rotation import PerTokenRotation, PerTokenRotationEngine, with_stock_layers
 from .setup import Request
 

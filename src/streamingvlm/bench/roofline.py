@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from ..errors import ModelError, OptionError
 from ..jobs import Trace
 from ..models import Model
-from .measure import Figures, provenance, summarize, synchronize
+from ..reports import Figures, provenance
+from .measure import summarize, synchronize
 from .setup import Request
 from .streams import open_fleet
 

@@ -16,7 +16,7 @@ from ..jobs import Trace
 from ..kv import Batch, CosSin, KVPool
 from ..models import Model
 from ..models.uncached import uncached
-from .measure import Figures, provenance
+from ..reports import Figures, provenance
 from .policies import compare, default_specs
 from .setup import Request
 

@@ -37,7 +37,8 @@ def verify(
     check_numbers(fps=fps, step=step)
     if report is not None and report.suffix != ".md":
         raise OptionError(f"--report must end in .md, not {report.name}")
-    from ..bench import policies, report as reports  # isort: skip
+    from .. import reports
+    from ..bench import policies
     from ..bench import verify as bench
     from ..bench.setup import Request
 

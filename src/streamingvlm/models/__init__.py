@@ -22,6 +22,7 @@ __all__ = [
     "Patcher",
     "Patches",
     "StreamDefaults",
+    "find_checkpoint",
     "load_model",
     "pick_device",
     "pick_dtype",
@@ -58,7 +59,7 @@ def load_model(
     (torchao, weights only; None: as they are). Raises :class:`ModelError` when there is no such checkpoint or its
     family is not supported.
     """
-    folder = _folder(name)
+    folder = find_checkpoint(name)
     config = _config(folder)
     family = config.get("model_type")
     if family not in FAMILIES:
@@ -79,7 +80,8 @@ def load_model(
     return model
 
 
-def _folder(name: str | Path | None) -> Path:
+def find_checkpoint(name: str | Path | None) -> Path:
+    """The folder of a checkpoint, fetched from the hub if need be. Raises :class:`ModelError`."""
     if name is None:
         return BUNDLED
     if Path(name).is_dir():

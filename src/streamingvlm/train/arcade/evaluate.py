@@ -7,15 +7,18 @@ import multiprocessing
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ...arcade.ceiling import ceiling
-from ...arcade.pong import PongStream
+from ...arcade.games.pong import PONG
+from ...arcade.record import truth_record
 from ...arcade.score import score_many
 from ...arcade.source import ArcadeSource
+from ...arcade.stream import Stream
 from ...engine import Engine
 from ...models import load_model
 
@@ -35,7 +38,7 @@ def watch(task: Task) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
     torch.set_num_threads(1)
     model = load_model(task.model, device="cpu")
     engine = Engine(model, slots=len(task.seeds))
-    sources = [ArcadeSource("pong", seed, duration=task.seconds) for seed in task.seeds]
+    sources = [ArcadeSource(PONG, seed, duration=task.seconds) for seed in task.seeds]
     sessions = [
         engine.open(policy=task.policy, context=source.context, stream=number) for number, source in enumerate(sources)
     ]
@@ -50,9 +53,9 @@ def watch(task: Task) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
 
 def truth(seed: int, seconds: int) -> dict[str, Any]:
     """What is truly said of the first seconds of a stream."""
-    stream = PongStream(seed, render=False)
-    content = [[s.start, s.end, s.text] for s, _ in zip(stream, range(seconds), strict=False) if s.text]
-    return {"video": f"arcade:pong?seed={seed}", "title": stream.context.text, "content": content}
+    stream = Stream(PONG, seed, render=False)
+    rows = [(second.start, second.end, second.text) for second in islice(stream, seconds)]
+    return truth_record(PONG, f"arcade:pong?seed={seed}", stream.context.text, rows)
 
 
 def evaluate(
@@ -67,7 +70,7 @@ def evaluate(
     found: dict[str, Any] = {"seeds": list(seeds), "seconds": seconds, "policy": policy, "model": score_many(pairs)}
     found["by_stream"] = [score_many([pair])["micro_f1_strict"] for pair in pairs]
     if with_ceiling:
-        found["ceiling"] = ceiling(seeds, seconds)
+        found["ceiling"] = ceiling(PONG, seeds, seconds)
     return found
 
 
