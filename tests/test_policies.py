@@ -12,9 +12,10 @@ import torch
 
 import tiny
 from streamingvlm import cli
-from streamingvlm.engine import Engine, Trace
+from streamingvlm.engine import Engine
 from streamingvlm.errors import CapacityError, PolicyError
 from streamingvlm.events import Chunk
+from streamingvlm.jobs import Trace
 from streamingvlm.models import BUNDLED, Patches
 from streamingvlm.models.stock import StockModel
 from streamingvlm.policy import KeepAll, RecentFrames, SlidingRecompute, SlidingReset, make_policy

@@ -29,23 +29,20 @@ def positions(spans: Sequence[Span], tokens_per_second: float | None, first: flo
     is one step, whatever the time it covers.
     """
     parts: list[FloatArray] = []
-    here, run = first, 0
+    here = first
+    text = 0  # ids since the last block: one run for all spans of words between two blocks
     for span in spans:
         if span.grid is None:
-            run += len(span)
+            text += len(span)
             continue
         time_step = 1.0 if tokens_per_second is None else span.patch_seconds * tokens_per_second
-        # Text between two blocks is one run whatever spans it is made of; a block's marks belong to the runs around it.
-        parts.append(_text(here, run + 1))
-        block, reach = _block(span.grid, time_step)
-        start = here + run + 1
-        parts.append(block + np.float32(start))
-        here, run = start + reach + 1, 1
-    if run:
-        parts.append(_text(here, run))
-    if not parts:
-        return np.zeros((3, 0), np.float32)
-    return np.concatenate(parts, axis=1)
+        parts.append(_text(here, text + 1))
+        block = _block(span.grid, time_step) + np.float32(here + text + 1)
+        parts.append(block)
+        here, text = float(block.max()) + 1, 1
+    if text:
+        parts.append(_text(here, text))
+    return np.concatenate(parts, axis=1) if parts else np.zeros((3, 0), np.float32)
 
 
 def _text(first: float, count: int) -> FloatArray:
@@ -53,12 +50,11 @@ def _text(first: float, count: int) -> FloatArray:
     return np.broadcast_to(line, (3, count))
 
 
-@lru_cache(maxsize=256)
-def _block(grid: tuple[int, int, int], time_step: float) -> tuple[FloatArray, float]:
-    """Positions (3, t * h * w) of a block that starts at 0, and the largest of them."""
+@lru_cache(64)
+def _block(grid: tuple[int, int, int], time_step: float) -> FloatArray:
+    """Positions (3, t * h * w) in a block that begins at 0; a stream has few kinds of block."""
     t, h, w = np.indices(grid, dtype=np.float32).reshape(3, -1)
-    block: FloatArray = np.stack([t * np.float32(time_step), h, w])
-    return block, float(block.max())
+    return np.stack([t * np.float32(time_step), h, w])
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +72,8 @@ class Rope:
     def cos_sin(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Cosine and sine (n, d), float32, of positions (3, n)."""
         angles = positions.float()[self.axes].T * self.inverse_frequencies
-        angles = torch.cat([angles, angles], dim=-1)
-        return angles.cos() * self.scaling, angles.sin() * self.scaling
+        cos, sin = angles.cos() * self.scaling, angles.sin() * self.scaling
+        return torch.cat([cos, cos], dim=-1), torch.cat([sin, sin], dim=-1)
 
 
 def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -86,6 +82,9 @@ def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     first, second = states.chunk(2, dim=-1)
     cos_first, cos_second = cos.chunk(2, dim=-1)
     sin_first, sin_second = sin.chunk(2, dim=-1)
+    if torch.compiler.is_compiling():
+        # The compiler makes one loop of this, and cannot write into halves.
+        return torch.cat([first * cos_first - second * sin_first, second * cos_second + first * sin_second], dim=-1)
     out = torch.empty_like(states)
     left, right = out.chunk(2, dim=-1)
     # Written half by half: no copy of the states with their halves swapped.

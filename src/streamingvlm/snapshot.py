@@ -32,6 +32,7 @@ class SnapshotError(StreamingVLMError):
 
 def save(session: Session, pool: KVPool, path: Path) -> None:
     """Write the stream as it is between two steps; the file is whole or not there. ``pool``: the engine's."""
+    assert session.between_steps, "a step that was shown in part has to be ended first"
     slot, rows = session.slot, pool.length[session.slot]
     shown = session.shown
     state = {

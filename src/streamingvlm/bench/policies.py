@@ -17,11 +17,13 @@ from ..policy import POLICIES, make_policy
 from ..reports import Figures, provenance
 from ..session import Session
 from .measure import Step, device_memory, host_memory, summarize
-from .rotation import PerTokenRotation, with_stock_layers
+from .rotation import PerTokenRotation, PerTokenRotationEngine, with_stock_layers
 from .setup import Request
 
-#: Baseline -> the policy it runs and its pool.
-BASELINES: dict[str, tuple[str, type[KVPool]]] = {"per-token-rotation": ("streaming", PerTokenRotation)}
+#: Baseline -> the policy it runs, its engine and its pool.
+BASELINES: dict[str, tuple[str, type[Engine], type[KVPool]]] = {
+    "per-token-rotation": ("streaming", PerTokenRotationEngine, PerTokenRotation)
+}
 
 #: Steps that a policy runs before the next one has its turn, so that noise of the machine hits all alike.
 BLOCK = 5
@@ -151,10 +153,10 @@ def _blocks(chunks: Iterator[Chunk], warm_up: int) -> Iterator[tuple[list[Chunk]
 
 
 def _open(request: Request, model: Model, name: str, seconds: float, context: str) -> Lane:
-    spec, pool = BASELINES.get(name, (name, KVPool))
+    spec, kind, pool = BASELINES.get(name, (name, Engine, KVPool))
     if spec == "full":  # the one policy that has to know how long the stream is
         spec = f"full:seconds={seconds:g}"
     if name in BASELINES:
         model = with_stock_layers(model)
-    engine, session = request.open(model, spec, context=context, pool=pool)
+    engine, session = request.open(model, spec, context=context, kind=kind, pool=pool)
     return Lane(name, spec, engine, session)

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..engine import Trace
 from ..errors import ModelError, OptionError
+from ..jobs import Trace
 from ..models import Model
 from ..reports import Figures, provenance
 from .measure import summarize, synchronize

@@ -18,8 +18,9 @@ from math import ceil
 import numpy as np
 import torch
 
-from ..engine import Engine, Job
+from ..engine import Engine
 from ..errors import OptionError
+from ..jobs import Job
 from ..models import Model
 from ..policy import StreamingWindow
 from ..reports import Figures, provenance

@@ -10,7 +10,7 @@ import typer
 
 from ..errors import OptionError
 from .follow import Stopped, stoppable
-from .watch import DeviceOption, DtypeOption, WeightsOption, check_numbers
+from .watch import CaptureOption, DeviceOption, DtypeOption, WeightsOption, check_numbers, chosen_threads
 
 if TYPE_CHECKING:
     from ..bench.setup import Request
@@ -33,9 +33,6 @@ StepOption = Annotated[float, typer.Option(help="Seconds of video per step.")]
 SizeOption = Annotated[str | None, typer.Option(metavar="WxH", help="Size of synthetic frames. [default: the shape's]")]
 WordsOption = Annotated[
     int | None, typer.Option("--words", help="Force so many ids per step. [default: replies end by themselves]")
-]
-CaptureOption = Annotated[
-    str, typer.Option(help="How ids are decoded: none (one operation after the other), graph (CUDA) or compile.")
 ]
 SeedOption = Annotated[int, typer.Option(help="Seed of words, synthetic frames and random weights.")]
 JsonOption = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the figures as JSON.")]
@@ -233,7 +230,9 @@ def _request(
 ) -> Request:
     from ..bench.setup import Request
 
-    return Request(model, shape, source, fps, step, _size(size), words, seed, device, dtype, weights, capture)
+    return Request(
+        model, shape, source, fps, step, _size(size), words, seed, device, dtype, weights, capture, chosen_threads()
+    )
 
 
 def _made_up(size: str | None, model: str | None, shape: str | None) -> str | None:

@@ -26,6 +26,7 @@ __all__ = [
     "load_model",
     "pick_device",
     "pick_dtype",
+    "settle_threads",
 ]
 
 #: model_type of config.json -> module of this package with a ``load`` function.
@@ -37,6 +38,9 @@ FAMILIES = {
 
 #: The small model that comes with the package; it knows the arcade.
 BUNDLED = Path(__file__).parent.parent / "assets" / "arcade"
+
+#: Parameters up to which one thread is faster than several: they would wait for each other most of the time.
+SMALL = 50_000_000
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -127,3 +131,9 @@ def pick_dtype(dtype: str | None, device: torch.device) -> torch.dtype:
     if dtype not in _DTYPES:
         raise ModelError(f"unknown dtype {dtype!r}; known: {', '.join(_DTYPES)}")
     return _DTYPES[dtype]
+
+
+def settle_threads(model: Model, threads: int | None = None) -> None:
+    """Give torch so many threads on a CPU (None: one for a small model, which several make slower, else as it is)."""
+    if model.kv_shape.device.type == "cpu" and (threads or model.parameters < SMALL):
+        torch.set_num_threads(threads or 1)
