@@ -103,6 +103,27 @@ def test_repetition() -> None:
     assert figures["repetition"] == pytest.approx(2 / 3)
 
 
+def test_play_is_the_mean_over_the_kinds_that_are_seen() -> None:
+    truth = clip((1, "green serves"), (3, "orange returns top"), (5, "green returns top"), (7, "green holds still"))
+    words = said((1, "green serves"), (3, "orange returns top"), (6, "green returns top"), (9, "score 1 to 0"))
+    # Serve 1, returns 1 of 2 in the same second, hold 0; a score is no play.
+    assert score(truth, words)["play"] == pytest.approx((1 + 0.5 + 0) / 3)
+
+
+def test_silence() -> None:
+    truth = clip((1, "green serves"), (3, "orange returns top"), (5, "green returns top"))
+    figures = score(truth, said((1, "green serves"), (2, "green serves"), (3, "  "), (9, "")))
+    # Of the seconds 0 to 9 nothing is said in all but 1 and 2; 3 and 5 of them are not silent.
+    assert figures["silence_precision"] == pytest.approx(6 / 8)
+
+
+def test_first_ten_minutes_and_last_half_hour() -> None:
+    rows = [(at, "green serves") for at in range(5, 2400, 10)]
+    figures = score(clip(*rows), said(*[row for row in rows if row[0] < 600], (2399, "")))
+    assert figures["minutes_0_10"]["micro_f1_strict"] == 1.0
+    assert figures["last_30_minutes"]["micro_f1"] == 0.0
+
+
 def test_fifths_and_minutes() -> None:
     rows = [(at, "green serves") for at in range(5, 600, 10)]
     figures = score(clip(*rows), said(*[row for row in rows if row[0] < 120], (599, "")))
