@@ -110,9 +110,9 @@ def _measured(found: Sequence[Match], records: Sequence[Any], done: Callable[[fl
 
 
 def _folder(checkpoint: Checkpoint, policy: str, setting: Setting) -> Path:
-    """Where the words of one checkpoint under one policy are."""
-    readable = "".join(letter if letter.isalnum() or letter in "-." else "_" for letter in policy)
-    return setting.folder / f"{readable}-{checkpoint.fingerprint[:8]}"
+    """Where the words of one checkpoint under one policy are, however the policy was asked for."""
+    digest = hashlib.sha256(repr(make_policy(policy, checkpoint.model.defaults.policy)).encode()).hexdigest()
+    return setting.folder / f"{policy.partition(':')[0]}-{digest[:8]}-{checkpoint.fingerprint[:8]}"
 
 
 def fitting(policy: str, model: Model, setting: Setting) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import OptionError
+from ..policy import make_policy
 from . import bootstrap
 from .arcade import Bar, Checkpoint, Setting, describe, fitting, run
 from .bootstrap import Interval, Path, Replicates, interval
@@ -56,7 +57,8 @@ class Comparison:
     def evaluation(self, row: Row, claim: Claim | None = None, flipped: bool = False) -> Evaluation:
         """The figures of a row, on the streams of ``claim`` (None: the ordinary ones)."""
         long = claim is not None and claim.long
-        key = (row.policy, row.checkpoint, long, flipped)
+        policy = repr(make_policy(row.policy, self.seeds[0].model.defaults.policy))
+        key = (policy, row.checkpoint, long, flipped)
         if key not in self._done:
             setting = self.setting if claim is None else self.setting_of(claim)
             checkpoints = [self.others[row.checkpoint]] if row.checkpoint else self.seeds

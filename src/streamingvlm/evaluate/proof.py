@@ -78,7 +78,7 @@ def section(claim: Claim, found: Mapping[str, Any] | None) -> str:
     lines += [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for row in claim.rows:
         one = None if found is None else found["rows"].get(row.name)
-        cells = ["not measured yet" if one is None else show(look(one, path)) for path in paths]
+        cells = [show(look(one, path)) for path in paths] if one else ["not measured yet", *[""] * (len(paths) - 1)]
         lines.append(f"| {' | '.join([row.name, *cells, row.paper or '-'])} |")
     lines += ["", *_stops(found), *_verdicts(claim, found)]
     return "\n".join([*lines, ""])
