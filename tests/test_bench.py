@@ -15,7 +15,7 @@ import torch
 
 from streamingvlm import cli
 from streamingvlm.bench import policies, report, roofline, soak, streams
-from streamingvlm.bench.measure import STAGES, Step, percentile, summarize
+from streamingvlm.bench.measure import STAGES, Step, live_step, percentile, summarize
 from streamingvlm.bench.rotation import PerTokenRotation, PerTokenRotationEngine, with_stock_layers
 from streamingvlm.bench.setup import Request, Synthetic
 from streamingvlm.bench.shapes import SHAPES, ByteTokenizer, build, shape_named
@@ -104,6 +104,20 @@ def test_policies_side_by_side(model: Model, capsys: pytest.CaptureFixture[str])
     assert [len(lane.steps) for lane in lanes] == [6, 6, 6]
     report.show(report.policy_table(figures), figures)
     assert "per-token-rotation" in capsys.readouterr().out
+
+
+def test_at_a_higher_rate_lag_counts_from_the_last_part(model: Model) -> None:
+    request = Request(shape="tiny", device="cpu", words=2, fps=8.0)
+    frames = Synthetic((84, 56), 8.0, 1.0)
+    _, session = request.open(model)
+    with session:
+        steps = [live_step(session, frames.chunk(index)) for index in range(4)]
+    whole = Request(shape="tiny", device="cpu", words=2, fps=8.0)
+    _, other = whole.open(model)
+    with other:
+        at_once = [Step.of(other.step(frames.chunk(index))) for index in range(4)]
+    assert [step.rows for step in steps] == [step.rows for step in at_once]
+    assert all(step.lag < step.work for step in steps[1:])
 
 
 def test_a_policy_that_runs_out_of_memory_ends_alone(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:

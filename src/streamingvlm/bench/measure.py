@@ -10,11 +10,13 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from ..events import Commentary
+from ..events import Chunk, Commentary
 from ..kv import CosSin, KVPool
 from ..models.base import Model, Vision
 from ..models.patches import Patches
 from ..reports import Figures
+from ..session import Session
+from ..video.pace import split
 from ..view import STAGES, memory, peak_memory
 
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "Step",
     "SyncedModel",
     "device_memory",
+    "live_step",
     "memory",
     "percentile",
     "reference_work",
@@ -56,6 +59,17 @@ class Step:
     def work(self) -> float:
         """Seconds of work in all stages."""
         return sum(self.stages.values())
+
+
+def live_step(session: Session, chunk: Chunk) -> Step:
+    """One step as a live source hands it out: whole temporal patches ahead, so that lag counts from the last of them.
+
+    The work of all parts is the step's.
+    """
+    *early, rest = split(chunk, session.part)
+    for part in early:
+        session.feed(part)
+    return Step.of(session.step(rest))
 
 
 def percentile(values: Sequence[float], percent: float) -> float:

@@ -16,7 +16,7 @@ from ..models import Model
 from ..policy import POLICIES, make_policy
 from ..reports import Figures, provenance
 from ..session import Session
-from .measure import Step, device_memory, host_memory, summarize
+from .measure import Step, device_memory, host_memory, live_step, summarize
 from .rotation import PerTokenRotation, PerTokenRotationEngine, with_stock_layers
 from .setup import Request
 
@@ -51,9 +51,9 @@ class Lane:
             torch.cuda.reset_peak_memory_stats(device)
         try:
             for index, chunk in enumerate(chunks):
-                event = self.session.step(chunk)
+                step = live_step(self.session, chunk)
                 if index >= warm:
-                    self.steps.append(Step.of(event))
+                    self.steps.append(step)
         except torch.OutOfMemoryError:
             self.ended = f"out of memory at {chunks[0].start:g} s"
             self.session.close()

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..errors import OptionError
 from ..models import Model
 from ..reports import Figures, provenance
-from .measure import Step, device_memory, memory, percentile, reference_work
+from .measure import device_memory, live_step, memory, percentile, reference_work
 from .setup import Request
 
 #: Seconds of video that the first and the last figure are over.
@@ -54,7 +54,7 @@ class Soak:
         _, session = self.request.open(self.model, context=source.context)
         with closing(session):
             for index, chunk in enumerate(source):
-                step = Step.of(session.step(chunk))
+                step = live_step(session, chunk)
                 if index < self.warm_up or self.count >= len(self.series):
                     continue
                 look = reference_work(device) if self.count % EVERY == 0 else np.nan
