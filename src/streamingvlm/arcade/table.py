@@ -25,16 +25,19 @@ ROWS: dict[str, tuple[str, ...]] = {
     "repetition": ("repetition",),
     "longest repeat, rows": ("longest_repeat",),
     "last 30 minutes less first 10": ("drift",),
+}
+#: What it cost, on a machine that may have had other work.
+COSTS: dict[str, tuple[str, ...]] = {
     "work per second of video, s": ("work_per_second",),
     "lag p95, s": ("lag", "p95"),
     "most cache rows": ("rows",),
 }
 
 
-def table(found: Mapping[str, Any]) -> str:
+def table(found: Mapping[str, Any], *, costs: bool = True) -> str:
     """The mean over the games, beside chance and ceiling; then every game; then the fifths of the video."""
     lines = ["| figure | value | chance | ceiling |", "|---|---|---|---|"]
-    for label, path in ROWS.items():
+    for label, path in (ROWS | COSTS if costs else ROWS).items():
         if (value := show(look(found, path))) != "-":
             others = (show(look(found.get(part, {}), path)) for part in ("chance", "ceiling"))
             lines.append(f"| {label} | {value} | {' | '.join(others)} |")
@@ -86,7 +89,8 @@ def show(figure: Mapping[str, float | None] | None, digits: int = 3) -> str:
     """``0.912 (0.900 to 0.923)``; "-" for nothing."""
     if figure is None or figure["value"] is None:
         return "-"
-    digits = 0 if figure["value"] >= 100 else 1 if figure["value"] >= 10 else digits
+    whole = figure["value"] > 1 and figure["value"] == int(figure["value"])
+    digits = 0 if whole or figure["value"] >= 100 else 1 if figure["value"] >= 10 else digits
     text = f"{figure['value']:.{digits}f}"
     if figure["low"] is None or figure["high"] is None:
         return text

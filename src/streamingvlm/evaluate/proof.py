@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..arcade.table import ROWS, look, show
+from ..arcade.table import COSTS, ROWS, look, show
 from ..errors import OptionError
 from .claims import CLAIMS, Claim
 
@@ -16,7 +16,7 @@ BEGIN, END = "<!-- begin: streamingvlm eval proof -->", "<!-- end: streamingvlm 
 #: The file of the model's own figures, written by ``eval arcade --json``.
 MODEL = "model.json"
 
-_LABELS: dict[tuple[Hashable, ...], str] = {path: label for label, path in ROWS.items()}
+_LABELS: dict[tuple[Hashable, ...], str] = {path: label for label, path in (ROWS | COSTS).items()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...arcade.table import kinds, table
+from ...arcade.table import kinds, show, table
 from ...models import load_model
 
 #: Recorded streams that the bundled weights were trained on.
@@ -109,5 +109,15 @@ def card(found: Mapping[str, Any], folder: Path) -> str:
         f"{name} {', '.join(f'{value:.2f}' for value in game['micro_f1_strict_by_stream'])}"
         for name, game in found["games"].items()
     )
-    tables = f"{table(found)}\n\n{kinds(found['games'])}"
-    return f"{head}{tables}\n\nMicro F1 in the same second, by stream: {streams}.\n"
+    tables = f"{table(found, costs=False)}\n\n{kinds(found['games'])}"
+    return f"{head}{tables}\n\nMicro F1 in the same second, by stream: {streams}.\n{_flipped(found)}"
+
+
+def _flipped(found: Mapping[str, Any]) -> str:
+    """What the gate found, if it was asked."""
+    if "gate" not in found:
+        return ""
+    gate = found["gate"]
+    verdict = "passed" if gate["passed"] else f"not passed ({'; '.join(gate['reasons'])})"
+    names = show(gate["names_flipped"])
+    return f"\nWith the sides' names exchanged in the context, {names} of them are right. Gate: {verdict}.\n"
