@@ -16,6 +16,7 @@ import pytest
 import tiny
 from streamingvlm import cli
 from streamingvlm.arcade.context import EVALUATION_SEEDS
+from streamingvlm.arcade.games import GAMES, find_game
 from streamingvlm.arcade.score import count
 from streamingvlm.errors import OptionError
 from streamingvlm.evaluate import arcade, watch
@@ -81,6 +82,16 @@ def test_flipped_names_are_exchanged_in_context_and_truth() -> None:
     assert all("player" in text or "home" in text for text, _ in named)
     assert len(said) == 240
     assert own.fingerprint() == other.fingerprint()
+
+
+@pytest.mark.parametrize("game", GAMES)
+def test_names_of_every_game_can_be_flipped(game: str) -> None:
+    own = Match(game, EVALUATION_SEEDS)
+    one, other = (find_game(game).parse_context(m.context) for m in (own, replace(own, flipped=True)))
+    assert one is not None
+    assert other is not None
+    assert [(p.name, p.town) for p in one.players] == [(p.name, p.town) for p in other.players[::-1]]
+    assert [p.colour for p in one.players] == [p.colour for p in other.players]
 
 
 def test_an_interrupted_run_goes_on_where_it_was(model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,6 +282,17 @@ def test_bad_input_is_one_line(
     assert word in captured.err.splitlines()[-1]
     assert captured.err.splitlines()[-1].startswith("streamingvlm: error: ")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupt_says_that_nothing_is_lost(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(arcade.Checkpoint, "load", stop)
+    assert cli.main(["eval", "arcade", "--words", str(setting.folder), "--streams", "1"]) == 130
+    assert capsys.readouterr().err == "what was said is kept; the same command goes on from there\n"
 
 
 def test_help_loads_nothing_heavy() -> None:

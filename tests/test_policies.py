@@ -192,6 +192,21 @@ def test_positions_go_on_counting_over_a_reset_if_asked(model: StockModel) -> No
 
 # --- all of them ------------------------------------------------------------------------------------------------
 
+
+def test_without_a_sink_the_context_goes_like_any_old_text(model: StockModel) -> None:
+    policy = make_policy("streaming:vision=1,turns=1,sink=0,text=6")
+    with Engine(model).open(policy=policy, context="abcdefghij") as session:
+        session.step(chunk(0))
+        history = [span for span in session.timeline.spans if span.kind is Kind.HISTORY]
+        assert sum(map(len, history)) == 10, "there until something has to go"
+        for second in range(1, 6):
+            session.step(chunk(second))
+        history = [span for span in session.timeline.spans if span.kind is Kind.HISTORY]
+        assert sum(map(len, history)) <= 6
+    with pytest.raises(CapacityError, match="context"):
+        Engine(model).open(policy="streaming:sink=4", context="abcdefghij")
+
+
 SMALL = ["sliding-reset:seconds=2", "sliding-recompute:vision=2,turns=2,sink=4,text=4", "recent-frames"]
 
 

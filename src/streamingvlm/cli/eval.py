@@ -80,8 +80,8 @@ def arcade(
         with stoppable():
             checkpoint = program.Checkpoint.load(model, device=device, dtype=dtype, weights=weights)
             found = program.evaluate(checkpoint, policy, setting, reports.progress, gated=gate)
-    except Stopped:
-        return 143
+    except (KeyboardInterrupt, Stopped) as end:
+        return kept(end)
     reports.write_json(json_file, found)
     print(table(found))
     if gate:
@@ -158,8 +158,8 @@ def claims(
 
                     draw(out / f"{one.name}.png", found)
                 print("\n".join(summary([found])), flush=True)
-    except Stopped:
-        return 143
+    except (KeyboardInterrupt, Stopped) as end:
+        return kept(end)
     return 0
 
 
@@ -184,6 +184,12 @@ def proof(
     found = program.load(results)
     page.write_text(program.page(text, found), encoding="utf-8")
     print(f"{page}: {len(found)} results of {results}")
+
+
+def kept(end: BaseException) -> int:
+    """Says that nothing is lost; the exit code of a run that was ended."""
+    print("what was said is kept; the same command goes on from there", file=sys.stderr)
+    return 143 if isinstance(end, Stopped) else 130
 
 
 def choose_claims(name: str, models: list[str]) -> tuple[list[Claim], list[str | None], dict[str, str]]:
