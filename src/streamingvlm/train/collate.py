@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
+from itertools import accumulate
 from pathlib import Path
 from typing import Literal
 
@@ -84,7 +85,7 @@ class ChunkDataset(Dataset[Example]):
 
     def __getitem__(self, index: int) -> Example:
         place = self.places[index]
-        stream = self._stream(place.line)
+        stream = self.stream(place.line)
         start, steps = place.cut.start, place.cut.steps
         true = tuple(stream.texts(start, steps, self.plan.step))
         context = stream.context if self.titles else ""
@@ -94,7 +95,7 @@ class ChunkDataset(Dataset[Example]):
         instruction = asked or self.encoding.instruction
         return Example(self.encoding, place.clip, start, true, true, history, instruction, f"{place.line}")
 
-    def _stream(self, line: Line) -> Stream:
+    def stream(self, line: Line) -> Stream:
         """The stream of a line; neighbouring chunks share it."""
         if self._last is None or self._last[0] != line:
             try:
@@ -177,10 +178,13 @@ def _watched(files: Sequence[Path], report: Report) -> Iterator[Line]:
     sizes = [file.stat().st_size for file in files]
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task("reading annotations", total=sum(sizes))
-        for number, file in enumerate(files):
-            for line in lines(file, report):
-                yield line
-                progress.update(task, completed=sum(sizes[:number]) + line.offset)
+        for file, before in zip(files, accumulate(sizes, initial=0), strict=False):
+            try:
+                for line in lines(file, report):
+                    yield line
+                    progress.update(task, completed=before + line.offset)
+            except OSError as error:
+                raise SourceError(f"cannot read {file} ({error.strerror or error})") from error
 
 
 class Collator:

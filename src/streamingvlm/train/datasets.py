@@ -161,7 +161,7 @@ def _conversation(record: Any) -> Stream:
     user, assistant = record
     parts: list[dict[str, Any]] = user["content"]
     video = next(part for part in parts if "video" in part)
-    asked: dict[str, Any] = {key: value for part in parts if part is not video for key, value in part.items()}
+    asked: dict[str, Any] = {key: value for part in parts for key, value in part.items()}
     said = next(part for part in assistant["content"] if "text_stream" in part)
     start = _seconds(video.get("video_start") or 0.0)
     end = None if video.get("video_end") is None else _seconds(video["video_end"])
