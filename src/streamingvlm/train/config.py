@@ -31,7 +31,8 @@ class Stage:
         ``rollouts``: a file of ``streamingvlm rollout``, for the on-policy stage (``""``: histories are true).
     Chunks (paper, section 3.1)
         ``window`` W and ``overlap`` O; ``min_words`` of a chunk (-1: 2 W); previous text cut to its first ``sink`` and
-        last ``text`` tokens; ``fps`` frames looked at per second; ``max_pixels`` of a frame after the resize;
+        last ``text`` tokens; ``fps`` frames looked at per second; ``max_pixels`` of a frame after the
+        resize (0: the checkpoint's, else the paper's 768 tokens);
         ``instruction``: the standing one (``"default"``: the checkpoint's); ``silence_weight``: how much the tokens
         of a silent second count in the loss.
     Optimisation (section 3.2)
@@ -64,7 +65,7 @@ class Stage:
     sink: int = 512
     text: int = 512
     fps: float = 2.0
-    max_pixels: int = 768 * 28 * 28
+    max_pixels: int = 0
     instruction: str = "default"
     silence_weight: float = 1.0
 
@@ -117,7 +118,7 @@ class Stage:
                     "device_batch", "lora_rank", "lora_alpha", "save_steps", "eval_steps", "log_steps", "keep",
                     "max_new_tokens", "repetition_penalty")  # fmt: skip
         not_negative = ("overlap", "sink", "text", "silence_weight", "weight_decay", "max_steps", "workers", "vision",
-                        "turns", "temperature", "rollout_seconds", "tflops", "seed")  # fmt: skip
+                        "turns", "max_pixels", "temperature", "rollout_seconds", "tflops", "seed")  # fmt: skip
         values = {name: getattr(self, name) for name in (*positive, *not_negative)}
         return [
             *((math.isfinite(v), f"{name} must be a finite number, not {v}") for name, v in values.items()),
@@ -127,7 +128,6 @@ class Stage:
             (self.min_words >= -1, f"min_words must be 0 or more (-1: twice the window), not {self.min_words}"),
             (0 <= self.warmup < 1, f"warmup is a share of all steps, from 0 to below 1, not {self.warmup}"),
             (0 <= self.lora_dropout < 1, f"lora_dropout must be from 0 to below 1, not {self.lora_dropout}"),
-            (self.max_pixels >= 28 * 28, f"max_pixels must be at least 784 (one token), not {self.max_pixels}"),
             (self.method in ("full", "lora"), f"method must be full or lora, not {self.method!r}"),
             (
                 self.attention in ("auto", "sdpa", "flash_attention_2", "eager"),
@@ -160,9 +160,19 @@ class Stage:
         return None if self.instruction == "default" else self.instruction
 
     @property
+    def pixel_budget(self) -> int | None:
+        """Most pixels of a frame; None: the checkpoint's own."""
+        return self.max_pixels or None
+
+    @property
     def least_words(self) -> int:
         """Words that a chunk must have; the paper's 2 W where nothing else is said."""
         return round(2 * self.window) if self.min_words < 0 else self.min_words
+
+    @staticmethod
+    def from_dict(table: Mapping[str, Any], where: str) -> Stage:
+        """The stage of :meth:`to_dict`, read back from ``where``."""
+        return replace(Stage(), **checked(table, where))
 
     def to_dict(self) -> dict[str, Any]:
         """All keys, as JSON and TOML have them."""
@@ -185,8 +195,8 @@ def read_stage(path: Path, overrides: Sequence[str] = ()) -> Stage:
         raise OptionError(f"cannot read {path}: {error.strerror or error}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise OptionError(f"{path} is not valid TOML: {error}") from None
-    told = _checked(dict(map(_override, overrides)), "the command line")
-    return replace(Stage(), **{**_checked(table, str(path)), **told})
+    told = checked(dict(map(_override, overrides)), "the command line")
+    return replace(Stage(), **{**checked(table, str(path)), **told})
 
 
 def _override(text: str) -> tuple[str, Any]:
@@ -199,7 +209,7 @@ def _override(text: str) -> tuple[str, Any]:
         return key, value
 
 
-def _checked(table: Mapping[str, Any], where: str) -> dict[str, Any]:
+def checked(table: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Values of the types that the keys have. :class:`OptionError` for the first that has not."""
     kinds = get_type_hints(Stage)
     out: dict[str, Any] = {}

@@ -1,0 +1,117 @@
+"""Runs a stage: resume, train, save. Also started by ``torchrun`` and ``accelerate launch``, one process a device."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Protocol
+
+from transformers import PrinterCallback, set_seed
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from ..errors import OptionError, OutputError
+from ..models import Frontend
+from ..models.checkpoint import quiet_loading
+from .arguments import training_arguments
+from .config import Stage
+from .progress import Throughput, Told, board
+from .trainer import ChunkTrainer
+from .weights import load_weights, save_checkpoint, stage_of
+
+
+class Chunks(Protocol):
+    """What is needed of a data set: examples that a collator understands, by number."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> Any: ...
+
+
+def train(
+    stage: Stage, front: Frontend, chunks: Chunks, held_out: Chunks | None, collator: Any, *, resume: bool = False
+) -> Path:
+    """Train a stage and return where its result is: ``model`` (a checkpoint folder) or ``adapter`` in its output.
+
+    ``resume``: go on from the newest whole checkpoint in the output, with the same order of data and the same random
+    numbers; from the start if there is none. Raises :class:`OptionError` for an output that holds another run.
+    """
+    args = training_arguments(stage, held_out is not None)
+    output = Path(stage.output)
+    start = _take_up(stage, output, args, resume)
+    set_seed(stage.seed)
+    trainer = ChunkTrainer(
+        model=load_weights(stage),
+        args=args,
+        data_collator=collator,
+        train_dataset=chunks,
+        eval_dataset=held_out,
+        callbacks=[Told(), Throughput()],
+    )
+    trainer.remove_callback(PrinterCallback)
+    if trainer.is_world_process_zero():
+        trainer.add_callback(board(output / "tensorboard", _step(start) + 1 if start else 0))
+    with quiet_loading(bars=False):
+        trainer.train(resume_from_checkpoint=str(start) if start else None)
+        if held_out is not None and not _evaluated(trainer.state):
+            trainer.evaluate()
+        trainer.save_state()
+        return _save(trainer, stage, front, output)
+
+
+def _evaluated(state: Any) -> bool:
+    """Whether the last step was followed by an evaluation."""
+    return any("eval_loss" in entry and entry["step"] == state.global_step for entry in state.log_history)
+
+
+def _take_up(stage: Stage, output: Path, args: Any, resume: bool) -> Path | None:
+    """The checkpoint to go on from; None: begin. The first process notes the stage in the output."""
+    found = checkpoints(output)
+    if found and not resume:
+        raise OptionError(f"{output} holds a run that has got to step {_step(found[-1])}: --resume, or another output")
+    whole = [path for path in found if is_whole(path, args.world_size)]
+    if found:
+        other = stage.differs(stage_of(output).to_dict())
+        if other:
+            raise OptionError(
+                f"{output} was made with other values of {', '.join(other)}; a run is resumed as it was begun"
+            )
+    if args.process_index == 0:
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+            (output / "stage.json").write_text(json.dumps(stage.to_dict(), indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise OutputError(f"cannot write to {output} ({error.strerror or error})") from error
+    return whole[-1] if whole else None
+
+
+def checkpoints(output: Path) -> list[Path]:
+    """The checkpoints in a run's folder, oldest first, also those that a killed process left half written."""
+    found = [path for path in output.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if path.name.rpartition("-")[2].isdigit()]
+    return sorted(found, key=_step)
+
+
+def is_whole(checkpoint: Path, processes: int) -> bool:
+    """Whether a checkpoint was written to its end: its state comes last, beside one generator's state a process."""
+    names = ["rng_state.pth"] if processes == 1 else [f"rng_state_{rank}.pth" for rank in range(processes)]
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return all((checkpoint / name).is_file() for name in names)
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def _save(trainer: Any, stage: Stage, front: Frontend, output: Path) -> Path:
+    """Write the result; all processes take part where each holds a part of it."""
+    state = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None
+    folder = output / ("adapter" if stage.method == "lora" else "model")
+    if trainer.is_world_process_zero():
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        if stage.method == "lora":
+            model.save_pretrained(folder, state_dict=state)
+        else:
+            save_checkpoint(model, folder, stage, front, state)
+    trainer.accelerator.wait_for_everyone()
+    return folder
