@@ -56,6 +56,8 @@ def training_arguments(stage: Stage, held_out: bool) -> Any:
             f"{args.n_gpu} GPUs but one process: start it with `torchrun --nproc-per-node {args.n_gpu} -m streamingvlm "
             "train ...`, or let it see one GPU (CUDA_VISIBLE_DEVICES=0)"
         )
+    if stage.fsdp and args.world_size == 1:
+        raise OptionError("fsdp = true needs several processes: torchrun --nproc-per-node N -m streamingvlm train ...")
     args.gradient_accumulation_steps = stage.accumulation(args.world_size)
     if stage.fsdp:
         _keep_positions(args, stage)

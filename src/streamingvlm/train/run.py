@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, Protocol
 
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from transformers import PrinterCallback, set_seed
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
@@ -105,7 +106,9 @@ def _step(checkpoint: Path) -> int:
 
 def _save(trainer: Any, stage: Stage, front: Frontend, output: Path) -> Path:
     """Write the result; all processes take part where each holds a part of it."""
-    state = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None
+    state = None
+    if trainer.is_fsdp_enabled:
+        state = get_model_state_dict(trainer.model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
     folder = output / ("adapter" if stage.method == "lora" else "model")
     if trainer.is_world_process_zero():
         model = trainer.accelerator.unwrap_model(trainer.model)

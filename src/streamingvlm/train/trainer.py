@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from torch import Tensor
 from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput
@@ -68,6 +69,16 @@ class ChunkTrainer(Trainer):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         self.model_accepts_loss_kwargs = True  # the loss is normalised here: Trainer shall not divide it again
         self._sums = torch.zeros(2, device=self.args.device)
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """accelerate shards on GPUs only and says nothing where there are none; several CPU processes shard too."""
+        super().create_accelerator_and_postprocess()
+        state = self.accelerator.state
+        if self.args.fsdp_plugin_args is not None and state.distributed_type == DistributedType.MULTI_CPU:
+            plugin = FullyShardedDataParallelPlugin(**self.args.fsdp_plugin_args)
+            state.distributed_type, state.fsdp_plugin = DistributedType.FSDP, plugin
+            self.is_fsdp_enabled = True
+        assert self.is_fsdp_enabled == (self.args.fsdp_plugin_args is not None), "sharded if and only if asked to"
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
