@@ -41,12 +41,12 @@ class MadeUp:
         patches = []
         labels = [-100] * sum(map(len, spans))
         for turn in range(2 + index % 3):
-            frames = random.integers(0, 256, (2, 56, 84, 3), dtype=np.uint8)
-            chunk = Chunk(frames, (turn, turn + 0.5), turn, turn + 1)
+            frames = random.integers(0, 256, (4, 56, 84, 3), dtype=np.uint8)
+            chunk = Chunk(frames, tuple(turn + i / 4 for i in range(4)), turn, turn + 1)
             patches.append(front.patcher(chunk))
             times = front.patcher.times(chunk)
             new = [front.grammar.separator(turn - 1)] if turn else []
-            new += front.grammar.turn(turn, turn, turn + 1, patches[-1].merged, patch_seconds=0.75, times=times)
+            new += front.grammar.turn(turn, turn, turn + 1, patches[-1].merged, patch_seconds=0.375, times=times)
             reply = front.grammar.reply(WORDS[int(random.integers(4))])
             labels += [-100] * sum(map(len, new)) + list(reply)
             spans += [*new, front.grammar.commentary(turn, turn, turn + 1, reply)]
