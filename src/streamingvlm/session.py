@@ -210,7 +210,7 @@ class Session:
             shown.end,
             patches.merged,
             patch_seconds=self._patch_seconds(),
-            times=self.patcher.times(shown),
+            times=self.patcher.times(shown.times),
             query=self._query(),
         )
         self.timeline.append(*spans)
