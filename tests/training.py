@@ -44,7 +44,7 @@ class MadeUp:
             frames = random.integers(0, 256, (4, 56, 84, 3), dtype=np.uint8)
             chunk = Chunk(frames, tuple(turn + i / 4 for i in range(4)), turn, turn + 1)
             patches.append(front.patcher(chunk))
-            times = front.patcher.times(chunk)
+            times = front.patcher.times(chunk.times)
             new = [front.grammar.separator(turn - 1)] if turn else []
             new += front.grammar.turn(turn, turn, turn + 1, patches[-1].merged, patch_seconds=0.375, times=times)
             reply = front.grammar.reply(WORDS[int(random.integers(4))])

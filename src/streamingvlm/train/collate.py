@@ -84,7 +84,7 @@ class ChunkDataset(Dataset[Example]):
 
     def __getitem__(self, index: int) -> Example:
         place = self.places[index]
-        stream = self._stream(place.line)
+        stream = self.stream(place.line)
         start, steps = place.cut.start, place.cut.steps
         true = tuple(stream.texts(start, steps, self.plan.step))
         context = stream.context if self.titles else ""
@@ -94,7 +94,7 @@ class ChunkDataset(Dataset[Example]):
         instruction = asked or self.encoding.instruction
         return Example(self.encoding, place.clip, start, true, true, history, instruction, f"{place.line}")
 
-    def _stream(self, line: Line) -> Stream:
+    def stream(self, line: Line) -> Stream:
         """The stream of a line; neighbouring chunks share it."""
         if self._last is None or self._last[0] != line:
             try:

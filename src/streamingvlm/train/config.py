@@ -26,18 +26,21 @@ class Stage:
     """One stage of supervised fine-tuning. Times in seconds, lengths in tokens.
 
     What it reads and writes
-        ``model``: checkpoint folder or hub id to start from (``""``: the bundled model); ``output``: folder of the run;
-        ``data`` and ``eval_data``: annotation files; ``video_root``: folder that their paths count from;
+        ``model``: checkpoint folder or hub id to start from (``""``: the bundled model); ``output``: folder of the
+        run; ``data`` and ``eval_data``: annotation files; ``video_root``: folder that their paths count from;
         ``rollouts``: a file of ``streamingvlm rollout``, for the on-policy stage (``""``: histories are true).
     Chunks (paper, section 3.1)
-        ``window`` W and ``overlap`` O; ``min_words`` of a chunk (-1: 2 W); previous text cut to its first ``sink`` and
-        last ``text`` tokens; ``fps`` frames looked at per second; ``max_pixels`` of a frame after the
-        resize (0: the checkpoint's, else the paper's 768 tokens);
-        ``instruction``: the standing one (``"default"``: the checkpoint's); ``silence_weight``: how much the tokens
-        of a silent second count in the loss.
+        ``window`` W and ``overlap`` O; ``min_words`` of a chunk (-1: two a second); previous text cut to its first
+        ``sink`` and last ``text`` tokens; ``fps`` frames looked at per second; ``max_pixels`` of a frame after the
+        resize (0: the checkpoint's, else the paper's 768 tokens); ``instruction``: the standing one (``"default"``:
+        the checkpoint's); ``silence_weight``: how much the tokens of a silent second count in the loss; ``lead``: what
+        stands before the words of a second (the public code: a space); ``recut``: cut published clips into windows
+        too; ``longest``: seconds beyond which such a clip is left out (0: no bound); ``titles`` and ``queries``: a
+        stream's title is its context, a clip's own query its instruction; ``unreadable``: raise, or blank (black
+        frames and no loss, named in the log).
     Optimisation (section 3.2)
-        ``learning_rate`` with cosine decay after a ``warmup`` share of all steps; ``global_batch`` chunks per step over
-        all devices, of which a device holds ``device_batch`` at a time; ``epochs``, or ``max_steps`` if above 0.
+        ``learning_rate`` with cosine decay after a ``warmup`` share of all steps; ``global_batch`` chunks per step
+        over all devices, of which a device holds ``device_batch`` at a time; ``epochs``, or ``max_steps`` if above 0.
     What is trained
         ``method``: full, or lora with ``lora_rank``, ``lora_alpha``, ``lora_dropout`` and ``lora_targets`` (the
         decoder's linear layers by name); ``freeze_vision``: leave the vision tower as it is.
@@ -68,6 +71,12 @@ class Stage:
     max_pixels: int = 0
     instruction: str = "default"
     silence_weight: float = 1.0
+    lead: str = " "
+    recut: bool = False
+    longest: float = 0.0
+    titles: bool = True
+    queries: bool = False
+    unreadable: str = "raise"
 
     learning_rate: float = 1e-5
     warmup: float = 0.03
@@ -117,15 +126,16 @@ class Stage:
         positive = ("window", "fps", "learning_rate", "epochs", "max_grad_norm", "rollout_streams", "global_batch",
                     "device_batch", "lora_rank", "lora_alpha", "save_steps", "eval_steps", "log_steps", "keep",
                     "max_new_tokens", "repetition_penalty")  # fmt: skip
-        not_negative = ("overlap", "sink", "text", "silence_weight", "weight_decay", "max_steps", "workers", "vision",
-                        "turns", "max_pixels", "temperature", "rollout_seconds", "tflops", "seed")  # fmt: skip
+        not_negative = ("overlap", "sink", "text", "silence_weight", "weight_decay", "max_steps", "workers",
+                        "vision", "turns", "max_pixels", "longest", "temperature", "rollout_seconds", "tflops",
+                        "seed")  # fmt: skip
         values = {name: getattr(self, name) for name in (*positive, *not_negative)}
         return [
             *((math.isfinite(v), f"{name} must be a finite number, not {v}") for name, v in values.items()),
             *((values[name] > 0, f"{name} must be above 0, not {values[name]}") for name in positive),
             *((values[name] >= 0, f"{name} must be 0 or more, not {values[name]}") for name in not_negative),
             (self.overlap < self.window, f"overlap must be less than the window of {self.window:g} s"),
-            (self.min_words >= -1, f"min_words must be 0 or more (-1: twice the window), not {self.min_words}"),
+            (self.min_words >= -1, f"min_words must be 0 or more (-1: two a second), not {self.min_words}"),
             (0 <= self.warmup < 1, f"warmup is a share of all steps, from 0 to below 1, not {self.warmup}"),
             (0 <= self.lora_dropout < 1, f"lora_dropout must be from 0 to below 1, not {self.lora_dropout}"),
             (self.method in ("full", "lora"), f"method must be full or lora, not {self.method!r}"),
@@ -133,6 +143,7 @@ class Stage:
                 self.attention in ("auto", "sdpa", "flash_attention_2", "eager"),
                 f"attention must be auto, sdpa, flash_attention_2 or eager, not {self.attention!r}",
             ),
+            (self.unreadable in ("raise", "blank"), f"unreadable must be raise or blank, not {self.unreadable!r}"),
             (bool(self.lora_targets) or self.method != "lora", "lora_targets must name at least one layer"),
             (
                 self.freeze_vision or self.method == "full",
@@ -163,11 +174,6 @@ class Stage:
     def pixel_budget(self) -> int | None:
         """Most pixels of a frame; None: the checkpoint's own."""
         return self.max_pixels or None
-
-    @property
-    def least_words(self) -> int:
-        """Words that a chunk must have; the paper's 2 W where nothing else is said."""
-        return round(2 * self.window) if self.min_words < 0 else self.min_words
 
     @staticmethod
     def from_dict(table: Mapping[str, Any], where: str) -> Stage:

@@ -102,7 +102,7 @@ class Throughput(TrainerCallback):  # type: ignore[misc]
 
 
 def board(folder: Path, from_step: int) -> Any:
-    """TensorBoard's callback, writing under ``folder``; what an earlier run wrote from ``from_step`` on is taken back."""
+    """TensorBoard's callback, writing under ``folder``; what an earlier run wrote from ``from_step`` on is dropped."""
     from torch.utils.tensorboard import SummaryWriter
     from transformers.integrations import TensorBoardCallback
 
