@@ -5,19 +5,19 @@ Three forms, told apart line by line:
 - **Inf-Streams** (paper, Inf-Streams-Eval; also what ``streamingvlm record`` writes beside a clip): an object
   ``{"video", "title", "content": [[start, end, text], ...]}``. A ``text`` of several words is a segment, whose words
   are spread evenly over its time.
-- **Inf-Streams-Train** (mit-han-lab/Inf-Stream-Train: ``train_s12w24_with_seeks.jsonl``,
-  ``fg/train_fg_with_seeks.jsonl``): a list of two messages. The user's content holds ``{"type": "video", "video", "video_start", "video_end"}`` and
-  ``{"type": "text", "text", "previous", "title"}``, the assistant's ``{"type": "text_stream", "text_stream": [[start,
-  end, word], ...]}``, and perhaps ``"qa_stream"``, which is not used. Times are on the clock of the video file. The
-  byte offsets of the lines are a JSON list in a file beside it, ``train_s12w24_seeks.jsonl``.
+- **Inf-Streams-Train** (mit-han-lab/Inf-Stream-Train: ``train_s12w24_with_seeks.jsonl`` and others): a list of two
+  messages. The user's ``content`` holds ``{"type": "video", "video", "video_start", "video_end"}`` and ``{"type":
+  "text", "text", "previous", "title"}``, the assistant's ``{"type": "text_stream", "text_stream": [[start, end, word],
+  ...]}``, perhaps with a ``"qa_stream"``, which is not used. Times are on the clock of the video file. The byte offsets
+  of the lines are a JSON list in a file beside it, ``train_s12w24_seeks.jsonl``.
 - **Live-WhisperX-526K** (chenjoya/Live-WhisperX-526K: ``live_whisperx_526k_with_seeks.jsonl``): the same messages, with
   times on the clock of the whole video (``video/youtube/ID.mp4``), of which clips are published as
   ``ID_START-END_2.0fps.mp4``. The byte offsets are the last line of the file itself.
 
-The forms were read off the loaders of the two projects: ``streaming_vlm/data/lmm_dataset.py`` at commit a940d8c of
-mit-han-lab/streaming-vlm, and ``data/lmm_dataset.py`` and ``data/production`` of showlab/livecc. What is known of the
-published files besides (videos of zero bytes, files listed twice, clips of more than 64 s) is in issues 25, 6 and 16 of
-the former.
+The forms were read off the loaders of the two projects (``streaming_vlm/data/lmm_dataset.py`` of
+mit-han-lab/streaming-vlm at commit a940d8c; ``data/lmm_dataset.py`` and ``data/production`` of showlab/livecc) and off
+what users of the data report (videos of zero bytes, files listed twice, clips of more than 64 s; how clips are called).
+The published files themselves were not at hand.
 """
 
 from __future__ import annotations

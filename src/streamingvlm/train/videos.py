@@ -102,9 +102,8 @@ class Videos:
         self._new = 0
 
     def _find(self, name: str, folder: Path) -> Path | None:
-        places = (
-            [Path(name)] if Path(name).is_absolute() else [*([self.root / name] if self.root else []), folder / name]
-        )
+        # An absolute name stays itself.
+        places = [base / name for base in (self.root, folder) if base is not None]
         return next((place for place in places if os.path.isfile(place)), None)
 
     def _published(self, name: str, start: float, end: float) -> tuple[Path | None, float]:
