@@ -6,7 +6,10 @@ Run as a program it trains a stage on them, as a process that can be killed or b
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +21,11 @@ from streamingvlm.events import Chunk
 from streamingvlm.models import Frontend, load_frontend
 from streamingvlm.rope import positions
 from streamingvlm.spans import Kind
+from streamingvlm.train import run, weights
 from streamingvlm.train.config import Stage, read_stage
 from test_models import write_checkpoint
 
-__all__ = ["MadeUp", "collate", "train_made_up", "write_checkpoint"]
+__all__ = ["MadeUp", "collate", "positions_seen", "train_made_up", "write_checkpoint"]
 
 WORDS = ["", "red serves", "a long rally", "blue scores now"]
 
@@ -57,6 +61,7 @@ class MadeUp:
         weights[targets == front.grammar.opening[0]] *= self.first_weight
         return {
             "input_ids": ids,
+            "attention_mask": torch.ones_like(ids),
             "labels": targets,
             "loss_weights": weights,
             "position_ids": torch.from_numpy(positions(spans, front.tokens_per_second)),
@@ -70,13 +75,12 @@ def collate(examples: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     longest = max(len(e["input_ids"]) for e in examples)
 
     def pad(name: str, value: float) -> Tensor:
-        return torch.stack([torch.nn.functional.pad(e[name], (0, longest - e[name].shape[-1]), value=value) for e in examples])  # fmt: skip # noqa: E501
+        parts = (torch.nn.functional.pad(e[name], (0, longest - e[name].shape[-1]), value=value) for e in examples)
+        return torch.stack(list(parts))
 
-    ones = [{"mask": torch.ones_like(e["input_ids"])} for e in examples]
-    mask = torch.stack([torch.nn.functional.pad(e["mask"], (0, longest - len(e["mask"]))) for e in ones])
     return {
         "input_ids": pad("input_ids", 0),
-        "attention_mask": mask,
+        "attention_mask": pad("attention_mask", 0),
         "position_ids": pad("position_ids", 0.0).transpose(0, 1).contiguous(),
         "labels": pad("labels", -100),
         "loss_weights": pad("loss_weights", 0.0),
@@ -87,14 +91,34 @@ def collate(examples: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 def train_made_up(stage: Stage, *, count: int = 24, resume: bool = False) -> Path:
     """Train a stage on made-up chunks, with five held out."""
-    from streamingvlm.train.run import train
-
     front = load_frontend(stage.model)
     held_out: Any = MadeUp(front, 5, seed=1)
-    return train(stage, front, MadeUp(front, count), held_out, collate, resume=resume)
+    return run.train(stage, front, MadeUp(front, count), held_out, collate, resume=resume)
+
+
+@contextmanager
+def positions_seen() -> Iterator[list[Tensor]]:
+    """All positions that reach the rotary embedding of a decoder, as they do, while models are trained."""
+    seen: list[Tensor] = []
+    load = weights.load_weights
+
+    def watched(stage: Stage, *rest: Any) -> Any:
+        model = load(stage, *rest)
+        rotary = next(part for name, part in model.named_modules() if name.endswith("language_model.rotary_emb"))
+        rotary.register_forward_pre_hook(lambda _, args: seen.append(args[1].clone()))
+        return model
+
+    run.load_weights = watched  # type: ignore[attr-defined]
+    try:
+        yield seen
+    finally:
+        run.load_weights = load  # type: ignore[attr-defined]
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    overrides = [text for text in sys.argv[2:] if text != "--resume"]
-    train_made_up(read_stage(Path(sys.argv[1]), overrides), resume="--resume" in sys.argv)
+    overrides = [text for text in sys.argv[2:] if not text.startswith("--")]
+    with positions_seen() as seen:
+        folder = train_made_up(read_stage(Path(sys.argv[1]), overrides), resume="--resume" in sys.argv)
+    rank = os.environ.get("RANK", "0")
+    torch.save(seen, folder.parent / f"positions-{rank}.pt")

@@ -41,6 +41,8 @@ MADE_WITH = (
     "fps",
     "max_pixels",
     "instruction",
+    "titles",
+    "queries",
     "rollout_seconds",
 )
 
