@@ -1,104 +1,86 @@
-"""Tiny checkpoints, and chunks in the form that the collator gives them, for the tests of training.
+"""Tiny stages of training on real clips, for the tests of training.
 
-Run as a program it trains a stage on them, as a process that can be killed or be one of several:
-``python training.py STAGE.toml [--resume] [KEY=VALUE ...]``.
+Run as a program it is ``streamingvlm train`` that also notes which positions reached the rotary embedding, so that a
+test can kill it or start several: ``python training.py STAGE.toml [KEY=VALUE ...] [--resume]``.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from streamingvlm.events import Chunk
-from streamingvlm.models import Frontend, load_frontend
-from streamingvlm.rope import positions
-from streamingvlm.spans import Kind
-from streamingvlm.train import run, weights
+from streamingvlm import cli
+from streamingvlm.models import load_frontend
+from streamingvlm.train import data, run, weights
 from streamingvlm.train.config import Stage, read_stage
 from test_models import write_checkpoint
+from train_data import clip, words, write_lines
 
-__all__ = ["MadeUp", "collate", "positions_seen", "train_made_up", "write_checkpoint"]
-
-WORDS = ["", "red serves", "a long rally", "blue scores now"]
-
-
-class MadeUp:
-    """``count`` chunks of random pictures and words, of different lengths: the contract of ``ChunkDataset``."""
-
-    def __init__(self, front: Frontend, count: int, *, seed: int = 0, first_weight: float = 1.0) -> None:
-        self.front, self.count, self.seed, self.first_weight = front, count, seed, first_weight
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        front, random = self.front, np.random.default_rng((self.seed, index))
-        spans = front.grammar.preamble(" and then" * int(random.integers(1, 9)), "Watch.")
-        patches = []
-        labels = [-100] * sum(map(len, spans))
-        for turn in range(2 + index % 3):
-            frames = random.integers(0, 256, (4, 56, 84, 3), dtype=np.uint8)
-            chunk = Chunk(frames, tuple(turn + i / 4 for i in range(4)), turn, turn + 1)
-            patches.append(front.patcher(chunk))
-            times = front.patcher.times(chunk.times)
-            new = [front.grammar.separator(turn - 1)] if turn else []
-            new += front.grammar.turn(turn, turn, turn + 1, patches[-1].merged, patch_seconds=0.375, times=times)
-            reply = front.grammar.reply(WORDS[int(random.integers(4))])
-            labels += [-100] * sum(map(len, new)) + list(reply)
-            spans += [*new, front.grammar.commentary(turn, turn, turn + 1, reply)]
-        assert any(span.kind is Kind.VISION for span in spans)
-        ids = torch.tensor([token for span in spans for token in span.tokens])
-        targets = torch.tensor(labels)
-        weights = (targets != -100).float()
-        weights[targets == front.grammar.opening[0]] *= self.first_weight
-        return {
-            "input_ids": ids,
-            "attention_mask": torch.ones_like(ids),
-            "labels": targets,
-            "loss_weights": weights,
-            "position_ids": torch.from_numpy(positions(spans, front.tokens_per_second)),
-            "pixel_values_videos": torch.cat([part.pixels for part in patches]),
-            "video_grid_thw": torch.tensor([part.grid for part in patches]),
-        }
+TESTS = Path(__file__).parent
+#: Three frames a second: two temporal patches, at positions with thirds.
+DEFAULTS: dict[str, Any] = {
+    "fps": 3.0, "max_pixels": 6 * 28 * 28, "window": 3.0, "overlap": 1.0, "min_words": 3, "sink": 16, "text": 16,
+    "global_batch": 4, "device_batch": 2, "max_steps": 6, "save_steps": 2, "eval_steps": 3, "workers": 0,
+    "learning_rate": 1e-3, "bf16": False, "instruction": "Watch.",
+}  # fmt: skip
 
 
-def collate(examples: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Right-padded; see the contract in ``ChunkTrainer``."""
-    longest = max(len(e["input_ids"]) for e in examples)
-
-    def pad(name: str, value: float) -> Tensor:
-        parts = (torch.nn.functional.pad(e[name], (0, longest - e[name].shape[-1]), value=value) for e in examples)
-        return torch.stack(list(parts))
-
-    return {
-        "input_ids": pad("input_ids", 0),
-        "attention_mask": pad("attention_mask", 0),
-        "position_ids": pad("position_ids", 0.0).transpose(0, 1).contiguous(),
-        "labels": pad("labels", -100),
-        "loss_weights": pad("loss_weights", 0.0),
-        "pixel_values_videos": torch.cat([e["pixel_values_videos"] for e in examples]),
-        "video_grid_thw": torch.cat([e["video_grid_thw"] for e in examples]),
-    }
+def make_stage(folder: Path, family: str = "qwen2_5_vl", **keys: Any) -> Path:
+    """A checkpoint, a clip of half a minute, its words, and the file of a stage that trains on them."""
+    if not (folder / "base").exists():
+        write_checkpoint(family, folder / "base")
+        clip(folder / "clip.mp4", 30)
+        record = {"video": "clip.mp4", "title": "a clip", "content": words(0, 20) + words(24, 30)}
+        write_lines(folder / "train.jsonl", [record])
+        write_lines(folder / "held.jsonl", [{**record, "title": "another", "content": words(10, 22)}])
+    paths = {"model": folder / "base", "output": folder / "out", "video_root": folder}
+    lists = {"data": [str(folder / "train.jsonl")], "eval_data": [str(folder / "held.jsonl")]}
+    table = {**DEFAULTS, **{key: str(path) for key, path in paths.items()}, **lists, **keys}
+    file = folder / "stage.toml"
+    file.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items()))
+    return file
 
 
-def train_made_up(stage: Stage, *, count: int = 24, resume: bool = False) -> Path:
-    """Train a stage on made-up chunks, with five held out."""
-    front = load_frontend(stage.model)
-    held_out: Any = MadeUp(front, 5, seed=1)
-    return run.train(stage, front, MadeUp(front, count), held_out, collate, resume=resume)
+def opened(file: Path, *overrides: str) -> tuple[Stage, Any, Any]:
+    """A stage, its chunks and what makes batches of them."""
+    stage = read_stage(file, overrides)
+    return stage, data.training_chunks(stage, load_frontend(stage.model)), data.collator_of(stage)
+
+
+def train(file: Path, *arguments: str) -> Path:
+    """``streamingvlm train`` in this process; the output's folder."""
+    assert cli.main(["train", str(file), *arguments]) == 0
+    return Path(read_stage(file, [text for text in arguments if not text.startswith("--")]).output)
+
+
+def launch(file: Path, *arguments: str, processes: int = 1) -> subprocess.Popen[str]:
+    """The same in processes of its own; several are started by torchrun."""
+    several = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    command = [sys.executable, *(several if processes > 1 else []), str(TESTS / "training.py"), str(file), *arguments]
+    paths = os.pathsep.join([str(TESTS), *sys.path])
+    return subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": paths}
+    )
+
+
+def losses(output: Path) -> list[tuple[int, str, float]]:
+    """All losses that a run has reported: step, name, value."""
+    log = json.loads((output / "trainer_state.json").read_text())["log_history"]
+    return [(row["step"], name, row[name]) for row in log for name in ("loss", "eval_loss") if name in row]
 
 
 @contextmanager
 def positions_seen() -> Iterator[list[Tensor]]:
-    """All positions that reach the rotary embedding of a decoder, as they do, while models are trained."""
+    """All positions (3, B, n) that reach the rotary embedding of a decoder, as they are there, while it is trained."""
     seen: list[Tensor] = []
     load = weights.load_weights
 
@@ -115,10 +97,27 @@ def positions_seen() -> Iterator[list[Tensor]]:
         run.load_weights = load  # type: ignore[attr-defined]
 
 
+def check_positions(file: Path, seen: list[Tensor]) -> None:
+    """Whether positions that reached a decoder are those of the chunks, to the last bit."""
+    wanted: set[float] = set()
+    for name in ("train.jsonl", "held.jsonl"):
+        _, chunks, collate = opened(file, f"data={file.parent / name}")
+        wanted |= {
+            place for i in range(len(chunks)) for place in collate([chunks[i]])["position_ids"].unique().tolist()
+        }
+    found = torch.cat([part.flatten() for part in seen]).unique()
+    assert found.dtype == torch.float32
+    assert set(found.tolist()) <= wanted
+    assert (found > 100).any()
+    assert (found % 1 != 0).any()
+    # In bf16 they would be other numbers.
+    assert not set(found.bfloat16().float().tolist()) <= wanted
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    overrides = [text for text in sys.argv[2:] if not text.startswith("--")]
     with positions_seen() as seen:
-        folder = train_made_up(read_stage(Path(sys.argv[1]), overrides), resume="--resume" in sys.argv)
-    rank = os.environ.get("RANK", "0")
-    torch.save(seen, folder.parent / f"positions-{rank}.pt")
+        code = cli.main(["train", *sys.argv[1:]])
+    output = read_stage(Path(sys.argv[1]), [text for text in sys.argv[2:] if not text.startswith("--")]).output
+    torch.save(seen, Path(output) / f"positions-{os.environ.get('RANK', '0')}.pt")
+    sys.exit(code)
