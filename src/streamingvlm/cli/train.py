@@ -18,6 +18,7 @@ from .watch import DeviceOption, DtypeOption
 
 if TYPE_CHECKING:
     from ..train.config import Stage
+    from ..train.report import Report
 
 ConfigArgument = Annotated[
     Path, typer.Argument(metavar="CONFIG", help="A stage: configs/train/*.toml", show_default=False)
@@ -46,34 +47,43 @@ def train(
     stage = _stage(config, overrides)
     if devices is not None and devices < 1:
         raise OptionError(f"--devices must be 1 or more, not {devices}")
+    if dry_run:
+        return _plan(stage, devices, report, as_json)
     with _train_extra():
         from ..models import load_frontend
-        from ..train import data
+        from ..train import data, run
 
+        run.take_up(stage, resume)
         front = load_frontend(stage.model or None)
         chunks = data.training_chunks(stage, front)
-        if os.environ.get("RANK", "0") == "0":
-            print(chunks.report, file=sys.stderr)
-            if report is not None:
-                _write(report, chunks.report.to_json())
-        if dry_run:
-            from ..train.plan import Plan, count
-
-            plan = Plan(stage, count(chunks), devices or int(os.environ.get("WORLD_SIZE", "1")))
-            print(json.dumps(plan.to_dict(), indent=2) if as_json else "\n".join(plan.lines()))
-            return 0
-        from ..train import run
-
+        first = os.environ.get("RANK", "0") == "0"
+        if first:
+            _tell(chunks.report, report)
         held_out = data.held_out_chunks(stage, front)
+        if held_out is not None and first:
+            print(f"held out: {held_out.report}", file=sys.stderr)
         try:
             with stoppable():
                 folder = run.train(stage, front, chunks, held_out, data.collator_of(stage), resume=resume)
         except Stopped:
             return 143
-    if os.environ.get("RANK", "0") == "0":
+    if first:
         print(folder)
         if stage.method == "lora":
             print(f"an adapter; to get a checkpoint: streamingvlm merge {stage.output} -o FOLDER", file=sys.stderr)
+    return 0
+
+
+def _plan(stage: Stage, devices: int | None, report: Path | None, as_json: bool) -> int:
+    with _train_extra():
+        from ..models import load_frontend
+        from ..train import data
+        from ..train.plan import Plan, count
+
+        chunks = data.training_chunks(stage, load_frontend(stage.model or None))
+        plan = Plan(stage, count(chunks), devices or int(os.environ.get("WORLD_SIZE", "1")))
+    _tell(chunks.report, report)
+    print(json.dumps(plan.to_dict(), indent=2) if as_json else "\n".join(plan.lines()))
     return 0
 
 
@@ -140,11 +150,15 @@ def _part(text: str) -> tuple[int, int]:
     return int(number), int(parts)
 
 
-def _write(path: Path, content: object) -> None:
+def _tell(report: Report, path: Path | None) -> None:
+    """What was read and what was left out: on standard error, and as JSON if a file was asked for."""
     from ..outputs import check_writable
 
-    check_writable(path)
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(report, file=sys.stderr)
+    if path is not None:
+        check_writable(path)
+        text = json.dumps(report.to_json(), indent=2, ensure_ascii=False)
+        path.write_text(text + "\n", encoding="utf-8")
 
 
 @contextmanager

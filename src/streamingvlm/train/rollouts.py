@@ -92,7 +92,14 @@ class OnPolicyDataset(Dataset[Example]):
             if abs(said.step - chunks.plan.step) > EPS:
                 raise OptionError(f"rollouts have steps of {said.step:g} s, the chunks of {chunks.plan.step:g} s")
             self._rollouts.setdefault(said.line, []).append(said)
-        self._kept = [i for i, place in enumerate(chunks.places) if self._covered(place)]
+        #: Numbers of the chunks that stay, and what was said while they were watched.
+        self._kept: list[tuple[int, Said]] = []
+        for number, place in enumerate(chunks.places):
+            if (found := self._of(place)) is None:
+                self.report.skip(Reason.NO_ROLLOUT, f"{place.line}: chunk at {place.cut.start:g} s")
+            else:
+                self._kept.append((number, found))
+                self.report.notes[f"history: words of {found.made.get('model')}"] += 1
         if not self._kept:
             raise OptionError("no rollout belongs to any of the chunks; were they made from the same annotation files?")
         self.report.chunks = len(self._kept)
@@ -101,23 +108,14 @@ class OnPolicyDataset(Dataset[Example]):
         return len(self._kept)
 
     def __getitem__(self, index: int) -> Example:
-        number = self._kept[index]
-        place, example = self.chunks.places[number], self.chunks[number]
-        said = self._of(place)
-        assert said is not None
-        step, plan = self.chunks.plan.step, self.chunks.plan
-        first = round((place.cut.start - said.start) / step)
+        number, said = self._kept[index]
+        place, plan = self.chunks.places[number], self.chunks.plan
+        first = round((place.cut.start - said.start) / plan.step)
         stream = self.chunks.stream(place.line)
         before = ((stream.previous,) if stream.previous else ()) + said.said[:first]
         context = stream.context if self.chunks.titles else ""
-        history = example.encoding.history(context, before, plan.sink, plan.text)
-        return replace(example, said=said.said[first : first + place.cut.steps], history=history)
-
-    def _covered(self, place: Place) -> bool:
-        if self._of(place) is not None:
-            return True
-        self.report.skip(Reason.NO_ROLLOUT, f"{place.line}: chunk at {place.cut.start:g} s")
-        return False
+        history = self.chunks.encoding.history(context, before, plan.sink, plan.text)
+        return replace(self.chunks[number], said=said.said[first : first + place.cut.steps], history=history)
 
     def _of(self, place: Place) -> Said | None:
         """The rollout that shows the whole chunk; of several the one that began earliest."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -37,7 +38,9 @@ def train(
     """
     args = training_arguments(stage, held_out is not None)
     output = Path(stage.output)
-    start = _take_up(stage, output, args, resume)
+    take_up(stage, resume)
+    whole = [path for path in checkpoints(output) if is_whole(path, args.world_size)]
+    start = whole[-1] if whole else None
     set_seed(stage.seed)
     trainer = ChunkTrainer(
         model=load_weights(stage),
@@ -63,25 +66,27 @@ def _evaluated(state: Any) -> bool:
     return any("eval_loss" in entry and entry["step"] == state.global_step for entry in state.log_history)
 
 
-def _take_up(stage: Stage, output: Path, args: Any, resume: bool) -> Path | None:
-    """The checkpoint to go on from; None: begin. The first process notes the stage in the output."""
+def take_up(stage: Stage, resume: bool) -> None:
+    """Make the output's folder, or check that the run in it is the one to go on with; the stage is noted in it.
+
+    Also called before the data is read, which may take long. Raises :class:`OptionError` for an output that holds
+    another run, :class:`OutputError` for one that cannot be written.
+    """
+    output = Path(stage.output)
     found = checkpoints(output)
     if found and not resume:
         raise OptionError(f"{output} holds a run that has got to step {_step(found[-1])}: --resume, or another output")
-    whole = [path for path in found if is_whole(path, args.world_size)]
-    if found:
-        other = stage.differs(stage_of(output).to_dict())
-        if other:
-            raise OptionError(
-                f"{output} was made with other values of {', '.join(other)}; a run is resumed as it was begun"
-            )
-    if args.process_index == 0:
+    other = stage.differs(stage_of(output).to_dict()) if found else []
+    if other:
+        raise OptionError(
+            f"{output} was made with other values of {', '.join(other)}; a run is resumed as it was begun"
+        )
+    if os.environ.get("RANK", "0") == "0":
         try:
             output.mkdir(parents=True, exist_ok=True)
             (output / "stage.json").write_text(json.dumps(stage.to_dict(), indent=2) + "\n", encoding="utf-8")
         except OSError as error:
             raise OutputError(f"cannot write to {output} ({error.strerror or error})") from error
-    return whole[-1] if whole else None
 
 
 def checkpoints(output: Path) -> list[Path]:
