@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -20,6 +22,11 @@ def stream(*words: tuple[float, float, str], **more: object) -> Stream:
 def dense(seconds: int, per_second: int = 3) -> Stream:
     """Words all the time, the last of each second ending with it."""
     return Stream("a.mp4", tuple(w for s in range(seconds) for w in spread(s, s + 1, "w " * per_second)))
+
+
+def test_cutting_and_reading_need_no_torch() -> None:
+    code = "import sys, streamingvlm.train.datasets, streamingvlm.train.videos; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_word_belongs_to_the_second_in_which_it_ends() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,16 +14,21 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
+from transformers import Qwen2_5_VLForConditionalGeneration
 
 import media
 import tiny
+from streamingvlm.arcade.language import parse
+from streamingvlm.cli.arcade import write_record
 from streamingvlm.engine import Engine, Trace
 from streamingvlm.errors import OptionError, SourceError
+from streamingvlm.models import BUNDLED, load_model
 from streamingvlm.models.stock import StockModel
 from streamingvlm.policy import CachePolicy, KeepAll, StreamingWindow
 from streamingvlm.sampling import Sampling
 from streamingvlm.session import Session
 from streamingvlm.spans import Kind, Role
+from streamingvlm.train.arcade.stories import words as arcade_words
 from streamingvlm.train.chunks import ChunkPlan
 from streamingvlm.train.collate import IGNORED, ChunkDataset, Collator
 from streamingvlm.train.examples import Encoding, Example
@@ -148,6 +154,25 @@ def test_stock_transformers_sees_in_a_batch_what_the_engine_computes(folder: Pat
     engine = torch.stack(scripted.seen)
     assert len(learnt) == len(engine)
     torch.testing.assert_close(logits[learnt - 1], engine, rtol=0, atol=2e-4)
+
+
+def test_the_bundled_model_is_right_about_a_clip_as_the_data_lays_it_out(tmp_path: Path) -> None:
+    """Words, seconds, frames, previous text and positions together: a trained model sees at once if one is off."""
+    write_record("arcade:pong", 9_000_123, 32, tmp_path / "clip.mp4")
+    truth = json.loads((tmp_path / "clip.jsonl").read_text())
+    # A recorded stream has a wording of its own; the model knows one.
+    truth["content"] = [[start, end, arcade_words(parse(text))] for start, end, text in truth["content"]]
+    write_lines(tmp_path / "clip.jsonl", [truth])
+    code = Encoding.of(load_model(device="cpu"), lead="")
+    data = ChunkDataset(code, ChunkPlan(16, 0, min_words=1, sink=96, text=256), [tmp_path / "clip.jsonl"])
+    batch = Collator()([data[0], data[1]])
+    assert len(data) == 2
+    stock = Qwen2_5_VLForConditionalGeneration.from_pretrained(BUNDLED, dtype=torch.float32).eval()
+    labels, weights = batch.pop("labels"), batch.pop("loss_weights")
+    with torch.inference_mode():
+        said = stock(**batch).logits[:, :-1].argmax(-1)
+    learnt = weights[:, 1:] > 0
+    assert (said == labels[:, 1:])[learnt].float().mean() > 0.95
 
 
 def test_three_temporal_patches_a_step_and_steps_of_two_seconds(folder: Path) -> None:

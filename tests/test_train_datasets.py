@@ -13,8 +13,8 @@ import media
 from streamingvlm.arcade.record import truth_record
 from streamingvlm.errors import SourceError
 from streamingvlm.train.chunks import ChunkPlan, Word
-from streamingvlm.train.collate import ChunkDataset
-from streamingvlm.train.datasets import Line, annotation_files, lines, parse
+from streamingvlm.train.collate import ChunkDataset, Collator
+from streamingvlm.train.datasets import annotation_files, lines, parse
 from streamingvlm.train.report import NAMED, Reason, Report, Unusable
 from streamingvlm.train.videos import Header, Videos
 from train_data import clip, conversation, encoding, words, write_lines
@@ -117,6 +117,13 @@ def test_questions_are_noted_and_left_out(tmp_path: Path, videos: Path) -> None:
     assert data.report.notes == {"questions and answers, which are not used": 1}
 
 
+def test_words_outside_their_clip_are_noted(tmp_path: Path, videos: Path) -> None:
+    write_lines(tmp_path / "a.jsonl", [conversation("film.mp4", 4.0, 8.0, words(2.0, 10.0, 0.5))])
+    data = dataset(videos, tmp_path / "a.jsonl")
+    assert data[0].true == ("w4 w5", "w6 w7", "w8 w9", "w10 w11")
+    assert data.report.notes == {"words outside the times of their clip, which are not used": 8}
+
+
 # Where the videos are.
 
 
@@ -141,6 +148,11 @@ def test_a_published_clip_begins_where_its_name_says(tmp_path: Path) -> None:
     first = next(iter(data[0].chunks()))
     assert (first.start, first.end, first.times) == (8.25, 9.25, (8.25, 8.65))
     assert [media.index_of(frame) for frame in first.frames] == [0, 2]
+    # 11.75 s are twelve steps, the last of them as far as there are frames.
+    assert data[0].seconds == 12.0
+    batch = Collator()([data[0]])
+    assert batch["video_grid_thw"][:, 0].tolist() == [1] * 12
+    assert batch["input_ids"].shape[1] == data[0].length
 
 
 def test_videos_are_looked_for_under_the_root_and_beside_the_file(tmp_path: Path, videos: Path) -> None:
@@ -246,10 +258,10 @@ def test_an_index_of_another_file_is_reported(tmp_path: Path, videos: Path) -> N
 
 
 def test_words_that_overlap_a_little_keep_their_order() -> None:
-    told = parse(json.dumps({"video": "a", "content": [[0, 2.0, "one"], [1.5, 1.8, "two"]]}).encode(), "here")
+    told = parse(json.dumps({"video": "a", "content": [[0, 2.0, "one"], [1.5, 1.8, "two"]]}).encode())
     assert told.words == (Word(0.0, 2.0, "one"), Word(1.5, 2.0, "two"))
-    with pytest.raises(Unusable, match=r"here: 'two' at 0\.5-0\.9 s, after 2 s"):
-        parse(json.dumps({"video": "a", "content": [[0, 2.0, "one"], [0.5, 0.9, "two"]]}).encode(), "here")
+    with pytest.raises(Unusable, match=r"'two' at 0\.5-0\.9 s, after 2 s"):
+        parse(json.dumps({"video": "a", "content": [[0, 2.0, "one"], [0.5, 0.9, "two"]]}).encode())
 
 
 def test_a_file_that_changes_under_a_run_is_one_clear_line(tmp_path: Path, videos: Path) -> None:
@@ -261,8 +273,9 @@ def test_a_file_that_changes_under_a_run_is_one_clear_line(tmp_path: Path, video
         data[0]
 
 
-def test_a_line_says_where_it_is(tmp_path: Path) -> None:
+def test_a_line_says_where_it_is(tmp_path: Path, videos: Path) -> None:
     path = tmp_path / "a.jsonl"
-    first, second = write_lines(path, [stream(), stream()])
-    assert Line(path, second).stream().where == f"a.jsonl, byte {second}"
-    assert Line(path, first).stream().words == Line(path, second).stream().words
+    _, second = write_lines(path, [stream(), b'{"video": "film.mp4"}'])
+    data = dataset(videos, path)
+    assert data[0].where == "a.jsonl, byte 0"
+    assert data.report.named[Reason.MALFORMED] == [f"a.jsonl, byte {second}: lacks 'content'"]

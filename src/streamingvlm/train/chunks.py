@@ -37,7 +37,6 @@ class Stream:
     end of the video). ``video``: as the file that it comes from names it. ``context``: what is known before (a
     title), ``previous``: what was said before ``start``, as text; ``query``: what was asked. ``whole``: it was cut
     by its makers. ``questions``: how many questions and answers stand beside the words; they are not used.
-    ``where``: the file and the place in it that it comes from.
     """
 
     video: str
@@ -49,7 +48,6 @@ class Stream:
     query: str = ""
     whole: bool = False
     questions: int = 0
-    where: str = ""
 
     def texts(self, start: float, steps: int, step: float) -> list[str]:
         """What is said in each of ``steps`` steps from ``start`` on: the words that end in it ("" for silence).

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
+from itertools import accumulate
 from pathlib import Path
 from typing import Literal
 
@@ -100,7 +101,7 @@ class ChunkDataset(Dataset[Example]):
             try:
                 self._last = line, line.stream()
             except Unusable as error:
-                raise SourceError(f"the annotations have changed since they were read: {error}") from None
+                raise SourceError(f"{line}: the annotations have changed since they were read ({error})") from None
         return self._last[1]
 
     def _scan(self, line: Line, videos: Videos) -> None:
@@ -114,10 +115,9 @@ class ChunkDataset(Dataset[Example]):
             self._check_new(stream, clip)
             until, beyond = self._until(stream, clip)
         except Unusable as error:
-            self.report.skip(error.reason, str(error))
+            self.report.skip(error.reason, f"{line}: {error}")
             return
-        if stream.questions:
-            self.report.notes["questions and answers, which are not used"] += stream.questions
+        self._note(stream)
         before = len(self.places)
         cuts = list(self.plan.cuts(stream, until))
         if not cuts:
@@ -138,15 +138,24 @@ class ChunkDataset(Dataset[Example]):
             self.report.chunks += 1
             self.report.seconds += cut.steps * step
 
+    def _note(self, stream: Stream) -> None:
+        """What a line holds that is not used."""
+        if stream.questions:
+            self.report.notes["questions and answers, which are not used"] += stream.questions
+        if stream.end is not None:
+            outside = len(stream.words) - stream.count(stream.start, stream.end)
+            if outside:
+                self.report.notes["words outside the times of their clip, which are not used"] += outside
+
     def _check_length(self, stream: Stream, seconds: float) -> None:
         if self.plan.longest is not None and seconds > self.plan.longest + EPS:
-            raise Unusable(Reason.TOO_LONG, f"{stream.where}: {seconds:g} s of {stream.video}")
+            raise Unusable(Reason.TOO_LONG, f"{seconds:g} s of {stream.video}")
 
     def _check_new(self, stream: Stream, clip: Clip) -> None:
         told = repr((str(clip.path), stream.start, stream.end, stream.words)).encode()
         key = blake2b(told, digest_size=12).digest()
         if key in self._seen:
-            raise Unusable(Reason.DUPLICATE, f"{stream.where}: {stream.video} from {stream.start:g} s again")
+            raise Unusable(Reason.DUPLICATE, f"{stream.video} from {stream.start:g} s again")
         self._seen.add(key)
 
     def _until(self, stream: Stream, clip: Clip) -> tuple[float, float]:
@@ -169,10 +178,13 @@ def _watched(files: Sequence[Path], report: Report) -> Iterator[Line]:
     sizes = [file.stat().st_size for file in files]
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task("reading annotations", total=sum(sizes))
-        for number, file in enumerate(files):
-            for line in lines(file, report):
-                yield line
-                progress.update(task, completed=sum(sizes[:number]) + line.offset)
+        for file, before in zip(files, accumulate(sizes, initial=0), strict=False):
+            try:
+                for line in lines(file, report):
+                    yield line
+                    progress.update(task, completed=before + line.offset)
+            except OSError as error:
+                raise SourceError(f"cannot read {file} ({error.strerror or error})") from error
 
 
 class Collator:

@@ -56,15 +56,15 @@ class Line:
             if self.offset:
                 file.seek(self.offset - 1)
                 if file.read(1) != b"\n":
-                    raise Unusable(Reason.SEEK_INDEX, f"{self}: no line begins there")
+                    raise Unusable(Reason.SEEK_INDEX, "no line begins there")
             text = file.readline()
         if not text:
-            raise Unusable(Reason.SEEK_INDEX, f"{self}: the file ends before that")
+            raise Unusable(Reason.SEEK_INDEX, "the file ends before that")
         return text
 
     def stream(self) -> Stream:
         """The line as a stream. :class:`Unusable` if it is not one."""
-        return parse(self.read(), str(self))
+        return parse(self.read())
 
 
 def annotation_files(paths: Sequence[Path]) -> list[Path]:
@@ -133,42 +133,43 @@ def _last_line(path: Path) -> bytes:
     return tail.rstrip().rpartition(b"\n")[2]
 
 
-def parse(text: bytes, where: str) -> Stream:
+def parse(text: bytes) -> Stream:
     """One line of any of the forms. :class:`Unusable` if it is none of them or its times are out of order."""
     try:
         record = json.loads(text)
     except (ValueError, RecursionError):
-        raise Unusable(Reason.MALFORMED, f"{where}: not JSON") from None
+        raise Unusable(Reason.MALFORMED, "not JSON") from None
     try:
         if isinstance(record, dict):
-            return _stream(record, where)
-        return _conversation(record, where)
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError, StopIteration):
-        raise Unusable(Reason.MALFORMED, f"{where}: lacks what a stream or a conversation has") from None
+            return _stream(record)
+        return _conversation(record)
+    except KeyError as error:
+        raise Unusable(Reason.MALFORMED, f"lacks {error}") from None
+    except (IndexError, TypeError, AttributeError, ValueError, StopIteration):
+        raise Unusable(Reason.MALFORMED, "neither a stream nor a conversation with a text_stream") from None
 
 
-def _stream(record: dict[str, Any], where: str) -> Stream:
+def _stream(record: dict[str, Any]) -> Stream:
     return Stream(
         video=_text(record["video"]),
-        words=_words(record["content"], where),
+        words=_words(record["content"]),
         context=_title(record.get("title")),
-        where=where,
     )
 
 
-def _conversation(record: Any, where: str) -> Stream:
+def _conversation(record: Any) -> Stream:
     user, assistant = record
     parts: list[dict[str, Any]] = user["content"]
     video = next(part for part in parts if "video" in part)
-    asked: dict[str, Any] = {key: value for part in parts if part is not video for key, value in part.items()}
+    asked: dict[str, Any] = {key: value for part in parts for key, value in part.items()}
     said = next(part for part in assistant["content"] if "text_stream" in part)
-    start = _seconds(video.get("video_start") or 0.0, where)
-    end = None if video.get("video_end") is None else _seconds(video["video_end"], where)
+    start = _seconds(video.get("video_start") or 0.0)
+    end = None if video.get("video_end") is None else _seconds(video["video_end"])
     if end is not None and end <= start:
-        raise Unusable(Reason.TIMES, f"{where}: ends at {end:g} s and starts at {start:g} s")
+        raise Unusable(Reason.TIMES, f"ends at {end:g} s and starts at {start:g} s")
     return Stream(
         video=_text(video["video"]),
-        words=_words(said["text_stream"], where),
+        words=_words(said["text_stream"]),
         start=start,
         end=end,
         context=_title(asked.get("title")),
@@ -176,29 +177,28 @@ def _conversation(record: Any, where: str) -> Stream:
         query=_text(asked.get("text") or "").strip(),
         whole=True,
         questions=len(said.get("qa_stream") or ()),
-        where=where,
     )
 
 
-def _words(items: Any, where: str) -> tuple[Word, ...]:
+def _words(items: Any) -> tuple[Word, ...]:
     """Words with their times; ends never go back."""
     words: list[Word] = []
     latest = 0.0
     for start, end, text in items:
-        first, last = _seconds(start, where), _seconds(end, where)
+        first, last = _seconds(start), _seconds(end)
         if last < first - EPS or last < latest - SLACK:
-            raise Unusable(Reason.TIMES, f"{where}: {_text(text)[:40]!r} at {first:g}-{last:g} s, after {latest:g} s")
+            raise Unusable(Reason.TIMES, f"{_text(text)[:40]!r} at {first:g}-{last:g} s, after {latest:g} s")
         words += spread(first, max(last, first), _text(text))
         latest = max(latest, last)
     ends = accumulate((word.end for word in words), max)
     return tuple(word._replace(end=end) for word, end in zip(words, ends, strict=True))
 
 
-def _seconds(value: Any, where: str) -> float:
+def _seconds(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError
     if not (math.isfinite(value) and value >= 0):
-        raise Unusable(Reason.TIMES, f"{where}: {value} is no time")
+        raise Unusable(Reason.TIMES, f"{value} is no time")
     return float(value)
 
 

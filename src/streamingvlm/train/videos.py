@@ -68,7 +68,7 @@ class Videos:
             # The clip is named, and told on the clock of the video that it was cut from.
             offset = start if abs(float(named["start"]) - start) < SAME_TIME else 0.0
         if path is None:
-            raise Unusable(Reason.MISSING, f"{name} ({start:g} s)")
+            raise Unusable(Reason.MISSING, name)
         return Clip(path, offset, self.header(path))
 
     def header(self, path: Path) -> Header:
