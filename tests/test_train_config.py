@@ -46,6 +46,7 @@ def test_the_command_line_has_the_last_word(tmp_path: Path) -> None:
         ("window = 10", None, "overlap must be less than the window of 10 s"),
         ("learning_rate = 0", None, "learning_rate must be above 0"),
         ("learning_rate = nan", None, "learning_rate must be a finite number"),
+        ("keep = 1", None, "keep must be 2 or more"),
         ("warmup = 1.0", None, "warmup is a share"),
         ("method = 'qlora'", None, "method must be full or lora"),
         ("method = 'lora'\nfreeze_vision = false", None, "freeze_vision must be true"),

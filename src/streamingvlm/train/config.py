@@ -17,7 +17,7 @@ from ..errors import OptionError
 
 #: What may change when a run is resumed: how often it reports and saves, and how the same batch is split.
 FREE_WHEN_RESUMED = frozenset(
-    {"output", "device_batch", "workers", "save_steps", "eval_steps", "log_steps", "keep", "tflops", "fsdp"}
+    {"output", "device_batch", "workers", "save_steps", "eval_steps", "log_steps", "keep", "tflops"}
 )
 
 
@@ -138,6 +138,7 @@ class Stage:
             (self.min_words >= -1, f"min_words must be 0 or more (-1: two a second), not {self.min_words}"),
             (0 <= self.warmup < 1, f"warmup is a share of all steps, from 0 to below 1, not {self.warmup}"),
             (0 <= self.lora_dropout < 1, f"lora_dropout must be from 0 to below 1, not {self.lora_dropout}"),
+            (self.keep >= 2, f"keep must be 2 or more (the newest may be half written), not {self.keep}"),
             (self.method in ("full", "lora"), f"method must be full or lora, not {self.method!r}"),
             (
                 self.attention in ("auto", "sdpa", "flash_attention_2", "eager"),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any, Protocol
 
+from accelerate import PartialState
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
-from transformers import PrinterCallback, set_seed
+from transformers import PrinterCallback, TrainerCallback, set_seed
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..errors import OptionError, OutputError
@@ -19,6 +21,9 @@ from .config import Stage
 from .progress import Throughput, Told, board
 from .trainer import ChunkTrainer
 from .weights import load_weights, save_checkpoint, stage_of
+
+#: The mark of a checkpoint that is whole.
+WHOLE = "whole"
 
 
 class Chunks(Protocol):
@@ -39,8 +44,12 @@ def train(
     args = training_arguments(stage, held_out is not None)
     output = Path(stage.output)
     take_up(stage, resume)
-    whole = [path for path in checkpoints(output) if is_whole(path, args.world_size)]
+    whole = [path for path in checkpoints(output) if is_whole(path)]
     start = whole[-1] if whole else None
+    if resume and args.process_index == 0:
+        print(
+            f"going on from {start}" if start else "no whole checkpoint to go on from: from the start", file=sys.stderr
+        )
     set_seed(stage.seed)
     trainer = ChunkTrainer(
         model=load_weights(stage),
@@ -48,7 +57,7 @@ def train(
         data_collator=collator,
         train_dataset=chunks,
         eval_dataset=held_out,
-        callbacks=[Told(), Throughput()],
+        callbacks=[Told(), Throughput(), MarkWhole()],
     )
     trainer.remove_callback(PrinterCallback)
     if trainer.is_world_process_zero():
@@ -84,7 +93,10 @@ def take_up(stage: Stage, resume: bool) -> None:
     if os.environ.get("RANK", "0") == "0":
         try:
             output.mkdir(parents=True, exist_ok=True)
-            (output / "stage.json").write_text(json.dumps(stage.to_dict(), indent=2) + "\n", encoding="utf-8")
+            # In one move: the other processes may be reading it.
+            draft = output / "stage.json.new"
+            draft.write_text(json.dumps(stage.to_dict(), indent=2) + "\n", encoding="utf-8")
+            draft.replace(output / "stage.json")
         except OSError as error:
             raise OutputError(f"cannot write to {output} ({error.strerror or error})") from error
 
@@ -95,14 +107,19 @@ def checkpoints(output: Path) -> list[Path]:
     return sorted(found, key=_step)
 
 
-def is_whole(checkpoint: Path, processes: int) -> bool:
-    """Whether a checkpoint was written to its end: its state comes last, beside one generator's state a process."""
-    names = ["rng_state.pth"] if processes == 1 else [f"rng_state_{rank}.pth" for rank in range(processes)]
-    try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return all((checkpoint / name).is_file() for name in names)
+def is_whole(checkpoint: Path) -> bool:
+    """Whether all processes have written their part of a checkpoint to its end."""
+    return (checkpoint / WHOLE).is_file()
+
+
+class MarkWhole(TrainerCallback):  # type: ignore[misc]
+    """Puts a mark into every checkpoint behind everything else, when all processes have written theirs."""
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        """The checkpoint of this step is written."""
+        PartialState().wait_for_everyone()
+        if state.is_world_process_zero:
+            Path(args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}", WHOLE).touch()
 
 
 def _step(checkpoint: Path) -> int:
