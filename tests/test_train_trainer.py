@@ -17,9 +17,10 @@ import tiny
 from streamingvlm import cli
 from streamingvlm.models import load_frontend, load_model
 from streamingvlm.train.arguments import training_arguments
+from streamingvlm.train.config import Stage
 from streamingvlm.train.run import checkpoints, is_whole
 from streamingvlm.train.trainer import Upcoming, weighted_sums
-from streamingvlm.train.weights import load_weights
+from streamingvlm.train.weights import load_weights, save_checkpoint
 from training import check_positions, launch, losses, make_stage, opened, positions_seen, train
 
 WINDOWS = ("vision=7", "turns=6", "temperature=0.5", "max_new_tokens=9", "global_batch=2", "max_steps=2")
@@ -125,6 +126,16 @@ def test_an_adapter_is_merged_into_a_checkpoint(file: Path, folder: Path, capsys
     assert not torch.allclose(base, with_adapter)
     assert load_model(folder / "merged").defaults.policy["vision"] == 7
     assert cli.main(["merge", str(folder / "plain"), "-o", str(folder / "no")]) == 2
+
+
+def test_tied_weights_are_saved_once(tmp_path: Path) -> None:
+    stage = Stage(model="", bf16=True)
+    model = load_weights(stage)
+    assert model.config.tie_word_embeddings
+    save_checkpoint(model, tmp_path / "tied", stage, load_frontend(None))
+    assert "lm_head.weight" not in load_file(tmp_path / "tied" / "model.safetensors")
+    again = load_model(tmp_path / "tied", dtype="bf16")
+    assert again.parameters == load_model(None).parameters
 
 
 def test_killed_and_resumed_is_as_if_it_had_not_been(file: Path, folder: Path) -> None:

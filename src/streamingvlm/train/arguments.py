@@ -38,6 +38,7 @@ def training_arguments(stage: Stage, held_out: bool) -> Any:
         eval_strategy="steps" if held_out else "no",
         eval_steps=stage.eval_steps,
         logging_steps=stage.log_steps,
+        logging_nan_inf_filter=False,  # a loss that is no number has to be seen
         include_num_input_tokens_seen="non_padding",
         report_to=[],
         disable_tqdm=True,

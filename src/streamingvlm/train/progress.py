@@ -65,6 +65,10 @@ class Told(TrainerCallback):  # type: ignore[misc]
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         """Take the bar away."""
+        self.close()
+
+    def close(self) -> None:
+        """Take the bar away, also from a run that was stopped."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -51,18 +52,19 @@ def train(
             f"going on from {start}" if start else "no whole checkpoint to go on from: from the start", file=sys.stderr
         )
     set_seed(stage.seed)
+    told = Told()
     trainer = ChunkTrainer(
         model=load_weights(stage),
         args=args,
         data_collator=collator,
         train_dataset=chunks,
         eval_dataset=held_out,
-        callbacks=[Told(), Throughput(), MarkWhole()],
+        callbacks=[told, Throughput(), MarkWhole()],
     )
     trainer.remove_callback(PrinterCallback)
     if trainer.is_world_process_zero():
         trainer.add_callback(board(output / "tensorboard", _step(start) + 1 if start else 0))
-    with quiet_loading(bars=False):
+    with quiet_loading(bars=False), closing(told):
         trainer.train(resume_from_checkpoint=str(start) if start else None)
         if held_out is not None and not _evaluated(trainer.state):
             trainer.evaluate()

@@ -117,6 +117,8 @@ def save_checkpoint(
     """
     dtype = torch.bfloat16 if stage.bf16 else torch.float32
     weights = {key: part.to(dtype) for key, part in (state or model.state_dict()).items()}
+    if model.config.tie_word_embeddings:
+        weights.pop("lm_head.weight", None)  # no longer the embedding's own memory: it would be written twice
     model.config.dtype = dtype
     with whole_folder(folder) as draft:
         model.save_pretrained(draft, state_dict=weights)
