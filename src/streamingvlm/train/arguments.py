@@ -51,6 +51,8 @@ def training_arguments(stage: Stage, held_out: bool) -> Any:
         use_cpu=not torch.cuda.is_available(),
         fsdp=stage.fsdp,
         fsdp_config=_sharding(stage) if stage.fsdp else None,
+        # Shards are reduced after every batch: whole gradients of 7 billion weights would wait on every device.
+        accelerator_config={"gradient_accumulation_kwargs": {"sync_each_batch": stage.fsdp}},
     )
     if args.n_gpu > 1:
         raise OptionError(
