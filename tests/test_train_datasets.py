@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import media
 from streamingvlm.arcade.record import truth_record
@@ -203,7 +207,8 @@ def test_every_reason_is_counted_and_named(tmp_path: Path, videos: Path) -> None
             b"{not json", b"17", b'"text"', b"[]", b"{}", b'{"video": 3, "content": []}',
             b'{"video": "film.mp4", "content": [[0, 1]]}', b'{"video": "film.mp4", "content": [["a", "b", "c"]]}',
             b'\xff\xfe{"video": 1}', b"[" * 100_000, b'[{"content": []}, {"content": []}]',
-            stream("gone.mp4"), stream("empty.mp4"), stream("text.mp4"), stream("sound.mp4"),
+            stream("gone.mp4"), stream("x\0.mp4"), stream("y" * 999), stream("empty.mp4"),
+            stream("text.mp4"), stream("sound.mp4"),
             good, conversation("film.mp4", 4.0, 12.0, words(4, 12)), conversation("film.mp4", 4.0, 12.0, words(4, 12)),
             conversation("film.mp4", 0.0, 21.0, words(0, 21)),
             stream("short.mp4", 3.0),
@@ -216,10 +221,10 @@ def test_every_reason_is_counted_and_named(tmp_path: Path, videos: Path) -> None
     )  # fmt: skip
     data = dataset(videos, path, plan=ChunkPlan(8.0, 4.0, longest=20.0))
     assert dict(data.report.skipped) == {
-        Reason.MALFORMED: 11, Reason.MISSING: 1, Reason.EMPTY: 1, Reason.UNREADABLE: 2, Reason.DUPLICATE: 2,
+        Reason.MALFORMED: 11, Reason.MISSING: 3, Reason.EMPTY: 1, Reason.UNREADABLE: 2, Reason.DUPLICATE: 2,
         Reason.TOO_LONG: 1, Reason.TOO_SHORT: 1, Reason.BEYOND: 1, Reason.FEW_WORDS: 1, Reason.TIMES: 5,
     }  # fmt: skip
-    assert data.report.lines == 28
+    assert data.report.lines == 30
     assert (data.report.streams, data.report.chunks, len(data)) == (2, 7, 7)
     assert data.report.seconds == 7 * 8.0
     told = data.report.to_json()
@@ -232,14 +237,39 @@ def test_every_reason_is_counted_and_named(tmp_path: Path, videos: Path) -> None
     assert "gone.mp4" in shown
 
 
-def test_windows_with_few_words_and_beyond_the_video_are_named_one_by_one(tmp_path: Path, videos: Path) -> None:
+def test_windows_with_few_words_and_words_beyond_the_video_are_named(tmp_path: Path, videos: Path) -> None:
     # Silent from 8 to 16 s, and told for 8 s more than the video lasts.
     content = [word for word in words(0.0, 38.0) if not 8.0 < word[1] <= 16.0]
     write_lines(tmp_path / "a.jsonl", [{"video": "film.mp4", "content": content}])
     data = dataset(videos, tmp_path / "a.jsonl")
     assert [one.start for one in data] == [0.0, 16.0, 20.0]
-    assert dict(data.report.skipped) == {Reason.FEW_WORDS: 3, Reason.BEYOND: 2}
-    assert "24-32 s of film.mp4, which ends at 30 s" in data.report.named[Reason.BEYOND][0]
+    assert dict(data.report.skipped) == {Reason.FEW_WORDS: 3, Reason.BEYOND: 1}
+    assert data.report.named[Reason.BEYOND] == ["a.jsonl, byte 0: words to 38 s of film.mp4, which ends at 30 s"]
+
+
+JUNK = st.sampled_from([None, True, -1, 1e30, 10**400, "", "\ud800", "x\0", [], [[]], {}, [1, 2, 3], "film.mp4"])
+
+
+def _leaves(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    inner = list(node.items()) if isinstance(node, dict) else list(enumerate(node)) if isinstance(node, list) else []
+    return [path, *(found for key, part in inner for found in _leaves(part, (*path, key)))]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_no_line_is_a_crash(data: st.DataObject) -> None:
+    """Any part of a good line in any form, replaced by anything."""
+    good = data.draw(st.sampled_from([stream(seconds=2.0), conversation("film.mp4", 0.0, 2.0, words(0, 2), title="T")]))
+    record = json.loads(json.dumps(good))
+    *path, last = (None, *data.draw(st.sampled_from(_leaves(record)[1:])))
+    holder = record
+    for key in path[1:]:
+        holder = holder[key]
+    holder[last] = data.draw(JUNK)
+    with contextlib.suppress(Unusable):
+        told = parse(json.dumps(record).encode())
+        told.texts(0.0, 3, 1.0)
+        assert all(a.end <= b.end for a, b in itertools.pairwise(told.words))
 
 
 def test_an_index_of_another_file_is_reported(tmp_path: Path, videos: Path) -> None:

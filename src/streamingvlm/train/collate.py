@@ -122,6 +122,9 @@ class ChunkDataset(Dataset[Example]):
         cuts = list(self.plan.cuts(stream, until))
         if not cuts:
             self.report.skip(Reason.TOO_SHORT, f"{line}: {until - stream.start:g} s of {stream.video}")
+        if stream.end is None and stream.words and stream.words[-1].end > beyond + self.plan.step:
+            told = f"{line}: words to {stream.words[-1].end:g} s of {stream.video}, which ends at {beyond:g} s"
+            self.report.skip(Reason.BEYOND, told)
         for cut in cuts:
             self._keep(Place(line, clip, cut), stream, beyond)
         self.report.streams += len(self.places) > before
@@ -169,8 +172,8 @@ class ChunkDataset(Dataset[Example]):
             until = min(told, beyond)
             self._check_length(stream, until - stream.start)
             return until, beyond
-        # A stream without an end is told as long as its video lasts; a window that words reach into is named if not.
-        return (max(told, beyond) if beyond < math.inf else told), beyond
+        # A stream without an end is told as long as its video lasts.
+        return (told if beyond == math.inf else beyond), beyond
 
 
 def _watched(files: Sequence[Path], report: Report) -> Iterator[Line]:

@@ -23,7 +23,6 @@ The published files themselves were not at hand.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -31,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SourceError
+from ..prompt import LONGEST_STREAM
 from ..video.file import TITLE_LIMIT
 from .chunks import EPS, Stream, Word, spread
 from .report import Reason, Report, Unusable
@@ -197,7 +197,7 @@ def _words(items: Any) -> tuple[Word, ...]:
 def _seconds(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError
-    if not (math.isfinite(value) and value >= 0):
+    if not 0 <= value <= LONGEST_STREAM:
         raise Unusable(Reason.TIMES, f"{value} is no time")
     return float(value)
 
@@ -205,6 +205,7 @@ def _seconds(value: Any) -> float:
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError
+    value.encode()  # half a surrogate is no text: nothing behind this could print it
     return value
 
 
