@@ -10,6 +10,16 @@ from transformers import TrainingArguments
 from ..errors import OptionError
 from .config import Stage
 
+#: FSDP2; what is wrapped are the layers that a model of transformers says may not be split.
+SHARDING = {
+    "version": 2,
+    "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+    "reshard_after_forward": True,
+    "state_dict_type": "SHARDED_STATE_DICT",
+    # The model does that by itself: FSDP's wrappers rename the layers, and saved adapters are then not found again.
+    "activation_checkpointing": False,
+}
+
 
 def training_arguments(stage: Stage, held_out: bool) -> Any:
     """What Trainer is told; ``held_out``: there are chunks to evaluate on.
@@ -50,7 +60,7 @@ def training_arguments(stage: Stage, held_out: bool) -> Any:
         ddp_find_unused_parameters=False,
         use_cpu=not torch.cuda.is_available(),
         fsdp=stage.fsdp,
-        fsdp_config=_sharding(stage) if stage.fsdp else None,
+        fsdp_config=dict(SHARDING) if stage.fsdp else None,
         # Shards are reduced after every batch: whole gradients of 7 billion weights would wait on every device.
         accelerator_config={"gradient_accumulation_kwargs": {"sync_each_batch": stage.fsdp}},
     )
@@ -65,17 +75,6 @@ def training_arguments(stage: Stage, held_out: bool) -> Any:
     if stage.fsdp:
         _keep_positions(args, stage)
     return args
-
-
-def _sharding(stage: Stage) -> dict[str, Any]:
-    """FSDP2; what is wrapped are the layers that a model of transformers says may not be split."""
-    return {
-        "version": 2,
-        "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
-        "reshard_after_forward": True,
-        "state_dict_type": "SHARDED_STATE_DICT",
-        "activation_checkpointing": stage.gradient_checkpointing,
-    }
 
 
 def _keep_positions(args: Any, stage: Stage) -> None:

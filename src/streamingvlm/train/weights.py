@@ -54,7 +54,7 @@ def load_weights(stage: Stage, dtype: torch.dtype | None = None) -> Any:
     model.config.vision_config._attn_implementation = WINDOWS
     if stage.freeze_vision:
         model.model.visual.requires_grad_(False)
-    if stage.gradient_checkpointing and not stage.fsdp:
+    if stage.gradient_checkpointing:
         checkpoint_activations(model)
     return with_adapters(model, stage) if stage.method == "lora" else model
 
