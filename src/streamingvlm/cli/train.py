@@ -65,8 +65,10 @@ def train(
         try:
             with stoppable():
                 folder = run.train(stage, front, chunks, held_out, data.collator_of(stage), resume=resume)
-        except Stopped:
-            return 143
+        except (KeyboardInterrupt, Stopped) as stop:
+            if first:
+                print("stopped; --resume goes on from the newest checkpoint", file=sys.stderr)
+            return 143 if isinstance(stop, Stopped) else 130
     if first:
         print(folder)
         if stage.method == "lora":
