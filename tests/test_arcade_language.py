@@ -6,49 +6,63 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamingvlm.arcade.context import COLOURS, EVALUATION_SEEDS, NAMES, TOWNS, Context, training_seed
-from streamingvlm.arcade.language import KINDS, WORDINGS, ZONES, Event, parse, say, style
+from streamingvlm.arcade.context import EVALUATION_SEEDS, NAMES, TOWNS, training_seed
+from streamingvlm.arcade.game import Game
+from streamingvlm.arcade.games import GAMES
+from streamingvlm.arcade.games.pong import PONG
+from streamingvlm.arcade.language import Event, Kind
 
-colours = st.sampled_from(COLOURS)
-count = st.integers(0, 12)
-pair = st.tuples(count, count)
-EVENTS = st.one_of(
-    st.builds(Event, st.sampled_from(("serve", "hold", "point", "game_point", "game")), colours),
-    st.builds(Event, st.just("return"), colours, st.sampled_from(ZONES)),
-    st.builds(Event, st.just("rally")),
-    st.builds(Event, st.sampled_from(("score", "tally")), numbers=pair),
-    st.builds(Event, st.just("streak"), colours, numbers=st.tuples(count)),
-    st.builds(Event, st.just("game"), colours, name=st.sampled_from(NAMES)),
-    st.builds(Event, st.just("match"), colours, town=st.sampled_from(TOWNS)),
-)
-ANY_TEXT = st.text(st.sampled_from("greno aptscwi;,0123 \n"), max_size=60)
+every_game = st.sampled_from(list(GAMES.values()))
+FACTS = ("{colour}", "{zone}", "{a}", "{b}", "{town}", "{who}")
 
 
-def in_order(events: list[Event]) -> list[Event]:
-    return sorted(events, key=lambda event: KINDS.index(event.kind))
+def event_of(draw: st.DrawFn, game: Game, kind: Kind) -> Event:
+    """An event of a kind with the facts that its wordings have a place for."""
+    wanted = {fact for fact in FACTS if fact in kind.wordings[0]}
+    whose = wanted & {"{colour}", "{who}"}
+    return Event(
+        kind.name,
+        draw(st.sampled_from(game.colours)) if whose else None,
+        draw(st.sampled_from(kind.zones)) if "{zone}" in wanted else None,
+        tuple(draw(st.integers(0, 120)) for fact in ("{a}", "{b}") if fact in wanted),
+        draw(st.none() | st.sampled_from(NAMES)) if "{who}" in wanted else None,
+        draw(st.sampled_from(TOWNS)) if "{town}" in wanted else None,
+    )
 
 
-@settings(max_examples=200, deadline=None)
-@given(st.lists(EVENTS, max_size=5), st.integers(0, 10_000))
-def test_what_is_said_is_understood(events: list[Event], seed: int) -> None:
-    text = say(events, style(seed))
-    assert parse(text) == in_order(events)
+@st.composite
+def told(draw: st.DrawFn, least: int = 0) -> tuple[Game, list[Event], str]:
+    """A game, some of its events in the order in which they are said, and the words of a stream for them."""
+    game = draw(every_game)
+    kinds = draw(st.lists(st.sampled_from(game.kinds), min_size=least, max_size=5))
+    events = game.language.in_order(event_of(draw, game, kind) for kind in kinds)
+    return game, events, game.language.say(events, game.style(draw(st.integers(0, 10_000))))
+
+
+@settings(max_examples=300, deadline=None)
+@given(told())
+def test_what_is_said_is_understood(told: tuple[Game, list[Event], str]) -> None:
+    game, events, text = told
+    assert game.language.parse(text) == events
     assert text.isascii()
 
 
 @settings(max_examples=200, deadline=None)
-@given(ANY_TEXT)
-def test_any_text_is_read_without_an_error(text: str) -> None:
-    assert all(event.kind in KINDS for event in parse(text))
+@given(every_game, st.data())
+def test_any_text_is_read_without_an_error(game: Game, data: st.DataObject) -> None:
+    letters = sorted(set("".join(wording for kind in game.kinds for wording in kind.wordings)) | set(";, 0123\n"))
+    text = data.draw(st.text(st.sampled_from(letters), max_size=60))
+    assert all(event.kind in game.language.kinds for event in game.language.parse(text))
 
 
-@settings(max_examples=100, deadline=None)
-@given(st.lists(EVENTS, min_size=1, max_size=4), st.integers(0, 999), st.data())
-def test_a_cut_text_keeps_its_whole_clauses(events: list[Event], seed: int, data: st.DataObject) -> None:
-    words = say(events, style(seed)).split()
+@settings(max_examples=200, deadline=None)
+@given(told(least=1), st.data())
+def test_a_cut_text_keeps_its_whole_clauses(told: tuple[Game, list[Event], str], data: st.DataObject) -> None:
+    game, events, text = told
+    words = text.split()
     keep = data.draw(st.integers(0, len(words)))
     whole = " ".join(words[:keep]).count(" ; ")
-    assert parse(" ".join(words[:keep]))[:whole] == in_order(events)[:whole]
+    assert game.language.parse(" ".join(words[:keep]))[:whole] == events[:whole]
 
 
 @pytest.mark.parametrize(
@@ -66,34 +80,40 @@ def test_a_cut_text_keeps_its_whole_clauses(events: list[Event], seed: int, data
     ],
 )
 def test_broken_text(text: str, kinds: list[str]) -> None:
-    assert [event.kind for event in parse(text)] == kinds
+    assert [event.kind for event in PONG.language.parse(text)] == kinds
 
 
-def test_every_wording_of_a_kind_says_the_same() -> None:
-    facts = {"colour": "green", "zone": "top", "a": 3, "b": 2, "town": "Oslo", "who": "player green Mina"}
-    for kind, wordings in WORDINGS.items():
-        read = [parse(wording.format(**facts)) for wording in wordings]
-        assert [event.kind for event in read[0]] == [kind]
+@pytest.mark.parametrize("game", GAMES.values(), ids=lambda game: game.name)
+def test_every_wording_of_a_kind_says_the_same(game: Game) -> None:
+    colour = game.colours[0]
+    for kind in game.kinds:
+        zone = kind.zones[0] if kind.zones else None
+        facts = {"colour": colour, "zone": zone, "a": 3, "b": 2, "town": "Oslo", "who": f"player {colour} Mina"}
+        read = [game.language.parse(wording.format(**facts)) for wording in kind.wordings]
+        assert [event.kind for event in read[0]] == [kind.name]
         assert all(events == read[0] for events in read), kind
 
 
-def test_a_colour_stands_before_what_belongs_to_it() -> None:
-    for wordings in WORDINGS.values():
-        for wording in wordings:
-            for place in ("{town}", "{zone}"):
-                if place in wording:
-                    before = wording.split()[wording.split().index(place) - 1]
-                    assert before == "{colour}" or place == "{zone}"
-            assert not wording.startswith(("{town}", "{name}"))
+@pytest.mark.parametrize("game", GAMES.values(), ids=lambda game: game.name)
+def test_a_colour_stands_before_what_belongs_to_it(game: Game) -> None:
+    for kind in game.kinds:
+        for wording in kind.wordings:
+            words = wording.split()
+            if "{town}" in words:
+                assert words[words.index("{town}") - 1] == "{colour}"
+            assert not wording.startswith(("{town}", "{zone}"))
 
 
-def test_context_round_trip() -> None:
-    for seed in range(50):
-        context = Context.draw(seed)
-        assert Context.parse(context.text) == context
-        assert Context.parse(f"A clip: {context.text} .") == context
-    assert Context.parse("first to 3 games ; player green Mina") is None
-    assert {Context.draw(seed).games_to_win for seed in range(50)} == {2, 3}
+@pytest.mark.parametrize("game", GAMES.values(), ids=lambda game: game.name)
+def test_context_round_trip(game: Game) -> None:
+    contexts = [game.context(seed) for seed in range(50)]
+    for context in contexts:
+        assert game.parse_context(context.text) == context
+        assert game.parse_context(f"A clip: {context.text} .") == context
+    one = game.colours[0]
+    assert game.parse_context(f"first to 3 {game.rules.games} ; player {one} Mina") is None
+    assert {context.games_to_win for context in contexts} == set(game.rules.lengths)
+    assert {context.first for context in contexts} == set(game.colours)
 
 
 def test_names_and_towns_are_plain_and_distinct() -> None:

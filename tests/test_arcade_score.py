@@ -120,6 +120,11 @@ def test_chance_is_the_shifted_truth() -> None:
     assert score(clip(*always), [])["chance"]["micro_f1_strict"] == 1.0
 
 
+def test_games_are_scored_apart() -> None:
+    with pytest.raises(ScoreError, match="chess"):
+        score({**clip(*RALLY), "game": "chess"}, said(*RALLY))
+
+
 def test_clips_are_pooled_by_counts() -> None:
     good, bad = (clip(*RALLY), said(*RALLY)), (clip((1, "green serves")), said())
     figures = score_many([good, bad])

@@ -11,6 +11,7 @@ import av
 import pytest
 
 from streamingvlm import cli
+from streamingvlm.arcade.games.pong import PONG
 from streamingvlm.arcade.source import ArcadeSource
 from streamingvlm.cli import arcade, watch
 from streamingvlm.events import Chunk, Commentary
@@ -20,13 +21,17 @@ from streamingvlm.sources import open_source
 class Knowing:
     """A session that says what is true."""
 
+    part = 2
+
     def __init__(self, truth: dict[str, Any]) -> None:
         self.words = {start: text for start, _, text in truth["content"]}
 
     def step(self, chunk: Chunk, *, on_text: Callable[[str], None] | None = None) -> Commentary:  # noqa: ARG002
         return Commentary(chunk.start, chunk.end, self.words.get(chunk.start, ""), rows={"vision": 1}, capacity=2)
 
-    def prepare(self, chunk: Chunk) -> Chunk:
+    def feed(self, part: Chunk) -> None: ...
+
+    def prepare(self, chunk: Chunk, *, encode: bool = False) -> Chunk:  # noqa: ARG002
         return chunk
 
     def close(self) -> None: ...
@@ -49,10 +54,10 @@ def test_a_clip_carries_its_context_and_its_truth(clip: Path) -> None:
     assert comment == "streamingvlm arcade:pong seed=7"
     (line,) = clip.with_suffix(".jsonl").read_text().splitlines()
     record = json.loads(line)
-    assert (record["video"], record["title"]) == ("clip.mp4", title)
+    assert (record["video"], record["game"], record["title"]) == ("clip.mp4", "pong", title)
     assert record["content"]
     assert all(0 <= start < end <= 12 and text for start, end, text in record["content"])
-    assert title == ArcadeSource("pong", 7).context
+    assert title == ArcadeSource(PONG, 7).context
     assert sorted(path.name for path in clip.parent.iterdir()) == ["clip.jsonl", "clip.mp4"]
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from streamingvlm.arcade.context import EVALUATION_SEEDS, NAMES, TOWNS
-from streamingvlm.arcade.language import KINDS
+from streamingvlm.arcade.games.pong import PONG
 from streamingvlm.models import load_model
 from streamingvlm.policy import StreamingWindow
 from streamingvlm.train.arcade import tower
@@ -132,4 +132,4 @@ def test_export_loads_and_speaks(model: Any, tmp_path: Path) -> None:
     assert loaded.defaults.policy == {key: STREAMING[key] for key in ("vision", "turns", "sink", "text")}
     assert loaded.patcher.size(420, 320) == tower.SIZE
     assert loaded.tokens_per_second == 2.0
-    assert len(KINDS) == 11
+    assert len(PONG.kinds) == 11

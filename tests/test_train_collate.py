@@ -18,10 +18,11 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 import media
 import tiny
-from streamingvlm.arcade.language import parse
+from streamingvlm.arcade.games import PONG
 from streamingvlm.cli.arcade import write_record
-from streamingvlm.engine import Engine, Trace
+from streamingvlm.engine import Engine
 from streamingvlm.errors import OptionError, SourceError
+from streamingvlm.jobs import Trace
 from streamingvlm.models import BUNDLED, load_model
 from streamingvlm.models.stock import StockModel
 from streamingvlm.policy import CachePolicy, KeepAll, StreamingWindow
@@ -161,7 +162,7 @@ def test_the_bundled_model_is_right_about_a_clip_as_the_data_lays_it_out(tmp_pat
     write_record("arcade:pong", 9_000_123, 32, tmp_path / "clip.mp4")
     truth = json.loads((tmp_path / "clip.jsonl").read_text())
     # A recorded stream has a wording of its own; the model knows one.
-    truth["content"] = [[start, end, arcade_words(parse(text))] for start, end, text in truth["content"]]
+    truth["content"] = [[start, end, arcade_words(PONG.language.parse(text))] for start, end, text in truth["content"]]
     write_lines(tmp_path / "clip.jsonl", [truth])
     code = Encoding.of(load_model(device="cpu"), lead="")
     data = ChunkDataset(code, ChunkPlan(16, 0, min_words=1, sink=96, text=256), [tmp_path / "clip.jsonl"])

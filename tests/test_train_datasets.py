@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import media
+from streamingvlm.arcade.games import PONG
 from streamingvlm.arcade.record import truth_record
 from streamingvlm.errors import SourceError
 from streamingvlm.train.chunks import ChunkPlan, Word
@@ -96,7 +97,7 @@ def test_lines_without_an_index_are_read_as_they_come(tmp_path: Path) -> None:
 def test_a_recorded_clip_is_read_with_its_truth(tmp_path: Path) -> None:
     clip(tmp_path / "clip.mp4", 10.0, title="players")
     rows = [(0.0, 1.0, "green serves"), (1.0, 2.0, ""), (2.0, 3.0, "green scores ; score 1 to 0")]
-    (tmp_path / "clip.jsonl").write_text(json.dumps(truth_record("clip.mp4", "players", rows)))
+    (tmp_path / "clip.jsonl").write_text(json.dumps(truth_record(PONG, "clip.mp4", "players", rows)))
     data = ChunkDataset(encoding(lead=""), ChunkPlan(window=5, overlap=0, min_words=1), [tmp_path])
     (example,) = data
     assert example.true == ("green serves", "", "green scores ; score 1 to 0", "", "")

@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from streamingvlm.arcade.language import parse
+from streamingvlm.arcade.games.pong import PONG
 from streamingvlm.policy import StreamingWindow
 from streamingvlm.prompt import Grammar
 from streamingvlm.rope import positions
@@ -27,7 +27,7 @@ def grammar() -> Grammar:
 
 def _told(seconds: int) -> tuple[str, list[str]]:
     rng = random.Random(1)
-    about = texts.context(rng)
+    about = PONG.draw_context(rng)
     return about.text, [stories.words(events) for events in texts.story(rng, about, seconds)]
 
 
@@ -87,7 +87,7 @@ def test_text_only_chunks_keep_positions(grammar: Grammar) -> None:
 
 def test_spoiling_leaves_points_and_what_follows_from_them() -> None:
     rng = random.Random(2)
-    told = texts.story(rng, texts.context(rng), 200)
+    told = texts.story(rng, PONG.draw_context(rng), 200)
     spoiled = stories.spoil(rng, told, stories.Spoil(digits=0.0))
     assert spoiled != told
     for kind in (*stories.DERIVED, "point", "score"):
@@ -104,9 +104,10 @@ def test_probes_are_labelled_from_words_and_memory() -> None:
 
 def test_what_contradicts_the_models_own_words_is_left_out() -> None:
     truth = [
-        parse(text) for text in ("green scores ; score 1 to 0", "", "green scores ; score 2 to 0 ; green 3 in a row")
+        PONG.language.parse(text)
+        for text in ("green scores ; score 1 to 0", "", "green scores ; score 2 to 0 ; green 3 in a row")
     ]
-    game = parse("green scores ; score 5 to 1 ; game player green Mina ; games 1 to 0")
+    game = PONG.language.parse("green scores ; score 5 to 1 ; game player green Mina ; games 1 to 0")
     assert stories.contradicted([*truth, game], ["green scores", "", "green scores", "green scores"]) == {2}
     assert stories.contradicted([*truth, game], ["green scores ; green 2 in a row", "green scores", "", ""]) == set()
     assert stories.contradicted([*truth, game], ["green scores ; games 1 to 0", "green scores", "", ""]) == {3}

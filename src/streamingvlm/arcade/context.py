@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-Colour = Literal["green", "orange"]
-COLOURS: tuple[Colour, Colour] = ("green", "orange")
+Colours = tuple[str, str]
+"""The two sides as they look on the screen, in the order in which scores and tallies are said."""
 
 EVALUATION_SEEDS = 9_000_000
 """Seeds from here on are for evaluation only."""
-
-GAMES_TO_WIN = (2, 3)
-"""Match lengths that a stream can have."""
 
 _NAMES = """Ada Alma Anton Astrid Bela Boris Carla Cora Dario Diana Edda Elias Emil Erik Felix Fiona
 Gina Greta Hana Hugo Ida Igor Ines Ivan Jana Jonas Karl Kira Lara Leo Lotte Lukas Marta Max Mina Nadia
@@ -30,56 +27,58 @@ TOWNS: tuple[str, ...] = tuple(_TOWNS.split())
 class Player:
     """One side: its colour on the screen, a name of NAMES and a town of TOWNS."""
 
-    colour: Colour
+    colour: str
     name: str
     town: str
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The players and the number of games that win a match; ``first`` is the side that the text names first."""
+    """The players in the order of the game's colours, and how many games ("rounds", "sets") win a match.
 
-    green: Player
-    orange: Player
+    ``games``: what the game calls them; ``first``: the colour that the text names first.
+    """
+
+    players: tuple[Player, Player]
     games_to_win: int
-    first: Colour = "green"
+    games: str
+    first: str
 
     def player(self, colour: str) -> Player:
         """The player of a colour."""
-        return self.green if colour == "green" else self.orange
+        return self.players[colour != self.players[0].colour]
 
     @property
     def text(self) -> str:
         """One sentence; every value stands directly after the two words that are its key ("player green Mina")."""
-        sides = [self.player(self.first), self.orange if self.first == "green" else self.green]
-        parts = [f"first to {self.games_to_win} games"]
+        sides = self.players if self.first == self.players[0].colour else self.players[::-1]
+        parts = [f"first to {self.games_to_win} {self.games}"]
         parts += [f"player {side.colour} {side.name}" for side in sides]
         parts += [f"home {side.colour} {side.town}" for side in sides]
         return " ; ".join(parts)
 
     @classmethod
-    def parse(cls, text: str) -> Context | None:
+    def parse(cls, text: str, colours: Colours, games: str) -> Context | None:
         """The context that a text states, or None if any of the five facts is missing or unknown."""
-        length = re.search(r"\bfirst to (\d+) games\b", text)
+        length = re.search(rf"\bfirst to (\d+) {games}\b", text)
         if length is None:
             return None
-        players = {}
-        for colour in COLOURS:
+        players = []
+        for colour in colours:
             name = re.search(rf"\bplayer {colour} (\w+)", text)
             town = re.search(rf"\bhome {colour} (\w+)", text)
             if name is None or town is None or name[1] not in NAMES or town[1] not in TOWNS:
                 return None
-            players[colour] = Player(colour, name[1], town[1])
-        first = COLOURS[text.find("player orange") < text.find("player green")]
-        return cls(players["green"], players["orange"], int(length[1]), first)
+            players.append(Player(colour, name[1], town[1]))
+        first = min(colours, key=lambda colour: text.find(f"player {colour}"))
+        return cls((players[0], players[1]), int(length[1]), games, first)
 
     @classmethod
-    def draw(cls, seed: int) -> Context:
-        """The context of a seed's stream."""
-        rng = random.Random(f"pong context {seed}")
+    def draw(cls, rng: random.Random, colours: Colours, lengths: Sequence[int], games: str) -> Context:
+        """Two players with names and towns, and a length of match, at random."""
         names, towns = rng.sample(NAMES, 2), rng.sample(TOWNS, 2)
-        green, orange = Player("green", names[0], towns[0]), Player("orange", names[1], towns[1])
-        return cls(green, orange, rng.choice(GAMES_TO_WIN), rng.choice(COLOURS))
+        one, other = (Player(*facts) for facts in zip(colours, names, towns, strict=True))
+        return cls((one, other), rng.choice(lengths), games, rng.choice(colours))
 
 
 def training_seed(seed: int) -> int:

@@ -11,32 +11,16 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .context import COLOURS, NAMES, TOWNS
+from .context import NAMES, TOWNS, Colours
 
-ZONES = ("top", "middle", "bottom")
-
-WORDINGS: dict[str, tuple[str, ...]] = {
-    "serve": ("{colour} serves", "serve {colour}", "{colour} to serve"),
-    "return": ("{colour} returns {zone}", "{colour} hits {zone}", "{colour} plays {zone}"),
-    "hold": ("{colour} holds still", "{colour} stays still", "{colour} is frozen"),
-    "rally": ("long rally", "what a rally", "a long exchange"),
-    "point": ("{colour} scores", "point {colour}", "{colour} wins the point"),
-    "score": ("score {a} to {b}", "it is {a} to {b}", "now {a} to {b}"),
-    "streak": ("{colour} {a} in a row", "{colour} {a} straight", "streak {colour} {a}"),
-    "game_point": ("game point {colour}", "{colour} has game point", "game ball {colour}"),
-    "game": ("game {who}", "game won by {who}", "{who} takes the game"),
-    "tally": ("games {a} to {b}", "games stand {a} to {b}", "games are {a} to {b}"),
-    "match": ("match home {colour} {town}", "match won by home {colour} {town}", "home {colour} {town} wins the match"),
-}
-"""Kind of event -> its wordings, in the order in which the events of one second are said."""
-
-KINDS: tuple[str, ...] = tuple(WORDINGS)
 JOINER = " ; "
+COMMON = ("point", "score", "streak", "game_point", "game", "tally", "match")
+"""Kinds that every game has, with wordings of its own: the announcer says them, the score counts by them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing said. Numbers: score and tally (green, orange); streak (points,). Unused facts are None or empty."""
+    """One thing said. Numbers: score and tally (first colour, second); streak (points,). Unused facts are None."""
 
     kind: str
     colour: str | None = None
@@ -47,80 +31,101 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of event and how it is said.
+
+    Places of a wording: ``{colour}``, ``{zone}`` (one of ``zones``), ``{a}`` and ``{b}`` (numbers), ``{town}``, and
+    ``{who}`` (a colour, or "player", a colour and its name). ``reaction``: frames after which the picture shows it.
+    """
+
+    name: str
+    wordings: tuple[str, ...]
+    zones: tuple[str, ...] = ()
+    reaction: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Style:
-    """Which wording a stream uses: one index for each of KINDS."""
+    """Which wording of each kind a stream uses: one index for each kind of its game, in their order."""
 
     wording: tuple[int, ...]
 
-    def template(self, kind: str) -> str:
-        """The wording of a kind, with places for its facts."""
-        return WORDINGS[kind][self.wording[KINDS.index(kind)]]
 
+class Language:
+    """What a game's events are called. ``kinds``: in the order in which the events of one second are said."""
 
-def style(seed: int) -> Style:
-    """The style of a seed's stream."""
-    rng = random.Random(f"pong style {seed}")
-    return Style(tuple(rng.randrange(len(WORDINGS[kind])) for kind in KINDS))
+    def __init__(self, colours: Colours, kinds: tuple[Kind, ...]) -> None:
+        self.colours = colours
+        self.kinds = tuple(kind.name for kind in kinds)
+        self._kinds = {kind.name: kind for kind in kinds}
+        missing = [name for name in COMMON if name not in self._kinds]
+        assert not missing, f"every game says {missing} too"
+        self._order = {name: place for place, name in enumerate(self.kinds)}
+        pairs = [(kind, wording) for kind in kinds for wording in kind.wordings]
+        pairs.sort(key=lambda pair: -len(pair[1].split()))
+        self._patterns = [(kind.name, self._pattern(kind, wording)) for kind, wording in pairs]
 
+    def __getitem__(self, name: str) -> Kind:
+        """The kind of a name; KeyError if the game has none."""
+        return self._kinds[name]
 
-def say(events: Iterable[Event], style: Style) -> str:
-    """The words of one second: the clauses in the order of KINDS, "" for no events."""
-    ordered = sorted(events, key=lambda event: KINDS.index(event.kind))
-    return JOINER.join(_clause(event, style) for event in ordered)
+    def in_order(self, events: Iterable[Event]) -> list[Event]:
+        """Events of one second in the order in which they are said."""
+        return sorted(events, key=lambda event: self._order[event.kind])
 
+    def draw(self, rng: random.Random) -> Style:
+        """A style: one wording of each kind."""
+        return Style(tuple(rng.randrange(len(kind.wordings)) for kind in self._kinds.values()))
 
-def _clause(event: Event, style: Style) -> str:
-    who = event.colour if event.name is None else f"player {event.colour} {event.name}"
-    numbers = dict(zip("ab", event.numbers, strict=False))
-    facts = {"colour": event.colour, "zone": event.zone, "town": event.town, "who": who, **numbers}
-    return style.template(event.kind).format(**facts)
+    @property
+    def plain(self) -> Style:
+        """The first wording of each kind."""
+        return Style((0,) * len(self.kinds))
 
+    def say(self, events: Iterable[Event], style: Style) -> str:
+        """The words of one second: its clauses, "" for no events."""
+        return JOINER.join(self._clause(event, style) for event in self.in_order(events))
 
-_GROUPS = {
-    "{colour}": rf"(?P<colour>{'|'.join(COLOURS)})",
-    "{zone}": rf"(?P<zone>{'|'.join(ZONES)})",
-    "{a}": r"(?P<a>\d{1,3})",
-    "{b}": r"(?P<b>\d{1,3})",
-    "{town}": rf"(?P<town>{'|'.join(TOWNS)})",
-    "{who}": rf"(?:player (?P<named>{'|'.join(COLOURS)}) (?P<name>{'|'.join(NAMES)})|(?P<plain>{'|'.join(COLOURS)}))",
-}
+    def _clause(self, event: Event, style: Style) -> str:
+        who = event.colour if event.name is None else f"player {event.colour} {event.name}"
+        numbers = dict(zip("ab", event.numbers, strict=False))
+        facts = {"colour": event.colour, "zone": event.zone, "town": event.town, "who": who, **numbers}
+        return self._kinds[event.kind].wordings[style.wording[self._order[event.kind]]].format(**facts)
 
+    def _pattern(self, kind: Kind, wording: str) -> re.Pattern[str]:
+        colours = "|".join(self.colours)
+        groups = {
+            "{colour}": rf"(?P<colour>{colours})",
+            "{zone}": rf"(?P<zone>{'|'.join(kind.zones)})",
+            "{a}": r"(?P<a>\d{1,3})",
+            "{b}": r"(?P<b>\d{1,3})",
+            "{town}": rf"(?P<town>{'|'.join(TOWNS)})",
+            "{who}": rf"(?:player (?P<named>{colours}) (?P<name>{'|'.join(NAMES)})|(?P<plain>{colours}))",
+        }
+        for place, group in groups.items():
+            wording = wording.replace(place, group)
+        return re.compile(rf"(?<!\S){wording.replace(' ', ' +')}(?!\w)")
 
-def _pattern(template: str) -> re.Pattern[str]:
-    for place, group in _GROUPS.items():
-        template = template.replace(place, group)
-    return re.compile(rf"(?<!\S){template.replace(' ', ' +')}(?!\w)")
+    def parse(self, text: str) -> list[Event]:
+        """The events that a text states, in its order.
 
-
-_PATTERNS: list[tuple[str, re.Pattern[str]]] = [
-    (kind, _pattern(wording))
-    for kind, wording in sorted(
-        ((kind, wording) for kind, wordings in WORDINGS.items() for wording in wordings),
-        key=lambda pair: -len(pair[1].split()),
-    )
-]
-
-
-def parse(text: str) -> list[Event]:
-    """The events that a text states, in its order.
-
-    Any wording of any style is understood; words that belong to no clause are skipped, so that a broken text gives
-    the clauses that are whole. No clause reaches across a semicolon.
-    """
-    text = " ".join(re.sub(r"[^\w\s;]", " ", text).replace(";", " ; ").split())
-    found, at = [], 0
-    while at < len(text):
-        for kind, pattern in _PATTERNS:
-            match = pattern.match(text, at)
-            if match is not None:
-                found.append(_event(kind, match))
-                at = match.end()
-                break
-        else:
-            space = text.find(" ", at)
-            at = len(text) if space < 0 else space
-        at += 1
-    return found
+        Any wording of any style is understood; words that belong to no clause are skipped, so that a broken text
+        gives the clauses that are whole. No clause reaches across a semicolon.
+        """
+        text = " ".join(re.sub(r"[^\w\s;]", " ", text).replace(";", " ; ").split())
+        found, at = [], 0
+        while at < len(text):
+            for kind, pattern in self._patterns:
+                match = pattern.match(text, at)
+                if match is not None:
+                    found.append(_event(kind, match))
+                    at = match.end()
+                    break
+            else:
+                space = text.find(" ", at)
+                at = len(text) if space < 0 else space
+            at += 1
+        return found
 
 
 def _event(kind: str, match: re.Match[str]) -> Event:

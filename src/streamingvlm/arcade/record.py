@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .pong import PongStream
+from .game import Game
+from .stream import Stream
 
 CLIP_FPS = 30
 """Frames per second of a recorded clip. Its frame k is the game's frame 2 k."""
@@ -24,7 +25,7 @@ def enlarge(screens: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return screens.repeat(SCALE, axis=-3).repeat(SCALE, axis=-2)
 
 
-def frames_and_truth(stream: PongStream, seconds: int) -> tuple[Iterator[NDArray[np.uint8]], list[Row]]:
+def frames_and_truth(stream: Stream, seconds: int) -> tuple[Iterator[NDArray[np.uint8]], list[Row]]:
     """The first seconds of a stream: (420, 320, 3) uint8 frames at CLIP_FPS, and a (start, end, text) row per second.
 
     The rows are filled in as the frames are taken: read them after the last frame. The stream's own rate does not
@@ -33,13 +34,14 @@ def frames_and_truth(stream: PongStream, seconds: int) -> tuple[Iterator[NDArray
     rows: list[Row] = []
 
     def frames() -> Iterator[NDArray[np.uint8]]:
-        for second in islice(PongStream(stream.seed, fps=CLIP_FPS), seconds):
+        for second in islice(Stream(stream.game, stream.seed, fps=CLIP_FPS), seconds):
             rows.append((second.start, second.end, second.text))
             yield from enlarge(second.frames)
 
     return frames(), rows
 
 
-def truth_record(video: str, context: str, truth: Sequence[Row]) -> dict[str, Any]:
+def truth_record(game: Game, video: str, context: str, truth: Sequence[Row]) -> dict[str, Any]:
     """The truth of a clip, one "content" row for each second that has words: what ``score`` compares with."""
-    return {"video": video, "title": context, "content": [[start, end, text] for start, end, text in truth if text]}
+    content = [[start, end, text] for start, end, text in truth if text]
+    return {"video": video, "game": game.name, "title": context, "content": content}

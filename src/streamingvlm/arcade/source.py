@@ -13,16 +13,14 @@ from numpy.typing import NDArray
 
 from ..errors import SourceError
 from ..events import Chunk
-from .court import FRAMES_PER_SECOND
-from .pong import PongStream
+from .game import FRAMES_PER_SECOND, Game, World
+from .games import GAMES, find_game
 from .record import CLIP_FPS, enlarge
-from .world import World
-
-GAMES = ("pong",)
+from .stream import Stream
 
 
-def parse_locator(locator: str) -> tuple[str, int]:
-    """``arcade:pong?seed=7`` to ("pong", 7); the seed is 0 if there is none. Raises SourceError."""
+def parse_locator(locator: str) -> tuple[Game, int]:
+    """``arcade:pong?seed=7`` to (Pong, 7); the seed is 0 if there is none. Raises SourceError."""
     scheme, _, rest = locator.partition(":")
     game, _, query = rest.partition("?")
     if scheme != "arcade" or game not in GAMES:
@@ -33,7 +31,7 @@ def parse_locator(locator: str) -> tuple[str, int]:
         raise SourceError(f"{locator!r} has an unknown option (known: seed, as in arcade:pong?seed=7)")
     if not (seed.isascii() and seed.isdigit() and len(seed) <= 18):
         raise SourceError(f"the seed in {locator!r} must be a whole number of at most 18 digits, not {seed!r}")
-    return game, int(seed)
+    return find_game(game), int(seed)
 
 
 class ArcadeSource:
@@ -48,27 +46,25 @@ class ArcadeSource:
 
     def __init__(
         self,
-        game: str,
+        game: Game,
         seed: int,
         fps: float = 2.0,
         step: float = 1.0,
         start: float = 0.0,
         duration: float | None = None,
     ) -> None:
-        if game not in GAMES:
-            raise SourceError(f"unknown arcade game {game!r} (known: {', '.join(GAMES)})")
         if not (fps > 0 and step * fps >= 1 - 1e-9 and start >= 0 and (duration is None or duration > 0)):
             raise ValueError(f"a step needs at least one frame: fps={fps}, step={step}, {start=}, {duration=}")
         self.fps, self.step, self.start = fps, step, start
         self.stop = math.inf if duration is None else start + duration
-        self.stream = PongStream(seed, render=False)
-        self.name = f"arcade:{game}?seed={seed}"
+        self.stream = Stream(game, seed, render=False)
+        self.name = f"arcade:{game.name}?seed={seed}"
         self.context = self.stream.context.text
         self._texts: list[str] = []
         self._rest = iter(self.stream)
 
     def __iter__(self) -> Iterator[Chunk]:
-        world = World.of(self.stream.seed)
+        world = self.stream.game.world(self.stream.seed)
         index = sample = 0
         while self.start + index * self.step < self.stop - 1e-9:
             began = time.perf_counter()
@@ -100,4 +96,4 @@ def _show(world: World, at: float) -> NDArray[np.uint8]:
     target = int(at * CLIP_FPS + 1e-6) * (FRAMES_PER_SECOND // CLIP_FPS)
     while world.frame < target:
         world.advance()
-    return enlarge(world.court.screen())
+    return enlarge(world.screen())

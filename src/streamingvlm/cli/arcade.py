@@ -86,9 +86,9 @@ def demo(
 
 def write_record(source: str, seed: int | None, seconds: int, path: Path) -> None:
     """Write a match as ``path`` (.mp4) and its truth as .jsonl beside it."""
-    from ..arcade.pong import PongStream
     from ..arcade.record import CLIP_FPS, frames_and_truth, truth_record
     from ..arcade.source import parse_locator
+    from ..arcade.stream import Stream
     from ..outputs import check_writable
     from ..video.file import RECORDED_BY
     from ..video.write import write_video
@@ -102,11 +102,12 @@ def write_record(source: str, seed: int | None, seconds: int, path: Path) -> Non
     words = path.with_suffix(".jsonl")
     for target in (path, words):
         check_writable(target)
-    stream = PongStream(seed)
+    stream = Stream(game, seed)
     frames, truth = frames_and_truth(stream, seconds)
     title = stream.context.text
-    write_video(path, frames, fps=CLIP_FPS, title=title, comment=f"{RECORDED_BY}{game} seed={seed}")
-    words.write_text(json.dumps(truth_record(path.name, title, truth), ensure_ascii=False) + "\n", encoding="utf-8")
+    write_video(path, frames, fps=CLIP_FPS, title=title, comment=f"{RECORDED_BY}{game.name} seed={seed}")
+    told = truth_record(game, path.name, title, truth)
+    words.write_text(json.dumps(told, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def beside(truth: dict[str, Any]) -> Beside:

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from ..errors import StreamingVLMError
-from . import arcade, bench, train, verify, watch
+from . import arcade, bench, eval, train, verify, watch
 from .follow import mute_stdout
 
 app = typer.Typer(
@@ -31,6 +31,7 @@ COMMANDS = (
 for command in COMMANDS:
     app.command()(command)
 app.add_typer(bench.app, name="bench")
+app.add_typer(eval.app, name="eval")
 
 
 @app.callback(invoke_without_command=True)

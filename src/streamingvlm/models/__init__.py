@@ -26,11 +26,12 @@ __all__ = [
     "Patcher",
     "Patches",
     "StreamDefaults",
-    "checkpoint_folder",
+    "find_checkpoint",
     "load_frontend",
     "load_model",
     "pick_device",
     "pick_dtype",
+    "settle_threads",
 ]
 
 #: model_type of config.json -> module of this package with a ``load`` function.
@@ -42,6 +43,9 @@ FAMILIES = {
 
 #: The small model that comes with the package; it knows the arcade.
 BUNDLED = Path(__file__).parent.parent / "assets" / "arcade"
+
+#: Parameters up to which one thread is faster than several: they would wait for each other most of the time.
+SMALL = 50_000_000
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -60,7 +64,7 @@ def load_model(
     (torchao, weights only; None: as they are). Raises :class:`ModelError` when there is no such checkpoint or its
     family is not supported.
     """
-    folder = checkpoint_folder(name)
+    folder = find_checkpoint(name)
     family = _family(folder)
     place = pick_device(device)
     if weights is not None:
@@ -76,7 +80,7 @@ def load_model(
 
 def load_frontend(name: str | Path | None = None) -> Frontend:
     """What a checkpoint makes of text and frames, without reading its weights. Raises as :func:`load_model` does."""
-    folder = checkpoint_folder(name)
+    folder = find_checkpoint(name)
     family = _family(folder)
     with _one_line(_label(name)), quiet_torchao():
         front: Frontend = family.frontend(folder, _label(name))
@@ -105,8 +109,8 @@ def _one_line(label: str) -> Iterator[None]:
         raise ModelError(f"{label} cannot be loaded: {reason}") from error
 
 
-def checkpoint_folder(name: str | Path | None) -> Path:
-    """The folder of a checkpoint: a folder as it is, a hub id downloaded, None the bundled model's."""
+def find_checkpoint(name: str | Path | None) -> Path:
+    """The folder of a checkpoint, fetched from the hub if need be. Raises :class:`ModelError`."""
     if name is None:
         return BUNDLED
     if Path(name).is_dir():
@@ -156,3 +160,9 @@ def pick_dtype(dtype: str | None, device: torch.device) -> torch.dtype:
     if dtype not in _DTYPES:
         raise ModelError(f"unknown dtype {dtype!r}; known: {', '.join(_DTYPES)}")
     return _DTYPES[dtype]
+
+
+def settle_threads(model: Model, threads: int | None = None) -> None:
+    """Give torch so many threads on a CPU (None: one for a small model, which several make slower, else as it is)."""
+    if model.kv_shape.device.type == "cpu" and (threads or model.parameters < SMALL):
+        torch.set_num_threads(threads or 1)

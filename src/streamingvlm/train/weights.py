@@ -20,7 +20,7 @@ import torch
 from transformers import AutoModelForImageTextToText
 
 from ..errors import ModelError, OptionError
-from ..models import Frontend, checkpoint_folder, load_frontend
+from ..models import Frontend, find_checkpoint, load_frontend
 from ..models.checkpoint import quiet_loading, write_streaming
 from ..models.windows import WINDOWS
 from .config import Stage
@@ -31,7 +31,7 @@ SMALL_FILES = ("*.json", "*.txt", "*.jinja", "*.model")
 
 def start_folder(stage: Stage) -> Path:
     """The checkpoint folder that the stage starts from."""
-    return checkpoint_folder(stage.model or None)
+    return find_checkpoint(stage.model or None)
 
 
 def load_weights(stage: Stage, dtype: torch.dtype | None = None) -> Any:

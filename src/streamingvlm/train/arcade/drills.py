@@ -10,13 +10,14 @@ import random
 
 import numpy as np
 
-from ...arcade.context import COLOURS, NAMES, TOWNS, Context
+from ...arcade.context import NAMES, TOWNS, Context
+from ...arcade.games.pong import PONG
 from ...arcade.language import Event
 from ...rope import positions
 from .decoder import Example
 from .layout import TOKENS_PER_SECOND, Laid
 from .stories import Events, Scribe, words
-from .texts import TOLD, bare, context, story, told_weights
+from .texts import TOLD, bare, story, told_weights
 
 
 def names(scribe: Scribe) -> frozenset[int]:
@@ -26,7 +27,7 @@ def names(scribe: Scribe) -> frozenset[int]:
 
 def _call(rng: random.Random, about: Context, share: float = 0.7, names: float = 0.5) -> list[Event]:
     """A game with its name (that share of the cases) or a match with its town; or nothing, ``share`` being the rest."""
-    player = about.player(rng.choice(COLOURS))
+    player = about.player(rng.choice(PONG.colours))
     if rng.random() >= share:
         return []
     if rng.random() < names:
@@ -36,7 +37,7 @@ def _call(rng: random.Random, about: Context, share: float = 0.7, names: float =
 
 def roll_call(rng: random.Random, scribe: Scribe, sink: int, text: int, seconds: int) -> Example:
     """A chunk in which names and towns are said again and again; they alone are learnt."""
-    about = context(rng)
+    about = PONG.draw_context(rng)
     before = rng.choice((0, 60, 120, 160))
     told: list[Events] = [*story(rng, about, before)]
     told += [_call(rng, about) for _ in range(seconds)]
@@ -49,7 +50,7 @@ def roll_call(rng: random.Random, scribe: Scribe, sink: int, text: int, seconds:
 
 def lines(rng: random.Random, scribe: Scribe) -> Example:
     """A history block of games and matches; every name that has stood before is learnt."""
-    about = context(rng)
+    about = PONG.draw_context(rng)
     # With names only, or towns only, nothing but the colour decides.
     share = rng.choice((0.0, 0.5, 1.0))
     told = [_call(rng, about, 0.9, share) for _ in range(rng.choice((4, 8, 20)))]
@@ -65,7 +66,7 @@ def lines(rng: random.Random, scribe: Scribe) -> Example:
 
 def ledger(rng: random.Random, scribe: Scribe, seconds: int = 150) -> Example:
     """A history block of a made-up game; the clauses that follow from earlier ones are learnt."""
-    about, brief, named = context(rng), rng.random() < 0.6, rng.random() < 0.4
+    about, brief, named = PONG.draw_context(rng), rng.random() < 0.6, rng.random() < 0.4
     told = story(rng, about, seconds, brief=brief, pace=rng.choice((None, None, 3.0, 4.0)))
     if named:
         told = [[_named(event, about) for event in events] for events in told]

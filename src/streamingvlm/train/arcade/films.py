@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ...arcade.context import COLOURS
-from ...arcade.language import ZONES, Event
+from ...arcade.games.pong.rules import COLOURS, ZONES
+from ...arcade.language import Event
 from .decoder import Example
 from .layout import Ids, Turn, lay_out
 from .record import Recording

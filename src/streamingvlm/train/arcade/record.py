@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...arcade.context import Context, training_seed
+from ...arcade.game import FrameLabel
+from ...arcade.games.pong import PONG
 from ...arcade.language import Event
-from ...arcade.pong import FrameLabel, PongStream, Second
 from ...arcade.record import enlarge
+from ...arcade.stream import Second, Stream
 from .tower import SIZE, resize
 
 Frames = NDArray[np.uint8]
@@ -50,7 +52,7 @@ class Recording:
 
 def record(seed: int, seconds: int, *, render: bool = True) -> Recording:
     """Play a training seed and keep what training needs. The seed also picks how its pictures are distorted."""
-    stream = PongStream(training_seed(seed), render=render)
+    stream = Stream(PONG, training_seed(seed), render=render)
     rng = random.Random(f"distort {seed}")
     kind = rng.choices(("clean", "h264", "noise"), (0.35, 0.4, 0.25))[0]
     frames: list[Tensor] = []
@@ -67,14 +69,16 @@ def record(seed: int, seconds: int, *, render: bool = True) -> Recording:
     )
 
 
-def _blocks(stream: PongStream, seconds: int) -> Iterator[list[Second]]:
+def _blocks(stream: Stream, seconds: int) -> Iterator[list[Second]]:
     source = iter(stream)
     for first in range(0, seconds, _BLOCK):
         yield list(islice(source, min(_BLOCK, seconds - first)))
 
 
 def _row(label: FrameLabel) -> list[int]:
-    return [*(label.ball or (-1, -1)), *label.motion, *label.paddles, *label.scores]
+    tops = [top for _, top in (label.places[colour] or (-1, -1) for colour in PONG.colours)]
+    motion = [label.facts[name] - 1 for name in ("motion_x", "motion_y")]
+    return [*(label.places["ball"] or (-1, -1)), *motion, *tops, *label.scores]
 
 
 def distort(frames: Frames, kind: str, rng: random.Random) -> Frames:

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from ...arcade.context import COLOURS
-from ...arcade.language import JOINER, KINDS, ZONES, Event, Style, parse, say
+from ...arcade.games.pong import PONG
+from ...arcade.games.pong.rules import COLOURS, ZONES
+from ...arcade.language import JOINER, Event
 from ...prompt import Grammar
 from ..layout import Ids, archived, cut_history
 
 #: The model speaks one wording of each kind, so that whether to speak never competes with how.
-STYLE = Style((0,) * len(KINDS))
+STYLE = PONG.language.plain
 #: Kinds that follow from earlier words; whatever makes those wrong makes these unlearnable.
 DERIVED = frozenset({"streak", "game_point", "game", "tally", "match"})
 SEEN = frozenset({"serve", "return", "hold", "rally"})
@@ -86,7 +87,7 @@ class Scribe:
 
 def words(events: Events) -> str:
     """What is said of a second."""
-    return say(events, STYLE)
+    return PONG.language.say(events, STYLE)
 
 
 def spoil(rng: random.Random, seconds: Sequence[Events], chance: Spoil) -> list[list[Event]]:
@@ -138,7 +139,7 @@ def contradicted(truth: Sequence[Events], own: Sequence[str]) -> set[int]:
     for second, (events, text) in enumerate(zip(truth, own, strict=False)):
         if not _follows(count, events):
             out.add(second)
-        for event in parse(text):
+        for event in PONG.language.parse(text):
             count = count.after(event)
     return out
 

@@ -12,10 +12,10 @@ from collections.abc import Container
 import numpy as np
 
 from ...arcade.announcer import Announcer
-from ...arcade.context import COLOURS, GAMES_TO_WIN, NAMES, TOWNS, Colour, Context, Player
-from ...arcade.court import FRAMES_PER_SECOND
-from ...arcade.language import KINDS, ZONES
-from ...arcade.world import POINTS_TO_WIN, Happening
+from ...arcade.context import Context
+from ...arcade.game import FRAMES_PER_SECOND, Happening, Scores
+from ...arcade.games.pong import PONG
+from ...arcade.games.pong.rules import COLOURS, POINTS_TO_WIN, ZONES
 from .decoder import Example
 from .layout import Ids, Laid, Turn, lay_out
 from .stories import Events, Scribe, words
@@ -29,13 +29,6 @@ RARE = 3.0
 TOLD = frozenset({"rally", "score", "streak", "game_point", "game", "tally", "match"})
 
 
-def context(rng: random.Random) -> Context:
-    """Two players with names, towns and a length of match at random."""
-    names, towns = rng.sample(NAMES, 2), rng.sample(TOWNS, 2)
-    green, orange = Player("green", names[0], towns[0]), Player("orange", names[1], towns[1])
-    return Context(green, orange, rng.choice(GAMES_TO_WIN), rng.choice(COLOURS))
-
-
 class _Telling(Announcer):
     """Restates the tally with the first point of every game.
 
@@ -44,13 +37,13 @@ class _Telling(Announcer):
 
     _fresh = True
 
-    def _restates(self, scores: tuple[int, int]) -> bool:
+    def _restates(self, scores: Scores) -> bool:
         fresh, self._fresh = self._fresh, False
         return fresh or super()._restates(scores)
 
-    def _game(self, second: int, colour: str) -> None:
+    def _won(self, second: int, colour: str) -> None:
         self._fresh = True
-        super()._game(second, colour)
+        super()._won(second, colour)
 
 
 def story(
@@ -61,7 +54,7 @@ def story(
     ``pace``: returns of a rally, on average; the arcade has 4, the default is less, for points a few seconds apart.
     ``brief`` games begin at any score, so that most are over after two or three points.
     """
-    announcer = _Telling(about) if brief else Announcer(about)
+    announcer = _Telling(PONG, about) if brief else Announcer(PONG, about)
     lean = rng.uniform(0.15, 0.85)
     pace = rng.uniform(0.0, 2.5) if pace is None else pace
     scores = {"green": 0, "orange": 0}
@@ -69,7 +62,7 @@ def story(
     heard: list[Happening] = []
     while moment < seconds:
         moment = _rally(rng, heard, moment, pace)
-        winner: Colour = "green" if rng.random() < lean else "orange"
+        winner = "green" if rng.random() < lean else "orange"
         scores[winner] += 1
         now = (scores["green"], scores["orange"])
         heard.append(Happening(_frame(moment), "point", winner, scores=now))
@@ -101,7 +94,7 @@ def _rally(rng: random.Random, heard: list[Happening], moment: float, pace: floa
 
 def example(rng: random.Random, scribe: Scribe, sink: int, text: int, seconds: int) -> Example:
     """A chunk of a made-up stream without pictures: dense in points, or at the arcade's pace up to something rare."""
-    about, brief = context(rng), rng.random() < 0.5
+    about, brief = PONG.draw_context(rng), rng.random() < 0.5
     if rng.random() < 0.5:
         before = rng.choice((0, 20, 60, 120, 120, 160))
         told = story(rng, about, before + seconds, brief=brief)
@@ -161,7 +154,7 @@ def without_pictures(laid: Laid) -> Laid:
 
 def told_weights(scribe: Scribe, told: list[Events], second: int, known: Container[str]) -> tuple[float, ...]:
     """What counts of a second: the clauses of ``known`` kinds, and that there is no further one."""
-    events = sorted(told[second], key=lambda event: KINDS.index(event.kind))
+    events = PONG.language.in_order(told[second])
     reply = scribe.reply(words(events))
     out = [0.0] * len(reply)
     first, last = len(scribe.grammar.opening), len(reply) - len(scribe.grammar.closing) - 1

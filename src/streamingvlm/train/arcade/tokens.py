@@ -14,9 +14,9 @@ from pathlib import Path
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from ...arcade.context import COLOURS, NAMES, TOWNS
-from ...arcade.language import KINDS, WORDINGS, ZONES, Event, Style, say
-from .texts import context
+from ...arcade.context import NAMES, TOWNS
+from ...arcade.games.pong import PONG
+from ...arcade.language import Event
 
 SPECIAL = (
     "<|endoftext|>",
@@ -73,18 +73,19 @@ def arcade_corpus(seed: int = 0, lines: int = 4000) -> tuple[list[str], list[str
     """Everything that the arcade says, in all wordings, and every word that should be one token."""
     rng = random.Random(f"corpus {seed}")
     said: list[str] = []
+    language = PONG.language
     for _ in range(lines):
-        style = Style(tuple(rng.randrange(len(WORDINGS[kind])) for kind in KINDS))
-        said.append(say([_event(rng, kind) for kind in rng.sample(KINDS, rng.randint(1, 3))], style))
-        said.append(context(rng).text)
+        style = language.draw(rng)
+        said.append(language.say([_event(rng, kind) for kind in rng.sample(language.kinds, rng.randint(1, 3))], style))
+        said.append(PONG.draw_context(rng).text)
     words = sorted({word for line in said for word in re.findall(r"[^\W\d]+", line)})
     numbers = [str(number) for number in range(100)]
     return said, [*words, *NAMES, *TOWNS, *numbers, ";"]
 
 
 def _event(rng: random.Random, kind: str) -> Event:
-    about = context(rng)
-    player = about.player(rng.choice(COLOURS))
+    about = PONG.draw_context(rng)
+    player = about.player(rng.choice(PONG.colours))
     numbers = (rng.randrange(12),) if kind == "streak" else (rng.randrange(6), rng.randrange(6))
     name = player.name if kind == "game" and rng.random() < 0.5 else None
-    return Event(kind, player.colour, rng.choice(ZONES), numbers, name, player.town)
+    return Event(kind, player.colour, rng.choice(PONG.language["return"].zones), numbers, name, player.town)

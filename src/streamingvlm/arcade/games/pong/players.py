@@ -6,7 +6,8 @@ import math
 import random
 from dataclasses import dataclass
 
-from .court import FRAMES_PER_SECOND, START_TOP
+from ...game import FRAMES_PER_SECOND
+from .court import START_TOP
 
 TOP_LIMIT, BOTTOM_LIMIT = 37, 175
 REST_SPEED = 0.7

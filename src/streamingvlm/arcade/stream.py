@@ -1,4 +1,4 @@
-"""A seed's endless stream of Pong, second by second: frames, what is said, and exact truth about each frame."""
+"""A seed's endless stream of a game, second by second: frames, what is said, and exact truth about each frame."""
 
 from __future__ import annotations
 
@@ -10,26 +10,8 @@ from numpy.typing import NDArray
 
 from .announcer import Announcer
 from .context import Context
-from .court import FRAMES_PER_SECOND
-from .language import Event, Style, say, style
-from .world import HALF, World
-
-
-@dataclass(frozen=True, slots=True)
-class FrameLabel:
-    """What one frame shows, in pixels of the 160 x 210 screen.
-
-    ``ball``: (x, y) of the ball's left and top edge, None when there is none. ``motion``: signs of its movement,
-    right and down positive, (0, 0) without a ball. ``paddles``: top edges of (green, orange). ``scores``: (green,
-    orange). ``in_play``: a ball is on its way.
-    """
-
-    time: float
-    ball: tuple[int, int] | None
-    motion: tuple[int, int]
-    paddles: tuple[int, int]
-    scores: tuple[int, int]
-    in_play: bool
+from .game import FRAMES_PER_SECOND, HALF, FrameLabel, Game
+from .language import Event, Style
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,25 +28,25 @@ class Second:
     labels: tuple[FrameLabel, ...]
 
 
-class PongStream:
-    """Endless Pong of a seed. The game and its commentary do not depend on ``fps`` (a divisor of 60).
+class Stream:
+    """A game of a seed, without end. The play and its commentary do not depend on ``fps`` (a divisor of 60).
 
     Each ``iter`` starts the stream again at 0 s. ``render=False`` leaves the frames black, for those who want only
     the truth.
     """
 
-    def __init__(self, seed: int, fps: float = 2.0, render: bool = True) -> None:
+    def __init__(self, game: Game, seed: int, fps: float = 2.0, render: bool = True) -> None:
         if seed < 0:
             raise ValueError(f"a seed must not be negative, not {seed}")
         if fps < 1 or FRAMES_PER_SECOND % fps:
             raise ValueError(f"fps must divide {FRAMES_PER_SECOND} into whole frames, not {fps:g}")
-        self.seed, self.fps, self.render = seed, fps, render
-        self.context: Context = Context.draw(seed)
-        self.style: Style = style(seed)
+        self.game, self.seed, self.fps, self.render = game, seed, fps, render
+        self.context: Context = game.context(seed)
+        self.style: Style = game.style(seed)
 
     def __iter__(self) -> Iterator[Second]:
-        world = World.of(self.seed)
-        announcer = Announcer(self.context)
+        world = self.game.world(self.seed)
+        announcer = Announcer(self.game, self.context)
         stride, index = int(FRAMES_PER_SECOND // self.fps), 0
         last = FRAMES_PER_SECOND - min(HALF, stride)
         while True:
@@ -76,8 +58,8 @@ class PongStream:
                     for happening in world.advance():
                         announcer.hear(happening)
                 if offset % stride == 0:
-                    labels.append(_label(world))
-                    frames.append(world.court.screen() if self.render else _BLACK)
+                    labels.append(world.label())
+                    frames.append(world.screen() if self.render else _BLACK)
             yield self._second(index, frames, labels, announcer.take(index))
             index += 1
 
@@ -85,20 +67,8 @@ class PongStream:
         self, index: int, frames: list[NDArray[np.uint8]], labels: list[FrameLabel], events: tuple[Event, ...]
     ) -> Second:
         times = tuple(label.time for label in labels)
-        text = say(events, self.style)
+        text = self.game.language.say(events, self.style)
         return Second(index, float(index), index + 1.0, np.stack(frames), times, events, text, tuple(labels))
 
 
 _BLACK = np.zeros((210, 160, 3), np.uint8)
-
-
-def _label(world: World) -> FrameLabel:
-    court = world.court
-    return FrameLabel(
-        time=world.frame / FRAMES_PER_SECOND,
-        ball=court.ball,
-        motion=court.motion,
-        paddles=court.paddles,
-        scores=court.shown_scores,
-        in_play=world.in_play,
-    )

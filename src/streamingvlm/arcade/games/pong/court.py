@@ -1,4 +1,4 @@
-"""The Atari: Pong through ale-py, with its ball, paddles, scores and serve under control of RAM writes.
+"""Pong on the console, with its ball, paddles, scores and serve under control of RAM writes.
 
 Positions are pixels of the 160 x 210 screen: the left edge of the 2 x 4 ball, the top edge of it, the top edge of a
 4 x 16 paddle. The court lies between y = 34 and 194.
@@ -6,14 +6,12 @@ Positions are pixels of the 160 x 210 screen: the left edge of the 2 x 4 ball, t
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import SourceError
+from ...console import Console
+from ...game import FRAMES_PER_SECOND
 
-FRAMES_PER_SECOND = 60
 ORANGE_SCORE, GREEN_SCORE, ORANGE_TOP, GREEN_TOP, GREEN_DIAL = 13, 14, 21, 51, 60
 BALL_X, BALL_Y, BALL_DY, BALL_DX, HITS, SERVE_TIMER, CLOCK = 49, 54, 56, 58, 17, 11, 8
 IDLE = 9
@@ -22,10 +20,10 @@ X_OFFSET, Y_OFFSET, ORANGE_OFFSET, GREEN_OFFSET = 49, 14, 15, 14
 COURT_TOP, COURT_BOTTOM = 34, 194
 BALL_HEIGHT, PADDLE_HEIGHT = 4, 16
 LEFT_CONTACT, RIGHT_CONTACT, CENTRE = 19, 139, 77
+ORANGE_LEFT, GREEN_LEFT = 16, 140
 BOUNCE_TOP, BOUNCE_BOTTOM = 31, 192
 HOLD_TIMER = 40
 START_TOP = 106
-NOTHING = 0
 
 
 class Court:
@@ -35,31 +33,21 @@ class Court:
     """
 
     def __init__(self) -> None:
-        try:
-            from ale_py import ALEInterface, LoggerMode, roms
-        except ImportError as error:
-            raise SourceError("the arcade needs ale-py: pip install 'streamingvlm[arcade]'") from error
-        ALEInterface.setLoggerMode(LoggerMode.Error)
-        self._ale: Any = ALEInterface()
-        for name, value in (("random_seed", 0), ("frame_skip", 1)):
-            self._ale.setInt(name, value)
-        self._ale.setFloat("repeat_action_probability", 0.0)
-        self._ale.loadROM(roms.get_rom_path("pong"))
+        self._console = Console("pong")
         self._dx, self._wait = 0, True
         self.shown_scores = (0, 0)
-        self.ram: NDArray[np.uint8] = self._ale.getRAM()
         for _ in range(2 * FRAMES_PER_SECOND):
-            self._advance()
+            self._console.advance()
         self.clear()
         self.step(START_TOP, START_TOP)
 
-    def _advance(self) -> None:
-        self._ale.act(NOTHING)
-        self.ram = self._ale.getRAM()
+    @property
+    def ram(self) -> NDArray[np.uint8]:
+        """The console's memory."""
+        return self._console.ram
 
     def _write(self, address: int, value: int) -> None:
-        self._ale.setRAM(address, value)
-        self.ram[address] = value
+        self._console.write(address, value)
 
     def clear(self) -> None:
         """Takes the ball away and waits for ``serve``."""
@@ -99,7 +87,7 @@ class Court:
             self._write(SERVE_TIMER, HOLD_TIMER)
         self.shown_scores = self.scores
         self._write(IDLE, 1)  # or else the game takes itself for idle after 18 minutes and changes its colours
-        self._advance()
+        self._console.advance()
 
     def _before_own_move(self, wanted: int) -> int:
         """What to write so that the game's own opponent, which moves 2 towards the ball, ends where it should."""
@@ -142,5 +130,4 @@ class Court:
 
     def screen(self) -> NDArray[np.uint8]:
         """The picture now, (210, 160, 3) uint8 RGB. Ball and paddles are drawn in every frame."""
-        picture: NDArray[np.uint8] = self._ale.getScreenRGB()
-        return picture
+        return self._console.screen()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
 from functools import cache
 
-from .context import COLOURS, Colour
+import numpy as np
+from numpy.typing import NDArray
+
+from ...game import FRAMES_PER_SECOND, HALF, FrameLabel, Happening
 from .court import (
     BALL_HEIGHT,
     BOUNCE_BOTTOM,
@@ -14,17 +16,16 @@ from .court import (
     CENTRE,
     COURT_BOTTOM,
     COURT_TOP,
-    FRAMES_PER_SECOND,
+    GREEN_LEFT,
     LEFT_CONTACT,
+    ORANGE_LEFT,
     PADDLE_HEIGHT,
     RIGHT_CONTACT,
     Court,
 )
-from .language import ZONES
 from .players import BOTTOM_LIMIT, REST_SPEED, TOP_LIMIT, Paddle, Skill
+from .rules import COLOURS, POINTS_TO_WIN, ZONES
 
-HALF = FRAMES_PER_SECOND // 2
-POINTS_TO_WIN = 5
 HOLD_FRAMES = 180
 LONGEST_RUN = 8
 """Points in a row after which the other side gets its point."""
@@ -37,17 +38,6 @@ LEG_FRAMES, SERVE_LEG_FRAMES = ((70, 100), (128, 165)), ((44, 54), (66, 84))
 so far do not tell when the next return will come."""
 NEAR = 7
 """Pixels before a contact over which the ball keeps the game's own pace of 1 pixel a frame."""
-
-
-@dataclass(frozen=True, slots=True)
-class Happening:
-    """One fact with its frame: a serve, a return with its zone, a hold, a point with the score (green, orange)."""
-
-    frame: int
-    kind: str
-    colour: Colour
-    zone: str | None = None
-    scores: tuple[int, int] = (0, 0)
 
 
 def zone_of(y: float) -> str:
@@ -87,16 +77,27 @@ class World:
         self._still = dict.fromkeys(COLOURS, 0)
         self._last_point = 0
         self._returns = 0
-        self._run: tuple[Colour, int] = ("green", 0)
-        self._receiver: Colour = "green"
+        self._run: tuple[str, int] = ("green", 0)
+        self._receiver: str = "green"
         self._extra = self._carry = 0.0
         self._serve_at = rng.randint(90, 240)
         self._reset_at = -1
 
-    @classmethod
-    def of(cls, seed: int) -> World:
-        """The world of a seed's stream."""
-        return cls(random.Random(f"pong world {seed}"))
+    def screen(self) -> NDArray[np.uint8]:
+        """The frame, (210, 160, 3) uint8 RGB."""
+        return self.court.screen()
+
+    def label(self) -> FrameLabel:
+        """Ball and paddles, and the signs of the ball's movement as 0, 1, 2 for left or up, none, right or down."""
+        court = self.court
+        (green, orange), (right, down) = court.paddles, court.motion
+        return FrameLabel(
+            time=self.frame / FRAMES_PER_SECOND,
+            places={"ball": court.ball, "green": (GREEN_LEFT, green), "orange": (ORANGE_LEFT, orange)},
+            facts={"motion_x": right + 1, "motion_y": down + 1},
+            scores=court.shown_scores,
+            in_play=self.in_play,
+        )
 
     def advance(self) -> list[Happening]:
         """One frame on; what happened in it."""
@@ -147,7 +148,7 @@ class World:
         self._leg(hitter, ball[1], ball[0], LEG_FRAMES)
         return Happening(self.frame, "return", hitter, zone_of(ball[1]))
 
-    def _rest(self, hitter: Colour) -> None:
+    def _rest(self, hitter: str) -> None:
         """After a stroke: drift somewhere, or stand still for a while."""
         paddle = self._paddle[hitter]
         if self._rng.random() < self._skill[hitter].freeze:
@@ -155,7 +156,7 @@ class World:
             paddle.freeze(self.frame + round(60 * seconds))
         paddle.go(self._rng.uniform(60, 152), REST_SPEED, self.frame + self._rng.randint(5, 30))
 
-    def _leg(self, hitter: Colour, y: int, x: int, flights: tuple[tuple[int, int], ...]) -> None:
+    def _leg(self, hitter: str, y: int, x: int, flights: tuple[tuple[int, int], ...]) -> None:
         """Chooses the ball's next flight and what the player at its end will do."""
         self._receiver = "orange" if hitter == "green" else "green"
         frozen = any(paddle.frozen_until > self.frame for paddle in self._paddle.values())
@@ -215,7 +216,7 @@ class World:
 
     def _scored(self, before: tuple[int, int]) -> Happening:
         now = self.court.scores
-        colour: Colour = "green" if now[0] > before[0] else "orange"
+        colour: str = "green" if now[0] > before[0] else "orange"
         self._run = (colour, self._run[1] + 1 if self._run[0] == colour else 1)
         self.in_play, self._last_point = False, self.frame
         self.court.clear()
