@@ -103,8 +103,8 @@ def rollout(
     number, parts = _part(part)
     if not stage.rollouts:
         raise OptionError('rollouts names no file: rollouts = "runs/on-policy/rollouts.jsonl"')
-    from ..bench.report import progress
     from ..models import load_frontend, load_model
+    from ..reports import progress
     from ..train import data
     from ..train.onpolicy import Rollout
 
@@ -154,13 +154,11 @@ def _part(text: str) -> tuple[int, int]:
 
 def _tell(report: Report, path: Path | None) -> None:
     """What was read and what was left out: on standard error, and as JSON if a file was asked for."""
-    from ..outputs import check_writable
+    from .. import reports
 
     print(report, file=sys.stderr)
-    if path is not None:
-        check_writable(path)
-        text = json.dumps(report.to_json(), indent=2, ensure_ascii=False)
-        path.write_text(text + "\n", encoding="utf-8")
+    reports.check_targets(path)
+    reports.write_json(path, report.to_json())
 
 
 @contextmanager
