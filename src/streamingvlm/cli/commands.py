@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from ..errors import StreamingVLMError
-from . import arcade, bench, eval, verify, watch
+from . import arcade, bench, eval, train, verify, watch
 from .follow import mute_stdout
 
 app = typer.Typer(
@@ -22,7 +22,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (watch.watch, watch.info, arcade.record, arcade.score, arcade.demo, verify.verify):
+COMMANDS = (
+    *(watch.watch, watch.info),
+    *(arcade.record, arcade.score, arcade.demo),
+    *(train.train, train.rollout, train.merge),
+    verify.verify,
+)
+for command in COMMANDS:
     app.command()(command)
 app.add_typer(bench.app, name="bench")
 app.add_typer(eval.app, name="eval")

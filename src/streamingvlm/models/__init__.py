@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
 from ..errors import ModelError
-from .base import Model, StreamDefaults
+from .base import Frontend, Model, StreamDefaults
 from .patches import Patcher, Patches
 from .quantize import check, quantize, quiet_torchao
 
 __all__ = [
     "BUNDLED",
     "FAMILIES",
+    "Frontend",
     "Model",
     "Patcher",
     "Patches",
     "StreamDefaults",
     "find_checkpoint",
+    "load_frontend",
     "load_model",
     "pick_device",
     "pick_dtype",
@@ -60,24 +65,48 @@ def load_model(
     family is not supported.
     """
     folder = find_checkpoint(name)
-    config = _config(folder)
-    family = config.get("model_type")
-    if family not in FAMILIES:
-        raise ModelError(f"{folder} is of model_type {family!r}; supported: {', '.join(FAMILIES)}")
+    family = _family(folder)
     place = pick_device(device)
     if weights is not None:
         check(weights)
-    label = "bundled arcade model" if name is None else str(name)
+    label = _label(name)
     kept = pick_dtype(dtype, place)
-    try:
-        with quiet_torchao():
-            model: Model = import_module(f".{FAMILIES[family]}", __name__).load(folder, label, place, kept)
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError, StrictDataclassError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"{label} cannot be loaded: {reason}") from error
+    with _one_line(label), quiet_torchao():
+        model: Model = family.load(folder, label, place, kept)
     if weights is not None:
         quantize(model, weights)
     return model
+
+
+def load_frontend(name: str | Path | None = None) -> Frontend:
+    """What a checkpoint makes of text and frames, without reading its weights. Raises as :func:`load_model` does."""
+    folder = find_checkpoint(name)
+    family = _family(folder)
+    with _one_line(_label(name)), quiet_torchao():
+        front: Frontend = family.frontend(folder, _label(name))
+    return front
+
+
+def _label(name: str | Path | None) -> str:
+    return "bundled arcade model" if name is None else str(name)
+
+
+def _family(folder: Path) -> Any:
+    """The module of :data:`FAMILIES` that knows the checkpoint."""
+    family = _config(folder).get("model_type")
+    if family not in FAMILIES:
+        raise ModelError(f"{folder} is of model_type {family!r}; supported: {', '.join(FAMILIES)}")
+    return import_module(f".{FAMILIES[str(family)]}", __name__)
+
+
+@contextmanager
+def _one_line(label: str) -> Iterator[None]:
+    """What libraries raise over a folder that cannot be used, as one line."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError, StrictDataclassError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"{label} cannot be loaded: {reason}") from error
 
 
 def find_checkpoint(name: str | Path | None) -> Path:

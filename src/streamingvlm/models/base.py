@@ -30,6 +30,20 @@ class StreamDefaults:
 
 
 @dataclass(frozen=True, slots=True)
+class Frontend:
+    """What a checkpoint makes of text and frames, known without its weights: what data for training is built with.
+
+    The fields are those of :class:`Model`; ``tokenizer`` is transformers' own.
+    """
+
+    grammar: Grammar
+    patcher: Patcher
+    defaults: StreamDefaults
+    tokens_per_second: float | None
+    tokenizer: Any
+
+
+@dataclass(frozen=True, slots=True)
 class Vision:
     """What the vision tower makes of n pads of video.
 

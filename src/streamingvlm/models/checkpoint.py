@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -41,11 +41,14 @@ class HFTokenizer:
 
 
 @contextmanager
-def quiet_loading() -> Iterator[None]:
-    """Let transformers draw its loading bar only where a person can see it, and no table of weights: see ``load``."""
+def quiet_loading(bars: bool = True) -> Iterator[None]:
+    """Let transformers draw its bars only where a person can see them, and no table of weights: see ``load``.
+
+    ``bars``: False for none at all.
+    """
     bar, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.set_verbosity_error()
-    if not sys.stderr.isatty():
+    if not (bars and sys.stderr.isatty()):
         logging.disable_progress_bar()
     try:
         yield
@@ -86,6 +89,34 @@ def patcher(folder: Path, vision: Any, mean: Sequence[float], std: Sequence[floa
         std=tuple(config.get("image_std", std)),
         **budget,
     )
+
+
+def write_streaming(folder: Path, streaming: Mapping[str, Any], patcher: Patcher) -> None:
+    """Say in a checkpoint folder how it likes to be run: what :func:`stream_defaults` and :func:`patcher` read."""
+    generation = read_json(folder, "generation_config.json")
+    write_json(folder / "generation_config.json", {**generation, "streaming": dict(streaming)})
+    budget = {"min_pixels": patcher.min_pixels, "max_pixels": patcher.max_pixels}
+    name = "video_preprocessor_config.json"
+    if not read_json(folder, name):
+        name = "preprocessor_config.json"
+    write_json(folder / name, {**_made(patcher), **_processor(folder), **budget})
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file as people like to read it."""
+    path.write_text(json.dumps(dict(content), indent=2) + "\n", encoding="utf-8")
+
+
+def _made(patcher: Patcher) -> dict[str, Any]:
+    """A processor's settings for folders that have none."""
+    return {
+        "image_processor_type": "Qwen2VLImageProcessor",
+        "patch_size": patcher.patch,
+        "temporal_patch_size": patcher.temporal,
+        "merge_size": patcher.merge,
+        "image_mean": list(patcher.mean),
+        "image_std": list(patcher.std),
+    }
 
 
 def _processor(folder: Path) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from .stock import StockModel
@@ -13,8 +15,10 @@ class Qwen25VL(StockModel):
     hf_class = Qwen2_5_VLForConditionalGeneration
     title = "Qwen2.5-VL"
 
-    def _tokens_per_second(self) -> float:
-        return float(self.hf.config.vision_config.tokens_per_second)
+    @classmethod
+    def _tokens_per_second(cls, config: Any) -> float:
+        return float(config.vision_config.tokens_per_second)
 
 
 load = Qwen25VL.load
+frontend = Qwen25VL.frontend

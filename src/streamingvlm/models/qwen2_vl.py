@@ -15,3 +15,4 @@ class Qwen2VL(StockModel):
 
 
 load = Qwen2VL.load
+frontend = Qwen2VL.frontend

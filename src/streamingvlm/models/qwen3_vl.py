@@ -33,3 +33,4 @@ class Qwen3VL(StockModel):
 
 
 load = Qwen3VL.load
+frontend = Qwen3VL.frontend

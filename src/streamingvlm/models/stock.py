@@ -20,7 +20,7 @@ from ..errors import ModelError
 from ..kv import Batch, KVShape
 from ..prompt import Grammar, Marks
 from ..rope import Rope
-from .base import Deepstack, StreamDefaults, Vision
+from .base import Deepstack, Frontend, StreamDefaults, Vision
 from .checkpoint import HFTokenizer, end_tokens, patcher, quiet_loading, stream_defaults, system_prompt
 from .decoder import Decoder
 from .patches import CLIP_MEAN, CLIP_STD, Patcher, Patches
@@ -106,7 +106,7 @@ class StockModel:
         self.patcher = patcher
         self.defaults = defaults
         self.end_tokens = end_tokens
-        self.tokens_per_second = self._tokens_per_second()
+        self.tokens_per_second = self._tokens_per_second(hf.config)
         self.parameters = sum(p.numel() for p in hf.parameters())
         self.vocabulary = text.vocab_size
         head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
@@ -125,8 +125,7 @@ class StockModel:
     def load(cls, folder: Path, name: str, device: torch.device, dtype: torch.dtype) -> Self:
         """Load an ordinary checkpoint folder. :class:`ModelError` if it cannot be streamed."""
         config = cls.hf_class.config_class.from_pretrained(folder)
-        _check(config, name)
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        front = cls.frontend(folder, name, config)
         with quiet_loading():
             hf, report = cls.hf_class.from_pretrained(
                 folder, config=config, dtype=dtype, attn_implementation="sdpa", output_loading_info=True
@@ -134,14 +133,28 @@ class StockModel:
         if missing := sorted(report["missing_keys"]):
             # transformers would fill them with noise.
             raise ModelError(f"{name} lacks {len(missing)} weights that its config.json asks for, such as {missing[0]}")
-        marks = cls._marks(hf.config, tokenizer, name)
         return cls(
             hf.to(device),
             name=name,
-            grammar=cls.grammar_class(HFTokenizer(tokenizer), marks, system=system_prompt(folder, tokenizer)),
-            patcher=patcher(folder, hf.config.vision_config, cls.mean, cls.std),
-            defaults=stream_defaults(folder),
-            end_tokens=end_tokens(folder, marks.turn_end),
+            grammar=front.grammar,
+            patcher=front.patcher,
+            defaults=front.defaults,
+            end_tokens=end_tokens(folder, front.grammar.marks.turn_end),
+        )
+
+    @classmethod
+    def frontend(cls, folder: Path, name: str, config: Any = None) -> Frontend:
+        """What does not need the weights. :class:`ModelError` if the checkpoint cannot be streamed."""
+        config = config or cls.hf_class.config_class.from_pretrained(folder)
+        _check(config, name)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        marks = cls._marks(config, tokenizer, name)
+        return Frontend(
+            cls.grammar_class(HFTokenizer(tokenizer), marks, system=system_prompt(folder, tokenizer)),
+            patcher(folder, config.vision_config, cls.mean, cls.std),
+            stream_defaults(folder),
+            cls._tokens_per_second(config),
+            tokenizer,
         )
 
     @classmethod
@@ -157,7 +170,8 @@ class StockModel:
             vision_pad=config.video_token_id,
         )
 
-    def _tokens_per_second(self) -> float | None:
+    @classmethod
+    def _tokens_per_second(cls, config: Any) -> float | None:  # noqa: ARG003
         """See :class:`streamingvlm.models.base.Model`."""
         return None
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import OptionError, SourceError
 from ..events import Chunk
-from ..models.base import Model
+from ..models.base import Frontend, Model
 from ..models.patches import Patcher
 from ..prompt import Grammar
 from ..video.file import FileSource
@@ -42,7 +42,7 @@ class Encoding:
     @classmethod
     def of(
         cls,
-        model: Model,
+        model: Model | Frontend,
         *,
         fps: float = 2.0,
         step: float = 1.0,
@@ -50,8 +50,8 @@ class Encoding:
         max_pixels: int | None = None,
         lead: str = " ",
     ) -> Self:
-        """The encoding of a loaded model. ``instruction`` and ``max_pixels`` (of a frame after the resize): None takes
-        the checkpoint's, as :meth:`streamingvlm.Engine.open` does."""
+        """The encoding of a model, loaded or not. ``instruction`` and ``max_pixels`` (of a frame after the resize):
+        None takes the checkpoint's, as :meth:`streamingvlm.Engine.open` does."""
         wish = model.defaults.instruction if instruction is None else instruction
         patcher = model.patcher.with_budget(max_pixels)
         return cls(model.grammar, patcher, model.tokens_per_second, fps, step, wish, lead)

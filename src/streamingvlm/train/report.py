@@ -25,6 +25,7 @@ class Reason(StrEnum):
     TOO_SHORT = "shorter than a window"
     BEYOND = "beyond the end of its video"
     FEW_WORDS = "too few words"
+    NO_ROLLOUT = "no rollout"
 
 
 class Unusable(Exception):  # noqa: N818 - not an error of the program: it ends in the report

@@ -1,0 +1,135 @@
+"""transformers' Trainer for chunks: a weighted loss over the words, normalised over all devices.
+
+What is added to :class:`transformers.Trainer`, and why:
+
+- The loss is the mean over the loss tokens of one optimiser step, on all devices and in all accumulated batches
+  together, each token counted by its weight. A mean of means would weigh a word more where few are said.
+- Batches of a step are taken one by one. Trainer collects all of them first to count their tokens: 512 chunks of
+  720p video are 175 GB of patches. Here sums are accumulated and the gradients divided once, before they are clipped.
+- Logits are computed only where a token is predicted: 24 s of video are 18,000 positions, some 200 of them words.
+- The evaluation loss is the same weighted mean over the held-out chunks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import chain, islice
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from torch import Tensor
+from transformers import Trainer
+from transformers.trainer_utils import EvalLoopOutput
+
+#: What of a batch the model is given; the rest is for the loss.
+MODEL_INPUTS = ("input_ids", "attention_mask", "position_ids", "pixel_values_videos", "video_grid_thw")
+
+
+def weighted_sums(model: Any, batch: Mapping[str, Tensor]) -> Tensor:
+    """Per example of a batch the weighted sum of its losses and the sum of its weights: (B, 2) float32.
+
+    ``batch``: ``input_ids``, ``attention_mask`` (B, n) int64; ``position_ids`` (3, B, n) float32; ``labels`` (B, n)
+    int64, -100 where nothing is predicted; ``loss_weights`` (B, n) float32, one per label; patches and grids of the
+    video. A label is predicted from the position before its own.
+    """
+    labels, weights = batch["labels"][:, 1:], batch["loss_weights"][:, 1:]
+    rows = (labels != -100).any(0).nonzero()[:, 0]
+    inputs = {name: batch[name] for name in MODEL_INPUTS if name in batch and batch[name].numel()}
+    # A batch without words still runs, so that no process waits for another's gradients.
+    keep = rows if len(rows) else torch.zeros(1, dtype=torch.long, device=labels.device)
+    logits = model(**inputs, use_cache=False, logits_to_keep=keep).logits.float()
+    labels, weights = labels[:, keep], weights[:, keep]
+    losses = F.cross_entropy(logits.transpose(1, 2), labels, reduction="none", ignore_index=-100)
+    weights = weights * (labels != -100)
+    return torch.stack([(losses * weights).sum(1), weights.sum(1)], dim=1)
+
+
+class Upcoming:
+    """The batches of one optimiser step, of which only the first is there already."""
+
+    def __init__(self, batches: Iterator[Any], count: int) -> None:
+        # The first now: what the loader draws when it begins must not come after a restored generator (resume).
+        first = list(islice(batches, 1))
+        self._batches = chain(first, islice(batches, count - 1))
+        self._count = count if first else 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._batches
+
+
+class ChunkTrainer(Trainer):  # type: ignore[misc]
+    """Trains on chunks; see the module. ``data_collator`` gives what :func:`weighted_sums` takes."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.model_accepts_loss_kwargs = True  # the loss is normalised here: Trainer shall not divide it again
+        self._sums = torch.zeros(2, device=self.args.device)
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """accelerate shards on GPUs only and says nothing where there are none; several CPU processes shard too."""
+        super().create_accelerator_and_postprocess()
+        state = self.accelerator.state
+        if self.args.fsdp_plugin_args is not None and state.distributed_type == DistributedType.MULTI_CPU:
+            plugin = FullyShardedDataParallelPlugin(**self.args.fsdp_plugin_args)
+            state.distributed_type, state.fsdp_plugin = DistributedType.FSDP, plugin
+            self.is_fsdp_enabled = True
+        assert self.is_fsdp_enabled == (self.args.fsdp_plugin_args is not None), "sharded if and only if asked to"
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[Upcoming, Tensor]:
+        """The batches of one step, and a count that is not used."""
+        return Upcoming(epoch_iterator, num_batches), torch.ones((), device=device)
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,  # noqa: ARG002
+    ) -> Any:
+        """The weighted sum of a batch's losses; :meth:`training_step` divides what became of it."""
+        sums = weighted_sums(model, inputs)
+        self._sums += sums.detach().sum(0)
+        loss = sums[:, 0].sum()
+        return (loss, None) if return_outputs else loss
+
+    def training_step(
+        self, model: Any, inputs: dict[str, Tensor], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """One batch. The last of a step makes a mean of the accumulated gradients and returns the step's loss."""
+        super().training_step(model, inputs, num_items_in_batch)
+        if not self.accelerator.sync_gradients:
+            return torch.zeros((), device=self.args.device)
+        total = self.accelerator.reduce(self._sums, "sum")[1].clamp_min(torch.finfo(torch.float32).tiny)
+        # Gradients were averaged over the processes; reported losses will be.
+        share = self.accelerator.num_processes / total
+        grads = [p.grad for p in model.parameters() if p.grad is not None]
+        torch._foreach_mul_(grads, share.item())
+        loss: Tensor = self._sums[0] * share
+        self._sums = torch.zeros_like(self._sums)
+        return loss
+
+    @torch.no_grad()
+    def evaluation_loop(
+        self,
+        dataloader: Any,
+        description: str,  # noqa: ARG002
+        prediction_loss_only: bool | None = None,  # noqa: ARG002
+        ignore_keys: list[str] | None = None,  # noqa: ARG002
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """The weighted mean loss over all held-out chunks, as ``eval_loss``."""
+        model = self.model_wrapped.eval()
+        total = torch.zeros(2, device=self.args.device)
+        for inputs in dataloader:
+            # Without the chunks that were repeated to give every process as many.
+            total += self.accelerator.gather_for_metrics(weighted_sums(model, self._prepare_inputs(inputs))).sum(0)
+            self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+        loss = (total[0] / total[1].clamp_min(torch.finfo(torch.float32).tiny)).item()
+        return EvalLoopOutput(None, None, {f"{metric_key_prefix}_loss": loss}, self.num_examples(dataloader))

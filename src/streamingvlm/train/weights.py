@@ -1,0 +1,168 @@
+"""The weights of a stage: loaded for training, saved as an ordinary checkpoint folder, adapters merged.
+
+What is saved carries the stage's windows, sampling and instruction in ``generation_config.json`` (key ``"streaming"``),
+so that ``streamingvlm watch --model FOLDER`` runs the checkpoint as it was trained.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForImageTextToText
+
+from ..errors import ModelError, OptionError
+from ..models import Frontend, find_checkpoint, load_frontend
+from ..models.checkpoint import quiet_loading, write_streaming
+from ..models.windows import WINDOWS
+from .config import Stage
+
+#: Beside the weights, what makes a folder complete: tokenizer, processors, chat template.
+SMALL_FILES = ("*.json", "*.txt", "*.jinja", "*.model")
+
+
+def start_folder(stage: Stage) -> Path:
+    """The checkpoint folder that the stage starts from."""
+    return find_checkpoint(stage.model or None)
+
+
+def load_weights(stage: Stage, dtype: torch.dtype | None = None) -> Any:
+    """The stock model of transformers, in ``dtype``, ready to be trained.
+
+    By default in float32, the precision in which small steps add up; products run in bf16 if the stage says so. Only
+    where adapters are trained the base stays in bf16. :class:`ModelError` for a folder that cannot be loaded.
+    """
+    folder = start_folder(stage)
+    frozen_base = stage.method == "lora" and stage.bf16
+    dtype = dtype or (torch.bfloat16 if frozen_base else torch.float32)
+    try:
+        with quiet_loading():
+            model = AutoModelForImageTextToText.from_pretrained(
+                folder, dtype=dtype, attn_implementation=attention_of(stage)
+            )
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        raise ModelError(f"{folder} cannot be loaded: {str(error).strip().splitlines()[0]}") from None
+    # The tower's windows run as at inference, in one call.
+    model.config.vision_config._attn_implementation = WINDOWS
+    if stage.freeze_vision:
+        model.model.visual.requires_grad_(False)
+    if stage.gradient_checkpointing:
+        checkpoint_activations(model)
+    return with_adapters(model, stage) if stage.method == "lora" else model
+
+
+def checkpoint_activations(model: Any) -> None:
+    """Compute a layer's activations again in the backward pass; newer transformers has another name for it."""
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+
+
+def attention_of(stage: Stage) -> str:
+    """The attention of the decoder: flash where it is installed and there is a GPU, unless the stage names one."""
+    if stage.attention != "auto":
+        return stage.attention
+    there = torch.cuda.is_available() and importlib.util.find_spec("flash_attn") is not None
+    return "flash_attention_2" if there and stage.bf16 else "sdpa"
+
+
+def with_adapters(model: Any, stage: Stage) -> Any:
+    """``model`` with LoRA adapters on the decoder's linear layers, the only weights that are trained."""
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(stage.seed)
+    names = "|".join(map(re.escape, stage.lora_targets))
+    config = LoraConfig(
+        r=stage.lora_rank,
+        lora_alpha=stage.lora_alpha,
+        lora_dropout=stage.lora_dropout,
+        target_modules=rf".*language_model\..*\.({names})",
+        task_type="CAUSAL_LM",
+    )
+    try:
+        return get_peft_model(model, config)
+    except ValueError as error:
+        raise OptionError(f"lora_targets {list(stage.lora_targets)} name no layer of the decoder: {error}") from None
+
+
+def streaming_block(stage: Stage, front: Frontend) -> dict[str, Any]:
+    """How the checkpoint likes to be run, as ``generation_config.json`` says it."""
+    instruction = stage.standing_instruction
+    return {
+        "vision": stage.vision,
+        "turns": stage.turns,
+        "sink": stage.sink,
+        "text": stage.text,
+        "max_new_tokens": stage.max_new_tokens,
+        "temperature": stage.temperature,
+        "repetition_penalty": stage.repetition_penalty,
+        "system": front.grammar.system,
+        "instruction": front.defaults.instruction if instruction is None else instruction,
+    }
+
+
+def save_checkpoint(
+    model: Any, folder: Path, stage: Stage, front: Frontend, state: Mapping[str, Any] | None = None
+) -> None:
+    """Write an ordinary checkpoint folder: weights (bf16 if the stage ran in it), tokenizer, processors, habits.
+
+    ``state``: the weights where ``model`` holds only shards of them.
+    """
+    dtype = torch.bfloat16 if stage.bf16 else torch.float32
+    weights = {key: part.to(dtype) for key, part in (state or model.state_dict()).items()}
+    if model.config.tie_word_embeddings:
+        weights.pop("lm_head.weight", None)  # no longer the embedding's own memory: it would be written twice
+    model.config.dtype = dtype
+    with whole_folder(folder) as draft:
+        model.save_pretrained(draft, state_dict=weights)
+        for path in sorted(p for pattern in SMALL_FILES for p in start_folder(stage).glob(pattern)):
+            if not (draft / path.name).exists() and not path.name.endswith(".index.json"):
+                shutil.copyfile(path, draft / path.name)
+        write_streaming(draft, streaming_block(stage, front), front.patcher.with_budget(stage.pixel_budget))
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A draft of ``folder``, moved into its place file by file when it is whole: a reader never sees half of one."""
+    draft = folder.with_name(folder.name + ".new")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    yield draft
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in sorted(draft.iterdir()):
+        path.chmod(0o644)
+        path.replace(folder / path.name)
+    draft.rmdir()
+
+
+def merge(run: Path, folder: Path) -> None:
+    """Merge the adapter of a finished run into the weights it started from; ``folder`` becomes a checkpoint folder.
+
+    Merged in float32, saved as the stage says. :class:`OptionError` if there is no adapter.
+    """
+    from peft import PeftModel
+
+    adapter = run / "adapter"
+    if not (adapter / "adapter_config.json").is_file():
+        raise OptionError(f"{run} has no adapter: a folder is needed in which a run with method lora has ended")
+    stage = stage_of(run)
+    plain = replace(stage, method="full", gradient_checkpointing=False, attention="sdpa")
+    base = load_weights(plain, torch.float32)
+    merged = PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()
+    save_checkpoint(merged, folder, stage, load_frontend(stage.model or None))
+
+
+def stage_of(run: Path) -> Stage:
+    """The stage that a run's folder was made with. :class:`OptionError` if it is no such folder."""
+    try:
+        table = json.loads((run / "stage.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise OptionError(f"{run} is not the folder of a run: it has no readable stage.json") from None
+    return Stage.from_dict(table, str(run / "stage.json"))

@@ -1,0 +1,206 @@
+"""The trainer: its loss, what reaches the model, and what a run leaves behind."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+
+import tiny
+from streamingvlm import cli
+from streamingvlm.models import load_frontend, load_model
+from streamingvlm.train.arguments import training_arguments
+from streamingvlm.train.config import Stage
+from streamingvlm.train.run import checkpoints, is_whole
+from streamingvlm.train.trainer import Upcoming, weighted_sums
+from streamingvlm.train.weights import load_weights, save_checkpoint
+from training import check_positions, launch, losses, make_stage, opened, positions_seen, train
+
+WINDOWS = ("vision=7", "turns=6", "temperature=0.5", "max_new_tokens=9", "global_batch=2", "max_steps=2")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the tests that share a checkpoint and a clip write."""
+    return tmp_path_factory.mktemp("training")
+
+
+@pytest.fixture(scope="module")
+def file(folder: Path) -> Path:
+    return make_stage(folder)
+
+
+@pytest.fixture(scope="module")
+def plain(file: Path, folder: Path) -> Path:
+    """A run that nothing disturbed."""
+    return train(file, f"output={folder / 'plain'}")
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_the_loss_is_that_of_all_logits(family: str, tmp_path: Path) -> None:
+    stage, chunks, collate = opened(make_stage(tmp_path, family, silence_weight=0.25))
+    model = load_weights(stage).eval()
+    silent = next(i for i in range(len(chunks)) if "" in chunks[i].true)
+    batch = collate([chunks[0], chunks[silent]])
+    batch["position_ids"][:, 1] += 0.25  # the model must take them as they are
+    with torch.no_grad():
+        sums = weighted_sums(model, batch)
+        inputs = {name: part for name, part in batch.items() if name not in ("labels", "loss_weights")}
+        logits = model(**inputs).logits.float()
+        alone = weighted_sums(model, collate([chunks[0]]))
+    for row in range(2):
+        labels, scores = batch["labels"][row, 1:], logits[row, :-1]
+        each = F.cross_entropy(scores, labels, reduction="none", ignore_index=-100)
+        weights = batch["loss_weights"][row, 1:] * (labels != -100)
+        torch.testing.assert_close(sums[row], torch.stack([(each * weights).sum(), weights.sum()]))
+    assert set(batch["loss_weights"].unique().tolist()) == {0.0, 0.25, 1.0}
+    # A shorter chunk's loss does not depend on the padding behind it.
+    torch.testing.assert_close(alone[0], sums[0], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_positions_reach_the_rotation_unrounded_in_bf16(file: Path, folder: Path, method: str) -> None:
+    with positions_seen() as seen:
+        train(file, "bf16=true", f"method={method}", "max_steps=1", "device_batch=1", f"output={folder / method}-bf16")
+    check_positions(file, seen)
+
+
+def test_how_a_batch_is_split_does_not_matter(file: Path, folder: Path, plain: Path) -> None:
+    split = train(file, f"output={folder / 'split'}", "device_batch=1", "workers=1")
+    assert [row[:2] for row in losses(split)] == [row[:2] for row in losses(plain)]
+    for one, other in zip(losses(split), losses(plain), strict=True):
+        assert one[2] == pytest.approx(other[2], rel=1e-5)
+    before, after = (load_file(output / "model" / "model.safetensors") for output in (plain, split))
+    for name, weight in before.items():
+        torch.testing.assert_close(after[name], weight, rtol=1e-3, atol=1e-5)
+
+
+def test_the_evaluation_loss_is_over_all_words(file: Path, plain: Path) -> None:
+    stage, chunks, collate = opened(file, f"model={plain / 'model'}", f"data={file.parent / 'held.jsonl'}")
+    with torch.no_grad():
+        model = load_weights(stage).eval()
+        sums = sum(weighted_sums(model, collate([chunks[i]]))[0] for i in range(len(chunks)))
+    assert isinstance(sums, torch.Tensor)
+    assert losses(plain)[-1] == (6, "eval_loss", pytest.approx(float(sums[0] / sums[1]), rel=1e-4))
+
+
+def test_the_vision_tower_stays_as_it_is(file: Path, plain: Path) -> None:
+    before, after = (load_file(path / "model.safetensors") for path in (file.parent / "base", plain / "model"))
+    assert before.keys() == after.keys()
+    for name in before:
+        assert torch.equal(before[name], after[name]) == ("visual" in name), name
+
+
+def test_a_result_is_a_checkpoint_with_the_stages_habits(file: Path, folder: Path) -> None:
+    output = train(file, f"output={folder / 'habits'}", *WINDOWS)
+    model = load_model(output / "model")
+    assert dict(model.defaults.policy) == {"vision": 7, "turns": 6, "sink": 16, "text": 16}
+    assert model.defaults.instruction == "Watch."
+    assert (model.defaults.sampling.temperature, model.defaults.sampling.max_new_tokens) == (0.5, 9)
+    assert model.patcher.max_pixels == 6 * 28 * 28
+    assert model.grammar.system == load_frontend(folder / "base").grammar.system
+    assert any((output / "tensorboard").iterdir())
+
+
+def test_an_adapter_is_merged_into_a_checkpoint(file: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from peft import PeftModel
+
+    output = train(file, f"output={folder / 'adapter'}", "method=lora", "lora_rank=4", *WINDOWS)
+    assert cli.main(["merge", str(output), "-o", str(folder / "merged")]) == 0
+    assert "streamingvlm merge" in capsys.readouterr().err
+    stage, chunks, collate = opened(file)
+    with torch.no_grad():
+        adapted = PeftModel.from_pretrained(load_weights(stage), str(output / "adapter")).eval()
+        base = weighted_sums(load_weights(stage).eval(), collate([chunks[0]]))
+        with_adapter = weighted_sums(adapted, collate([chunks[0]]))
+        stage, *_ = opened(file, f"model={folder / 'merged'}")
+        merged = weighted_sums(load_weights(stage).eval(), collate([chunks[0]]))
+    torch.testing.assert_close(merged, with_adapter)
+    assert not torch.allclose(base, with_adapter)
+    assert load_model(folder / "merged").defaults.policy["vision"] == 7
+    assert cli.main(["merge", str(folder / "plain"), "-o", str(folder / "no")]) == 2
+
+
+def test_tied_weights_are_saved_once(tmp_path: Path) -> None:
+    stage = Stage(model="", bf16=True)
+    model = load_weights(stage)
+    assert model.config.tie_word_embeddings
+    save_checkpoint(model, tmp_path / "tied", stage, load_frontend(None))
+    assert "lm_head.weight" not in load_file(tmp_path / "tied" / "model.safetensors")
+    again = load_model(tmp_path / "tied", dtype="bf16")
+    assert again.parameters == load_model(None).parameters
+
+
+def test_killed_and_resumed_is_as_if_it_had_not_been(file: Path, folder: Path) -> None:
+    # Dropout: the random numbers have to go on as well. Two epochs: the order of the data, too.
+    keys = ["method=lora", "lora_dropout=0.3", "max_steps=8", "eval_steps=4"]
+    whole = train(file, f"output={folder / 'whole'}", *keys)
+    output = folder / "killed"
+    with launch(file, f"output={output}", *keys) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("step 5/8"):
+                process.send_signal(signal.SIGKILL)
+                break
+    assert process.returncode == -signal.SIGKILL
+    # What is half written when a process dies is no checkpoint.
+    shutil.rmtree(output / "checkpoint-6", ignore_errors=True)
+    (output / "checkpoint-6").mkdir()
+    (output / "checkpoint-6" / "trainer_state.json").write_text('{"global_step": 6')
+    assert [(path.name, is_whole(path)) for path in checkpoints(output)][-2:] == [
+        ("checkpoint-4", True),
+        ("checkpoint-6", False),
+    ]
+    assert cli.main(["train", str(file), f"output={output}", *keys]) == 2
+    train(file, f"output={output}", *keys, "--resume")
+    assert losses(output) == losses(whole)
+    one, other = (load_file(path / "adapter" / "adapter_model.safetensors") for path in (whole, output))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_run_is_resumed_as_it_was_begun(file: Path, plain: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", str(file), f"output={plain}"]) == 2
+    assert "holds a run that has got to step 6: --resume, or another output" in capsys.readouterr().err
+    assert cli.main(["train", str(file), f"output={plain}", "--resume", "learning_rate=1e-4", "keep=3"]) == 2
+    assert "was made with other values of learning_rate" in capsys.readouterr().err
+
+
+def test_batches_of_a_step_are_taken_one_by_one() -> None:
+    taken: list[int] = []
+
+    def source() -> Any:
+        for number in range(5):
+            taken.append(number)
+            yield number
+
+    batches = source()
+    upcoming = Upcoming(batches, 3)
+    assert (len(upcoming), taken) == (3, [0])
+    assert (list(upcoming), taken) == ([0, 1, 2], [0, 1, 2])
+    assert list(Upcoming(batches, 2)) == [3, 4]
+    assert len(Upcoming(batches, 2)) == 0
+
+
+def test_sharding_needs_several_processes(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", str(file), "fsdp=true", "output=" + str(file.parent / "one")]) == 2
+    assert "fsdp = true needs several processes: torchrun" in capsys.readouterr().err
+
+
+def test_the_arguments_follow_the_stage(file: Path) -> None:
+    stage, *_ = opened(file, "warmup=0.1", "weight_decay=0.01")
+    args = training_arguments(stage, held_out=False)
+    assert (args.lr_scheduler_type, args.get_warmup_steps(100), args.weight_decay) == ("cosine", 10, 0.01)
+    assert args.gradient_accumulation_steps == 2
+
+
+def test_throughput_is_measured(plain: Path) -> None:
+    measured = json.loads((plain / "throughput.json").read_text())
+    assert measured["tokens_per_second_per_device"] > 0
+    assert measured["steps"] == 4
