@@ -5,8 +5,9 @@ from __future__ import annotations
 from ...errors import SourceError
 from ..game import Game
 from .pong import PONG
+from .tennis import TENNIS
 
-GAMES: dict[str, Game] = {game.name: game for game in (PONG,)}
+GAMES: dict[str, Game] = {game.name: game for game in (PONG, TENNIS)}
 
 
 def find_game(name: str) -> Game:

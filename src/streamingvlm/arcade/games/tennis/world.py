@@ -1,0 +1,243 @@
+"""Endless Tennis: rallies, points and games of varying length, and what happens at which frame."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...game import FRAMES_PER_SECOND, HALF, FrameLabel, Happening
+from .court import BOUNCE, TICKS_PER_SECOND, Court
+from .players import (
+    BASE_LINES,
+    FASTEST,
+    LEFT_LIMIT,
+    NETS,
+    REST_SPEED,
+    RIGHT_LIMIT,
+    RUN_SPEED,
+    Figure,
+    Skill,
+    at_net,
+)
+from .rules import COLOURS, POINTS_TO_WIN, ZONES
+
+FRAMES_PER_TICK = FRAMES_PER_SECOND // TICKS_PER_SECOND
+CLEAR = 22
+"""Rows between a ball and who has hit it from which on the stroke is told: from the net, it is over it then."""
+LONG_RALLY = 4
+LOB = 44
+"""Height that only a lob reaches."""
+NET_FRAMES = 180
+"""A player who is at the net for so long stays there."""
+LONGEST_RUN = 8
+"""Points in a row after which the other side gets its point."""
+POINT_TICKS = 205
+"""No player misses on purpose earlier than this after the last point."""
+BOUNDS = (64, 98)
+CORES = ((36, 54), (73, 89), (108, 126))
+"""The ball's x that parts the zones; where, well inside each of ZONES, it reaches a player."""
+CONTACT = 7
+"""Rows in front of the feet in which a ball is hit."""
+OFFSETS = ((8, 11), (-5, -2))
+"""Where a ball is hit, from the body's left edge: to the right, to the left."""
+FAST, SLOW, HIGH, TO_NET = (32, 50), (62, 82), (68, 92), (32, 42)
+"""Ticks that a flight lasts. Drawn anew for each, so that the words so far do not tell when the next stroke comes."""
+LOB_CLIMB = 3.5
+
+
+def zone_of(x: float) -> str:
+    """The zone of a ball with that x of the court."""
+    return ZONES[(x >= BOUNDS[0]) + (x >= BOUNDS[1])]
+
+
+class World:
+    """Two players on one court. ``advance`` moves everything by one frame of 1/60 s, which is half a tick."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.court = Court()
+        self.frame = 0
+        self.in_play = False
+        self._rng = rng
+        self._skill = [Skill.draw(rng) for _ in COLOURS]
+        self._figures = (Figure(0, y=142.0, goal=(76.0, 142.0)), Figure(1, y=7.0, goal=(76.0, 7.0)))
+        self._hitter = 0
+        self._pending: tuple[str, str | None] | None = None
+        self._strokes = self._last_point = 0
+        self._lobbed = False
+        self._net_frames = [0, 0]
+        self._run = (0, 0)
+        self._reset_at = -1
+        self._ready(rng.randint(20, 60))
+
+    @property
+    def tick(self) -> int:
+        """Ticks since the start."""
+        return self.frame // FRAMES_PER_TICK
+
+    def advance(self) -> list[Happening]:
+        """One frame on; what happened in it."""
+        self.frame += 1
+        if self.frame % FRAMES_PER_TICK:
+            return []
+        if self.tick == self._reset_at:
+            self.court.score((0, 0))
+        serve = not self.in_play and self._serves()
+        scored = self.court.tick(*(figure.at(self.tick) for figure in self._figures), serve=serve)
+        hitter = self.court.hitter
+        if hitter is not None and (not self.in_play or hitter != self._hitter):
+            self._struck(hitter)
+        if scored is not None:
+            return [self._scored(scored)]
+        happened = self._told()
+        if self.in_play and self.frame % HALF == 0:
+            happened += self._watched()
+        return happened
+
+    def _serves(self) -> bool:
+        """Lets the ball bounce at the server once both players are in place; whether it is served now."""
+        if self._serve_at < 0:
+            if self.tick >= self._appear_at and all(figure.there for figure in self._figures):
+                x, y = self._figures[self._hitter].place
+                self.court.bounce(x + self._rng.choice((9, -3)), y)
+                self._serve_at = self.tick + self._rng.randint(12, 48)
+            return False
+        return self.tick == self._serve_at
+
+    def _struck(self, hitter: int) -> None:
+        """A serve, a return, a volley."""
+        ball = self.court.ball
+        assert ball is not None
+        figure = self._figures[hitter]
+        if not self.in_play:
+            self.in_play, self._strokes, self._net_frames = True, 0, [0, 0]
+            self._pending = ("serve", None)
+        else:
+            self._strokes += 1
+            self._pending = ("volley" if figure.at_net else "return", zone_of(ball[0]))
+        self._hitter, self._lobbed = hitter, False
+        self._recover(figure)
+        self._fly(ball[0], ball[1])
+
+    def _recover(self, figure: Figure) -> None:
+        """After a stroke: to the net, back from it, or about the base line."""
+        rng, skill, rival = self._rng, self._skill[figure.side], self._figures[1 - figure.side]
+        figure.to_net = not rival.to_net and rng.random() < (skill.stay if figure.at_net else skill.advance)
+        rows = (NETS if figure.to_net else BASE_LINES)[figure.side]
+        goal = (float(rng.randint(56, 96)), float(rng.randint(*rows)))
+        speed = RUN_SPEED if figure.to_net != figure.at_net else REST_SPEED
+        figure.go(goal, speed, self.tick + rng.randint(9, 14))
+
+    def _fly(self, x: int, y: int) -> None:
+        """Chooses the ball's next flight and what the player at its end will do."""
+        rng, receiver = self._rng, self._figures[1 - self._hitter]
+        miss = self._misses()
+        flight, climb = rng.randint(*rng.choice((FAST, SLOW))), BOUNCE
+        if receiver.to_net:
+            flight = rng.randint(*TO_NET)
+        elif flight >= SLOW[0] and rng.random() < self._skill[self._hitter].lob:
+            flight, climb = rng.randint(*HIGH), LOB_CLIMB
+        row = float(rng.randint(*(NETS if receiver.to_net else BASE_LINES)[receiver.side]))
+        end = row + (CONTACT if receiver.side else -CONTACT)
+        across = self._answer(receiver, row, flight, miss)
+        self.court.aim((across - x) / flight, (end - y) / flight, climb)
+
+    def _answer(self, receiver: Figure, row: float, flight: int, miss: bool) -> int:
+        """Sends the receiver to the ball, or not quite; where the ball will be then."""
+        rng, react = self._rng, self._skill[receiver.side].react
+        time = flight - react - 3
+        spots = []
+        for low, high in CORES:
+            across = rng.randint(low, high)
+            bodies = [across - rng.randint(*offset) for offset in OFFSETS]
+            body = min(bodies, key=lambda body: abs(body - receiver.x))
+            if abs(body - receiver.x) <= FASTEST * time:
+                spots.append((across, body))
+        across, body = rng.choice(spots)
+        if miss:
+            across = rng.randint(*rng.choice(CORES))
+            bodies = [across - 4 + sign * rng.randint(27, 46) for sign in (-1, 1)]
+            body = min(
+                (body for body in bodies if LEFT_LIMIT <= body <= RIGHT_LIMIT), key=lambda body: abs(body - receiver.x)
+            )
+        far = max(abs(body - receiver.x), abs(row - receiver.y))
+        receiver.go((float(body), row), max(RUN_SPEED, far / time), self.tick + react)
+        return across
+
+    def _misses(self) -> bool:
+        if self._strokes == 0 or self.tick - self._last_point < POINT_TICKS:
+            return False
+        receiver, (side, length) = 1 - self._hitter, self._run
+        if length >= LONGEST_RUN:
+            return receiver == side
+        return self._rng.random() < self._skill[receiver].misses(self._strokes)
+
+    def _told(self) -> list[Happening]:
+        """The last stroke, once the ball has come away from the player, and what its number says."""
+        if self._pending is None or self.court.away(self._hitter) < CLEAR:
+            return []
+        (kind, zone), self._pending = self._pending, None
+        told = [Happening(self.frame, kind, COLOURS[self._hitter], zone)]
+        if self._strokes == LONG_RALLY:
+            told.append(Happening(self.frame, "rally"))
+        return told
+
+    def _watched(self) -> list[Happening]:
+        """What takes several seconds to be seen: told at a frame that is seen at 2 a second."""
+        told = []
+        if (self.court.shown.height or 0) >= LOB and not self._lobbed:
+            self._lobbed = True
+            told.append(Happening(self.frame, "lob", COLOURS[self._hitter]))
+        for figure in self._figures:
+            self._net_frames[figure.side] += HALF
+            if not figure.at_net:
+                self._net_frames[figure.side] = 0
+            elif self._net_frames[figure.side] == NET_FRAMES + HALF:
+                told.append(Happening(self.frame, "net", COLOURS[figure.side]))
+        return told
+
+    def _scored(self, side: int) -> Happening:
+        pink, blue = self.court.scores
+        scores = (pink + 1, blue) if side == 0 else (pink, blue + 1)
+        self._run = (side, self._run[1] + 1 if self._run[0] == side else 1)
+        self.in_play, self._last_point, self._pending = False, self.tick, None
+        self.court.score(scores)
+        self.court.park()
+        wait = self._rng.randint(22, 75)
+        if max(scores) >= POINTS_TO_WIN:
+            self._reset_at = self.tick + self._rng.randint(150, 180)
+            wait += self._reset_at - self.tick
+        self._ready(wait)
+        return Happening(self.frame, "point", COLOURS[side], scores=scores)
+
+    def _ready(self, wait: int) -> None:
+        """Both players go where the next point begins; one of them is to serve."""
+        rng = self._rng
+        self._hitter = rng.randrange(2)
+        self._appear_at, self._serve_at = self.tick + wait, -1
+        for figure in self._figures:
+            goal = (float(rng.randint(56, 96)), float(rng.randint(*BASE_LINES[figure.side])))
+            figure.to_net = False
+            figure.go(goal, RUN_SPEED, self.tick + rng.randint(4, 20))
+
+    def label(self) -> FrameLabel:
+        """What the frame shows: ball and shadow, players, who swings, who is at the net."""
+        shown = self.court.shown
+        motion = self.court.motion if self.in_play else None
+        across, down = (-1, -1) if motion is None else motion
+        facts = {"motion_x": across + 1 if motion else -1, "motion_y": down + 1 if motion else -1}
+        for figure in self._figures:
+            facts[f"swing_{COLOURS[figure.side]}"] = int(self.court.swings(figure.side))
+            facts[f"net_{COLOURS[figure.side]}"] = int(figure.at_net)
+        return FrameLabel(
+            time=self.frame / FRAMES_PER_SECOND,
+            places={"ball": shown.ball, "shadow": shown.shadow, "pink": shown.pink, "blue": shown.blue},
+            facts=facts,
+            scores=self.court.scores,
+            in_play=self.in_play,
+        )
+
+    def screen(self) -> NDArray[np.uint8]:
+        """The frame, (210, 160, 3) uint8 RGB."""
+        return self.court.screen()
