@@ -33,9 +33,9 @@ class Announcer:
             return
         self._say(second, Event(happening.kind, happening.colour, happening.zone))
         for counted in self._game.rules.counted:
-            if happening.kind == counted.since:
+            if happening.kind in counted.since:
                 self._plays[counted.kind] = 0
-            elif happening.kind == counted.of:
+            elif happening.kind in counted.of:
                 self._plays[counted.kind] += 1
                 if self._plays[counted.kind] == counted.at:
                     self._say(second, Event(counted.kind))

@@ -82,11 +82,11 @@ class Reader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """A kind that is said with the ``at``-th happening of kind ``of`` since one of the kinds ``since`` (or a point)."""
+    """A kind that is said with the ``at``-th happening of the kinds ``of`` since one of ``since`` or a point."""
 
     kind: str
-    of: str
-    since: str
+    of: tuple[str, ...]
+    since: tuple[str, ...]
     at: int
 
 

@@ -27,4 +27,4 @@ KINDS = (
         ("match home {colour} {town}", "match won by home {colour} {town}", "home {colour} {town} wins the match"),
     ),
 )
-RULES = Rules(POINTS_TO_WIN, counted=(Counted("rally", of="return", since="serve", at=4),))
+RULES = Rules(POINTS_TO_WIN, counted=(Counted("rally", of=("return",), since=("serve",), at=4),))
