@@ -16,39 +16,38 @@ from numpy.typing import NDArray
 from ...console import Console
 from ...game import Place, Scores
 
-VARIATION, TWO_PLAYERS, CLOCK, RIGHT_SCORE, LEFT_SCORE, IDLE = 0, 1, 4, 6, 7, 8
-BALL_Y, BALL_X, BALL_Z = 15, 16, 17
-Y_SPEED, X_SPEED, Z_SPEED = (18, 21), (19, 22), (20, 23)
-"""Whole pixels a tick, and 256ths, two's complement; ``BALL_FRACTIONS``: the 256ths of the places y, x, z."""
+VARIATION, TWO_PLAYERS, CLOCK, IDLE, SERVING, PAUSE, ENDS = 0, 1, 4, 8, 32, 75, 80
+RIGHT_SCORE, LEFT_SCORE, HITTER, POINTS, SERVER, WIDE = 6, 7, 52, 69, 74, 81
+BALL_Y, BALL_X, BALL_Z, BALL_ROW, SHADOW_ROW = 15, 16, 17, 54, 55
 BALL_FRACTIONS = (12, 13, 14)
-PLAYER_Y, PLAYER_X, LEFT_SHAPE, RIGHT_SHAPE, FACING, SWING = 24, 26, 28, 30, 56, 65
+"""256ths of y, x and z."""
+X_SPEED, Y_SPEED, Z_SPEED = (19, 22), (18, 21), (20, 23)
+"""Whole pixels a tick, and 256ths, two's complement."""
+PLAYER_Y, PLAYER_X, FACING, SWING_TIMER = 24, 26, 56, 67
 """Two bytes each: the far player's, then the near one's."""
-SERVING, HITTER, BALL_ROW, SHADOW_ROW, POINTS, GAMES, PAUSE, BOUNCES, ENDS, SERVER, DEUCE = (
-    32, 52, 54, 55, 69, 71, 75, 76, 80, 74, 81,
-)  # fmt: skip
+SHAPES = (28, 30)
+"""Two bytes each: the racket and the legs of a player who faces right; of one who faces left, the other way round."""
 LEGS = (0x9C, 0xB5, 0xCE, 0xE7)
-"""Standing, and the other three steps of a walk."""
+"""Shapes: standing, and the other three steps of a walk."""
+AT_REST = 0x84
+"""Shape of a racket that does not strike."""
+SWING = 7
+"""Ticks of a stroke's first picture. Two more of 4 each follow, so that the stroke is seen for half a second."""
 STRIDE, REST = 4, 3
 """Pixels between two steps; ticks without moving after which a player stands."""
-FIRE = 1
-NET = range(78, 91)
-"""Rows in which the net hides a ball."""
-LINES = (12, 14, 142)
-"""Rows in which a ball is lost in a base line."""
-ROWS = range(2, 162)
-"""Rows that are drawn."""
+RACKET = 8
+"""How far the sprite of a player who faces left starts left of the body."""
+NET, LINES, ROWS = range(78, 91), (12, 14, 142), range(2, 162)
+"""Rows in which the net or a base line hides a ball; rows that are drawn."""
 SPLIT = 105
 """A top edge on the screen in the middle of the net. Below it everything is drawn a line lower than above."""
 FEET = (166, 167)
 """Top edge of a body (pink, blue) and row of its feet together."""
 NOWHERE = (80, 0, 0)
 """A place of the ball that is not drawn."""
-RACKET = 8
-"""How far a player's sprite starts left of the body when the racket is there."""
-REACH_Y, REACH_X = 8, (-8, 15)
-"""A ball is hit nearer than this to the feet in y, and in x from here to there from the body's left edge."""
-BOUNCE, LOB = 2.5, 3.5
-"""Pixels a tick that a ball climbs after a bounce and, by the game, after a stroke; after a lob. It loses 1/8 a tick."""
+BOUNCE = 2.5
+"""Pixels a tick that a ball climbs after a bounce and, by the game, after a stroke. It loses 1/8 a tick."""
+FIRE = 1
 TICKS_PER_SECOND = 30
 
 
@@ -63,11 +62,6 @@ class Shown:
     shadow: Place | None
     pink: Place
     blue: Place
-
-    @property
-    def height(self) -> int | None:
-        """Rows between ball and shadow, None if one of them is not seen."""
-        return None if self.ball is None or self.shadow is None else row_of(self.ball[1]) - row_of(self.shadow[1])
 
 
 class Walk:
@@ -99,7 +93,7 @@ class Court:
         for address, value in ((VARIATION, 3), (TWO_PLAYERS, 1), (ENDS, 0), (SERVER, 0)):
             self.console.write(address, value)
         self.park()
-        self.tick((76, 142), (76, 7))
+        self.tick(((76, 142), (76, 7)))
 
     def park(self) -> None:
         """Takes the ball away, from the next tick until ``bounce``. No stroke, no point."""
@@ -118,27 +112,28 @@ class Court:
             self.console.write(address, 0)
         self._speed((x_speed, y_speed, z_speed))
 
-    def tick(self, pink: Place, blue: Place, serve: bool = False) -> int | None:
-        """A thirtieth of a second: the game moves ball and rackets, then the picture is drawn.
+    def tick(self, places: tuple[Place, Place], serve: bool = False) -> int | None:
+        """A thirtieth of a second: the game moves ball and rackets, the players stand where they are told to.
 
-        The players stand where they are told to. ``serve``: whoever the ball bounces at hits it. Returns the side that
-        has won the point by the game's rules (0 pink, 1 blue), None while there is none: the score is the caller's.
+        ``places``: (x, y) of pink and blue. ``serve``: whoever the ball bounces at hits it. Returns the side that has
+        won the point by the game's rules (0 pink, 1 blue), None while there is none: the score is the caller's.
         """
-        places = (pink, blue)
-        for address, value in ((IDLE, 0), (PAUSE, 255), (CLOCK, 0), (DEUCE, 0), (POINTS, 0), (POINTS + 1, 0)):
+        for address, value in ((IDLE, 0), (PAUSE, 255), (CLOCK, 0), (WIDE, 0), (POINTS, 0), (POINTS + 1, 0)):
             self.console.write(address, value)
         self._stand(places)
         if self._parked:
             self._put(NOWHERE)
             self._speed((0.0, 0.0, 0.0))
+        before = self.hitter
         self.console.advance(FIRE if serve else 0)
-        scored = [int(self.console.ram[POINTS + side]) for side in (0, 1)]
+        if self.hitter is not None and self.hitter != before:
+            self.console.write(SWING_TIMER + self.hitter, SWING)
         self._stand(places)
         for side, (walk, to) in enumerate(zip(self._walks, places, strict=True)):
             # The game moves only the legs of players that it moves itself.
-            self.console.write((LEFT_SHAPE if self.faces_left(side) else RIGHT_SHAPE) + side, LEGS[walk.step(to)])
+            self.console.write(self._shape(side, legs=True), LEGS[walk.step(to)])
         self._settle()
-        return scored.index(1) if any(scored) else None
+        return next((side for side in (0, 1) if self.console.ram[POINTS + side]), None)
 
     def score(self, scores: Scores) -> None:
         """Sets the score that is drawn."""
@@ -148,9 +143,7 @@ class Court:
         """Takes down where everything is now that it has moved."""
         ram = [int(value) for value in self.console.ram]
         x, ball, shadow = ram[BALL_X] - 2, ram[BALL_ROW], ram[SHADOW_ROW]
-        self.shown = Shown(
-            spot(x, ball), spot(x, shadow) if shadow != ball else None, self._body(0), self._body(1)
-        )
+        self.shown = Shown(spot(x, ball), spot(x, shadow) if shadow != ball else None, self._body(0), self._body(1))
         self._drawn = False
 
     def _body(self, side: int) -> Place:
@@ -177,8 +170,11 @@ class Court:
         return bool(self.console.ram[FACING + side])
 
     def swings(self, side: int) -> bool:
-        """Whether a player's racket is out, as it is for about 12 ticks from a stroke on."""
-        return bool(self.console.ram[SWING + side])
+        """Whether a player's racket is drawn as it strikes: in the 15 ticks after the one in which the ball is hit."""
+        return bool(self.console.ram[self._shape(side, legs=False)] != AT_REST)
+
+    def _shape(self, side: int, legs: bool) -> int:
+        return SHAPES[legs != self.faces_left(side)] + side
 
     @property
     def ball(self) -> tuple[int, int, int] | None:
@@ -193,7 +189,7 @@ class Court:
 
     @property
     def motion(self) -> tuple[int, int]:
-        """Signs of the ball's movement over the ground, right and down positive; slower than a pixel in 4 ticks is 0."""
+        """Signs of the ball's movement over the ground, right and down positive; 0 below 1/4 pixel a tick."""
         across, up = (self._read_speed(pair) for pair in (X_SPEED, Y_SPEED))
         return _sign(across), -_sign(up)
 
@@ -201,17 +197,14 @@ class Court:
         whole, part = (int(self.console.ram[address]) for address in pair)
         return (whole - 256 * (whole > 127)) + part / 256
 
-    def away(self, side: int) -> int:
-        """Rows between a player's feet and the ball's shadow."""
-        return abs(int(self.console.ram[SHADOW_ROW]) - int(self.console.ram[PLAYER_Y + side]))
-
     def screen(self) -> NDArray[np.uint8]:
         """The picture now, (210, 160, 3) uint8 RGB. Nothing flickers.
 
         Drawn when it is asked for, by a frame in which the game moves nothing: in its own, it moves the players too.
         """
         if not self._drawn:
-            for address, value in ((PAUSE, 255), (CLOCK, 1), (LEFT_SCORE, self.scores[0]), (RIGHT_SCORE, self.scores[1])):
+            left, right = self.scores
+            for address, value in ((PAUSE, 255), (CLOCK, 1), (LEFT_SCORE, left), (RIGHT_SCORE, right)):
                 self.console.write(address, value)
             self.console.advance()
             self._drawn = True
@@ -222,13 +215,15 @@ def _sign(speed: float) -> int:
     return (speed >= 0.25) - (speed <= -0.25)
 
 
-def row_of(top: int) -> int:
-    """The row of the court of a ball or shadow with that top edge: the reverse of ``spot``."""
-    return (190 if top > SPLIT else 189) - top
-
-
 def spot(x: int, row: int) -> Place | None:
     """Left and top edge on the screen of a ball or shadow in a row of the court, None where it is not seen."""
     if row not in ROWS or row in NET or row in LINES:
         return None
     return x, (190 if row < NET.start else 189) - row
+
+
+def height_of(ball: Place | None, shadow: Place | None) -> int | None:
+    """Rows between a ball and its shadow, given as top edges on the screen; None if one of them is not seen."""
+    if ball is None or shadow is None:
+        return None
+    return (ball[1] > SPLIT) - (shadow[1] > SPLIT) + shadow[1] - ball[1]

@@ -6,6 +6,7 @@ import random
 from dataclasses import dataclass
 
 from ...game import Place
+
 LEFT_LIMIT, RIGHT_LIMIT = 22, 132
 """Where a player's x may be."""
 BASE_LINES = ((143, 147), (2, 8))
@@ -91,7 +92,7 @@ class Skill:
         """The skill of one side."""
         return cls(
             rng.uniform(0.25, 0.45), rng.uniform(0.03, 0.07), rng.randint(2, 8), rng.uniform(0.2, 0.4),
-            rng.uniform(0.5, 0.8), rng.uniform(0.25, 0.5),
+            rng.uniform(0.5, 0.8), rng.uniform(0.15, 0.35),
         )  # fmt: skip
 
     def misses(self, strokes: int) -> float:

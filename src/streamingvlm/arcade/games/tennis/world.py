@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...game import FRAMES_PER_SECOND, HALF, FrameLabel, Happening
-from .court import BOUNCE, TICKS_PER_SECOND, Court
+from .court import BOUNCE, TICKS_PER_SECOND, Court, height_of
 from .players import (
     BASE_LINES,
     FASTEST,
@@ -19,14 +19,10 @@ from .players import (
     RUN_SPEED,
     Figure,
     Skill,
-    at_net,
 )
 from .rules import COLOURS, POINTS_TO_WIN, ZONES
 
 FRAMES_PER_TICK = FRAMES_PER_SECOND // TICKS_PER_SECOND
-CLEAR = 22
-"""Rows between a ball and who has hit it from which on the stroke is told: from the net, it is over it then."""
-LONG_RALLY = 4
 LOB = 44
 """Height that only a lob reaches."""
 NET_FRAMES = 180
@@ -35,16 +31,25 @@ LONGEST_RUN = 8
 """Points in a row after which the other side gets its point."""
 POINT_TICKS = 205
 """No player misses on purpose earlier than this after the last point."""
+STILL = 16
+"""Ticks that a player stands after a stroke, as long as the racket is out."""
 BOUNDS = (64, 98)
 CORES = ((36, 54), (73, 89), (108, 126))
 """The ball's x that parts the zones; where, well inside each of ZONES, it reaches a player."""
 CONTACT = 7
 """Rows in front of the feet in which a ball is hit."""
-OFFSETS = ((8, 11), (-5, -2))
-"""Where a ball is hit, from the body's left edge: to the right, to the left."""
+OFFSETS = ((7, 10), (-4, -1))
+"""Where a ball is hit, from the x of a player: to the right, to the left."""
+BODY = 5
+"""From a body's left edge on the screen to the x half-way between the two."""
 FAST, SLOW, HIGH, TO_NET = (32, 50), (62, 82), (68, 92), (32, 42)
 """Ticks that a flight lasts. Drawn anew for each, so that the words so far do not tell when the next stroke comes."""
 LOB_CLIMB = 3.5
+RUN, NEARER, FARTHER = 27, 18, 36
+"""Pixels across that a player has gone to a ball from which on it is told; nobody goes less than ``FARTHER`` and more
+than ``NEARER`` if there is another way."""
+RUNS = 0.2
+"""Chance that a flight makes the receiver run."""
 
 
 def zone_of(x: float) -> str:
@@ -63,12 +68,12 @@ class World:
         self._skill = [Skill.draw(rng) for _ in COLOURS]
         self._figures = (Figure(0, y=142.0, goal=(76.0, 142.0)), Figure(1, y=7.0, goal=(76.0, 7.0)))
         self._hitter = 0
-        self._pending: tuple[str, str | None] | None = None
+        self._seen = self._from = [76, 76]
         self._strokes = self._last_point = 0
         self._lobbed = False
         self._net_frames = [0, 0]
         self._run = (0, 0)
-        self._reset_at = -1
+        self._reset_at = self._appear_at = self._serve_at = -1
         self._ready(rng.randint(20, 60))
 
     @property
@@ -84,13 +89,16 @@ class World:
         if self.tick == self._reset_at:
             self.court.score((0, 0))
         serve = not self.in_play and self._serves()
-        scored = self.court.tick(*(figure.at(self.tick) for figure in self._figures), serve=serve)
+        pink, blue = (figure.at(self.tick) for figure in self._figures)
+        scored = self.court.tick((pink, blue), serve)
+        if self.frame % HALF == 0:
+            self._seen = [figure.place[0] for figure in self._figures]
         hitter = self.court.hitter
-        if hitter is not None and (not self.in_play or hitter != self._hitter):
-            self._struck(hitter)
+        happened: list[Happening] = []
         if scored is not None:
-            return [self._scored(scored)]
-        happened = self._told()
+            happened = [self._scored(scored)]
+        elif hitter is not None and (not self.in_play or hitter != self._hitter):
+            happened = self._struck(hitter)
         if self.in_play and self.frame % HALF == 0:
             happened += self._watched()
         return happened
@@ -105,29 +113,31 @@ class World:
             return False
         return self.tick == self._serve_at
 
-    def _struck(self, hitter: int) -> None:
+    def _struck(self, hitter: int) -> list[Happening]:
         """A serve, a return, a volley."""
-        ball = self.court.ball
+        ball, figure, colour = self.court.ball, self._figures[hitter], COLOURS[hitter]
         assert ball is not None
-        figure = self._figures[hitter]
         if not self.in_play:
             self.in_play, self._strokes, self._net_frames = True, 0, [0, 0]
-            self._pending = ("serve", None)
+            told = [Happening(self.frame, "serve", colour)]
         else:
             self._strokes += 1
-            self._pending = ("volley" if figure.at_net else "return", zone_of(ball[0]))
-        self._hitter, self._lobbed = hitter, False
+            told = [Happening(self.frame, "volley" if figure.at_net else "return", colour, zone_of(ball[0]))]
+            if abs(figure.place[0] - self._from[hitter]) >= RUN:
+                told.append(Happening(self.frame, "run", colour))
+        self._hitter, self._lobbed, self._from = hitter, False, self._seen
         self._recover(figure)
         self._fly(ball[0], ball[1])
+        return told
 
     def _recover(self, figure: Figure) -> None:
         """After a stroke: to the net, back from it, or about the base line."""
         rng, skill, rival = self._rng, self._skill[figure.side], self._figures[1 - figure.side]
         figure.to_net = not rival.to_net and rng.random() < (skill.stay if figure.at_net else skill.advance)
         rows = (NETS if figure.to_net else BASE_LINES)[figure.side]
-        goal = (float(rng.randint(56, 96)), float(rng.randint(*rows)))
+        goal = (float(rng.randint(44, 106)), float(rng.randint(*rows)))
         speed = RUN_SPEED if figure.to_net != figure.at_net else REST_SPEED
-        figure.go(goal, speed, self.tick + rng.randint(9, 14))
+        figure.go(goal, speed, self.tick + rng.randint(STILL, STILL + 5))
 
     def _fly(self, x: int, y: int) -> None:
         """Chooses the ball's next flight and what the player at its end will do."""
@@ -147,23 +157,29 @@ class World:
         """Sends the receiver to the ball, or not quite; where the ball will be then."""
         rng, react = self._rng, self._skill[receiver.side].react
         time = flight - react - 3
-        spots = []
-        for low, high in CORES:
-            across = rng.randint(low, high)
-            bodies = [across - rng.randint(*offset) for offset in OFFSETS]
-            body = min(bodies, key=lambda body: abs(body - receiver.x))
-            if abs(body - receiver.x) <= FASTEST * time:
-                spots.append((across, body))
-        across, body = rng.choice(spots)
+        across, body = self._spot(receiver, FASTEST * time)
         if miss:
             across = rng.randint(*rng.choice(CORES))
             bodies = [across - 4 + sign * rng.randint(27, 46) for sign in (-1, 1)]
-            body = min(
-                (body for body in bodies if LEFT_LIMIT <= body <= RIGHT_LIMIT), key=lambda body: abs(body - receiver.x)
-            )
+            bodies = [body for body in bodies if LEFT_LIMIT <= body <= RIGHT_LIMIT]
+            body = min(bodies, key=lambda body: abs(body - receiver.x))
         far = max(abs(body - receiver.x), abs(row - receiver.y))
         receiver.go((float(body), row), max(RUN_SPEED, far / time), self.tick + react)
         return across
+
+    def _spot(self, receiver: Figure, reach: float) -> tuple[int, int]:
+        """Where the ball will be, and the body that hits it there: within reach, and far off or near as drawn."""
+        rng, runs = self._rng, self._rng.random() < RUNS
+        spots: list[tuple[int, int]] = []
+        others: list[tuple[int, int]] = []
+        for core in CORES * 4:
+            across = rng.randint(*core)
+            body = across - rng.randint(*rng.choice(OFFSETS))
+            if abs(body - receiver.x) > reach or not LEFT_LIMIT <= body <= RIGHT_LIMIT:
+                continue
+            far = abs(body - self._from[receiver.side])
+            (spots if (far >= FARTHER if runs else far <= NEARER) else others).append((across, body))
+        return rng.choice(spots or others)
 
     def _misses(self) -> bool:
         if self._strokes == 0 or self.tick - self._last_point < POINT_TICKS:
@@ -173,20 +189,11 @@ class World:
             return receiver == side
         return self._rng.random() < self._skill[receiver].misses(self._strokes)
 
-    def _told(self) -> list[Happening]:
-        """The last stroke, once the ball has come away from the player, and what its number says."""
-        if self._pending is None or self.court.away(self._hitter) < CLEAR:
-            return []
-        (kind, zone), self._pending = self._pending, None
-        told = [Happening(self.frame, kind, COLOURS[self._hitter], zone)]
-        if self._strokes == LONG_RALLY:
-            told.append(Happening(self.frame, "rally"))
-        return told
-
     def _watched(self) -> list[Happening]:
         """What takes several seconds to be seen: told at a frame that is seen at 2 a second."""
         told = []
-        if (self.court.shown.height or 0) >= LOB and not self._lobbed:
+        shown = self.court.shown
+        if not self._lobbed and (height_of(shown.ball, shown.shadow) or 0) >= LOB:
             self._lobbed = True
             told.append(Happening(self.frame, "lob", COLOURS[self._hitter]))
         for figure in self._figures:
@@ -201,10 +208,10 @@ class World:
         pink, blue = self.court.scores
         scores = (pink + 1, blue) if side == 0 else (pink, blue + 1)
         self._run = (side, self._run[1] + 1 if self._run[0] == side else 1)
-        self.in_play, self._last_point, self._pending = False, self.tick, None
+        self.in_play, self._last_point = False, self.tick
         self.court.score(scores)
         self.court.park()
-        wait = self._rng.randint(22, 75)
+        wait = self._rng.randint(30, 100)
         if max(scores) >= POINTS_TO_WIN:
             self._reset_at = self.tick + self._rng.randint(150, 180)
             wait += self._reset_at - self.tick
