@@ -31,14 +31,15 @@ LEGS = (0x9C, 0xB5, 0xCE, 0xE7)
 """Shapes: standing, and the other three steps of a walk."""
 AT_REST = 0x84
 """Shape of a racket that does not strike."""
-SWING = 7
-"""Ticks of a stroke's first picture. Two more of 4 each follow, so that the stroke is seen for half a second."""
+SWING_TICKS, LATER_SWING_TICKS = 15, 8
+"""Ticks for which a stroke is seen, half a second; the game gives its second and third picture 4 each."""
 STRIDE, REST = 4, 3
 """Pixels between two steps; ticks without moving after which a player stands."""
 RACKET = 8
 """How far the sprite of a player who faces left starts left of the body."""
-NET, LINES, ROWS = range(78, 91), (12, 14, 142), range(2, 162)
-"""Rows in which the net or a base line hides a ball; rows that are drawn."""
+NET, LINES, ROWS, BORDER = range(78, 92), (12, 14, 142), range(2, 172), 7
+"""Rows in which the net or a base line hides a ball (of row 91 half may be seen); rows, and the left edge, from which
+on one is drawn."""
 SPLIT = 105
 """A top edge on the screen in the middle of the net. Below it everything is drawn a line lower than above."""
 FEET = (166, 167)
@@ -127,7 +128,7 @@ class Court:
         before = self.hitter
         self.console.advance(FIRE if serve else 0)
         if self.hitter is not None and self.hitter != before:
-            self.console.write(SWING_TIMER + self.hitter, SWING)
+            self.console.write(SWING_TIMER + self.hitter, SWING_TICKS - LATER_SWING_TICKS)
         self._stand(places)
         for side, (walk, to) in enumerate(zip(self._walks, places, strict=True)):
             # The game moves only the legs of players that it moves itself.
@@ -217,7 +218,7 @@ def _sign(speed: float) -> int:
 
 def spot(x: int, row: int) -> Place | None:
     """Left and top edge on the screen of a ball or shadow in a row of the court, None where it is not seen."""
-    if row not in ROWS or row in NET or row in LINES:
+    if x < BORDER or row not in ROWS or row in NET or row in LINES:
         return None
     return x, (190 if row < NET.start else 189) - row
 

@@ -91,8 +91,8 @@ class Skill:
     def draw(cls, rng: random.Random) -> Skill:
         """The skill of one side."""
         return cls(
-            rng.uniform(0.25, 0.45), rng.uniform(0.03, 0.07), rng.randint(2, 8), rng.uniform(0.2, 0.4),
-            rng.uniform(0.5, 0.8), rng.uniform(0.15, 0.35),
+            rng.uniform(0.25, 0.45), rng.uniform(0.03, 0.07), rng.randint(2, 8), rng.uniform(0.3, 0.5),
+            rng.uniform(0.65, 0.9), rng.uniform(0.1, 0.25),
         )  # fmt: skip
 
     def misses(self, strokes: int) -> float:

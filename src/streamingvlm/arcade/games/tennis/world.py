@@ -29,7 +29,7 @@ NET_FRAMES = 180
 """A player who is at the net for so long stays there."""
 LONGEST_RUN = 8
 """Points in a row after which the other side gets its point."""
-POINT_TICKS = 205
+POINT_TICKS = 230
 """No player misses on purpose earlier than this after the last point."""
 STILL = 16
 """Ticks that a player stands after a stroke, as long as the racket is out."""
@@ -48,7 +48,7 @@ LOB_CLIMB = 3.5
 RUN, NEARER, FARTHER = 27, 18, 36
 """Pixels across that a player has gone to a ball from which on it is told; nobody goes less than ``FARTHER`` and more
 than ``NEARER`` if there is another way."""
-RUNS = 0.2
+RUNS = 0.27
 """Chance that a flight makes the receiver run."""
 
 
@@ -211,7 +211,7 @@ class World:
         self.in_play, self._last_point = False, self.tick
         self.court.score(scores)
         self.court.park()
-        wait = self._rng.randint(30, 100)
+        wait = self._rng.randint(45, 130)
         if max(scores) >= POINTS_TO_WIN:
             self._reset_at = self.tick + self._rng.randint(150, 180)
             wait += self._reset_at - self.tick
