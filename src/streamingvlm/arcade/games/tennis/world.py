@@ -231,12 +231,10 @@ class World:
     def label(self) -> FrameLabel:
         """What the frame shows: ball and shadow, players, who swings, who is at the net."""
         shown = self.court.shown
-        motion = self.court.motion if self.in_play else None
-        across, down = (-1, -1) if motion is None else motion
-        facts = {"motion_x": across + 1 if motion else -1, "motion_y": down + 1 if motion else -1}
-        for figure in self._figures:
-            facts[f"swing_{COLOURS[figure.side]}"] = int(self.court.swings(figure.side))
-            facts[f"net_{COLOURS[figure.side]}"] = int(figure.at_net)
+        across, down = self.court.motion if self.in_play else (-2, -2)
+        facts = {"motion_x": across + 1, "motion_y": down + 1}
+        facts |= {f"swing_{colour}": int(self.court.swings(side)) for side, colour in enumerate(COLOURS)}
+        facts |= {f"net_{colour}": int(figure.at_net) for colour, figure in zip(COLOURS, self._figures, strict=True)}
         return FrameLabel(
             time=self.frame / FRAMES_PER_SECOND,
             places={"ball": shown.ball, "shadow": shown.shadow, "pink": shown.pink, "blue": shown.blue},
