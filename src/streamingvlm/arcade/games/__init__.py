@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from ...errors import SourceError
 from ..game import Game
+from .boxing import BOXING
 from .pong import PONG
 from .tennis import TENNIS
 
-GAMES: dict[str, Game] = {game.name: game for game in (PONG, TENNIS)}
+GAMES: dict[str, Game] = {game.name: game for game in (PONG, BOXING, TENNIS)}
 
 
 def find_game(name: str) -> Game:
