@@ -17,7 +17,8 @@ from streamingvlm.arcade.games.tennis import TENNIS
 from streamingvlm.arcade.games.tennis.court import FEET, SWING_TICKS, Court, height_of, spot
 from streamingvlm.arcade.games.tennis.players import at_net
 from streamingvlm.arcade.games.tennis.rules import COLOURS, POINTS_TO_WIN
-from streamingvlm.arcade.games.tennis.world import FARTHER, FRAMES_PER_TICK, LOB, NEARER, RUN, World
+from streamingvlm.arcade.games.tennis.watch import LOB
+from streamingvlm.arcade.games.tennis.world import FARTHER, FRAMES_PER_TICK, NEARER, RUN, World
 from streamingvlm.arcade.stream import Second, Stream
 
 WHITE, GREY = (236, 236, 236), (74, 74, 74)

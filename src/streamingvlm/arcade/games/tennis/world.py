@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...game import FRAMES_PER_SECOND, HALF, FrameLabel, Happening
-from .court import BOUNCE, TICKS_PER_SECOND, Court, height_of
+from .court import BOUNCE, TICKS_PER_SECOND, Court
 from .players import (
     BASE_LINES,
     FASTEST,
@@ -21,12 +21,9 @@ from .players import (
     Skill,
 )
 from .rules import COLOURS, POINTS_TO_WIN, ZONES
+from .watch import Watch
 
 FRAMES_PER_TICK = FRAMES_PER_SECOND // TICKS_PER_SECOND
-LOB = 44
-"""Height that only a lob reaches."""
-NET_FRAMES = 180
-"""A player who is at the net for so long stays there."""
 LONGEST_RUN = 8
 """Points in a row after which the other side gets its point."""
 POINT_TICKS = 230
@@ -70,8 +67,7 @@ class World:
         self._hitter = 0
         self._seen = self._from = [76, 76]
         self._strokes = self._last_point = 0
-        self._lobbed = False
-        self._net_frames = [0, 0]
+        self._watch = Watch()
         self._run = (0, 0)
         self._reset_at = self._appear_at = self._serve_at = -1
         self._ready(rng.randint(20, 60))
@@ -100,7 +96,8 @@ class World:
         elif hitter is not None and (not self.in_play or hitter != self._hitter):
             happened = self._struck(hitter)
         if self.in_play and self.frame % HALF == 0:
-            happened += self._watched()
+            seen = self._watch.see(self.label())
+            happened += [Happening(self.frame, kind, COLOURS[side]) for kind, side in seen]
         return happened
 
     def _serves(self) -> bool:
@@ -118,14 +115,16 @@ class World:
         ball, figure, colour = self.court.ball, self._figures[hitter], COLOURS[hitter]
         assert ball is not None
         if not self.in_play:
-            self.in_play, self._strokes, self._net_frames = True, 0, [0, 0]
+            self.in_play, self._strokes = True, 0
+            self._watch.begin()
             told = [Happening(self.frame, "serve", colour)]
         else:
             self._strokes += 1
             told = [Happening(self.frame, "volley" if figure.at_net else "return", colour, zone_of(ball[0]))]
             if abs(figure.place[0] - self._from[hitter]) >= RUN:
                 told.append(Happening(self.frame, "run", colour))
-        self._hitter, self._lobbed, self._from = hitter, False, self._seen
+        self._watch.struck(hitter)
+        self._hitter, self._from = hitter, self._seen
         self._recover(figure)
         self._fly(ball[0], ball[1])
         return told
@@ -188,21 +187,6 @@ class World:
         if length >= LONGEST_RUN:
             return receiver == side
         return self._rng.random() < self._skill[receiver].misses(self._strokes)
-
-    def _watched(self) -> list[Happening]:
-        """What takes several seconds to be seen: told at a frame that is seen at 2 a second."""
-        told = []
-        shown = self.court.shown
-        if not self._lobbed and (height_of(shown.ball, shown.shadow) or 0) >= LOB:
-            self._lobbed = True
-            told.append(Happening(self.frame, "lob", COLOURS[self._hitter]))
-        for figure in self._figures:
-            self._net_frames[figure.side] += HALF
-            if not figure.at_net:
-                self._net_frames[figure.side] = 0
-            elif self._net_frames[figure.side] == NET_FRAMES + HALF:
-                told.append(Happening(self.frame, "net", COLOURS[figure.side]))
-        return told
 
     def _scored(self, side: int) -> Happening:
         pink, blue = self.court.scores
