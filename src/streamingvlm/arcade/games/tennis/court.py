@@ -89,7 +89,7 @@ class Court:
         self.shown = Shown(None, None, (0, 0), (0, 0))
         self._parked, self._drawn = True, False
         self._walks = (Walk(), Walk())
-        while self.console.ram[PAUSE] != 255:
+        for _ in range(TICKS_PER_SECOND):
             self.console.advance()
         for address, value in ((VARIATION, 3), (TWO_PLAYERS, 1), (ENDS, 0), (SERVER, 0)):
             self.console.write(address, value)
