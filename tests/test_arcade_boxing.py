@@ -207,10 +207,9 @@ def watch(*places: tuple[Place, Place]) -> list[list[Sight]]:
         ([((90 - 6 * i, 80), (130 - 6 * i, 80)) for i in range(8)], {6: Sight("chase", "black")}),
         ([((40 + 3 * i, 80), (80 + 3 * i, 80)) for i in range(8)], {}),
         ([((40, 60), (90, 120)), ((60, 60), (70, 120)), ((90, 60), (50, 110))], {2: Sight("switch")}),
-        ([((60, 90), (90, 90)), ((60, 90), (112, 42)), ((60, 90), (108, 52)), ((60, 90), (112, 42))],
-         {1: Sight("corner", "black", "northeast")}),
-        ([((60, 90), (112, 42)), ((60, 90), (90, 70)), ((60, 90), (112, 122))],
-         {0: Sight("corner", "black", "northeast"), 2: Sight("corner", "black", "southeast")}),
+        ([((60, 90), (112, 42))] * 9, {4: Sight("corner", "black", "northeast")}),
+        ([((36, 120), (70, 90))] * 4, {}),
+        ([((36, 120), (70, 90))] * 3 + [((40, 110), (70, 90))] + [((36, 120), (70, 90))] * 3, {}),
     ],
 )  # fmt: skip
 def test_what_is_seen_over_time(places: list[tuple[Place, Place]], told: dict[int, Any]) -> None:

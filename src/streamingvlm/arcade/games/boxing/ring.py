@@ -38,9 +38,9 @@ class Ring:
 
     def __init__(self) -> None:
         self._console = Console("boxing")
+        self._console.write(COMPUTER, 0)
         for _ in range(FRAMES_PER_SECOND):
             self._console.advance()
-        self._console.write(COMPUTER, 0)
         self._thrown: dict[int, int] = {}
         self._out: dict[int, tuple[int, int]] = {}
         self.rest()

@@ -14,14 +14,12 @@ from .rules import COLOURS
 
 CLINCH_GAP = (15, 8)
 """Pixels between the boxers, sideways and up and down, up to which they are in a clinch."""
-STEPS = 6
-"""Half seconds for which a clinch or a chase has lasted when it is told."""
-STRIDE, GROUND = 4.0, 20.0
+STEPS, CORNER_STEPS = 6, 4
+"""Half seconds for which a clinch or a chase, and a stay in a corner, has lasted when it is told."""
+STRIDE, GROUND = 4.0, 8.0
 """Pixels that both move the same way in each half second of a chase, and that they cover towards the one in front."""
 EDGE_X, EDGE_Y = (41, 106), (48, 118)
 """Left and top edges (of the drawn boxer) from which on outwards a boxer is in a corner."""
-AWAY = 12
-"""Pixels that a boxer has to come out of a corner before the next time counts."""
 PAST = 6
 """Pixels by which boxers have to have passed each other."""
 
@@ -35,10 +33,10 @@ class Sight:
     zone: str | None = None
 
 
-def corner(place: Place, slack: int = 0) -> str | None:
-    """The corner that a boxer is in, None for none; with slack it reaches further."""
+def corner(place: Place) -> str | None:
+    """The corner that a boxer is in, None for none."""
     (x, y), (left, right), (top, bottom) = place, EDGE_X, EDGE_Y
-    if not (x <= left + slack or x >= right - slack) or not (y <= top + slack or y >= bottom - slack):
+    if left < x < right or top < y < bottom:
         return None
     return ("north" if y < (top + bottom) / 2 else "south") + ("west" if x < (left + right) / 2 else "east")
 
@@ -51,7 +49,7 @@ class Watch:
 
     def _forget(self) -> None:
         self._path: list[tuple[Place, Place]] = []
-        self._cornered: dict[str, str | None] = dict.fromkeys(COLOURS)
+        self._cornered = dict.fromkeys(COLOURS, 0)
         self._chased = False
         self._clinch = 0
         self._white_left: bool | None = None
@@ -68,12 +66,10 @@ class Watch:
     def _corners(self) -> list[Sight]:
         told = []
         for colour, place in zip(COLOURS, self._path[-1], strict=True):
-            now = corner(place)
-            if now is not None and now != self._cornered[colour]:
-                told.append(Sight("corner", colour, now))
-                self._cornered[colour] = now
-            elif corner(place, AWAY) is None:
-                self._cornered[colour] = None
+            where = corner(place)
+            self._cornered[colour] = 0 if where is None else self._cornered[colour] + 1
+            if self._cornered[colour] == CORNER_STEPS + 1:
+                told.append(Sight("corner", colour, where))
         return told
 
     def _chases(self) -> list[Sight]:

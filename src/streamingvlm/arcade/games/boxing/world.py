@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...game import FRAMES_PER_SECOND, HALF, FrameLabel, Happening, Place
-from .ring import MAX_X, MAX_Y, MIN_X, MIN_Y, Ring
+from ...game import FRAMES_PER_SECOND, HALF, FrameLabel, Happening, Place, Scores
+from .ring import LANDS_DX, MAX_X, MAX_Y, MIN_X, MIN_Y, Ring
 from .rules import ARMS, COLOURS, RULES
 from .watch import Watch
 
@@ -24,11 +25,27 @@ LURK_FRAMES = ((4, 14), (34, 76))
 """Frames that both stand before a punch, one or the other: the words so far do not tell when it will come."""
 INNER_X, INNER_Y = (45, 94), (18, 72)
 """Places away from the corners."""
-SHARES = {"attack": 0.75, "corner": 0.08, "clinch": 0.065, "chase": 0.06, "switch": 0.04, "part": 0.02}
+SHARES = {"attack": 0.62, "corner": 0.13, "clinch": 0.09, "chase": 0.1, "switch": 0.05, "part": 0.01}
 """How often boxers do what next. A clinch and a chase last several seconds, the others one or two."""
 
 Frames = Iterator[None]
 Pair = tuple[Place, Place]
+
+
+@dataclass(frozen=True, slots=True)
+class Hemmed:
+    """A side in a corner: where it stands, on the left or right, above or below."""
+
+    side: int
+    place: Place
+    west: bool
+    north: bool
+
+    def facing(self, dx: int, dy: int) -> Pair:
+        """Places of white and black with the other one so far away."""
+        x, y = self.place
+        other = (x + dx if self.west else x - dx, y + dy if self.north else y - dy)
+        return (self.place, other) if self.side == 0 else (other, self.place)
 
 
 class World:
@@ -44,6 +61,7 @@ class World:
         self._run = (0, 0)
         self._last_point = 0
         self._told: list[Happening] = []
+        self._thrown: int | None = None
         for side, place in enumerate(((MIN_X, 45), (MAX_X, 45))):
             self.ring.put(side, place)
         self.ring.step()
@@ -58,8 +76,11 @@ class World:
     def advance(self) -> list[Happening]:
         """One frame on; what happened in it."""
         self.frame += 1
-        self._told = []
+        self._told, self._thrown = [], None
+        scores = self.ring.scores
         next(self._script)
+        if self._thrown is not None:
+            self._judge(self._thrown, scores)
         if self.frame % HALF == 0:
             for sight in self._watch.see(self.label()):
                 self._tell(sight.kind, sight.colour, sight.zone)
@@ -131,32 +152,20 @@ class World:
     def _near(self, place: int, reach: int) -> int:
         return place + self._rng.randint(-reach, reach)
 
-    def _attack(self) -> Frames:
+    def _attack(self, hemmed: Hemmed | None = None) -> Frames:
         """One goes in and punches: it lands, is blocked or falls short by where the two stand."""
         rng = self._rng
-        side = int(rng.random() >= self._busy)
+        side = int(rng.random() >= (self._busy if hemmed is None else 0.25 + 0.5 * hemmed.side))
         if self._lands(side):
-            kind, dx, dy = "point", rng.randint(20, 26), rng.randint(13, 25)
-        elif rng.random() < 0.4:
-            kind, dx, dy = "block", rng.randint(19, 25), rng.randint(2, 5)
+            dx, dy = rng.randint(20, 26), rng.randint(13, 25)
+        elif rng.random() < 0.5:
+            dx, dy = rng.randint(19, 25), rng.randint(2, 5)
         else:
-            kind, dx, dy = "miss", rng.randint(32, 40), rng.randint(12, 34)
-        above = rng.random() < 0.5
-        yield from self._walk(self._facing(dx, dy if above == (side == 0) else -dy), rng.uniform(1.0, 1.9))
+            dx, dy = rng.randint(32, 40), rng.randint(12, 34)
+        goals = self._facing(dx, rng.choice((dy, -dy))) if hemmed is None else hemmed.facing(dx, dy)
+        yield from self._walk(goals, rng.uniform(1.0, 1.9))
         yield from self._stand(rng.randint(*rng.choice(LURK_FRAMES)))
-        before = self.ring.scores
-        self.ring.punch(side)
-        self.ring.step()
-        if kind == "block":
-            self._tell(kind, COLOURS[1 - side])
-        elif kind == "miss":
-            self._tell(kind, COLOURS[side], ARMS[above])
-        else:
-            assert sum(self.ring.scores) == sum(before) + 1, "a punch was planned to land"
-            self._tell(kind, COLOURS[side])
-            self._run = (side, self._run[1] + 1 if self._run[0] == side else 1)
-            self._last_point = self.frame
-        yield
+        self._throw(side)
         yield from self._stand(rng.randint(*WAIT_FRAMES))
 
     def _lands(self, side: int) -> bool:
@@ -164,26 +173,45 @@ class World:
             return False
         return self._rng.random() < self._sharp[side]
 
+    def _throw(self, side: int) -> None:
+        """A punch, out with this frame's step and judged after it."""
+        self.ring.punch(side)
+        self._thrown = side
+
+    def _judge(self, side: int, scores: Scores) -> None:
+        """What the game made of a punch."""
+        (x, _), (other_x, _) = self.ring.places
+        if self.ring.scores != scores:
+            self._tell("point", COLOURS[side])
+            self._run = (side, self._run[1] + 1 if self._run[0] == side else 1)
+            self._last_point = self.frame
+        elif abs(x - other_x) < LANDS_DX:
+            self._tell("block", COLOURS[1 - side])
+        else:
+            self._tell("miss", COLOURS[side], ARMS[self.ring.arms(side)[1] > 0])
+
     def _corner(self) -> Frames:
-        """One backs into the corner behind it, the other after it."""
+        """One backs into the corner behind it and is hemmed in there, or soon comes out."""
         rng, (white, black) = self._rng, self.ring.places
         side = rng.randrange(2)
-        on_left = (white[0] < black[0]) == (side == 0)
-        high = rng.random() < 0.5
-        x = rng.randint(MIN_X, MIN_X + 3) if on_left else rng.randint(MAX_X - 3, MAX_X)
-        y = rng.randint(MIN_Y, MIN_Y + 4) if high else rng.randint(MAX_Y - 4, MAX_Y)
-        dx, dy = rng.randint(24, 36), rng.randint(14, 34)
-        other = (x + dx if on_left else x - dx, y + dy if high else y - dy)
-        goals = ((x, y), other) if side == 0 else (other, (x, y))
-        yield from self._walk(goals, rng.uniform(0.9, 1.5))
-        yield from self._stand(rng.randint(HALF, 3 * HALF))
+        west, north = (white[0] < black[0]) == (side == 0), rng.random() < 0.5
+        x = rng.randint(MIN_X, MIN_X + 3) if west else rng.randint(MAX_X - 3, MAX_X)
+        y = rng.randint(MIN_Y, MIN_Y + 4) if north else rng.randint(MAX_Y - 4, MAX_Y)
+        hemmed = Hemmed(side, (x, y), west, north)
+        yield from self._walk(hemmed.facing(rng.randint(32, 38), rng.randint(14, 34)), rng.uniform(0.9, 1.5))
+        yield from self._stand(rng.randint(10, 40))
+        for _ in range(rng.choice((0, 2, 2, 3))):
+            point = self._last_point
+            yield from self._attack(hemmed)
+            if self._last_point != point:  # whoever is hit is thrown out of place
+                return
 
     def _clinch(self) -> Frames:
         """They hold each other, long enough to be told or not, and part."""
         rng = self._rng
         goals = self._facing(rng.randint(15, 16), rng.randint(-4, 4))
         yield from self._walk(goals, 1.1)
-        frames = rng.randint(215, 290) if rng.random() < 0.7 else rng.randint(50, 140)
+        frames = rng.randint(212, 265) if rng.random() < 0.7 else rng.randint(50, 140)
         shift_x, shift_y = rng.randint(-9, 9), rng.randint(-9, 9)
         there: Pair = (
             (goals[0][0] + shift_x, goals[0][1] + shift_y), (goals[1][0] + shift_x, goals[1][1] + shift_y)
@@ -193,15 +221,20 @@ class World:
 
     def _chase(self) -> Frames:
         """One runs from the other across the ring, for three seconds and more or shorter."""
-        rng = self._rng
-        gap, lean, start = rng.randint(32, 36), rng.randint(-8, 8), rng.randint(8, 26)
-        ys = (start, MIN_Y + MAX_Y - start + rng.randint(-6, 6))
+        rng, (white, black) = self._rng, self.ring.places
+        gap, lean, start = rng.randint(32, 36), rng.choice((-1, 1)) * rng.randint(3, 8), rng.randint(22, 30)
+        ys = (start, MIN_Y + MAX_Y - start)
         xs = (MIN_X + 4, MAX_X - 4 - gap)
         begin, end = ((x, y) for x, y in zip(self._either(xs), self._either(ys), strict=True))
         yield from self._walk(self._row(begin, gap, lean), 1.4)
-        frames = rng.randint(205, 270) if rng.random() < 0.75 else rng.randint(55, 110)
-        yield from self._walk(self._row(end, gap, lean), 2.0, least=frames)
-        yield from self._stand(rng.randint(10, 40))
+        frames = rng.randint(212, 255) if rng.random() < 0.75 else rng.randint(55, 110)
+        throws = [rng.randint(20, 60), rng.randint(130, 190)]
+        chaser = int((white[0] < black[0]) != (begin[0] < end[0]))
+        for frame, _ in enumerate(self._walk(self._row(end, gap, lean), 2.0, least=frames)):
+            yield
+            if frame in throws:
+                self._throw(chaser)
+        yield from self._stand(rng.randint(*WAIT_FRAMES))
 
     def _either(self, pair: tuple[int, int]) -> tuple[int, int]:
         """The pair, or the other way round."""
@@ -209,11 +242,9 @@ class World:
 
     def _row(self, at: Place, gap: int, lean: int) -> Pair:
         """Side by side, the left one there, the other a little higher or lower; whoever is on the left stays there."""
-        white, black = self.ring.places
-        low, high = MIN_Y + 12, MAX_Y - 12
-        one = (at[0], min(max(at[1], low), high))
-        other = (at[0] + gap, min(max(at[1] + lean, low), high))
-        return (one, other) if white[0] < black[0] else (other, one)
+        (x, y), (white, black) = at, self.ring.places
+        other = (x + gap, y + lean)
+        return (at, other) if white[0] < black[0] else (other, at)
 
     def _switch(self) -> Frames:
         """They pass each other, one above the other."""
