@@ -6,8 +6,9 @@ from ...errors import SourceError
 from ..game import Game
 from .boxing import BOXING
 from .pong import PONG
+from .tennis import TENNIS
 
-GAMES: dict[str, Game] = {game.name: game for game in (PONG, BOXING)}
+GAMES: dict[str, Game] = {game.name: game for game in (PONG, BOXING, TENNIS)}
 
 
 def find_game(name: str) -> Game:
