@@ -94,8 +94,11 @@ def test_another_game_is_recorded_and_scored(tmp_path: Path, capsys: pytest.Capt
     assert cli.main(["record", "arcade:boxing?seed=3", "--seconds", "20", "-o", str(path)]) == 0
     truth = path.with_suffix(".jsonl")
     video = open_source(str(path))
-    assert video.arcade
+    assert not video.arcade, "the bundled model does not know it"
     assert video.context == ArcadeSource(BOXING, 3).context
+    for source in (str(path), "arcade:boxing?seed=3"):
+        assert cli.main(["watch", source]) == 2
+        assert "knows only the arcade (arcade:pong," in capsys.readouterr().err
     assert json.loads(truth.read_text())["game"] == "boxing"
     capsys.readouterr()
     assert cli.main(["score", str(truth), str(truth)]) == 0

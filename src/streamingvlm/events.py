@@ -89,6 +89,10 @@ class Commentary:
     dropped: int = 0
 
 
+#: Games of the arcade that the bundled model was trained on.
+BUNDLED_GAMES = ("pong",)
+
+
 @runtime_checkable
 class Source(Protocol):
     """Anything that yields chunks of video in order.

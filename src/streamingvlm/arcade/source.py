@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import SourceError
-from ..events import Chunk
+from ..events import BUNDLED_GAMES, Chunk
 from .game import FRAMES_PER_SECOND, Game, World
 from .games import GAMES, find_game
 from .record import CLIP_FPS, enlarge
@@ -41,7 +41,6 @@ class ArcadeSource:
     and ``duration`` are seconds of the stream; without a duration it never ends. Each iteration plays it anew.
     """
 
-    arcade = True
     live = False
 
     def __init__(
@@ -59,6 +58,7 @@ class ArcadeSource:
         self.stop = math.inf if duration is None else start + duration
         self.stream = Stream(game, seed, render=False)
         self.name = f"arcade:{game.name}?seed={seed}"
+        self.arcade = game.name in BUNDLED_GAMES
         self.context = self.stream.context.text
         self._texts: list[str] = []
         self._rest = iter(self.stream)

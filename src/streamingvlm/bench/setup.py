@@ -10,7 +10,7 @@ import numpy as np
 
 from ..engine import Engine
 from ..errors import CapacityError, OptionError, SourceError
-from ..events import Chunk, Source
+from ..events import BUNDLED_GAMES, Chunk, Source
 from ..graphs import CAPTURES
 from ..kv import KVPool
 from ..models import BUNDLED, Model, load_model, pick_device, pick_dtype, settle_threads
@@ -100,7 +100,10 @@ class Request:
             return Synthetic(self.frame_size, self.fps, self.step, duration, self.seed)
         source = open_source(self.source or DEFAULT_SOURCE, fps=self.fps, step=self.step, duration=duration)
         if self.shape is None and self.model is None and not source.arcade:
-            raise SourceError(f"the bundled model knows only the arcade, not {source.name}; name a checkpoint: --model")
+            games = ", ".join(BUNDLED_GAMES)
+            raise SourceError(
+                f"the bundled model knows only the arcade ({games}), not {source.name}; name a checkpoint: --model"
+            )
         return source
 
     def open(

@@ -214,9 +214,12 @@ def check_numbers(
 
 
 def check_model_fits(model: str | None, video: Source) -> None:
-    """The bundled model has seen nothing but the arcade."""
+    """The bundled model has seen nothing but some games of the arcade."""
     if model is None and not video.arcade:
+        from ..events import BUNDLED_GAMES
+
+        games = ", ".join(f"arcade:{game}" for game in BUNDLED_GAMES)
         raise ModelError(
-            "the bundled model knows only the arcade (arcade:pong, clips of `streamingvlm record`); "
+            f"the bundled model knows only the arcade ({games}, and clips of it by `streamingvlm record`); "
             "to watch other video, name a checkpoint: --model Qwen/Qwen2.5-VL-7B-Instruct or a folder"
         )

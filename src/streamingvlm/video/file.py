@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import SourceError
-from ..events import Chunk
+from ..events import BUNDLED_GAMES, Chunk
 from .decode import SAME_MOMENT, Shown, VideoFile, to_rgb
 
 #: What ``record`` puts in front of a clip's comment tag, and how such a clip is known again.
@@ -51,7 +51,8 @@ class FileSource:
             raise SourceError(f"{path} ends before {start:g} s")
         self.name = Path(path).name
         self.context = " ".join(self.video.tags.get("title", "").split())[:TITLE_LIMIT]
-        self.arcade = self.video.tags.get("comment", "").startswith(RECORDED_BY)
+        comment = self.video.tags.get("comment", "")
+        self.arcade = comment.startswith(tuple(f"{RECORDED_BY}{game} " for game in BUNDLED_GAMES))
 
     @property
     def broken(self) -> int:
