@@ -31,7 +31,10 @@ def draw(path: Path, found: Mapping[str, Any]) -> None:
         right.bar(places, values, width, yerr=errors, label=name, capsize=2)
     left.set(xlabel="fifth of the video", ylabel="micro F1, same second", ylim=(0, 1.02), xticks=range(1, 6))
     left.legend()
-    right.set_xticks([place + 0.4 - width / 2 for place in range(len(figures))], ["\n".join(key) for key in figures])
+    right.set_xticks(
+        [place + 0.4 - width / 2 for place in range(len(figures))],
+        ["\n".join(key).replace("_", "\n") for key in figures],
+    )
     right.set(ylim=(0, 1.02))
     drawing.suptitle(f"{found['claim']}\n{heading(dict(found))}", fontsize=8)
     drawing.tight_layout()
