@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 app = typer.Typer(rich_markup_mode=None)
 
-GameOption = Annotated[list[str] | None, typer.Option("--game", help="Repeatable. [default: every game]")]
+GameOption = Annotated[
+    list[str] | None,
+    typer.Option("--game", help="Repeatable. [default: every game; of the bundled model those that it knows]"),
+]
 SeedsOption = Annotated[
     str | None,
     typer.Option(metavar="FIRST:LAST", help="Evaluation seeds, the last one left out. [default: 9000000 on]"),
@@ -74,7 +77,7 @@ def arcade(
     from ..policy import make_policy
 
     make_policy(policy)
-    setting = make_setting(hours, streams, game, seeds, quick, words, memory)
+    setting = make_setting(hours, streams, game or known_games(model), seeds, quick, words, memory)
     reports.check_targets(json_file)
     try:
         with stoppable():
@@ -132,7 +135,7 @@ def claims(
     from .. import reports
     from ..evaluate.proof import summary
 
-    setting = make_setting(hours, streams, game, seeds, quick, words, memory)
+    setting = make_setting(hours, streams, game or known_games(model), seeds, quick, words, memory)
     chosen, tested, others = choose_claims(name, model or [])
     make_folder(out)
     for one in chosen:
@@ -217,6 +220,13 @@ def choose_claims(name: str, models: list[str]) -> tuple[list[Claim], list[str |
         else:
             chosen.append(claim)
     return chosen, tested or [None], others
+
+
+def known_games(model: str | list[str] | None) -> list[str] | None:
+    """The games that are watched where none is named (None: every game)."""
+    from ..events import BUNDLED_GAMES
+
+    return None if model else list(BUNDLED_GAMES)
 
 
 def make_setting(
