@@ -83,15 +83,18 @@ class Decoder:
         for number, layer in enumerate(self.layers):
             last = number == len(self.layers) - 1
             x = self._attend(number, layer, x, batch, ends=last)
-            gate, up = layer.gate_up(self._norm(x, layer.mlp_norm)).chunk(2, dim=-1)
-            x = x + layer.down(F.silu(gate) * up)
+            few = batch.single or last
+            gate, up = layer.gate_up(self._norm(x, layer.mlp_norm), few=few).chunk(2, dim=-1)
+            x = x + layer.down(F.silu(gate) * up, few=few)
             if deepstack is not None and number < len(features) and not last:
                 # Behind the last layer only ends of turns are left, and none of them is a pad.
                 x[deepstack.pads] += features[number].to(x.dtype)
         return self._norm(x, self.norm)
 
     def _attend(self, number: int, layer: Layer, x: Tensor, batch: Batch, *, ends: bool) -> Tensor:
-        qkv = layer.qkv(self._norm(x, layer.attention_norm)).view(len(x), self.heads + 2 * self.kv_heads, self.head_dim)
+        qkv = layer.qkv(self._norm(x, layer.attention_norm), few=batch.single).view(
+            len(x), self.heads + 2 * self.kv_heads, self.head_dim
+        )
         query, key, value = torch.split(qkv, [self.heads, self.kv_heads, self.kv_heads], dim=1)
         if layer.query_norm is not None and layer.key_norm is not None:
             query, key = self._norm(query, layer.query_norm), self._norm(key, layer.key_norm)
@@ -101,7 +104,7 @@ class Decoder:
             x, query = batch.take_ends(x), batch.take_ends(query)
         query = batch.rotate(query, ends=ends)
         out = batch.pool.attend(number, batch, query, self.scaling, ends=ends)
-        return x + layer.out(out.flatten(1))
+        return x + layer.out(out.flatten(1), few=batch.single or ends)
 
     def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
         return F.rms_norm(x, weight.shape, weight, self.eps)

@@ -1,42 +1,39 @@
-"""Products with a layer's weights.
+"""Products with a layer's weights whose rows do not depend, to the last bit, on how many rows there are.
 
-On a CPU the weights are packed for oneDNN where that is to be had. Its product of a row does not depend on how many
-rows there are; that of the library behind ``F.linear`` does on some processors below 16 rows, so that a stream's words
-would depend, in the last bit, on who shares its batch. It is as fast, but keeps a second copy of the weights.
+Below 16 rows the library behind ``F.linear`` picks its kernel by their number on some processors, so that a stream's
+words would depend on who shares its batch. What is few (a token of each stream) goes in blocks of four rows there,
+which cost what the whole would up to eight; what is many (the tokens of a prefill) has at least :data:`LEAST` rows.
+Weights packed for oneDNN do without both, but were slower in the engine: docs/log.md.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-#: Bytes of one matrix up to which a second copy is kept: all of the models that a CPU runs in real time.
-LARGEST = 64 << 20
+from ..kv import LEAST
+
+#: Rows of a block: what the smallest batch is padded to.
+BLOCK = 4
 
 
 class Matrix:
-    """Weights (out, in) of a linear layer and its bias (out,), if any, in the form that is fastest to multiply with."""
+    """Weights (out, in) of a linear layer and its bias (out,), if any."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
         self.weight = weight
         self.bias = bias
-        self._packed = _pack(weight)
+        # Quantized weights choose their kernels by themselves.
+        self._blocks = weight.device.type == "cpu" and type(weight) in (Tensor, torch.nn.Parameter)
 
-    def __call__(self, rows: Tensor) -> Tensor:
-        """``rows`` (n, in) times the weights: (n, out)."""
-        if self._packed is None or torch.compiler.is_compiling():
+    def __call__(self, rows: Tensor, *, few: bool = False) -> Tensor:
+        """``rows`` (n, in) times the weights: (n, out). ``few``: a row for each stream, or padding."""
+        if not self._blocks or torch.compiler.is_compiling():
             return F.linear(rows, self.weight, self.bias)
-        out: Tensor = torch.ops.mkldnn._linear_pointwise(rows, self._packed, self.bias, "none", [], "")
-        return out
-
-
-def _pack(weight: Tensor) -> Tensor | None:
-    library: Any = torch.backends.mkldnn
-    plain = type(weight) in (Tensor, torch.nn.Parameter) and weight.dtype == torch.float32
-    if not plain or weight.device.type != "cpu" or weight.nbytes > LARGEST or not library.is_available():
-        return None
-    packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), 4)
-    return packed
+        if few and len(rows) > BLOCK:
+            return torch.cat([F.linear(part, self.weight, self.bias) for part in torch.split(rows, BLOCK)])
+        missing = 0 if few else max(LEAST - len(rows), 0)
+        if missing:
+            return F.linear(F.pad(rows, (0, 0, 0, missing)), self.weight, self.bias)[: len(rows)]
+        return F.linear(rows, self.weight, self.bias)

@@ -7,10 +7,11 @@ mask function beside it, so transformers makes no mask either.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from math import prod
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, ParamSpec, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,9 @@ from .products import Matrix
 from .windows import WINDOWS
 
 ATTENTION = "streamingvlm"
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def _attention(
@@ -48,6 +52,19 @@ def _attention(
 
 
 AttentionInterface.register(ATTENTION, _attention)
+
+
+def inferring(method: Callable[P, R]) -> Callable[P, R]:
+    """Run a method in inference mode, which spares every operation some bookkeeping; a compiler wants to do without."""
+
+    @wraps(method)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        if torch.compiler.is_compiling():
+            return method(*args, **kwargs)
+        with torch.inference_mode():
+            return method(*args, **kwargs)
+
+    return run
 
 
 class PatchProjection(nn.Module):
@@ -188,7 +205,7 @@ class StockModel:
         axes = self._axes(sections).to(self.hf.device)
         return Rope(rotary.inv_freq.float(), axes, float(rotary.attention_scaling))
 
-    @torch.no_grad()
+    @inferring
     def embed(self, tokens: Tensor) -> Tensor:
         """See :meth:`Model.embed`."""
         embeds: Tensor = self.hf.model.language_model.embed_tokens(tokens)
@@ -198,7 +215,7 @@ class StockModel:
         # From pinned memory the copy runs beside what the device is doing.
         return pixels.to(self.hf.device, non_blocking=pixels.is_pinned()).to(self.hf.dtype)
 
-    @torch.no_grad()
+    @inferring
     def encode(self, patches: Sequence[Patches]) -> list[Vision]:
         """See :meth:`Model.encode`."""
         pixels = torch.cat([self._there(part.pixels) for part in patches])
@@ -209,7 +226,7 @@ class StockModel:
         layers = [torch.split(layer, counts) for layer in getattr(out, "deepstack_features", None) or ()]
         return [Vision(part, tuple(layer[i] for layer in layers)) for i, part in enumerate(embeds)]
 
-    @torch.no_grad()
+    @inferring
     def forward(self, embeds: Tensor, batch: Batch, deepstack: Deepstack | None = None) -> Tensor:
         """See :meth:`Model.forward`."""
         if self.stock:
@@ -240,10 +257,10 @@ class StockModel:
         hidden: Tensor = out.last_hidden_state[0]
         return hidden
 
-    @torch.no_grad()
+    @inferring
     def logits(self, hidden: Tensor) -> Tensor:
         """See :meth:`Model.logits`."""
-        return self.decoder.head(hidden).float()
+        return self.decoder.head(hidden, few=True).float()
 
 
 def _check(config: Any, name: str) -> None:
