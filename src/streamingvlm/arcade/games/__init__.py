@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from ...errors import SourceError
 from ..game import Game
+from .hockey import HOCKEY
 from .pong import PONG
 
-GAMES: dict[str, Game] = {game.name: game for game in (PONG,)}
+GAMES: dict[str, Game] = {game.name: game for game in (PONG, HOCKEY)}
 
 
 def find_game(name: str) -> Game:
