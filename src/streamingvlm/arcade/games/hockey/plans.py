@@ -8,16 +8,14 @@ from dataclasses import dataclass, field
 from ...game import FRAMES_PER_SECOND
 from .rink import (
     BACKS,
-    BLUE_BACK,
     BLUE_FRONT,
     GOAL_BOTTOM,
     GOAL_TOP,
     SKATER_LEFT,
     SKATER_RIGHT,
-    YELLOW_BACK,
-    YELLOW_FRONT,
     Rink,
     mate,
+    opposite,
     side_of,
     speed_for,
 )
@@ -27,6 +25,7 @@ LONGEST_RUN = 8
 """Points in a row after which the other side gets its point."""
 POINT_FRAMES = 360
 """No shot goes in earlier than this after the last point."""
+WING_WIDTH = 32
 CORES = {"left": (34, 57), "middle": (69, 89), "right": (102, 125)}
 """Left edges of the puck that lie well inside a third of the ice: shots are taken there."""
 MIRROR = 228
@@ -39,6 +38,8 @@ CATCH = (3, -1)
 """Where the puck should come to a skater, from his left edge and his row of skates."""
 KEEPER_AHEAD, KEEPER_BEHIND = 26, 14
 """Nobody shoots with the keeper this few pixels nearer to the goal line or farther from it than himself."""
+CLEAR_AHEAD = 20
+"""A back plays the puck to somebody of the other side who is farther forward than this, else past him."""
 PATIENCE = 90
 """Frames after a flight should have ended from which anybody may take the puck."""
 
@@ -57,7 +58,7 @@ class Skill:
     @classmethod
     def draw(cls, rng: random.Random) -> Skill:
         """The skill of one side for a whole stream."""
-        return cls(rng.uniform(0.55, 0.85), rng.uniform(0.65, 0.85), rng.uniform(0.18, 0.3), rng.uniform(0.1, 0.16))
+        return cls(rng.uniform(0.55, 0.85), rng.uniform(0.65, 0.85), rng.uniform(0.18, 0.3), rng.uniform(0.14, 0.2))
 
 
 @dataclass(slots=True)
@@ -99,16 +100,6 @@ Plan = Carry | Flight
 def uphill(skater: int, row: float) -> float:
     """A row given for blue, who attacks downwards, for the side of a skater."""
     return row if side_of(skater) == 0 else MIRROR - row
-
-
-def keeper_against(front: int) -> int:
-    """The other side's back, who keeps the goal that a front shoots at."""
-    return YELLOW_BACK if front == BLUE_FRONT else BLUE_BACK
-
-
-def front_against(back: int) -> int:
-    """The other side's front, who plays in the same part of the ice as a back."""
-    return YELLOW_FRONT if back == BLUE_BACK else BLUE_FRONT
 
 
 @dataclass
@@ -168,16 +159,14 @@ class Director:
         back = carry.holder
         taker = mate(back)
         if carry.end == "clear" or self.rink.fallen(taker):
-            front = front_against(back)
-            below = self.rink.skater(front)[1] - self.rink.skater(back)[1]
-            ahead = below if back == BLUE_BACK else -below
-            taker = front if ahead > 20 and not self.rink.fallen(front) else mate(front)
+            front = opposite(back)
+            taker = front if self.ahead(back) > CLEAR_AHEAD and not self.rink.fallen(front) else mate(front)
         return self._send(frame, self.rink.puck, taker, self.rng.uniform(0.7, 1.3))
 
     def shot(self, frame: int, carry: Carry) -> Flight:
         """A front has shot: it goes in, the other side's back saves it, or it comes back from the boards."""
         front, rng = carry.holder, self.rng
-        keeper = keeper_against(front)
+        keeper = opposite(front)
         fate = self._fate(frame, front, keeper)
         pace = rng.uniform(0.75, 1.5)
         if fate == "save":
@@ -191,11 +180,10 @@ class Director:
         flight.shooter = front if fate == "wide" else None
         return flight
 
-    def ahead(self, front: int) -> int:
-        """How many pixels nearer to his goal line than a front the keeper is."""
-        return (self.rink.skater(keeper_against(front))[1] - self.rink.skater(front)[1]) * (
-            1 if front == BLUE_FRONT else -1
-        )
+    def ahead(self, skater: int) -> int:
+        """How many pixels farther forward, as a skater sees it, the one of the other side in his part of the ice is."""
+        lower = self.rink.skater(opposite(skater))[1] - self.rink.skater(skater)[1]
+        return lower if side_of(skater) == 0 else -lower
 
     def _fate(self, frame: int, front: int, keeper: int) -> str:
         side, rng = side_of(front), self.rng
@@ -207,9 +195,9 @@ class Director:
         saves = saves and self.ahead(front) >= KEEPER_AHEAD
         return "save" if saves else "wide"
 
-    def loose(self, frame: int, taker: int, pace: float) -> Flight:
-        """A puck that has come free goes to a skater."""
-        return self._send(frame, self.rink.puck, taker, pace)
+    def loose(self, frame: int, taker: int, pace: tuple[float, float]) -> Flight:
+        """A puck that has come free goes to a skater, with so many pixels a frame."""
+        return self._send(frame, self.rink.puck, taker, self.rng.uniform(*pace))
 
     def _send(self, frame: int, start: Point, taker: int, pace: float) -> Flight:
         x, y = self.rink.skater(taker)

@@ -6,13 +6,17 @@ from dataclasses import dataclass
 
 from ...game import HALF, FrameLabel, Happening, Place
 from .plans import SPOT
-from .rink import BACKS, SKATERS, mate, side_of
+from .referee import FREE, STILL_FRAMES, end_of, outcome, wing_of
+from .rink import BACKS, SKATER_HEIGHT, SKATERS, mate, side_of
 from .rules import COLOURS, KINDS
-from .world import FREE, HEIGHT, PLACES, STILL_FRAMES, completes, end_of, wing_of
+from .world import NAMES
 
 REACTION = {kind.name: kind.reaction for kind in KINDS}
 FAR = 24
 """Pixels between two sticks across which no puck is taken off a stick: it was shot."""
+
+NET = (79, 0)
+"""Where a puck is that is not seen: in a goal, far from every stick."""
 
 Fact = tuple[str, str | None, str | None]
 """Kind, colour, zone."""
@@ -66,7 +70,6 @@ class Reader:
         facts: list[Fact] = [("point", scored[0], None)]
         if self._away is None and before.facts["holder"] >= 0:
             self._away = Away(before.facts["holder"], _puck(before)[0])
-            facts += self._shot(self._away)
         if self._away is not None:
             facts += self._shot(self._away)
             facts.append(("origin", None, wing_of(self._away.x)))
@@ -101,10 +104,7 @@ class Reader:
         colour = COLOURS[side_of(has)]
         if away is None:
             return [("take", colour, end_of(has))]
-        kind, zone = "take", end_of(has)
-        if completes(away.skater, has):
-            kind, zone = ("pass" if has == mate(away.skater) else "save"), wing_of(away.x)
-        return [*self._shot(away), (kind, colour, zone)]
+        return [*self._shot(away), (outcome(away.skater, has), colour, wing_of(away.x))]
 
     def _still(self, before: FrameLabel, label: FrameLabel) -> list[Fact]:
         facts: list[Fact] = []
@@ -121,16 +121,14 @@ class Reader:
 
 
 def _puck(label: FrameLabel) -> Place:
-    place = label.places["puck"]
-    assert place is not None
-    return place
+    return label.places["puck"] or NET
 
 
 def _skater(label: FrameLabel, skater: int) -> Place:
     """Left edge and row of skates."""
-    place = label.places[PLACES[1 + skater]]
+    place = label.places[NAMES[skater]]
     assert place is not None
-    return place[0], place[1] + HEIGHT - 1
+    return place[0], place[1] + SKATER_HEIGHT - 1
 
 
 def _stick(label: FrameLabel, skater: int) -> int:
@@ -139,4 +137,4 @@ def _stick(label: FrameLabel, skater: int) -> int:
 
 
 def _lies(label: FrameLabel, skater: int) -> bool:
-    return bool(label.facts[f"{PLACES[1 + skater]}_down"])
+    return bool(label.facts[f"{NAMES[skater]}_down"])

@@ -31,7 +31,7 @@ PUCK_X_OFFSET, SKATER_X_OFFSET, Y_MIRROR = 10, 9, 188
 PLAYING, PAUSED, NOBODY, LYING = 255, 64, 255, 224
 ICE_LEFT, ICE_RIGHT, ICE_TOP, ICE_BOTTOM = 32, 127, 42, 186
 GOAL_LEFT, GOAL_RIGHT, GOAL_TOP, GOAL_BOTTOM = 64, 94, 44, 183
-SKATER_LEFT, SKATER_RIGHT = 41, 111
+SKATER_LEFT, SKATER_RIGHT, SKATER_HEIGHT = 41, 111, 20
 REACH = (-1, 6)
 """The puck minus the skater, in pixels sideways, at which he takes it, whichever way he faces."""
 TICK_FRAMES = 4
@@ -65,6 +65,11 @@ def mate(skater: int) -> int:
     return skater ^ 2
 
 
+def opposite(skater: int) -> int:
+    """The skater of the other side in the same part of the ice: a back keeps his goal against the opposite front."""
+    return skater ^ 1
+
+
 @cache
 def _travels(speed: int) -> tuple[int, ...]:
     """Way in 1/256 pixel after each step of the puck, at first this fast (1/256 pixel a step), with the ice's drag."""
@@ -79,7 +84,7 @@ def _travels(speed: int) -> tuple[int, ...]:
 
 def travel(speed: int, steps: int) -> float:
     """Pixels that a free puck makes in some steps (two frames each) that starts with a speed in 1/256 pixel a step."""
-    return _travels(speed)[steps - 1] / 256
+    return _travels(speed)[steps - 1] / 256 if steps else 0.0
 
 
 def speed_for(pixels: float, steps: int) -> int:
@@ -101,6 +106,7 @@ class Rink:
         self._console = Console("ice_hockey")
         self.shown_puck, self.shown_scores = (0, 0), (0, 0)
         self.shown_holder: int | None = None
+        self.shown_skaters, self.shown_lying = self.skaters, self.lying
         self.pause()
         self.step(REST, REST)
 
@@ -121,7 +127,10 @@ class Rink:
         self._write(ATTRACT, 0)  # or else the game takes itself for idle after 9 minutes and changes its colours
         self.shown_puck = int(self.ram[PUCK_X]) - PUCK_X_OFFSET, Y_MIRROR - int(self.ram[SHOWN_PUCK_Y])
         self.shown_scores, self.shown_holder = self.scores, self.holder
+        before, after_goal = (self.skaters, self.lying), self.after_goal
         self._console.advance((_ACTIONS_WITH_FIRE if blue.fire else _ACTIONS)[blue.dx, blue.dy])
+        goes_to_face_off = after_goal and not self.after_goal  # which the game does after it has drawn the frame
+        self.shown_skaters, self.shown_lying = before if goes_to_face_off else (self.skaters, self.lying)
 
     @property
     def ticks(self) -> bool:
@@ -179,6 +188,12 @@ class Rink:
         return x, Y_MIRROR - int(self.ram[PUCK_Y]) - int(self.ram[PUCK_Y_PART]) / 256
 
     @property
+    def puck_is_seen(self) -> bool:
+        """Whether the puck shows: in the mouth of a goal it is black on black."""
+        x, y = self.shown_puck
+        return GOAL_TOP < y <= GOAL_BOTTOM or not GOAL_LEFT <= x <= GOAL_RIGHT
+
+    @property
     def speed(self) -> tuple[int, int]:
         """(x, y) speed of a free puck, right and down positive, in 1/256 pixel a step of two frames."""
         parts = ((SPEED_HIGH_X, SPEED_LOW_X), (SPEED_HIGH_Y, SPEED_LOW_Y))
@@ -186,12 +201,12 @@ class Rink:
         return x - (x >> 15 << 16), (y >> 15 << 16) - y
 
     def skater(self, skater: int) -> tuple[int, int]:
-        """(x, y) of a skater, as shown."""
+        """(x, y) of a skater."""
         return int(self.ram[SKATER_X + skater]) - SKATER_X_OFFSET, Y_MIRROR - int(self.ram[SKATER_Y + skater])
 
     @property
     def skaters(self) -> tuple[tuple[int, int], ...]:
-        """(x, y) of the four, as shown."""
+        """(x, y) of the four."""
         return tuple(self.skater(i) for i in SKATERS)
 
     def faces_left(self, skater: int) -> bool:
@@ -202,9 +217,10 @@ class Rink:
         """Whether a skater can do nothing because he has fallen; the picture shows it within DOWN_FRAMES."""
         return bool(self.ram[DOWN + skater])
 
-    def lies(self, skater: int) -> bool:
-        """Whether a skater lies on the ice, as shown."""
-        return int(self.ram[FIGURE + 2 * skater]) == LYING
+    @property
+    def lying(self) -> tuple[bool, ...]:
+        """Which of the four are drawn lying on the ice."""
+        return tuple(int(self.ram[FIGURE + 2 * i]) == LYING for i in SKATERS)
 
     @property
     def holder(self) -> int | None:
@@ -215,6 +231,10 @@ class Rink:
     def selected(self, side: int) -> int:
         """The skater whom a side's joystick moves: the game picks the one nearer to the puck."""
         return int(self.ram[SELECTED + side])
+
+    def rival(self, skater: int) -> int:
+        """Whom the joystick of the other side moves."""
+        return self.selected(1 - side_of(skater))
 
     @property
     def scores(self) -> tuple[int, int]:

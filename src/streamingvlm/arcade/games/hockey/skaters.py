@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from .plans import BACK_ROWS, CATCH, CORES, Carry, Flight, Plan, Point, uphill
-from .rink import BACKS, GOAL_LEFT, GOAL_RIGHT, REST, SKATERS, Rink, Stick, side_of
+from .plans import CATCH, CORES, Carry, Flight, Plan, Point, uphill
+from .rink import BACKS, GOAL_LEFT, GOAL_RIGHT, REST, SKATER_LEFT, SKATERS, Rink, Stick, side_of
 
 KEEP_OFF = (20, 12)
 """Pixels sideways and up or down that a side without the puck keeps from the one who has it."""
-HOME = 54
-"""The row of skates of blue's back when he keeps his goal."""
+HOME, SHADOW = 54, 146
+"""The row of skates of blue's back when he keeps his goal, of blue's front when the other side's back has the puck."""
 SWAY = {False: (10, 17), True: (-10, -3)}
 """Between which places the puck sways on a stick, from the skater's left edge: right of him, left of him."""
 
@@ -40,10 +40,11 @@ def unwanted(rink: Rink, plan: Plan, frame: int) -> int | None:
     else:
         allowed = {plan.holder}
         if loses(plan, frame):
-            allowed.add(rink.selected(1 - side_of(plan.holder)))
+            allowed.add(rink.rival(plan.holder))
     x, y = rink.puck
-    away = [(max(abs(rink.skater(i)[0] + 3 - x), abs(rink.skater(i)[1] - y)), i) for i in SKATERS if i not in allowed]
-    return min(away)[1] if away else None
+    gaps = ((abs(place[0] + CATCH[0] - x), abs(place[1] - y)) for place in rink.skaters)
+    near = [(max(gap), skater) for skater, gap in enumerate(gaps) if skater not in allowed]
+    return min(near)[1] if near else None
 
 
 def loses(carry: Carry, frame: int) -> bool:
@@ -69,7 +70,7 @@ def _carries(rink: Rink, carry: Carry, frame: int) -> Stick:
         return towards(rink.skater(carry.holder), carry.way)
     if carry.end != "lose":
         return _to_wing(rink, carry)
-    return towards(rink.skater(carry.holder), (rink.skater(rink.selected(1 - side_of(carry.holder)))[0], carry.way[1]))
+    return towards(rink.skater(carry.holder), (rink.skater(rink.rival(carry.holder))[0], carry.way[1]))
 
 
 def _to_wing(rink: Rink, carry: Carry) -> Stick:
@@ -78,7 +79,7 @@ def _to_wing(rink: Rink, carry: Carry) -> Stick:
     x, y = rink.skater(carry.holder)
     near, far = SWAY[rink.faces_left(carry.holder)]
     step = towards((x + (near + far) / 2, y), ((low + high) / 2, carry.way[1]))
-    return step if not low <= rink.puck[0] <= high else REST
+    return REST if low <= rink.puck[0] <= high else step
 
 
 def _against(rink: Rink, carry: Carry, skater: int, frame: int) -> Point:
@@ -87,8 +88,8 @@ def _against(rink: Rink, carry: Carry, skater: int, frame: int) -> Point:
     if loses(carry, frame):
         return rink.puck[0] - CATCH[0], rink.puck[1] - CATCH[1]
     if abs(own_x - x) < KEEP_OFF[0] and abs(own_y - y) < KEEP_OFF[1]:
-        return own_x + (40 if own_x > x or x < 61 else -40), uphill(skater, HOME) if skater in BACKS else own_y
+        away = own_x + (KEEP_OFF[0] if own_x > x or x < SKATER_LEFT + KEEP_OFF[0] else -KEEP_OFF[0])
+        return away, uphill(skater, HOME) if skater in BACKS else own_y
     if skater in BACKS:
-        return max(GOAL_LEFT, min(GOAL_RIGHT - 8, rink.puck[0])) - CATCH[0], uphill(skater, HOME)
-    side = 1 if own_x > x else -1
-    return x + side * (KEEP_OFF[0] + 8), uphill(skater, 228 - BACK_ROWS[1] + 24)
+        return max(GOAL_LEFT, min(GOAL_RIGHT - 2 * CATCH[0], rink.puck[0])) - CATCH[0], uphill(skater, HOME)
+    return x + (KEEP_OFF[0] + 8) * (1 if own_x > x else -1), uphill(skater, SHADOW)
