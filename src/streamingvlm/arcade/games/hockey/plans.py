@@ -13,6 +13,7 @@ from .rink import (
     GOAL_TOP,
     SKATER_LEFT,
     SKATER_RIGHT,
+    YELLOW_FRONT,
     Rink,
     mate,
     opposite,
@@ -23,8 +24,10 @@ from .rules import WINGS
 
 LONGEST_RUN = 8
 """Points in a row after which the other side gets its point."""
-POINT_FRAMES = 360
-"""No shot goes in earlier than this after the last point."""
+POINT_FRAMES = 490
+"""No shot goes in earlier than this after the last point: two tallies are then more than 16 s apart."""
+URGENT_FRAMES = 900
+"""Frames after that in which the chance of a goal rises by 1, so that no point is awaited for minutes."""
 WING_WIDTH = 32
 CORES = {"left": (34, 57), "middle": (69, 89), "right": (102, 125)}
 """Left edges of the puck that lie well inside a third of the ice: shots are taken there."""
@@ -38,6 +41,15 @@ CATCH = (3, -1)
 """Where the puck should come to a skater, from his left edge and his row of skates."""
 KEEPER_AHEAD, KEEPER_BEHIND = 26, 14
 """Nobody shoots with the keeper this few pixels nearer to the goal line or farther from it than himself."""
+CARRIES, STARTS = ((45, 80), (45, 80), (110, 170)), 20
+"""Frames for which somebody has the puck at least, one of these; and after he has stood with it."""
+WAITS = 0.7, (3.4, 4.6), (0.8, 2.4)
+LIES = 0.8, (3.3, 4.8), (0.8, 2.2)
+"""How often somebody who stands with the puck, or lies on the ice, does so for 3 s; for how many seconds then, or else."""
+TACKLED = 0.95
+"""How often somebody who loses the puck is knocked over."""
+FACE_OFF = (YELLOW_FRONT, BLUE_FRONT) * 3 + BACKS
+"""To whom the puck may drop."""
 CLEAR_AHEAD = 20
 """A back plays the puck to somebody of the other side who is farther forward than this, else past him."""
 PATIENCE = 90
@@ -58,7 +70,7 @@ class Skill:
     @classmethod
     def draw(cls, rng: random.Random) -> Skill:
         """The skill of one side for a whole stream."""
-        return cls(rng.uniform(0.55, 0.85), rng.uniform(0.65, 0.85), rng.uniform(0.18, 0.3), rng.uniform(0.14, 0.2))
+        return cls(rng.uniform(0.5, 0.75), rng.uniform(0.55, 0.75), rng.uniform(0.16, 0.26), rng.uniform(0.12, 0.17))
 
 
 @dataclass(slots=True)
@@ -76,8 +88,8 @@ class Carry:
     still_until: int
     wing: str
     lies: int
-    way: Point
-    turn: int
+    way: Point = SPOT
+    turn: int = 0
     there: int = 0
 
 
@@ -123,30 +135,30 @@ class Director:
 
     def face_off(self, frame: int) -> Flight:
         """The puck drops towards one of the fronts, or past them to a back."""
-        taker = self.rng.choice((1, 2, 1, 2, 1, 2, 0, 3))
+        taker = self.rng.choice(FACE_OFF)
         return self._send(frame, SPOT, taker, self.rng.uniform(0.45, 0.9))
 
     def carry(self, frame: int, holder: int) -> Carry:
         """What a skater does with the puck that he has just taken."""
-        rng, skill = self.rng, self.skill[side_of(holder)]
-        still = 0
-        if rng.random() < skill.wait:
-            still = round(FRAMES_PER_SECOND * (rng.uniform(3.4, 4.6) if rng.random() < 0.7 else rng.uniform(0.8, 2.4)))
-        low, high = rng.choice(((50, 90), (50, 90), (120, 190)))
-        until = frame + max(rng.randint(low, high), still + 20)
-        lies = round(FRAMES_PER_SECOND * (rng.uniform(3.3, 4.8) if rng.random() < 0.8 else rng.uniform(0.8, 2.2)))
-        carry = Carry(
-            holder, until, self._end(holder), frame + still, rng.choice(WINGS), lies * (rng.random() < 0.85), SPOT, 0
-        )
+        rng = self.rng
+        waits = rng.random() < self.skill[side_of(holder)].wait
+        still = self._seconds(*WAITS) if waits else 0
+        until = frame + max(rng.randint(*rng.choice(CARRIES)), still + STARTS)
+        lies = self._seconds(*LIES) if rng.random() < TACKLED else 0
+        carry = Carry(holder, until, self._end(holder), frame + still, rng.choice(WINGS), lies)
         self.turn(frame, carry)
         return carry
+
+    def _seconds(self, share: float, long: tuple[float, float], short: tuple[float, float]) -> int:
+        """Frames of a time that is long in this share of the cases."""
+        return round(FRAMES_PER_SECOND * self.rng.uniform(*(long if self.rng.random() < share else short)))
 
     def _end(self, holder: int) -> str:
         if self.rng.random() < self.skill[side_of(holder)].lose:
             return "lose"
         if holder not in BACKS:
             return "shoot"
-        return "pass" if self.rng.random() < 0.75 else "clear"
+        return "pass" if self.rng.random() < 0.8 else "clear"
 
     def turn(self, frame: int, carry: Carry) -> None:
         """A new way for the one with the puck."""
@@ -188,8 +200,9 @@ class Director:
     def _fate(self, frame: int, front: int, keeper: int) -> str:
         side, rng = side_of(front), self.rng
         scorer, length = self.run
-        may = frame - self.last_point >= POINT_FRAMES and not (length >= LONGEST_RUN and scorer == side)
-        if may and rng.random() < self.skill[side].goal:
+        over = frame - self.last_point - POINT_FRAMES
+        may = over >= 0 and not (length >= LONGEST_RUN and scorer == side)
+        if may and rng.random() < self.skill[side].goal + over / URGENT_FRAMES:
             return "goal"
         saves = rng.random() < self.skill[1 - side].save and not self.rink.fallen(keeper)
         saves = saves and self.ahead(front) >= KEEPER_AHEAD
