@@ -27,7 +27,7 @@ def sizes(name: str) -> tuple[float, float, float]:
     """Matrices that can be quantized, all other parameters, and bytes of one stream's cache."""
     model: Any = build(name, device=torch.device("meta"), dtype=torch.bfloat16)
     layers, head = model.decoder.layers, model.hf.lm_head
-    small = sum(getattr(layer, part).numel() for layer in layers for part in ("qkv", "out", "gate_up", "down"))
+    small = sum(getattr(layer, part).weight.numel() for layer in layers for part in ("qkv", "out", "gate_up", "down"))
     if head.weight is not model.hf.model.language_model.embed_tokens.weight:
         small += head.weight.numel()
     width, height = shape_named(name).size

@@ -21,10 +21,11 @@ from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from streamingvlm.bench.measure import Figures, describe_device, provenance, summarize
+from streamingvlm.bench.measure import summarize
 from streamingvlm.bench.setup import Request
 from streamingvlm.bench.streams import count_streams, open_fleet
 from streamingvlm.models import Model, pick_device
+from streamingvlm.reports import Figures, describe_device, provenance
 
 SHAPE = "qwen2.5-vl-7b"
 ON_GPU = ("evict", "vision", "prefill", "words")

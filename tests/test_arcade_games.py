@@ -14,6 +14,7 @@ from streamingvlm.arcade.game import Game
 from streamingvlm.arcade.games import GAMES, find_game
 from streamingvlm.arcade.language import COMMON, Event
 from streamingvlm.arcade.stream import Second, Stream
+from streamingvlm.arcade.survey import survey
 from streamingvlm.errors import SourceError
 
 SECONDS = 1200
@@ -123,6 +124,15 @@ def test_a_reader_of_two_frames_a_second_can_tell_nearly_everything(game: Game) 
     assert figures["names"] in (None, 1.0)
     assert figures["chance"]["micro_f1_strict"] < 0.15
     assert set(figures["by_kind"]) - set(COMMON)
+
+
+def test_the_survey_counts_what_is_said(game: Game, long: list[Second]) -> None:
+    figures = survey(game, [21], 300)
+    counts = Counter(event.kind for second in long[:300] for event in second.events)
+    assert figures["per_minute"] == {kind: counts[kind] / 5 for kind in game.language.kinds}
+    assert figures["silent"] == sum(not second.text for second in long[:300]) / 300
+    points = [at for at, _ in events(long[:300], "point")]
+    assert figures["gaps"]["point"][0] == min(b - a for a, b in pairwise(points))
 
 
 def test_bad_arguments(game: Game) -> None:

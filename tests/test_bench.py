@@ -15,12 +15,13 @@ import torch
 
 from streamingvlm import cli
 from streamingvlm.bench import policies, report, roofline, soak, streams
-from streamingvlm.bench.measure import STAGES, Step, percentile, summarize
-from streamingvlm.bench.rotation import PerTokenRotation
+from streamingvlm.bench.measure import STAGES, Step, live_step, percentile, summarize
+from streamingvlm.bench.rotation import PerTokenRotation, PerTokenRotationEngine, with_stock_layers
 from streamingvlm.bench.setup import Request, Synthetic
 from streamingvlm.bench.shapes import SHAPES, ByteTokenizer, build, shape_named
-from streamingvlm.engine import Engine, Trace
+from streamingvlm.engine import Engine
 from streamingvlm.errors import ModelError, OptionError, PolicyError
+from streamingvlm.jobs import Trace
 from streamingvlm.kv import KVPool
 from streamingvlm.models import FAMILIES, Model
 
@@ -32,9 +33,11 @@ def model() -> Model:
     return TINY.make_model()
 
 
-def watch(model: Model, pool: type[KVPool], count: int) -> tuple[list[tuple[int, ...]], list[torch.Tensor]]:
+def watch(
+    model: Model, kind: type[Engine], pool: type[KVPool], count: int
+) -> tuple[list[tuple[int, ...]], list[torch.Tensor]]:
     """Two streams side by side, one from the start and one that joins later; ids and logits of all their steps."""
-    engine = Engine(model, slots=2, pool=pool)
+    engine = kind(model, slots=2, pool=pool)
     frames = Synthetic((84, 56), 2.0, 1.0)
     ids, logits = [], []
     with TINY.open_session(engine, "streaming") as first, TINY.open_session(engine, "streaming", stream=1) as second:
@@ -48,7 +51,8 @@ def watch(model: Model, pool: type[KVPool], count: int) -> tuple[list[tuple[int,
 
 @torch.inference_mode()
 def test_per_token_rotation_says_the_same(model: Model) -> None:
-    ours, theirs = (watch(model, pool, 12) for pool in (KVPool, PerTokenRotation))
+    ours = watch(model, Engine, KVPool, 12)
+    theirs = watch(with_stock_layers(model), PerTokenRotationEngine, PerTokenRotation, 12)
     assert ours[0] == theirs[0]
     assert len(ours[1]) > 12 * 5
     for a, b in zip(ours[1], theirs[1], strict=True):
@@ -100,6 +104,20 @@ def test_policies_side_by_side(model: Model, capsys: pytest.CaptureFixture[str])
     assert [len(lane.steps) for lane in lanes] == [6, 6, 6]
     report.show(report.policy_table(figures), figures)
     assert "per-token-rotation" in capsys.readouterr().out
+
+
+def test_at_a_higher_rate_lag_counts_from_the_last_part(model: Model) -> None:
+    request = Request(shape="tiny", device="cpu", words=2, fps=8.0)
+    frames = Synthetic((84, 56), 8.0, 1.0)
+    _, session = request.open(model)
+    with session:
+        steps = [live_step(session, frames.chunk(index)) for index in range(4)]
+    whole = Request(shape="tiny", device="cpu", words=2, fps=8.0)
+    _, other = whole.open(model)
+    with other:
+        at_once = [Step.of(other.step(frames.chunk(index))) for index in range(4)]
+    assert [step.rows for step in steps] == [step.rows for step in at_once]
+    assert all(step.lag < step.work for step in steps[1:])
 
 
 def test_a_policy_that_runs_out_of_memory_ends_alone(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,6 +243,20 @@ def test_soak(model: Model) -> None:
     assert figures["reference_first"] > 0
     assert 0 < figures["rows_max"] < 400
     report.soak_table(figures)
+
+
+def test_soak_compares_steps_with_equally_many_ids() -> None:
+    # A silent step takes 1, one of 9 ids takes 5; at the end more is said, and every step takes a tenth longer.
+    quiet, busy = np.repeat([3.0, 9.0], [70, 30]), np.repeat([3.0, 9.0], [30, 70])
+    cost = {3.0: 1.0, 9.0: 5.0}
+    first = np.array([cost[said] for said in quiet])
+    last = np.array([1.1 * cost[said] for said in busy])
+    a, b, share = soak.alike((first, quiet), (last, busy))
+    assert b / a == pytest.approx(1.1)
+    assert share == 1
+    assert np.median(last) / np.median(first) == pytest.approx(5.5)
+    rare = (np.array([7.0]), np.array([20.0]))
+    assert soak.alike(rare, (last, busy))[2] == 0
 
 
 def test_soak_slope_ignores_one_slow_moment() -> None:

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import tiny
-from streamingvlm.engine import Engine, Trace
+from streamingvlm.engine import Engine
 from streamingvlm.events import Chunk
+from streamingvlm.jobs import Trace
 from streamingvlm.kv import Batch, KVShape
 from streamingvlm.models import Patcher, Patches, StreamDefaults
 from streamingvlm.models.base import Deepstack, Vision

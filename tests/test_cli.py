@@ -39,7 +39,8 @@ class Session:
         timing = Timing(decode=chunk.decode_seconds, words=0.25, lag=time.perf_counter() - chunk.ready_at)
         return Commentary(chunk.start, chunk.end, text, timing=timing, rows={"vision": 40, "commentary": 10},
                           capacity=100, dropped=chunk.dropped)
-    def prepare(self, chunk):
+    part = 2
+    def prepare(self, chunk, *, encode=False):
         return chunk
     def close(self):
         print("closed", file=sys.stderr)
@@ -283,3 +284,14 @@ def test_terminal_shows_a_live_view(clip: Path) -> None:
 def test_no_arguments_prints_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([]) == 0
     assert "Commands:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("asked", "found"), [("", 1), ("2", 2), ("many", 1)])
+def test_a_small_model_runs_on_one_thread_unless_asked(asked: str, found: int) -> None:
+    code = (
+        "import torch; torch.set_num_threads(2); from streamingvlm.cli import watch;"
+        "watch.open_session(None, 'streaming').close(); print(torch.get_num_threads())"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": asked}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert int(done.stdout) == found

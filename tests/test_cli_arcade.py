@@ -21,13 +21,17 @@ from streamingvlm.sources import open_source
 class Knowing:
     """A session that says what is true."""
 
+    part = 2
+
     def __init__(self, truth: dict[str, Any]) -> None:
         self.words = {start: text for start, _, text in truth["content"]}
 
     def step(self, chunk: Chunk, *, on_text: Callable[[str], None] | None = None) -> Commentary:  # noqa: ARG002
         return Commentary(chunk.start, chunk.end, self.words.get(chunk.start, ""), rows={"vision": 1}, capacity=2)
 
-    def prepare(self, chunk: Chunk) -> Chunk:
+    def feed(self, part: Chunk) -> None: ...
+
+    def prepare(self, chunk: Chunk, *, encode: bool = False) -> Chunk:  # noqa: ARG002
         return chunk
 
     def close(self) -> None: ...

@@ -13,10 +13,11 @@ import pytest
 import torch
 
 import tiny
-from streamingvlm.engine import Engine, Trace
+from streamingvlm.engine import Engine
 from streamingvlm.errors import CapacityError, PolicyError, SourceError, StreamingVLMError
 from streamingvlm.events import Chunk, Commentary
 from streamingvlm.graphs import DecodeSteps
+from streamingvlm.jobs import Trace
 from streamingvlm.models import Patches
 from streamingvlm.models.base import Vision
 from streamingvlm.models.stock import StockModel

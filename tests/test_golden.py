@@ -19,8 +19,9 @@ import pytest
 import torch
 
 import tiny
-from streamingvlm.engine import Engine, Trace
+from streamingvlm.engine import Engine
 from streamingvlm.events import Chunk
+from streamingvlm.jobs import Trace
 from streamingvlm.models import Patcher, Patches
 from streamingvlm.policy import CachePolicy, KeepAll, StreamingWindow
 from streamingvlm.sampling import Sampling

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import tiny
-from streamingvlm.engine import Engine, Trace
+from streamingvlm.engine import Engine
+from streamingvlm.jobs import Trace
 from streamingvlm.policy import StreamingWindow
 from test_engine import chunk
 

@@ -14,7 +14,7 @@ pytest.importorskip("triton", reason="Triton is not installed")
 CHECK = """
 import torch
 from streamingvlm.kernels import decode_attention
-from streamingvlm.kv import masked_attention
+from streamingvlm.kv import attend
 
 torch.manual_seed(0)
 device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -23,7 +23,10 @@ for heads, group, dim in ((2, 2, 64), (4, 7, 128), (1, 1, 16)):
     slots, lengths = torch.tensor([2, 0, 2], device=device), torch.tensor([1, 277, 64], device=device)
     queries = torch.randn(3, heads * group, dim, device=device)
     ours = decode_attention(queries, keys, values, slots, lengths, dim**-0.5)
-    plain = masked_attention(queries, keys, values, slots, lengths, dim**-0.5)
+    plain = torch.cat([
+        attend(queries[i : i + 1], keys[slot, :, :length], values[slot, :, :length], None, dim**-0.5)
+        for i, (slot, length) in enumerate(zip(slots.tolist(), lengths.tolist()))
+    ])
     torch.testing.assert_close(ours, plain, rtol=0, atol=2e-6)
 """
 

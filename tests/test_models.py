@@ -17,9 +17,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 import tiny
-from streamingvlm.engine import Engine, Trace
+from streamingvlm.engine import Engine
 from streamingvlm.errors import ModelError, OptionError, SourceError
 from streamingvlm.events import Chunk
+from streamingvlm.jobs import Trace
 from streamingvlm.models import Patcher, load_model
 from streamingvlm.spans import Kind
 
@@ -92,7 +93,7 @@ def test_a_folder_written_by_transformers_streams(family: str, of_family: Path, 
 
 def test_cached_equals_uncached_in_another_dtype_only_roughly(of_family: Path) -> None:
     """bf16 streams the same way: its logits stay near those of float32."""
-    from streamingvlm.engine import Trace
+    from streamingvlm.jobs import Trace
 
     logits = []
     for dtype in ("fp32", "bf16"):
@@ -326,7 +327,9 @@ def test_quantized_weights_say_nearly_the_same(of_family: Path, kind: str) -> No
         trace = Trace()
         with Engine(model).open(temperature=0.0, max_new_tokens=1) as session:
             session.step(Chunk(frames, (0.0, 0.5), 0.0, 1.0), trace=trace)
-        held = [getattr(layer, name) for layer in model.decoder.layers for name in ("qkv", "out", "gate_up", "down")]
+        held = [
+            getattr(layer, name).weight for layer in model.decoder.layers for name in ("qkv", "out", "gate_up", "down")
+        ]
         return torch.stack(trace.logits), sum(0 if type(weight) is torch.Tensor else 1 for weight in held)
 
     plain, (small, quantized) = logits(None)[0], logits(kind)

@@ -12,9 +12,10 @@ import torch
 
 import tiny
 from streamingvlm import cli
-from streamingvlm.engine import Engine, Trace
+from streamingvlm.engine import Engine
 from streamingvlm.errors import CapacityError, PolicyError
 from streamingvlm.events import Chunk
+from streamingvlm.jobs import Trace
 from streamingvlm.models import BUNDLED, Patches
 from streamingvlm.models.stock import StockModel
 from streamingvlm.policy import KeepAll, RecentFrames, SlidingRecompute, SlidingReset, make_policy
@@ -91,7 +92,7 @@ def test_recomputing_equals_a_stock_forward_over_what_stays(
             shown[i] = model.patcher(item)
             session.step(item, trace=trace)
             check_against_stock(stock, session, trace, shown)
-        assert len(session._patches) <= policy.vision
+        assert len(session.retained) <= policy.vision
         assert query_text(session) == ["that"]
 
 

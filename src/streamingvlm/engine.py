@@ -9,9 +9,10 @@ its words do not depend on who shares the batch.
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -21,52 +22,14 @@ from torch import Tensor
 from .errors import CapacityError, OptionError
 from .events import Chunk, Commentary, Timing
 from .graphs import CAPTURES, DecodeSteps
-from .kv import Batch, CosSin, KVPool, Part, bucket
-from .models.base import Deepstack, Model, Vision
-from .models.patches import Patches, Prepared
+from .jobs import Job, Trace
+from .kv import LEAST, Batch, CosSin, KVPool, Part, bucket
+from .models.base import Deepstack, Model, Prepared, Vision
 from .policy import CachePolicy, make_policy
 from .rope import FloatArray
 from .sampling import choose
-from .session import Feed, Session, StreamOptions
-from .spans import Kind
-
-#: Rows that the products of a prefill have at least: with fewer their last bit may depend on how many there are.
-LEAST = 16
-
-
-@dataclass(slots=True)
-class Trace:
-    """What a test or a check wants to see of one step; filled by the engine.
-
-    ``retained``: ids after eviction, before the new turn; ``prefill_positions``: (3, all ids) at the prefill;
-    ``tokens``: sampled ids; ``logits``: one (vocabulary,) float32 tensor per sampled id.
-    """
-
-    retained: list[int] = field(default_factory=list)
-    prefill_positions: FloatArray = field(default_factory=lambda: np.zeros((3, 0), np.float32))
-    tokens: list[int] = field(default_factory=list)
-    logits: list[Tensor] = field(default_factory=list)
-
-
-@dataclass(slots=True, eq=False)
-class Job:
-    """One submitted chunk on its way to a commentary."""
-
-    session: Session
-    chunk: Chunk
-    patches: Patches
-    submitted: float
-    on_text: Callable[[str], None] | None = None
-    trace: Trace | None = None
-    tokens: list[int] = field(default_factory=list)
-    seen: Tensor | None = None
-    said: str = ""
-    timing: Timing = field(default_factory=Timing)
-    result: Commentary | None = None
-
-    def spend(self, stage: str, seconds: float) -> None:
-        """Add work to a stage."""
-        self.timing = replace(self.timing, **{stage: getattr(self.timing, stage) + seconds})
+from .session import Session, StreamOptions
+from .turn import Feed
 
 
 class Engine:
@@ -98,6 +61,9 @@ class Engine:
         self._captured = None if capture == "none" else DecodeSteps(model, self._pool, capture)
         self._waiting: list[Job] = []
         self._running: list[Job] = []
+        #: The tower is asked by the engine and, ahead of it, by the threads of sources.
+        self._tower = threading.Lock()
+        self._beside: torch.cuda.Stream | None = None
 
     @property
     def pool(self) -> KVPool:
@@ -168,21 +134,35 @@ class Engine:
         if any(job.session is session for job in (*self._waiting, *self._running)):
             raise ValueError("this session's last chunk is still under way; wait for it first")
         submitted = time.perf_counter()
+        chunk = session.whole(chunk)
         # Here and not in `advance`: frames that cannot be used are the error of whoever handed them in.
         ahead = chunk.prepared
         if not isinstance(ahead, Prepared):
             ahead = Prepared(session.patcher(session.look(chunk)), time.perf_counter() - submitted)
-        job = Job(session, chunk, ahead.patches, submitted, on_text, trace)
-        job.timing = Timing(decode=chunk.decode_seconds, patch=ahead.seconds)
+        job = Job(session, chunk, ahead, submitted, on_text, trace)
+        earlier = session.opened.timing if session.opened else Timing()
+        job.timing = earlier.plus(decode=chunk.decode_seconds, patch=ahead.seconds, vision=ahead.vision_seconds)
         self._waiting.append(job)
         return job
 
+    def feed(self, session: Session, part: Chunk) -> None:
+        """See :meth:`Session.feed`."""
+        part = replace(part, last=False)
+        if session.options.policy.recompute:
+            session.hold(part)
+            return
+        self._finish(self.submit(session, part))
+
     def wait(self, job: Job) -> Commentary:
         """Run everybody's work until ``job`` is done."""
-        while job.result is None:
+        self._finish(job)
+        assert job.result is not None, "a step that is not whole has no words"
+        return job.result
+
+    def _finish(self, job: Job) -> None:
+        while not job.done:
             assert job in self._waiting or job in self._running, "a job that was dismissed never ends"
             self.advance()
-        return job.result
 
     def advance(self) -> None:
         """One round: start what is waiting, then one more token for every reply under way."""
@@ -195,28 +175,58 @@ class Engine:
     def _start(self, jobs: Sequence[Job]) -> None:
         """Evict, encode and prefill the new turns of some streams together."""
         feeds = [self._begin(job) for job in jobs]
-        begun = time.perf_counter()
-        seen = iter(self.model.encode([patches for feed in feeds for patches in feed.patches]))
-        visions = [[next(seen) for _ in feed.patches] for feed in feeds]
-        self._spread("vision", begun, jobs, [sum(len(patches.pixels) for patches in feed.patches) for feed in feeds])
+        visions = self._encode(jobs, feeds)
         # On a GPU one turn fills the device, and a product's last bit would depend on who else has a turn.
         together = self.model.kv_shape.device.type == "cpu"
         for group in [range(len(jobs))] if together else [range(i, i + 1) for i in range(len(jobs))]:
             self._prefill([jobs[i] for i in group], [feeds[i] for i in group], [visions[i] for i in group])
         for job in jobs:
-            self._deliver(job)
+            if job.chunk.last:
+                self._deliver(job)
+            else:
+                opened = job.session.opened
+                assert opened is not None
+                opened.timing, job.done = job.timing, True
+
+    def encode_ahead(self, prepared: Prepared) -> Prepared:
+        """``prepared`` with what the tower sees in it; for a thread of its own, beside what the engine does."""
+        began = time.perf_counter()
+        with self._tower:
+            if self.model.kv_shape.device.type != "cuda":
+                vision = self.model.encode([prepared.patches])[0]
+            else:
+                self._beside = self._beside or torch.cuda.Stream()  # type: ignore[no-untyped-call]
+                with torch.cuda.stream(self._beside):
+                    vision = self.model.encode([prepared.patches])[0]
+                self._beside.synchronize()
+        return replace(prepared, vision=vision, vision_seconds=time.perf_counter() - began)
+
+    def _encode(self, jobs: Sequence[Job], feeds: Sequence[Feed]) -> list[list[Vision]]:
+        """What is seen in each feed: in one call for all that was not encoded ahead."""
+        begun = time.perf_counter()
+        left = [index for index, job in enumerate(jobs) if job.ahead.vision is None]
+        visions = [[] if job.ahead.vision is None else [_here(job.ahead.vision)] for job in jobs]
+        if left:
+            with self._tower:
+                seen = iter(self.model.encode([patches for index in left for patches in feeds[index].patches]))
+            for index in left:
+                visions[index] = [next(seen) for _ in feeds[index].patches]
+            sizes = [sum(len(patches.pixels) for patches in feeds[index].patches) for index in left]
+            self._spread("vision", begun, [jobs[index] for index in left], sizes)
+        return visions
 
     def _begin(self, job: Job) -> Feed:
-        """Evict, and append the new turn: what has to be fed."""
+        """Evict where a turn begins, and append the turn or more of it: what has to be fed."""
         begun = time.perf_counter()
         session, chunk = job.session, job.chunk
-        rows, kept = session.evict(chunk)
-        self._pool.select(session.slot, rows, self._rotation(kept))
+        if session.opened is None:
+            rows, kept = session.evict(chunk)
+            self._pool.select(session.slot, rows, self._rotation(kept))
+            if job.trace:
+                job.trace.retained = session.timeline.tokens
+        feed = session.show(chunk, job.ahead.patches)
         if job.trace:
-            job.trace.retained = session.timeline.tokens
-        feed = session.begin_turn(chunk, job.patches)
-        if job.trace:
-            job.trace.prefill_positions = np.concatenate([kept, feed.positions], axis=1)
+            job.trace.prefill_positions = np.concatenate([session.positions, feed.positions], axis=1)
         job.spend("evict", time.perf_counter() - begun)
         return feed
 
@@ -232,9 +242,11 @@ class Engine:
         hidden = self._forward(parts, torch.cat(embeds), np.concatenate(numbers, axis=1), deepstack)
         for row, job in enumerate(jobs):
             job.session.fed(numbers[row])
-            job.seen = self._mark_seen(job.session)
-            self._running.append(job)
-        self._take(jobs, self.model.logits(hidden))
+        if asked := [row for row, job in enumerate(jobs) if job.chunk.last]:
+            for row in asked:
+                jobs[row].seen = self._mark_seen(jobs[row].session)
+                self._running.append(jobs[row])
+            self._take([jobs[row] for row in asked], self.model.logits(hidden)[asked])
         self._spread("prefill", begun, jobs, [part.shape[0] for part in embeds])
 
     def _decode(self, jobs: Sequence[Job]) -> None:
@@ -315,6 +327,7 @@ class Engine:
         self._running.remove(job)
         ready = chunk.ready_at if chunk.ready_at is not None else job.submitted
         job.timing = replace(job.timing, lag=time.perf_counter() - ready)
+        job.done = True
         job.result = Commentary(
             start=chunk.start,
             end=chunk.end,
@@ -330,14 +343,8 @@ class Engine:
     def _embed(self, feed: Feed, visions: Sequence[Vision]) -> tuple[Tensor, Tensor]:
         """Embeddings (n, hidden) of what is fed, the pads of its video replaced by what was seen; and the pads (n,)."""
         device = self.model.kv_shape.device
-        ids = [token for span in feed.spans for token in span.tokens]
-        embeds = self.model.embed(torch.tensor(ids, device=device)).clone()
-        pads = torch.zeros(len(ids), dtype=torch.bool)
-        at = 0
-        for span in feed.spans:
-            if span.kind is Kind.VISION:
-                pads[at + 1 : at + len(span) - 1] = True
-            at += len(span)
+        embeds = self.model.embed(torch.tensor(feed.tokens, device=device)).clone()
+        pads = torch.from_numpy(feed.pads)
         if visions:
             seen = torch.cat([vision.embeds for vision in visions])
             embeds[pads.nonzero()[:, 0].to(device)] = seen.to(embeds.dtype)
@@ -351,6 +358,14 @@ class Engine:
 
     def _rotation(self, numbers: FloatArray) -> CosSin:
         return self.model.rope.cos_sin(torch.from_numpy(np.ascontiguousarray(numbers)).to(self.model.kv_shape.device))
+
+
+def _here(vision: Vision) -> Vision:
+    """What was encoded in another stream of a GPU, for the use in this one."""
+    for part in (vision.embeds, *vision.deepstack):
+        if part.is_cuda:
+            part.record_stream(torch.cuda.current_stream(part.device))
+    return vision
 
 
 def _deepstack(pads: Tensor, visions: Sequence[Vision]) -> Deepstack | None:

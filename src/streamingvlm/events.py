@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -19,7 +19,8 @@ class Chunk:
     spent on making it; ``ready_at`` is the ``time.perf_counter()`` moment at which its last frame was there (None:
     unknown); ``dropped`` counts the steps that a live source skipped just before this one. ``due`` is the
     ``time.perf_counter()`` moment at which the next step is due (None: never): words that are not said by then are cut.
-    ``prepared`` is what a session made of the frames ahead of its step, in the source's thread.
+    ``prepared`` is what a session made of the frames ahead of its step, in the source's thread. ``last`` is false for a
+    part of a step whose other frames are still to come: a session can be shown it ahead of the rest.
     """
 
     frames: NDArray[np.uint8]
@@ -31,6 +32,7 @@ class Chunk:
     dropped: int = 0
     due: float | None = None
     prepared: object = None
+    last: bool = True
 
     def __post_init__(self) -> None:
         if self.frames.ndim != 4 or self.frames.shape[-1] != 3 or self.frames.dtype != np.uint8:
@@ -60,6 +62,10 @@ class Timing:
     def work(self) -> float:
         """Sum of all stages."""
         return self.decode + self.patch + self.evict + self.vision + self.prefill + self.words
+
+    def plus(self, **seconds: float) -> Timing:
+        """The same with more work in some stages."""
+        return replace(self, **{stage: getattr(self, stage) + more for stage, more in seconds.items()})
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from .kv import CosSin, DecodeAttention, KVPool, StaticBatch, bucket, masked_attention
+from .kv import CosSin, KVPool, StaticBatch, bucket
 from .models.base import Model
+from .ops import decode_rows
 
 #: How steps of decoding run: one by one, captured in CUDA graphs, or through torch.compile.
 CAPTURES = ("none", "graph", "compile")
@@ -29,16 +30,15 @@ class DecodeStep:
         self.model, self.pool, self.size, self.how = model, pool, size, how
         self._tokens, self._slots, self._lengths = torch.zeros(3, size, dtype=torch.long, device=device)
         self._rotation: CosSin = (torch.zeros(size, dim, device=device), torch.zeros(size, dim, device=device))
-        self._attention = _attention(device)
         self._graph: torch.cuda.CUDAGraph | None = None
         self._logits: Tensor | None = None
-        self._compiled: Callable[..., Tensor] = torch.compile(self._body, dynamic=False)
+        self._compiled: Callable[..., Tensor] = torch.compile(self._body, dynamic=False, fullgraph=True)
 
     def _body(self, tokens: Tensor, slots: Tensor, lengths: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        batch = StaticBatch(self.pool, slots, lengths, (cos, sin), self._attention)
+        batch = StaticBatch(self.pool, slots, lengths, (cos, sin), decode_rows)
         return self.model.logits(self.model.forward(self.model.embed(tokens), batch))
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def run(self, tokens: Tensor, slots: Sequence[int], rotation: CosSin) -> Tensor:
         """Logits (size, vocabulary) of one new token (b,) each of the streams in ``slots``; writes their rows.
 
@@ -96,11 +96,3 @@ class DecodeSteps:
             self._steps = {known: step for known, step in self._steps.items() if known[1] == self._pool.rows}
             self._steps[key] = DecodeStep(self._model, self._pool, key[0], self._how)
         return self._steps[key].run(tokens, slots, rotation)
-
-
-def _attention(device: torch.device) -> DecodeAttention:
-    if device.type != "cuda":
-        return masked_attention
-    from .kernels import decode_attention
-
-    return decode_attention

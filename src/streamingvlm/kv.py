@@ -20,6 +20,8 @@ CosSin = tuple[Tensor, Tensor]
 
 #: Numbers of rows that matrix products are padded to. On CPUs a product of 1 to 3 rows differs in the last bit.
 BUCKETS = (4, 8, 16, 32, 64, 128)
+#: Rows that larger products (a prefill's, a tower's first) have at least, for the same reason.
+LEAST = 16
 
 
 def bucket(count: int) -> int:
@@ -116,13 +118,11 @@ class KVPool:
 
         The slots' lengths are the same for all layers; :meth:`advance` moves them once all have been written.
         """
+        if isinstance(batch, StaticBatch):
+            batch.hold(keys, values)
+            return
         rotated = rotate(keys, *batch.turned)
         stores = ((self.keys, keys), (self.view, rotated), (self.values, values))
-        if batch.single:
-            slots, lengths = batch.where
-            for store, new in stores:
-                store[layer][slots, :, lengths] = new[: len(slots)]
-            return
         for part in batch.parts:
             first = self.length[part.slot]
             rows = slice(first, first + part.last - part.first)
@@ -136,8 +136,7 @@ class KVPool:
         Every stream attends by itself over exactly its own rows, so its result does not depend on who shares the batch.
         """
         if isinstance(batch, StaticBatch):
-            slots, lengths = batch.where
-            return batch.attention(queries, self.view[layer], self.values[layer], slots, lengths + 1, scaling)
+            return batch.attend(layer, queries, scaling)
         out = torch.zeros_like(queries)
         for number, part in enumerate(batch.parts):
             rows = self.length[part.slot] + part.last - part.first
@@ -201,11 +200,8 @@ class Batch:
         #: Every part is one token: a step of decoding.
         self.single = all((part.first, part.last) == (i, i + 1) for i, part in enumerate(parts))
         self.masks = [_mask(pool.length[part.slot], part.last - part.first, shape.device) for part in parts]
-        slots = [part.slot for part in parts]
         ends = [part.last - 1 for part in parts]
         self.ends = torch.tensor(ends + ends[-1:] * (bucket(len(ends)) - len(ends)), device=shape.device)
-        rows = [pool.length[slot] for slot in slots]
-        self.where = (torch.tensor(slots, device=shape.device), torch.tensor(rows, device=shape.device))
         for part in parts:
             assert pool.length[part.slot] + part.last - part.first <= pool.rows, "capacity is known when a stream opens"
 
@@ -226,9 +222,8 @@ class Batch:
             self.pool.advance(part.slot, part.last - part.first)
 
 
-#: Attention (b, query heads, d) of one query per stream, from queries, keys and values (slots, heads, rows, d), slots
-#: and lengths (b,), and the scaling.
-DecodeAttention = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, float], Tensor]
+#: Writes one new row per stream and attends; see :func:`streamingvlm.ops.decode_rows`.
+DecodeAttention = Callable[..., Tensor]
 
 
 class StaticBatch(Batch):
@@ -248,27 +243,21 @@ class StaticBatch(Batch):
         self.single = True
         self.where = (slots, lengths)
         self.parts = ()
-        self.attention = attention
+        self._attention = attention
+        self._new: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def hold(self, keys: Tensor, values: Tensor) -> None:
+        """Keep a layer's new rows for :meth:`attend`, which writes them."""
+        self._new = (keys, rotate(keys, *self.turned), values)
+
+    def attend(self, layer: int, queries: Tensor, scaling: float) -> Tensor:
+        """See :meth:`KVPool.attend`."""
+        assert self._new is not None, "rows are held before they are looked at"
+        pool = self.pool
+        return self._attention(queries, *self._new, pool.keys, pool.view, pool.values, layer, *self.where, scaling)
 
     def finish(self) -> None:
         """Nothing: whoever runs the capture moves the lengths."""
-
-
-def masked_attention(
-    queries: Tensor, keys: Tensor, values: Tensor, slots: Tensor, lengths: Tensor, scaling: float
-) -> Tensor:
-    """A :data:`DecodeAttention` of plain operations: reads all rows of the slots and masks those behind the length."""
-    count, query_heads, dim = queries.shape
-    heads, rows = keys.shape[1:3]
-    there = torch.arange(rows, device=keys.device) < lengths[:, None]
-    out = F.scaled_dot_product_attention(
-        queries.view(count, heads, query_heads // heads, dim),
-        keys.index_select(0, slots),
-        values.index_select(0, slots),
-        attn_mask=there[:, None, None],
-        scale=scaling,
-    )
-    return out.view(count, query_heads, dim)
 
 
 def _mask(held: int, count: int, device: torch.device) -> Tensor | None:

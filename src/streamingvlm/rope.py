@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -29,19 +30,19 @@ def positions(spans: Sequence[Span], tokens_per_second: float | None, first: flo
     """
     parts: list[FloatArray] = []
     here = first
+    text = 0  # ids since the last block: one run for all spans of words between two blocks
     for span in spans:
         if span.grid is None:
-            parts.append(_text(here, len(span)))
-            here += len(span)
+            text += len(span)
             continue
         time_step = 1.0 if tokens_per_second is None else span.patch_seconds * tokens_per_second
-        block = _block(here + 1, span.grid, time_step)
-        after = float(block.max()) + 1
-        parts += [_text(here, 1), block, _text(after, 1)]
-        here = after + 1
-    if not parts:
-        return np.zeros((3, 0), np.float32)
-    return np.concatenate(parts, axis=1)
+        parts.append(_text(here, text + 1))
+        block = _block(span.grid, time_step) + np.float32(here + text + 1)
+        parts.append(block)
+        here, text = float(block.max()) + 1, 1
+    if text:
+        parts.append(_text(here, text))
+    return np.concatenate(parts, axis=1) if parts else np.zeros((3, 0), np.float32)
 
 
 def _text(first: float, count: int) -> FloatArray:
@@ -49,10 +50,11 @@ def _text(first: float, count: int) -> FloatArray:
     return np.broadcast_to(line, (3, count))
 
 
-def _block(first: float, grid: tuple[int, int, int], time_step: float) -> FloatArray:
+@lru_cache(64)
+def _block(grid: tuple[int, int, int], time_step: float) -> FloatArray:
+    """Positions (3, t * h * w) in a block that begins at 0; a stream has few kinds of block."""
     t, h, w = np.indices(grid, dtype=np.float32).reshape(3, -1)
-    block: FloatArray = np.stack([t * np.float32(time_step), h, w]) + np.float32(first)
-    return block
+    return np.stack([t * np.float32(time_step), h, w])
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +72,8 @@ class Rope:
     def cos_sin(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Cosine and sine (n, d), float32, of positions (3, n)."""
         angles = positions.float()[self.axes].T * self.inverse_frequencies
-        angles = torch.cat([angles, angles], dim=-1)
-        return angles.cos() * self.scaling, angles.sin() * self.scaling
+        cos, sin = angles.cos() * self.scaling, angles.sin() * self.scaling
+        return torch.cat([cos, cos], dim=-1), torch.cat([sin, sin], dim=-1)
 
 
 def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -80,6 +82,9 @@ def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     first, second = states.chunk(2, dim=-1)
     cos_first, cos_second = cos.chunk(2, dim=-1)
     sin_first, sin_second = sin.chunk(2, dim=-1)
+    if torch.compiler.is_compiling():
+        # The compiler makes one loop of this, and cannot write into halves.
+        return torch.cat([first * cos_first - second * sin_first, second * cos_second + first * sin_second], dim=-1)
     out = torch.empty_like(states)
     left, right = out.chunk(2, dim=-1)
     # Written half by half: no copy of the states with their halves swapped.

@@ -12,15 +12,17 @@ import numpy as np
 
 from .errors import CapacityError, StreamingVLMError
 from .events import Chunk, Commentary
-from .models.patches import Prepared
+from .models.base import Prepared
 from .policy import CachePolicy, Sizes
 from .prompt import Grammar
 from .rope import FloatArray, positions
 from .sampling import Sampling
 from .spans import Kind, Span, Timeline
+from .turn import Feed, Opened
 
 if TYPE_CHECKING:
-    from .engine import Engine, Trace
+    from .engine import Engine
+    from .jobs import Trace
     from .models.patches import Patcher, Patches
 
 #: Ids that are reserved for the standing instruction, and as many again for one that replaces it.
@@ -41,18 +43,6 @@ class StreamOptions:
     step: float = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Feed:
-    """What a step has to prefill: spans in order, their positions (3, n) float32, and what their video blocks show.
-
-    ``patches``: one for every vision span in ``spans``, in that order; all of them have to be encoded.
-    """
-
-    spans: list[Span]
-    positions: FloatArray
-    patches: list[Patches]
-
-
 class Session:
     """The public face of one stream. Made by :meth:`Engine.open`; ``with`` gives its slot back.
 
@@ -67,7 +57,8 @@ class Session:
         self.timeline = Timeline()
         self.turn = 0
         self.sampled = 0
-        self.time = self._first = 0.0
+        #: Seconds: where the last chunk ended, where the first one began.
+        self.time = self.first = 0.0
         self.closed = False
         self._engine = engine
         self._grammar: Grammar = engine.model.grammar
@@ -75,12 +66,18 @@ class Session:
         self.positions: FloatArray = np.zeros((3, 0), np.float32)
         #: Largest position that was ever used; -1 before the first.
         self.last_position = -1.0
+        #: Positions of the ids that had no row when the policy was last applied, (3, n) float32.
+        self._pending_positions: FloatArray = self.positions
+        self._opened: Opened | None = None
+        #: Parts of the coming step, for a policy that feeds nothing ahead.
+        self._held: list[Chunk] = []
         #: Turn -> what its video block shows, for a policy that recomputes: of the blocks that stay.
-        self._patches: dict[int, Patches] = {}
+        self.retained: dict[int, Patches] = {}
         #: What the last step showed, for a policy that counts frames.
-        self._shown: Chunk | None = None
+        self.shown: Chunk | None = None
+        #: An instruction for the coming turn.
+        self.wish = ""
         self._preamble = self._make_preamble()
-        self._instruction = ""
         self.capacity = options.policy.capacity(self._sizes())
         self.slot = engine.admit(self.capacity)
 
@@ -97,10 +94,26 @@ class Session:
         """
         return self._engine.wait(self._engine.submit(self, chunk, on_text=on_text, trace=trace))
 
-    def prepare(self, chunk: Chunk) -> Chunk:
+    def feed(self, part: Chunk) -> None:
+        """Show a part of the coming step ahead, so that only the rest is left to do when its last frame is there.
+
+        ``part``: whole temporal patches (:attr:`part` frames each) with ``last`` false; its start and end are the
+        step's. The step is ended by :meth:`step` with the frames that are left. What is said is the same. The step
+        before must have ended. Raises what :meth:`step` raises.
+        """
+        self._engine.feed(self, part)
+
+    @property
+    def part(self) -> int:
+        """Frames of one temporal patch: the least that :meth:`feed` takes."""
+        return self.patcher.temporal
+
+    def prepare(self, chunk: Chunk, *, encode: bool = False) -> Chunk:
         """``chunk`` with its patches, ready for the device: what a thread may do ahead of :meth:`step`.
 
-        A policy that counts frames needs those of the step before, so nothing is done ahead for it.
+        With ``encode`` the vision tower sees them as well, beside whatever the engine does meanwhile (on a GPU in a
+        stream of its own). That is for one stream: of several it would be one call each in place of one for all. A
+        policy that counts frames needs those of the step before, so nothing is done ahead for it.
         """
         if self.options.policy.frames is not None:
             return chunk
@@ -108,7 +121,10 @@ class Session:
         patches = self.patcher(chunk)
         if self._engine.model.kv_shape.device.type == "cuda":
             patches = replace(patches, pixels=patches.pixels.pin_memory())
-        return replace(chunk, prepared=Prepared(patches, time.perf_counter() - began))
+        prepared = Prepared(patches, time.perf_counter() - began)
+        if encode and not self.options.policy.recompute:
+            prepared = self._engine.encode_ahead(prepared)
+        return replace(chunk, prepared=prepared)
 
     def run(self, source: Iterable[Chunk]) -> Iterator[Commentary]:
         """Watch a source to its end."""
@@ -118,7 +134,7 @@ class Session:
     def instruct(self, text: str) -> None:
         """Replace the standing instruction, from the next step on."""
         self._check_budget("instruction", text, INSTRUCTION_BUDGET)
-        self._instruction = text
+        self.wish = text
 
     @property
     def bytes_per_stream(self) -> int:
@@ -150,16 +166,23 @@ class Session:
             raise StreamingVLMError("this session is closed; open another one")
         if chunk.start < self.time - 1e-6:
             raise ValueError(f"a chunk from {chunk.start:.3f} s cannot follow one that ended at {self.time:.3f} s")
-        left = self.options.policy.seconds_left(chunk.start - (self._first if self.turn else chunk.start))
+        shown = 0
+        if self._opened is not None:
+            shown = self._opened.frames
+            if abs(chunk.start - self._opened.start) > 1e-6:
+                raise ValueError(f"the step from {self._opened.start:.3f} s has begun; its other frames come next")
+        if not chunk.last and len(chunk.frames) % self.part:
+            raise ValueError(f"a part of a step has whole temporal patches: a multiple of {self.part} frames")
+        left = self.options.policy.seconds_left(chunk.start - (self.first if self.turn else chunk.start))
         if left is not None and chunk.end - chunk.start > left + 1e-6:
             raise CapacityError(
                 f"the cache is full at {chunk.start:g} s: full attention was opened for so many seconds of video; "
                 "open it for more (full:seconds=N) or use the streaming policy, which has no end"
             )
-        if len(chunk.frames) > self.most_frames:
+        if shown + len(chunk.frames) > self.most_frames:
             raise CapacityError(
-                f"{len(chunk.frames)} frames in one step; the session was opened for {self.options.fps:g} frames per "
-                f"second and steps of {self.options.step:g} s"
+                f"{shown + len(chunk.frames)} frames in one step; the session was opened for {self.options.fps:g} "
+                f"frames per second and steps of {self.options.step:g} s"
             )
 
     def look(self, chunk: Chunk) -> Chunk:
@@ -173,10 +196,10 @@ class Session:
         frames, times = chunk.frames[-most:], chunk.times[-most:]
         whole = len(frames) == len(chunk.frames)
         earlier = most - len(frames)
-        if earlier and self._shown is not None:
+        if earlier and self.shown is not None:
             height, width = frames.shape[1:3]
-            frames = np.concatenate([self.patcher.stretch(self._shown.frames[-earlier:], height, width), frames])
-            times = (*self._shown.times[-earlier:], *times)
+            frames = np.concatenate([self.patcher.stretch(self.shown.frames[-earlier:], height, width), frames])
+            times = (*self.shown.times[-earlier:], *times)
             whole = False
         return replace(chunk, frames=frames, times=times, start=chunk.start if whole else times[0])
 
@@ -188,41 +211,89 @@ class Session:
         if policy.recompute:
             self.timeline.forget()
             rows = []
+        per_second = self._engine.model.tokens_per_second
         if policy.positions == "append":
             self.positions = self.positions[:, rows]
+            self._pending_positions = positions(self.timeline.pending_spans(), per_second, self.last_position + 1)
         else:
-            numbered = positions(self.timeline.spans, self._engine.model.tokens_per_second)
-            self.positions = numbered[:, : self.timeline.cached]
+            numbered = positions(self.timeline.spans, per_second)
+            self.positions, self._pending_positions = np.split(numbered, [self.timeline.cached], axis=1)
         return rows, self.positions
 
-    def begin_turn(self, chunk: Chunk, patches: Patches) -> Feed:
-        """Append the turn of ``chunk``, which shows ``patches``; what has to be fed now.
+    @property
+    def opened(self) -> Opened | None:
+        """The turn that is being shown, if a part of it was."""
+        return self._opened
 
-        That is what is pending and the new turn; all that stays and the new turn if the policy recomputes.
+    @property
+    def between_steps(self) -> bool:
+        """Whether no part of the coming step has been shown."""
+        return self._opened is None and not self._held
+
+    def hold(self, part: Chunk) -> None:
+        """Keep a part until its step is whole."""
+        self.check(replace(part, last=False))
+        self._held.append(part)
+
+    def whole(self, chunk: Chunk) -> Chunk:
+        """``chunk`` with the parts before it that were only kept."""
+        if not self._held:
+            return chunk
+        parts, self._held = [*self._held, chunk], []
+        if len({part.frames.shape[1:] for part in parts}) > 1:
+            raise ValueError("the frames of one step must be of one size")
+        times = tuple(time for part in parts for time in part.times)
+        frames = np.concatenate([part.frames for part in parts])
+        return replace(chunk, frames=frames, times=times, prepared=None)
+
+    def show(self, chunk: Chunk, patches: Patches) -> Feed:
+        """Append the turn of ``chunk``, which shows ``patches``, or more frames to the turn; what has to be fed now.
+
+        That is what is pending and the new turn; all that stays and the new turn if the policy recomputes. Of a turn
+        whose last frames are still to come it is all up to its last pad: what stands behind depends on them.
         """
         shown = self.look(chunk)
-        spans: list[Span] = [] if self.timeline.spans else list(self._preamble)
-        if self.timeline.spans and self.timeline.spans[-1].kind is Kind.COMMENTARY:
+        if self._opened is None:
+            self._opened = self._open(shown)
+        opened = self._opened
+        opened.add(shown, patches, self.patcher.times(shown))
+        spans: list[Span] = [] if opened.at else list(self._preamble)
+        if opened.at and self.timeline.spans[opened.at - 1].kind is Kind.COMMENTARY:
             spans.append(self._grammar.separator(self.turn - 1))
         spans += self._grammar.turn(
             self.turn,
-            shown.start,
+            opened.start,
             shown.end,
-            patches.merged,
+            opened.grid,
             patch_seconds=self._patch_seconds(),
-            times=self.patcher.times(shown),
-            query=self._query(),
+            times=opened.times,
+            query=self._query() if chunk.last else "",
         )
-        self.timeline.append(*spans)
-        feed = self.timeline.pending_spans()
+        self.timeline.replace_from(opened.at, spans)
         assert len(self.timeline) + self.options.sampling.max_new_tokens + 1 <= self.capacity, "capacity is a bound"
-        known = {**self._patches, self.turn: patches}
-        blocks = {span.turn: known[span.turn] for span in feed if span.kind is Kind.VISION}
-        if self.options.policy.recompute:
-            self._patches = blocks
         if self.options.policy.frames is not None:
-            self._shown = shown
-        return Feed(feed, self._number(feed), list(blocks.values()))
+            self.shown = shown
+        fed = opened.feed(spans, self._engine.model.tokens_per_second, chunk.last)
+        return Feed(*fed, self._to_encode([*opened.before, *spans], patches))
+
+    def _open(self, shown: Chunk) -> Opened:
+        """Begin the turn of a step, behind what the policy left."""
+        numbers = self._pending_positions
+        if numbers.shape[1]:
+            first = float(numbers[:, -1].max()) + 1
+        elif self.options.policy.positions == "append":
+            first = self.last_position + 1
+        else:
+            first = float(self.positions[:, -1].max()) + 1 if self.positions.shape[1] else 0.0
+        return Opened(self.timeline.pending_spans(), numbers, len(self.timeline.spans), first, shown.start)
+
+    def _to_encode(self, spans: list[Span], patches: Patches) -> list[Patches]:
+        """What the video blocks that are fed show; for a policy that recomputes also those of earlier steps."""
+        if not self.options.policy.recompute:
+            return [patches]
+        known = {**self.retained, self.turn: patches}
+        self.retained = {span.turn: known[span.turn] for span in spans if span.kind is Kind.VISION}
+        return list(self.retained.values())
 
     def fed(self, numbers: FloatArray) -> None:
         """The ids at positions ``numbers`` (3, n) have rows now."""
@@ -248,15 +319,10 @@ class Session:
         if tokens[-1] != end:
             self.write(chunk, [*tokens, end])
         if self.turn == 0:
-            self._first = chunk.start
+            self.first = chunk.start
         self.turn += 1
         self.time = chunk.end
-
-    def _number(self, feed: list[Span]) -> FloatArray:
-        per_second = self._engine.model.tokens_per_second
-        if self.options.policy.positions == "append":
-            return positions(feed, per_second, self.last_position + 1)
-        return positions(self.timeline.spans, per_second)[:, self.timeline.cached :]
+        self._opened = None
 
     def _patch_seconds(self) -> float:
         """Seconds along the time axis of one temporal patch; the public code takes 2 / 2 whatever the rate."""
@@ -266,7 +332,7 @@ class Session:
         """The question that goes into the coming turn, behind the video, as the public code's first turn has it."""
         if self.options.policy.faithful and self.turn == 0:
             return self.options.instruction
-        text, self._instruction = self._instruction, ""
+        text, self.wish = self.wish, ""
         return text
 
     def _make_preamble(self) -> list[Span]:

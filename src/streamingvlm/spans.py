@@ -138,6 +138,17 @@ class Timeline:
         assert span.tokens[: len(last)] == last.tokens, "the last span may only grow"
         self.spans[-1] = span
 
+    def replace_from(self, first: int, spans: Sequence[Span]) -> None:
+        """Put ``spans`` in the place of those from number ``first`` on; ids that have rows must stay what they are."""
+        before = sum(map(len, self.spans[:first]))
+        held = self.cached - before
+        if held > 0:
+            old, new = (
+                [token for span in part for token in span.tokens[:held]] for part in (self.spans[first:], spans)
+            )
+            assert old[:held] == new[:held], "what is in the cache cannot be written anew"
+        self.spans[first:] = [span for span in spans if span.tokens]
+
     def commit(self, count: int) -> None:
         """Say that the first ``count`` pending ids have rows now."""
         self.cached += count
@@ -163,11 +174,13 @@ class Timeline:
             whole = piece.hi - piece.lo == len(span)
             assert whole or span.grid is None, "a vision block stays whole or goes"
             order.extend(range(starts[piece.span] + piece.lo, starts[piece.span] + piece.hi))
-            tokens = span.tokens if whole else span.tokens[piece.lo : piece.hi]
-            kept = replace(span, kind=piece.kind, role=piece.role, turn=piece.turn, tokens=tokens)
+            kept = span
+            if not whole or (piece.kind, piece.role, piece.turn) != (span.kind, span.role, span.turn):
+                tokens = span.tokens[piece.lo : piece.hi]
+                kept = replace(span, kind=piece.kind, role=piece.role, turn=piece.turn, tokens=tokens)
             if kept.kind is Kind.HISTORY and spans and spans[-1].kind is Kind.HISTORY:
                 # Old words are one run: thousands of steps must not leave thousands of spans.
-                spans[-1] = replace(spans[-1], tokens=spans[-1].tokens + tokens, end=span.end)
+                spans[-1] = replace(spans[-1], tokens=spans[-1].tokens + kept.tokens, end=span.end)
             else:
                 spans.append(kept)
         rows = [index for index in order if index < self.cached]

@@ -19,10 +19,11 @@ from .stream import Stream
 
 def ceiling(game: Game, seeds: Iterable[int], seconds: int) -> dict[str, Any]:
     """The figures of ``score`` for the reader's commentary, pooled over the streams of some seeds."""
-    return score_many(_read(game, seed, seconds) for seed in seeds)
+    return score_many(read(game, seed, seconds) for seed in seeds)
 
 
-def _read(game: Game, seed: int, seconds: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def read(game: Game, seed: int, seconds: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The truth of the first seconds of a stream, and the reader's commentary of them: what ``score`` compares."""
     stream = Stream(game, seed, fps=2.0, render=False)
     reader, announcer, said, true = game.new_reader(), Announcer(game, stream.context), [], []
     for second in islice(stream, seconds):

@@ -9,29 +9,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import StreamingVLMError
 from .context import Colours
+from .figures import RARE, VISION_WINDOW, Counts, Key, ScoreError, figures, pool
 from .game import Game
 from .games import GAMES
 from .language import Event
 
 Timed = list[tuple[int, Event]]
-Key = tuple[str, ...]
+Row = tuple[int, int, str]
 Record = Mapping[str, Any]
 Said = Record | Sequence[Record]
 
-VISION_WINDOW = 16
-"""Seconds. A tally restated after a longer gap cannot be read off anything but earlier words."""
 SETTLE = 2
 """Seconds after a match's words in which the tally of the finished match may still be said."""
-RARE = 240
-"""Seconds. A name or town last said longer ago than this is in no text window, only in the context."""
 LAGS = (17, 29, 43, 59, 71, 97)
 """Shifts of the truth, in seconds, that give the chance level."""
-
-
-class ScoreError(StreamingVLMError):
-    """A file to be scored is neither a clip's truth nor a commentary."""
 
 
 def score(truth: Record, predictions: Said) -> dict[str, Any]:
@@ -46,24 +38,20 @@ def score(truth: Record, predictions: Said) -> dict[str, Any]:
 
 def score_many(pairs: Iterable[tuple[Record, Said]]) -> dict[str, Any]:
     """The figures of several clips of one game pooled: counts are added before any ratio is taken."""
-    total: Counter[Key] = Counter()
+    return figures(pool([count(truth, predictions) for truth, predictions in pairs]))
+
+
+def count(truth: Record, predictions: Said) -> Counts:
+    """What is counted of one clip; see :func:`score` for the arguments and :func:`figures` for what follows."""
+    game = game_of(truth)
+    right, said = _rows(truth), _rows(predictions)
+    duration = max([end for _, end, _ in right + said], default=0)
+    true_events, said_events = _events(right, game), _events(said, game)
     chance: Counter[Key] = Counter()
-    longest = clips = 0
-    game = GAMES["pong"]
-    for truth, predictions in pairs:
-        if clips and game_of(truth) is not game:
-            raise ScoreError(f"clips of {game.name} and {game_of(truth).name} have different kinds: score them apart")
-        game = game_of(truth)
-        right, said = _rows(truth), _rows(predictions)
-        duration = max([end for _, end, _ in right + said], default=0)
-        true_events, said_events = _events(right, game), _events(said, game)
-        total += _measure(true_events, said_events, duration, game)
-        for lag in LAGS:
-            chance += _overlap(true_events, _shifted(true_events, lag, duration))
-        longest = max(longest, _longest_repeat(said))
-        clips += 1
-    kinds = game.language.kinds
-    return {**_figures(total, kinds), "longest_repeat": longest, "chance": _f1s(chance, kinds), "clips": clips}
+    for lag in LAGS:
+        chance += _overlap(true_events, _shifted(true_events, lag, duration))
+    counts = _measure(true_events, said_events, duration, game) + _silence(right, said, duration)
+    return Counts(game, counts, chance, _longest_repeat(said), 1)
 
 
 def game_of(truth: Record) -> Game:
@@ -97,7 +85,7 @@ def read(path: Path) -> Said:
     return [line for line in lines if "start" in line and "text" in line]
 
 
-def _rows(said: Said) -> list[tuple[int, int, str]]:
+def _rows(said: Said) -> list[Row]:
     """(second, end, text) of every row; a row belongs to the second in which it starts."""
     try:
         if isinstance(said, Mapping):
@@ -109,7 +97,7 @@ def _rows(said: Said) -> list[tuple[int, int, str]]:
         raise ScoreError(f"a row of commentary needs a start, an end and a text: {error!r}") from error
 
 
-def _events(rows: list[tuple[int, int, str]], game: Game) -> Timed:
+def _events(rows: list[Row], game: Game) -> Timed:
     parse = game.language.parse
     return sorted(((at, event) for at, _, text in rows for event in parse(text)), key=lambda pair: pair[0])
 
@@ -155,6 +143,7 @@ def _measure(true: Timed, said: Timed, duration: int, game: Game) -> Counter[Key
     parts = {f"fifth {i}": (duration * i / 5, duration * (i + 1) / 5) for i in range(5)}
     parts |= {"minutes_0_2": (0, 120)} if duration >= 120 else {}
     parts |= {"minutes_8_10": (480, 600)} if duration >= 600 else {}
+    parts |= {"minutes_0_10": (0, 600), "last_30_minutes": (duration - 1800, duration)} if duration >= 2400 else {}
     for name, (low, high) in parts.items():
         inside = _overlap(*([pair for pair in events if low <= pair[0] < high] for events in (true, said)))
         for (_, kind, what), n in inside.items():
@@ -237,7 +226,14 @@ def _repeats(said: Timed) -> Counter[Key]:
     return counts
 
 
-def _longest_repeat(rows: list[tuple[int, int, str]]) -> int:
+def _silence(true: Sequence[Row], said: Sequence[Row], duration: int) -> Counter[Key]:
+    """Seconds in which nothing is said, and how many of them are truly silent."""
+    spoken, meant = ({at for at, _, text in rows if text.strip()} for rows in (said, true))
+    silent = set(range(duration)) - spoken
+    return Counter({("silence", "n"): len(silent), ("silence", "right"): len(silent - meant)})
+
+
+def _longest_repeat(rows: list[Row]) -> int:
     """The longest run of rows with one and the same text, silent rows left out."""
     texts = [text.strip() for _, _, text in rows if text.strip()]
     longest = run = 0
@@ -245,74 +241,3 @@ def _longest_repeat(rows: list[tuple[int, int, str]]) -> int:
         run = run + 1 if i and text == texts[i - 1] else 1
         longest = max(longest, run)
     return longest
-
-
-def _ratio(part: int, whole: int) -> float | None:
-    return part / whole if whole else None
-
-
-def _f1(counts: Counter[Key], kinds: Sequence[str], what: str, prefix: Key = ("kind",)) -> float | None:
-    def total(name: str) -> int:
-        return sum(counts[(*prefix, kind, name)] for kind in kinds)
-
-    return _ratio(2 * total(what), total("n_true") + total("n_said"))
-
-
-def _f1s(counts: Counter[Key], kinds: Sequence[str]) -> dict[str, float | None]:
-    figures: dict[str, float | None] = {}
-    for suffix, what in (("_strict", "strict"), ("", "near")):
-        each = [f1 for kind in kinds if (f1 := _f1(counts, [kind], what)) is not None]
-        figures["micro_f1" + suffix] = _f1(counts, kinds, what)
-        figures["macro_f1" + suffix] = sum(each) / len(each) if each else None
-    return figures
-
-
-def _figures(counts: Counter[Key], kinds: Sequence[str]) -> dict[str, Any]:
-    def fact(what: str) -> float | None:
-        return _ratio(counts["fact", what, "right"], counts["fact", what, "n"])
-
-    def tally(source: str, gap: str) -> float | None:
-        return _ratio(counts["tally", source, gap, "right"], counts["tally", source, gap, "n"])
-
-    def part(name: str) -> dict[str, float | None]:
-        return {
-            label: _f1(counts, kinds, what, ("part", name))
-            for label, what in (("micro_f1_strict", "strict"), ("micro_f1", "near"))
-        }
-
-    figures: dict[str, Any] = dict(_f1s(counts, kinds))
-    figures["by_kind"] = {kind: _kind(counts, kind) for kind in kinds if _seen(counts, kind)}
-    figures |= {what: fact(what) for what in ("colours", "zones", "score", "names", "tally", "streak")}
-    figures["names_by_gap"] = {f"<={RARE}s": fact("names near"), f">{RARE}s": fact("names far")}
-    window = f"{VISION_WINDOW}s"
-    figures["tally_steps"] = {
-        "<=" + window: tally("true", "short"), ">" + window: tally("true", "long"), "all": tally("true", "all"),
-    }  # fmt: skip
-    figures["tally_self_consistent"] = tally("self", "all")
-    figures["repetition"] = _ratio(counts["repeat", "again"], counts["repeat", "n"])
-    figures["fifths"] = [part(f"fifth {i}") for i in range(5)]
-    figures |= {name: part(name) for name in ("minutes_0_2", "minutes_8_10")}
-    figures["counts"] = {
-        "seconds": counts["seconds",],
-        "events_true": sum(counts["kind", kind, "n_true"] for kind in kinds),
-        "events_said": sum(counts["kind", kind, "n_said"] for kind in kinds),
-        "names": counts["fact", "names", "n"],
-        "tally_steps": counts["tally", "true", "all", "n"],
-    }
-    return figures
-
-
-def _seen(counts: Counter[Key], kind: str) -> bool:
-    return bool(counts["kind", kind, "n_true"] or counts["kind", kind, "n_said"])
-
-
-def _kind(counts: Counter[Key], kind: str) -> dict[str, float | int | None]:
-    n_true, n_said, near = (counts["kind", kind, what] for what in ("n_true", "n_said", "near"))
-    return {
-        "strict": _f1(counts, [kind], "strict"),
-        "within_1s": _f1(counts, [kind], "near"),
-        "n_true": n_true,
-        "n_said": n_said,
-        "precision": _ratio(near, n_said),
-        "recall": _ratio(near, n_true),
-    }

@@ -2,41 +2,36 @@
 
 from __future__ import annotations
 
-import datetime
-import platform
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, cast
 
 import numpy as np
 import torch
 
-from ..events import Commentary
+from ..events import Chunk, Commentary
 from ..kv import CosSin, KVPool
 from ..models.base import Model, Vision
 from ..models.patches import Patches
+from ..reports import Figures
+from ..session import Session
+from ..video.pace import split
 from ..view import STAGES, memory, peak_memory
 
 __all__ = [
     "STAGES",
-    "Figures",
     "Step",
     "SyncedModel",
-    "describe_device",
     "device_memory",
+    "live_step",
     "memory",
     "percentile",
-    "provenance",
     "reference_work",
     "summarize",
     "synced_pool",
     "synchronize",
 ]
-
-#: What a command writes as JSON.
-Figures = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +59,17 @@ class Step:
     def work(self) -> float:
         """Seconds of work in all stages."""
         return sum(self.stages.values())
+
+
+def live_step(session: Session, chunk: Chunk) -> Step:
+    """One step as a live source hands it out: whole temporal patches ahead, so that lag counts from the last of them.
+
+    The work of all parts is the step's.
+    """
+    *early, rest = split(chunk, session.part)
+    for part in early:
+        session.feed(part)
+    return Step.of(session.step(rest))
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
@@ -100,32 +106,6 @@ def summarize(steps: Sequence[Step]) -> Figures:
         "seconds": video,
         "steps": len(steps),
     }
-
-
-def provenance(device: torch.device) -> Figures:
-    """Device, versions and date, for every file that is written."""
-    return {
-        "device": describe_device(device),
-        "versions": {name: _version(name) for name in ("streamingvlm", "torch", "transformers")}
-        | {"python": platform.python_version()},
-        "date": datetime.date.today().isoformat(),
-    }
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not installed"  # run from a checkout
-
-
-def describe_device(device: torch.device) -> str:
-    """The machine part in words."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    if device.type == "cpu":
-        return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
-    return str(device)
 
 
 def synchronize(device: torch.device) -> None:

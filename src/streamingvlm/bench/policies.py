@@ -14,13 +14,16 @@ from ..events import Chunk
 from ..kv import KVPool
 from ..models import Model
 from ..policy import POLICIES, make_policy
+from ..reports import Figures, provenance
 from ..session import Session
-from .measure import Figures, Step, device_memory, host_memory, provenance, summarize
-from .rotation import PerTokenRotation, with_stock_layers
+from .measure import Step, device_memory, host_memory, live_step, summarize
+from .rotation import PerTokenRotation, PerTokenRotationEngine, with_stock_layers
 from .setup import Request
 
-#: Baseline -> the policy it runs and its pool.
-BASELINES: dict[str, tuple[str, type[KVPool]]] = {"per-token-rotation": ("streaming", PerTokenRotation)}
+#: Baseline -> the policy it runs, its engine and its pool.
+BASELINES: dict[str, tuple[str, type[Engine], type[KVPool]]] = {
+    "per-token-rotation": ("streaming", PerTokenRotationEngine, PerTokenRotation)
+}
 
 #: Steps that a policy runs before the next one has its turn, so that noise of the machine hits all alike.
 BLOCK = 5
@@ -48,9 +51,9 @@ class Lane:
             torch.cuda.reset_peak_memory_stats(device)
         try:
             for index, chunk in enumerate(chunks):
-                event = self.session.step(chunk)
+                step = live_step(self.session, chunk)
                 if index >= warm:
-                    self.steps.append(Step.of(event))
+                    self.steps.append(step)
         except torch.OutOfMemoryError:
             self.ended = f"out of memory at {chunks[0].start:g} s"
             self.session.close()
@@ -150,10 +153,10 @@ def _blocks(chunks: Iterator[Chunk], warm_up: int) -> Iterator[tuple[list[Chunk]
 
 
 def _open(request: Request, model: Model, name: str, seconds: float, context: str) -> Lane:
-    spec, pool = BASELINES.get(name, (name, KVPool))
+    spec, kind, pool = BASELINES.get(name, (name, Engine, KVPool))
     if spec == "full":  # the one policy that has to know how long the stream is
         spec = f"full:seconds={seconds:g}"
     if name in BASELINES:
         model = with_stock_layers(model)
-    engine, session = request.open(model, spec, context=context, pool=pool)
+    engine, session = request.open(model, spec, context=context, kind=kind, pool=pool)
     return Lane(name, spec, engine, session)

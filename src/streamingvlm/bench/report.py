@@ -1,59 +1,20 @@
-"""How figures are shown: tables for people, JSON for programs, a picture if matplotlib is there."""
+"""How figures are shown to people: tables, and a picture if matplotlib is there."""
 
 from __future__ import annotations
 
-import json
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from ..errors import OptionError
-from ..outputs import check_writable
-from .measure import STAGES, Figures
+from ..reports import Figures, heading
+from .measure import STAGES
 from .policies import Lane
-
-
-def check_targets(json_file: Path | None, plot: Path | None = None) -> None:
-    """Raise one line, before anything is measured, for a file that could not be written or drawn."""
-    for path in (json_file, plot):
-        if path is not None:
-            check_writable(path)
-    if plot is not None:
-        try:
-            import matplotlib  # noqa: F401
-        except ImportError:
-            raise OptionError("--plot needs matplotlib: pip install 'streamingvlm[plot]'") from None
-
-
-def write_json(path: Path | None, figures: Figures) -> None:
-    """Write figures, if a file was asked for; numbers that are none become null."""
-    if path is not None:
-        path.write_text(json.dumps(_plain(figures), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-@contextmanager
-def progress(what: str, total: float) -> Iterator[Callable[[float], None]]:
-    """A bar on standard error, if a person sees it; call with how much of ``total`` is done."""
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not sys.stderr.isatty(), transient=True) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda done: bar.update(task, completed=done)
 
 
 def show(table: Table, figures: Figures) -> None:
@@ -80,12 +41,6 @@ def ms(seconds: float | None) -> str:
 def mib(count: float) -> str:
     """Bytes in MiB."""
     return f"{count / 2**20:.0f}"
-
-
-def heading(figures: Figures) -> str:
-    """Device, versions and date in one line."""
-    versions = ", ".join(f"{name} {number}" for name, number in figures["versions"].items())
-    return f"{figures['device']}; {versions}; {figures['date']}"
 
 
 def policy_table(figures: Figures) -> Table:

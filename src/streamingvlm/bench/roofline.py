@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..engine import Trace
 from ..errors import ModelError, OptionError
+from ..jobs import Trace
 from ..models import Model
-from .measure import Figures, provenance, summarize, synchronize
+from ..reports import Figures, provenance
+from .measure import summarize, synchronize
 from .setup import Request
 from .streams import open_fleet
 

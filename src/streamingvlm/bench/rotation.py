@@ -1,21 +1,45 @@
-"""The baseline ``per-token-rotation``: the cache as the public code runs it.
+"""The baseline ``per-token-rotation``: decoding as the public code runs it (commit a940d8c).
 
-For every token all raw keys of a stream are rotated afresh and, like the values, concatenated with the new one into
-new tensors, behind transformers' own layers. The words are the same; what it costs is the point. Two things are kinder
-to it than the public code: cosines and sines are kept between tokens, and attention runs through the same fused call
-as the engine's.
+For every token the positions of the whole text are counted afresh, and cosines and sines of all of them computed; in
+every layer the sections of the three axes are put together, all raw keys of the stream are rotated and, like the
+values, concatenated with the new one into new tensors and repeated for every query head; all behind transformers' own
+layers, one operation after the other. The words are the same; what it costs is the point. It is treated kindly where
+the two differ in more than that: positions are counted by this package's faster code, the head looks only at the last
+token of a prefill, towers, eviction and sampling are the engine's, and nothing of transformers' ``generate`` runs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..engine import Engine
+from ..jobs import Job
 from ..kv import Batch, CosSin, KVPool, KVShape, attend
 from ..models import Model
+from ..rope import FloatArray, Rope, positions
+
+
+class PerTokenRotationEngine(Engine):
+    """An engine that numbers and rotates the whole stream for every token; for contiguous positions."""
+
+    def _prefill(self, jobs: Sequence[Job], *rest: Any) -> None:
+        self._number(jobs)
+        super()._prefill(jobs, *rest)
+
+    def _decode(self, jobs: Sequence[Job]) -> None:
+        self._number(jobs)
+        super()._decode(jobs)
+
+    def _number(self, jobs: Sequence[Job]) -> None:
+        assert isinstance(self._pool, PerTokenRotation)
+        for job in jobs:
+            numbers = positions(job.session.timeline.spans, self.model.tokens_per_second)
+            self._pool.number(job.session.slot, numbers, self.model.rope)
 
 
 class PerTokenRotation(KVPool):
@@ -24,7 +48,9 @@ class PerTokenRotation(KVPool):
     def __init__(self, shape: KVShape, slots: int, rows: int) -> None:
         super().__init__(shape, slots, rows)
         self._past: dict[int, list[CosSin]] = {}
+        #: Slot -> cosine and sine (3, rows, head_dim) along the three axes.
         self._rotation: dict[int, CosSin] = {}
+        self._sections: list[tuple[int, int, int]] = []
 
     def _allocate(self, rows: int) -> Tensor:  # noqa: ARG002
         return super()._allocate(0)  # nothing ahead of time: the public code has no preallocated cache
@@ -39,33 +65,32 @@ class PerTokenRotation(KVPool):
         slot = super().acquire()
         empty = torch.zeros(self.shape.heads, 0, self.shape.head_dim, dtype=self.shape.dtype, device=self.shape.device)
         self._past[slot] = [(empty, empty)] * self.shape.layers
-        nothing = torch.zeros(0, self.shape.head_dim, device=self.shape.device)
-        self._rotation[slot] = (nothing, nothing)
         return slot
+
+    def number(self, slot: int, numbers: FloatArray, rope: Rope) -> None:
+        """Cosines and sines of all positions ``numbers`` (3, rows) of a slot, the rows about to come included."""
+        angles = torch.from_numpy(numbers.copy()).to(self.shape.device)[..., None] * rope.inverse_frequencies
+        angles = torch.cat([angles, angles], dim=-1)
+        self._rotation[slot] = (angles.cos() * rope.scaling, angles.sin() * rope.scaling)
+        self._sections = self._sections or sections(rope)
 
     def release(self, slot: int) -> None:
         """See :meth:`KVPool.release`."""
         super().release(slot)
-        del self._past[slot], self._rotation[slot]
+        del self._past[slot]
+        self._rotation.pop(slot, None)
 
     def select(self, slot: int, rows: Sequence[int], rotation: CosSin) -> None:
-        """See :meth:`KVPool.select`: the same gather; the rotation is only written down, for every token to come."""
+        """See :meth:`KVPool.select`: the same gather; the rotation is left to every token to come."""
         assert rotation[0].shape[0] == len(rows), "one rotation per row"
         index = torch.tensor(rows, device=self.shape.device, dtype=torch.long)
         self._past[slot] = [(keys[:, index], values[:, index]) for keys, values in self._past[slot]]
-        self._rotation[slot] = rotation
         self.length[slot] = len(rows)
 
     def store(self, layer: int, batch: Batch, keys: Tensor, values: Tensor) -> None:
         """See :meth:`KVPool.store`: the new rows are concatenated with all that there are."""
         for part in batch.parts:
             new = slice(part.first, part.last)
-            if layer == 0:
-                cos, sin = self._rotation[part.slot]
-                self._rotation[part.slot] = (
-                    torch.cat([cos, batch.rotation[0][new]]),
-                    torch.cat([sin, batch.rotation[1][new]]),
-                )
             past_keys, past_values = self._past[part.slot][layer]
             self._past[part.slot][layer] = (
                 torch.cat([past_keys, keys[new].transpose(0, 1)], dim=1),
@@ -77,10 +102,24 @@ class PerTokenRotation(KVPool):
         out = torch.zeros_like(queries)
         for number, part in enumerate(batch.parts):
             keys, values = self._past[part.slot][layer]
+            cos, sin = (self._put_together(table) for table in self._rotation[part.slot])
+            group = queries.shape[1] // self.shape.heads
+            keys, values = (_repeat(states, group) for states in (_rotate(keys, cos, sin), values))
             place = slice(number, number + 1) if ends or batch.single else slice(part.first, part.last)
             mask = None if ends or batch.single else batch.masks[number]
-            out[place] = attend(queries[place], _rotate(keys, *self._rotation[part.slot]), values, mask, scaling)
+            out[place] = attend(queries[place], keys, values, mask, scaling)
         return out
+
+    def _put_together(self, table: Tensor) -> Tensor:
+        """(rows, head_dim) of (3, rows, head_dim): each frequency from its axis."""
+        return torch.cat([table[axis, :, low:high] for axis, low, high in self._sections], dim=-1)
+
+
+def sections(rope: Rope) -> list[tuple[int, int, int]]:
+    """Runs of dimensions of a head that follow one axis: axis, first, behind the last."""
+    axes = [*rope.axes.tolist(), *rope.axes.tolist()]
+    starts = [i for i, axis in enumerate(axes) if i == 0 or axes[i - 1] != axis]
+    return [(axes[low], low, high) for low, high in zip(starts, [*starts[1:], len(axes)], strict=True)]
 
 
 def with_stock_layers(model: Model) -> Model:
@@ -95,3 +134,9 @@ def _rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     first, second = states.chunk(2, dim=-1)
     swapped = torch.cat([-second, first], dim=-1)
     return states * cos.to(states.dtype) + swapped * sin.to(states.dtype)
+
+
+def _repeat(states: Tensor, group: int) -> Tensor:
+    """Keys or values (heads, rows, d) for every query head, in new memory."""
+    heads, rows, dim = states.shape
+    return states[:, None].expand(heads, group, rows, dim).reshape(heads * group, rows, dim)

@@ -13,7 +13,7 @@ from ..errors import CapacityError, OptionError, SourceError
 from ..events import Chunk, Source
 from ..graphs import CAPTURES
 from ..kv import KVPool
-from ..models import BUNDLED, Model, load_model, pick_device, pick_dtype
+from ..models import BUNDLED, Model, load_model, pick_device, pick_dtype, settle_threads
 from ..models.quantize import quantize
 from ..policy import CachePolicy, StreamingWindow
 from ..session import Session
@@ -33,7 +33,7 @@ class Request:
     arcade for the bundled model, synthetic frames for a shape); ``size``: (width, height) of synthetic frames;
     ``words``: ids that every reply is forced to have (None: replies end by themselves); ``weights``: see
     :func:`streamingvlm.models.load_model`; ``capture``: see
-    :class:`streamingvlm.engine.Engine`.
+    :class:`streamingvlm.engine.Engine`; ``threads``: see :func:`streamingvlm.models.settle_threads`.
     """
 
     model: str | None = None
@@ -48,6 +48,7 @@ class Request:
     dtype: str | None = None
     weights: str | None = None
     capture: str = "none"
+    threads: int | None = None
 
     def __post_init__(self) -> None:
         if self.model is not None and self.shape is not None:
@@ -87,6 +88,7 @@ class Request:
             model = build(self.shape, device=device, dtype=pick_dtype(self.dtype, device), seed=self.seed)
             if self.weights is not None:
                 quantize(model, self.weights)
+        settle_threads(model, self.threads)
         if self.words is not None:
             sampling = replace(model.defaults.sampling, max_new_tokens=self.words, forced=True)
             model.defaults = replace(model.defaults, sampling=sampling)
@@ -107,6 +109,7 @@ class Request:
         policy: CachePolicy | str = "streaming",
         *,
         context: str = "",
+        kind: type[Engine] = Engine,
         pool: type[KVPool] = KVPool,
         slots: int = 1,
     ) -> tuple[Engine, Session]:
@@ -118,7 +121,7 @@ class Request:
 
         # A baseline's cache is not made for fixed shapes.
         capture = self.capture if pool is KVPool else "none"
-        engine = Engine(synced(model), slots, capture=capture, pool=synced_pool(pool, model.kv_shape.device))
+        engine = kind(synced(model), slots, capture=capture, pool=synced_pool(pool, model.kv_shape.device))
         try:
             return engine, self.open_session(engine, policy, context=context)
         except torch.OutOfMemoryError:

@@ -1,7 +1,8 @@
 """One stream for hours, as fast as it goes: does a second of video cost the same at the end, in time and in memory?
 
 The machine may not be the same all the time, so every minute of the stream a fixed piece of work is timed beside it
-(:func:`reference_work`), and all figures are medians.
+(:func:`reference_work`), and all figures are medians. A match has quiet and busy minutes: lag and work of the two ends
+are compared between steps with equally many ids, or else they would tell how much there was to say.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from numpy.typing import NDArray
 
 from ..errors import OptionError
 from ..models import Model
-from .measure import Figures, Step, device_memory, memory, percentile, provenance, reference_work
+from ..reports import Figures, provenance
+from .measure import device_memory, live_step, memory, percentile, reference_work
 from .setup import Request
 
 #: Seconds of video that the first and the last figure are over.
@@ -23,7 +25,9 @@ EDGE = 600.0
 #: Steps between two looks at the reference work.
 EVERY = 60
 
-_COLUMNS = ("lag", "work", "rows", "host", "device", "reference")
+_COLUMNS = ("lag", "work", "rows", "host", "device", "reference", "tokens")
+#: Steps with a number of ids that both ends must have for these to be compared.
+ENOUGH = 5
 Series = NDArray[np.float64]
 
 
@@ -50,11 +54,13 @@ class Soak:
         _, session = self.request.open(self.model, context=source.context)
         with closing(session):
             for index, chunk in enumerate(source):
-                step = Step.of(session.step(chunk))
+                step = live_step(session, chunk)
                 if index < self.warm_up or self.count >= len(self.series):
                     continue
                 look = reference_work(device) if self.count % EVERY == 0 else np.nan
-                self.series[self.count] = (step.lag, step.work, step.rows, memory(), device_memory(device), look)
+                self.series[self.count] = (
+                    step.lag, step.work, step.rows, memory(), device_memory(device), look, step.tokens,
+                )  # fmt: skip
                 self.count += 1
                 on_step(self.count * self.request.step)
 
@@ -68,13 +74,18 @@ class Soak:
         hours = np.arange(self.count) * self.request.step / 3600
         ends = {
             f"{name}_{end}": _median(part)
-            for name, key in (("lag", "lag"), ("work", "work"), ("memory", "host"), ("device_memory", "device"))
+            for name, key in (("memory", "host"), ("device_memory", "device"))
             for end, part in (("first", column[key][:edge]), ("last", column[key][-edge:]))
         }
+        for name in ("lag", "work"):
+            first, last, compared = alike(*((column[name][end], column["tokens"][end]) for end in _ends(edge)))
+            ends |= {f"{name}_first": first, f"{name}_last": last, "steps_compared": compared}
         reference = column["reference"][~np.isnan(column["reference"])]
         looks = max(edge // EVERY, 1)
         return {
             **ends,
+            "tokens_first": float(column["tokens"][:edge].mean()) if self.count else float("nan"),
+            "tokens_last": float(column["tokens"][-edge:].mean()) if self.count else float("nan"),
             "lag_p95_first": percentile(column["lag"][:edge].tolist(), 95),
             "lag_p95_last": percentile(column["lag"][-edge:].tolist(), 95),
             "reference_first": _median(reference[:looks]),
@@ -93,6 +104,29 @@ class Soak:
             "source": self.source,
             **provenance(device),
         }
+
+
+def _ends(edge: int) -> tuple[slice, slice]:
+    return slice(None, edge), slice(-edge, None)
+
+
+def alike(first: tuple[Series, Series], last: tuple[Series, Series]) -> tuple[float, float, float]:
+    """Two stretches of a stream as if as much had been said in both: figures of first and last, share compared.
+
+    Each is (values, ids said) of its steps. For every number of ids that :data:`ENOUGH` steps of both have, the median
+    of its steps; the mean of these, weighted with how many steps of both there are. Where the two have nothing in
+    common it is their plain medians, and the share is 0.
+    """
+    sums, weight = np.zeros(2), 0
+    for count in np.unique(np.concatenate([first[1], last[1]])):
+        parts = [values[said == count] for values, said in (first, last)]
+        if min(map(len, parts)) >= ENOUGH:
+            steps = sum(map(len, parts))
+            sums += [steps * np.median(part) for part in parts]
+            weight += steps
+    if not weight:
+        return _median(first[0]), _median(last[0]), 0.0
+    return float(sums[0] / weight), float(sums[1] / weight), weight / (len(first[0]) + len(last[0]))
 
 
 def _median(values: Series) -> float:

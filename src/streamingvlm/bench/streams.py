@@ -18,12 +18,14 @@ from math import ceil
 import numpy as np
 import torch
 
-from ..engine import Engine, Job
+from ..engine import Engine
 from ..errors import OptionError
+from ..jobs import Job
 from ..models import Model
 from ..policy import StreamingWindow
+from ..reports import Figures, provenance
 from ..session import Session
-from .measure import STAGES, Figures, Step, percentile, provenance
+from .measure import STAGES, Step, percentile
 from .setup import Request, Synthetic
 
 #: A stream is real-time while 95 of 100 of its steps are said within this many seconds of their last frame.

@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..engine import Engine, Trace
+from ..engine import Engine
 from ..errors import OptionError, SourceError
+from ..jobs import Trace
 from ..kv import Batch, CosSin, KVPool
 from ..models import Model
 from ..models.uncached import uncached
-from .measure import Figures, provenance
+from ..reports import Figures, provenance
 from .policies import compare, default_specs
 from .setup import Request
 

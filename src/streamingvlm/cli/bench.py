@@ -10,7 +10,7 @@ import typer
 
 from ..errors import OptionError
 from .follow import Stopped, stoppable
-from .watch import DeviceOption, DtypeOption, WeightsOption, check_numbers
+from .watch import CaptureOption, DeviceOption, DtypeOption, WeightsOption, check_numbers, chosen_threads
 
 if TYPE_CHECKING:
     from ..bench.setup import Request
@@ -33,9 +33,6 @@ StepOption = Annotated[float, typer.Option(help="Seconds of video per step.")]
 SizeOption = Annotated[str | None, typer.Option(metavar="WxH", help="Size of synthetic frames. [default: the shape's]")]
 WordsOption = Annotated[
     int | None, typer.Option("--words", help="Force so many ids per step. [default: replies end by themselves]")
-]
-CaptureOption = Annotated[
-    str, typer.Option(help="How ids are decoded: none (one operation after the other), graph (CUDA) or compile.")
 ]
 SeedOption = Annotated[int, typer.Option(help="Seed of words, synthetic frames and random weights.")]
 JsonOption = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the figures as JSON.")]
@@ -79,17 +76,18 @@ def policies(
 ) -> None:
     """Run every policy on the same stream, in turns, and compare work, lag and memory."""
     check_numbers(fps=fps, step=step, seed=seed)
+    from .. import reports
     from ..bench import policies as bench
     from ..bench import report
 
     specs = bench.default_specs() if names is None else bench.split_specs(names)
     request = _request(model, shape, source, fps, step, size, words, seed, device, dtype, weights, capture)
-    report.check_targets(json_file, plot)
-    with report.progress("seconds of video", seconds + warm_up * step) as done:
+    reports.check_targets(json_file, plot)
+    with reports.progress("seconds of video", seconds + warm_up * step) as done:
         figures, lanes = bench.compare(
             request, seconds=seconds, warm_up=warm_up, specs=specs, baselines=baseline or [], on_block=done
         )
-    report.write_json(json_file, figures)
+    reports.write_json(json_file, figures)
     report.show(report.policy_table(figures), figures)
     print(f"{request.model_name}; the first {warm_up} steps are warm-up and not counted")
     for name, one in figures["policies"].items():
@@ -119,19 +117,20 @@ def streams(
 ) -> None:
     """Find out how many streams of synthetic frames stay real-time, and what a batch costs."""
     check_numbers(fps=fps, step=step, seed=seed)
+    from .. import reports
     from ..bench import report
     from ..bench import streams as bench
 
     request = _request(
         model, shape, None, fps, step, _made_up(size, model, shape), words, seed, device, dtype, weights, capture
     )
-    report.check_targets(json_file)
-    with report.progress("trying counts", most) as done:
+    reports.check_targets(json_file)
+    with reports.progress("trying counts", most) as done:
         fleet = bench.open_fleet(
             request, request.make_model(), most=most, rounds=rounds, warm_up=warm_up, on_trial=done
         )
         figures = bench.count_streams(fleet)
-    report.write_json(json_file, figures)
+    reports.write_json(json_file, figures)
     report.show(report.stream_table(figures), figures)
     for line in report.stream_lines(figures):
         print(line)
@@ -157,16 +156,17 @@ def soak(
 ) -> int:
     """Watch one stream for hours, as fast as it goes; tell whether lag or memory grow. Ctrl-C keeps the figures."""
     check_numbers(fps=fps, step=step, seed=seed)
+    from .. import reports
     from ..bench import report
     from ..bench.soak import Soak
 
     run = Soak(
         _request(model, shape, source, fps, step, size, words, seed, device, dtype, weights, capture), hours, warm_up
     )
-    report.check_targets(json_file)
+    reports.check_targets(json_file)
     code = 0
     try:
-        with stoppable(), report.progress("seconds of video", run.seconds) as done:
+        with stoppable(), reports.progress("seconds of video", run.seconds) as done:
             run.run(done)
     except KeyboardInterrupt:
         code = 130
@@ -177,7 +177,7 @@ def soak(
             raise OptionError("the source ends before the warm-up does; nothing was measured")
         return code
     figures = run.figures(complete=code == 0)
-    report.write_json(json_file, figures)
+    reports.write_json(json_file, figures)
     report.show(report.soak_table(figures), figures)
     return code
 
@@ -201,15 +201,16 @@ def roofline(
 ) -> None:
     """Measure the device, compute what a step must cost at least, and how far above that it is."""
     check_numbers(fps=fps, step=step, seed=seed)
+    from .. import reports
     from ..bench import report
     from ..bench.roofline import compare_with_floor
 
     request = _request(
         model, shape, None, fps, step, _made_up(size, model, shape), words, seed, device, dtype, weights, capture
     )
-    report.check_targets(json_file)
+    reports.check_targets(json_file)
     figures = compare_with_floor(request, request.make_model(), seconds=seconds, warm_up=warm_up)
-    report.write_json(json_file, figures)
+    reports.write_json(json_file, figures)
     report.show(report.roofline_table(figures), figures)
 
 
@@ -229,7 +230,9 @@ def _request(
 ) -> Request:
     from ..bench.setup import Request
 
-    return Request(model, shape, source, fps, step, _size(size), words, seed, device, dtype, weights, capture)
+    return Request(
+        model, shape, source, fps, step, _size(size), words, seed, device, dtype, weights, capture, chosen_threads()
+    )
 
 
 def _made_up(size: str | None, model: str | None, shape: str | None) -> str | None:

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from ..errors import StreamingVLMError
-from . import arcade, bench, verify, watch
+from . import arcade, bench, eval, verify, watch
 from .follow import mute_stdout
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app = typer.Typer(
 for command in (watch.watch, watch.info, arcade.record, arcade.score, arcade.demo, verify.verify):
     app.command()(command)
 app.add_typer(bench.app, name="bench")
+app.add_typer(eval.app, name="eval")
 
 
 @app.callback(invoke_without_command=True)

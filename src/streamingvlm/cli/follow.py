@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -30,8 +31,11 @@ class Stopped(Exception):  # noqa: N818  (a request, not an error)
 class Stream(Protocol):
     """What is needed of a session."""
 
+    @property
+    def part(self) -> int: ...
+    def feed(self, part: Chunk) -> None: ...
     def step(self, chunk: Chunk, *, on_text: Callable[[str], None] | None = None) -> Commentary: ...
-    def prepare(self, chunk: Chunk) -> Chunk: ...
+    def prepare(self, chunk: Chunk, *, encode: bool = False) -> Chunk: ...
     def close(self) -> None: ...
 
 
@@ -46,7 +50,8 @@ def follow(
     from ..view import Tally
 
     tally = Tally()
-    paced = paces.live(video, session.prepare) if pace is Pace.LIVE else paces.fast(video, session.prepare)
+    ahead = partial(session.prepare, encode=True)
+    paced = paces.live(video, ahead, session.part) if pace is Pace.LIVE else paces.fast(video, ahead)
     try:
         with ExitStack() as stack:
             stack.enter_context(stoppable())
@@ -69,6 +74,9 @@ def follow(
 
 def _steps(chunks: Iterable[Chunk], session: Stream, outputs: Sequence[Output], view: View, tally: Tally) -> None:
     for chunk in chunks:
+        if not chunk.last:
+            session.feed(chunk)
+            continue
         view.begin(chunk)
         event = session.step(chunk, on_text=view.words)
         tally.add(event)

@@ -10,7 +10,7 @@ import typer
 
 from ..errors import OptionError
 from .bench import FpsOption, ModelOption, ShapeOption, StepOption
-from .watch import DeviceOption, DtypeOption, check_numbers
+from .watch import DeviceOption, DtypeOption, check_numbers, chosen_threads
 
 
 def verify(
@@ -37,13 +37,14 @@ def verify(
     check_numbers(fps=fps, step=step)
     if report is not None and report.suffix != ".md":
         raise OptionError(f"--report must end in .md, not {report.name}")
-    from ..bench import policies, report as reports  # isort: skip
+    from .. import reports
+    from ..bench import policies
     from ..bench import verify as bench
     from ..bench.setup import Request
 
     specs = policies.default_specs() if names is None else policies.split_specs(names)
     policies.check(specs, [])
-    request = Request(model, shape, clip, fps, step, device=device, dtype=dtype)
+    request = Request(model, shape, clip, fps, step, device=device, dtype=dtype, threads=chosen_threads())
     files = [] if report is None else [report, report.with_suffix(".json")]
     for path in files:
         reports.check_targets(path)

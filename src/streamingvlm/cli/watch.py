@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -31,6 +32,9 @@ DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:N, mps. 
 DtypeOption = Annotated[str | None, typer.Option(help="bf16, fp16 or fp32. [default: what suits the device]")]
 WeightsOption = Annotated[
     str | None, typer.Option(help="int8, fp8 or int4: quantize the decoder (needs torchao). [default: as they are]")
+]
+CaptureOption = Annotated[
+    str, typer.Option(help="How ids are decoded: none (one operation after the other), graph (CUDA) or compile.")
 ]
 
 
@@ -63,6 +67,7 @@ def watch(
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     weights: WeightsOption = None,
+    capture: CaptureOption = "none",
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but the summary.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one event a line.")] = False,
 ) -> int:
@@ -93,6 +98,7 @@ def watch(
         device=device,
         dtype=dtype,
         weights=weights,
+        capture=capture,
     )
     return follow(video, session, outputs, "quiet" if quiet else "json" if as_json else "auto", pace)
 
@@ -131,12 +137,15 @@ def open_session(
     device: str | None = None,
     dtype: str | None = None,
     weights: str | None = None,
+    capture: str = "none",
 ) -> Stream:
     """Load a checkpoint and open one stream on it. Here torch comes in; tests put a stand-in here."""
     from ..engine import Engine
-    from ..models import load_model
+    from ..models import load_model, settle_threads
 
-    return Engine(load_model(model, device=device, dtype=dtype, weights=weights)).open(
+    loaded = load_model(model, device=device, dtype=dtype, weights=weights)
+    settle_threads(loaded, chosen_threads())
+    return Engine(loaded, capture=capture).open(
         policy=policy,
         context=context,
         instruction=instruction,
@@ -167,6 +176,12 @@ def describe(
             "rows": session.capacity,
             "bytes_per_stream": session.bytes_per_stream,
         }
+
+
+def chosen_threads() -> int | None:
+    """Threads that the caller's environment asks for (None: it leaves that to us)."""
+    text = os.environ.get("OMP_NUM_THREADS", "")
+    return int(text) if text.isascii() and text.isdigit() and int(text) > 0 else None
 
 
 def check_numbers(

@@ -22,9 +22,11 @@ __all__ = [
     "Patcher",
     "Patches",
     "StreamDefaults",
+    "find_checkpoint",
     "load_model",
     "pick_device",
     "pick_dtype",
+    "settle_threads",
 ]
 
 #: model_type of config.json -> module of this package with a ``load`` function.
@@ -36,6 +38,9 @@ FAMILIES = {
 
 #: The small model that comes with the package; it knows the arcade.
 BUNDLED = Path(__file__).parent.parent / "assets" / "arcade"
+
+#: Parameters up to which one thread is faster than several: they would wait for each other most of the time.
+SMALL = 50_000_000
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -54,7 +59,7 @@ def load_model(
     (torchao, weights only; None: as they are). Raises :class:`ModelError` when there is no such checkpoint or its
     family is not supported.
     """
-    folder = _folder(name)
+    folder = find_checkpoint(name)
     config = _config(folder)
     family = config.get("model_type")
     if family not in FAMILIES:
@@ -75,7 +80,8 @@ def load_model(
     return model
 
 
-def _folder(name: str | Path | None) -> Path:
+def find_checkpoint(name: str | Path | None) -> Path:
+    """The folder of a checkpoint, fetched from the hub if need be. Raises :class:`ModelError`."""
     if name is None:
         return BUNDLED
     if Path(name).is_dir():
@@ -125,3 +131,9 @@ def pick_dtype(dtype: str | None, device: torch.device) -> torch.dtype:
     if dtype not in _DTYPES:
         raise ModelError(f"unknown dtype {dtype!r}; known: {', '.join(_DTYPES)}")
     return _DTYPES[dtype]
+
+
+def settle_threads(model: Model, threads: int | None = None) -> None:
+    """Give torch so many threads on a CPU (None: one for a small model, which several make slower, else as it is)."""
+    if model.kv_shape.device.type == "cpu" and (threads or model.parameters < SMALL):
+        torch.set_num_threads(threads or 1)

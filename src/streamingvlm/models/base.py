@@ -42,6 +42,19 @@ class Vision:
 
 
 @dataclass(frozen=True, slots=True)
+class Prepared:
+    """What was made of frames ahead of their step: patches, perhaps also what the tower sees in them.
+
+    ``seconds`` and ``vision_seconds``: the work that took.
+    """
+
+    patches: Patches
+    seconds: float
+    vision: Vision | None = None
+    vision_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Deepstack:
     """The deepstack features of one forward pass, and where they go.
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..kv import Batch
 from .base import Deepstack
+from .products import Matrix
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,18 +26,16 @@ class Layer:
     """
 
     attention_norm: Tensor
-    qkv: Tensor
-    qkv_bias: Tensor | None
+    qkv: Matrix
     query_norm: Tensor | None
     key_norm: Tensor | None
-    out: Tensor
-    out_bias: Tensor | None
+    out: Matrix
     mlp_norm: Tensor
-    gate_up: Tensor
-    down: Tensor
+    gate_up: Matrix
+    down: Matrix
 
 
-def _fuse(modules: list[nn.Linear]) -> tuple[Tensor, Tensor | None]:
+def _fuse(modules: list[nn.Linear]) -> Matrix:
     """Weights and biases of linear layers with one input as one matrix; the modules keep them as views of it."""
     weight = torch.cat([module.weight.detach() for module in modules])
     bias = None if modules[0].bias is None else torch.cat([module.bias.detach() for module in modules])
@@ -47,33 +46,32 @@ def _fuse(modules: list[nn.Linear]) -> tuple[Tensor, Tensor | None]:
         if bias is not None:
             module.bias = nn.Parameter(bias[first:last], requires_grad=False)
         first = last
-    return weight, bias
+    return Matrix(weight, bias)
 
 
 def _layer(stock: Any) -> Layer:
     attention, mlp = stock.self_attn, stock.mlp
-    qkv, bias = _fuse([attention.q_proj, attention.k_proj, attention.v_proj])
-    gate_up, _ = _fuse([mlp.gate_proj, mlp.up_proj])
     query_norm, key_norm = (getattr(attention, name, None) for name in ("q_norm", "k_norm"))
     return Layer(
         attention_norm=stock.input_layernorm.weight,
-        qkv=qkv,
-        qkv_bias=bias,
+        qkv=_fuse([attention.q_proj, attention.k_proj, attention.v_proj]),
         query_norm=None if query_norm is None else query_norm.weight,
         key_norm=None if key_norm is None else key_norm.weight,
-        out=attention.o_proj.weight,
-        out_bias=attention.o_proj.bias,
+        out=Matrix(attention.o_proj.weight, attention.o_proj.bias),
         mlp_norm=stock.post_attention_layernorm.weight,
-        gate_up=gate_up,
-        down=mlp.down_proj.weight,
+        gate_up=_fuse([mlp.gate_proj, mlp.up_proj]),
+        down=Matrix(mlp.down_proj.weight),
     )
 
 
 class Decoder:
     """The layers of a stock model, whose own matrices become views of the fused ones: nothing is kept twice."""
 
-    def __init__(self, language_model: Any, heads: int, kv_heads: int, head_dim: int, eps: float) -> None:
+    def __init__(
+        self, language_model: Any, head: nn.Linear, heads: int, kv_heads: int, head_dim: int, eps: float
+    ) -> None:
         self.layers = [_layer(stock) for stock in language_model.layers]
+        self.head = Matrix(head.weight, head.bias)
         self.norm = language_model.norm.weight
         self.heads, self.kv_heads, self.head_dim, self.eps = heads, kv_heads, head_dim, eps
         self.scaling = head_dim**-0.5
@@ -85,16 +83,15 @@ class Decoder:
         for number, layer in enumerate(self.layers):
             last = number == len(self.layers) - 1
             x = self._attend(number, layer, x, batch, ends=last)
-            gate, up = F.linear(self._norm(x, layer.mlp_norm), layer.gate_up).chunk(2, dim=-1)
-            x = x + F.linear(F.silu(gate) * up, layer.down)
+            gate, up = layer.gate_up(self._norm(x, layer.mlp_norm)).chunk(2, dim=-1)
+            x = x + layer.down(F.silu(gate) * up)
             if deepstack is not None and number < len(features) and not last:
                 # Behind the last layer only ends of turns are left, and none of them is a pad.
                 x[deepstack.pads] += features[number].to(x.dtype)
         return self._norm(x, self.norm)
 
     def _attend(self, number: int, layer: Layer, x: Tensor, batch: Batch, *, ends: bool) -> Tensor:
-        qkv = F.linear(self._norm(x, layer.attention_norm), layer.qkv, layer.qkv_bias)
-        qkv = qkv.view(len(x), self.heads + 2 * self.kv_heads, self.head_dim)
+        qkv = layer.qkv(self._norm(x, layer.attention_norm)).view(len(x), self.heads + 2 * self.kv_heads, self.head_dim)
         query, key, value = torch.split(qkv, [self.heads, self.kv_heads, self.kv_heads], dim=1)
         if layer.query_norm is not None and layer.key_norm is not None:
             query, key = self._norm(query, layer.query_norm), self._norm(key, layer.key_norm)
@@ -104,7 +101,7 @@ class Decoder:
             x, query = batch.take_ends(x), batch.take_ends(query)
         query = batch.rotate(query, ends=ends)
         out = batch.pool.attend(number, batch, query, self.scaling, ends=ends)
-        return x + F.linear(out.flatten(1), layer.out, layer.out_bias)
+        return x + layer.out(out.flatten(1))
 
     def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
         return F.rms_norm(x, weight.shape, weight, self.eps)

@@ -35,14 +35,6 @@ class Patches:
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
-    """Patches that were made ahead, and the seconds of work that took."""
-
-    patches: Patches
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
 class Patcher:
     """Turns frames into patches. ``min_pixels`` and ``max_pixels`` bound a frame's area after the resize."""
 

@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from ..errors import ModelError, OptionError
 from .base import Model
+from .products import Matrix
 
 #: Name -> configuration of torchao and its numbers. Per output channel, int4 per group of 128 weights.
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -46,13 +47,14 @@ def quantize(model: Model, kind: str) -> None:
     name, numbers = KINDS[kind]
     config = getattr(torchao, name)(**numbers)
 
-    def smaller(weight: Tensor) -> Tensor:
+    def smaller(matrix: Matrix) -> Matrix:
+        weight = matrix.weight
         linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
         linear.weight = nn.Parameter(weight.detach(), requires_grad=False)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             torchao.quantize_(linear, config)
-        return linear.weight.detach()
+        return Matrix(linear.weight.detach(), matrix.bias)
 
     ours: Any = model
     language, head, layers = ours.hf.model.language_model, ours.hf.lm_head, ours.decoder.layers
@@ -62,7 +64,8 @@ def quantize(model: Model, kind: str) -> None:
             layers[number] = replace(layer, **small)
             language.layers[number] = nn.Identity()  # its matrices can go as soon as each layer is done
         if head.weight is not language.embed_tokens.weight:
-            head.weight = nn.Parameter(smaller(head.weight), requires_grad=False)
+            ours.decoder.head = smaller(ours.decoder.head)
+            head.weight = nn.Parameter(ours.decoder.head.weight, requires_grad=False)
     except (ImportError, NotImplementedError, RuntimeError, AssertionError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"{kind} weights cannot be made on {model.kv_shape.device}: {reason}") from None

@@ -80,8 +80,11 @@ class StreamingWindow:
         )
 
     def context_budget(self) -> int | None:
-        """See :meth:`CachePolicy.context_budget`: the context lives in the sink."""
-        return None if self.faithful else self.sink
+        """See :meth:`CachePolicy.context_budget`: the context lives in the sink.
+
+        Without a sink nothing is protected: the context is the oldest text, and goes with the text window.
+        """
+        return None if self.faithful or not self.sink else self.sink
 
     def seconds_left(self, watched: float) -> float | None:  # noqa: ARG002
         """See :meth:`CachePolicy.seconds_left`: a stream may go on for ever."""

@@ -26,7 +26,8 @@ Prepare = Callable[[Chunk], Chunk]
 class _Mailbox:
     """Chunks on their way from the thread that makes them to the one that takes them, and how that ends.
 
-    ``keep`` chunks wait at most. When it is full, ``put`` waits, or with ``newest`` drops the oldest and counts it.
+    ``keep`` chunks wait at most. When it is full, ``put`` waits; with ``newest`` it never waits, but drops the steps
+    that nobody has begun to take when another step comes, and counts them on the last chunk of that one.
     """
 
     def __init__(self, keep: int, newest: bool) -> None:
@@ -36,17 +37,29 @@ class _Mailbox:
         self.done = False
         self.stopped = False
         self.error: BaseException | None = None
+        self._begun: float | None = None  # start of the step that was last handed out
+        self._missed = 0
 
     def put(self, chunk: Chunk) -> bool:
         """Hand over a chunk; false when nobody takes any more."""
         with self.changed:
-            if self.newest and len(self.waiting) >= self.keep:
-                late = self.waiting.popleft()
-                chunk = replace(chunk, dropped=chunk.dropped + late.dropped + 1)
-            self.changed.wait_for(lambda: self.stopped or len(self.waiting) < self.keep)
+            if self.newest:
+                chunk = self._drop_for(chunk)
+            else:
+                self.changed.wait_for(lambda: self.stopped or len(self.waiting) < self.keep)
             self.waiting.append(chunk)
             self.changed.notify_all()
             return not self.stopped
+
+    def _drop_for(self, chunk: Chunk) -> Chunk:
+        """Drop the steps that ``chunk`` makes old; ``chunk`` with their number if it is its step's last."""
+        late = [other for other in self.waiting if other.start not in (chunk.start, self._begun)]
+        self.waiting = deque(other for other in self.waiting if other.start in (chunk.start, self._begun))
+        self._missed += len({other.start for other in late}) + sum(other.dropped for other in late) + chunk.dropped
+        if not chunk.last:
+            return replace(chunk, dropped=0)
+        missed, self._missed = self._missed, 0
+        return replace(chunk, dropped=missed)
 
     def take(self) -> Chunk | None:
         """The next chunk, or None after the last; raises what the source raised, behind the chunks made before."""
@@ -54,6 +67,7 @@ class _Mailbox:
             self.changed.wait_for(lambda: bool(self.waiting) or self.done)
             if self.waiting:
                 chunk = self.waiting.popleft()
+                self._begun = chunk.start
                 self.changed.notify_all()
                 return chunk
             if self.error is not None:
@@ -81,12 +95,16 @@ class _Mailbox:
 class Paced:
     """A source that runs in its own thread.
 
-    ``clock``: hand out each chunk when its last frame has come. ``newest``: drop a chunk that is not taken in time.
-    ``prepare``: what the thread still does with each chunk before it hands it over.
+    ``clock``: hand out each chunk when its last frame has come, and if ``part`` is given, so many frames of it at a
+    time as they come. ``newest``: drop a step that is not taken in time. ``prepare``: what the thread still does with
+    each chunk before it hands it over.
     """
 
-    def __init__(self, source: Source, *, clock: bool, newest: bool, prepare: Prepare | None = None) -> None:
+    def __init__(
+        self, source: Source, *, clock: bool, newest: bool, prepare: Prepare | None = None, part: int | None = None
+    ) -> None:
         self.source, self.clock, self.newest, self.prepare = source, clock, newest, prepare
+        self.part = part if clock else None
         self.name, self.context, self.arcade = source.name, source.context, source.arcade
         self.live = newest
 
@@ -109,27 +127,49 @@ class Paced:
         error: BaseException | None = None
         try:
             began: float | None = None
-            for chunk in self.source:
+            for chunk in (part for whole in self.source for part in split(whole, self.part)):
                 if self.clock:
                     if began is None:  # the clock starts with the first chunk, not with opening the file
                         began = time.perf_counter() - chunk.start
                     chunk = replace(chunk, ready_at=began + chunk.times[-1])
                     if not box.sleep_until(chunk.ready_at or began):
                         break
-                if not box.put(chunk if self.prepare is None else self.prepare(chunk)):
+                # Who is late may never ask for this one: then nothing is made of it ahead.
+                if self.prepare is not None and not (self.newest and box.waiting):
+                    chunk = self.prepare(chunk)
+                if not box.put(chunk):
                     break
         except BaseException as problem:
             error = problem
         box.end(error)
 
 
-def live(source: Source, prepare: Prepare | None = None) -> Paced:
-    """The source at its own pace: a chunk comes with its last frame, a late consumer gets the newest one.
+def split(chunk: Chunk, part: int | None) -> list[Chunk]:
+    """A step in parts of ``part`` frames, the last of which has what is left (None: in one)."""
+    count = len(chunk.frames)
+    if part is None or count <= part:
+        return [chunk]
+    return [
+        replace(
+            chunk,
+            frames=chunk.frames[at : at + part],
+            times=chunk.times[at : at + part],
+            decode_seconds=chunk.decode_seconds if at == 0 else 0.0,
+            dropped=chunk.dropped if at == 0 else 0,
+            last=at + part >= count,
+        )
+        for at in range(0, count, part)
+    ]
 
+
+def live(source: Source, prepare: Prepare | None = None, part: int | None = None) -> Paced:
+    """The source at its own pace: a chunk comes with its last frame, a late consumer gets the newest step.
+
+    ``part``: hand a step out in parts of so many frames, each when it is there (for :meth:`Session.feed`).
     ``ready_at`` is the moment of the chunk's last frame on that clock, ``due`` one step later; ``dropped`` counts
     chunks that were skipped.
     """
-    return Paced(source, clock=not source.live, newest=True, prepare=prepare)
+    return Paced(source, clock=not source.live, newest=True, prepare=prepare, part=part)
 
 
 def fast(source: Source, prepare: Prepare | None = None) -> Paced:

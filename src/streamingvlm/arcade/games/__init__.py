@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from ...errors import SourceError
 from ..game import Game
+from .boxing import BOXING
 from .hockey import HOCKEY
 from .pong import PONG
 
-GAMES: dict[str, Game] = {game.name: game for game in (PONG, HOCKEY)}
+GAMES: dict[str, Game] = {game.name: game for game in (PONG, BOXING, HOCKEY)}
 
 
 def find_game(name: str) -> Game:

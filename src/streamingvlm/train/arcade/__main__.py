@@ -1,13 +1,14 @@
-"""``python -m streamingvlm.train.arcade``: make the bundled model, or measure it.
+"""``python -m streamingvlm.train.arcade``: make the bundled model.
 
 - all: tokenizer, vision, data, decoder and export, one after the other; this is how the bundled weights were made
 - tokenizer, vision, data, decoder, export: one step; each takes up what the steps before it left
-- evaluate: figures on unseen streams, beside chance and ceiling
+- card: the checkpoint's README.md, with the figures of ``streamingvlm eval arcade --json``
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Sequence
@@ -15,21 +16,15 @@ from pathlib import Path
 
 from ...models import BUNDLED
 from .card import card
-from .evaluate import evaluate, table, write
 from .work import STEPS, Settings, Work
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; see the module's text."""
     options = _parser().parse_args(arguments)
-    if options.command == "evaluate":
-        first, last = (int(part) for part in options.seeds.split(":"))
-        found = evaluate(options.model, range(first, last), options.seconds, options.policy, workers=options.workers)
-        print(table(found))
-        if options.json:
-            write(found, options.json)
-        if options.card:
-            (options.model / "README.md").write_text(card(found, options.model))
+    if options.command == "card":
+        found = json.loads(options.figures.read_text(encoding="utf-8"))
+        (options.model / "README.md").write_text(card(found, options.model), encoding="utf-8")
         return
     settings = Settings(
         folder=options.folder, seed=options.seed, streams=options.streams, seconds=options.seconds,
@@ -59,14 +54,9 @@ def _parser() -> argparse.ArgumentParser:
         step.add_argument("--seconds", type=int, default=usual.seconds, help="length of each")
         step.add_argument("--vision-minutes", type=float, default=usual.vision_minutes)
         step.add_argument("--scale", type=float, default=usual.scale, help="more or fewer steps of the decoder")
-    check = commands.add_parser("evaluate")
-    check.add_argument("--model", type=Path, default=BUNDLED)
-    check.add_argument("--seeds", default="9000000:9000010", help="first:last, the last one left out")
-    check.add_argument("--seconds", type=int, default=600)
-    check.add_argument("--policy", default="streaming", help="such as streaming:vision=8")
-    check.add_argument("--workers", type=int)
-    check.add_argument("--json", type=Path, help="also write all figures here")
-    check.add_argument("--card", action="store_true", help="write them into the model's README.md")
+    page = commands.add_parser("card")
+    page.add_argument("--model", type=Path, default=BUNDLED)
+    page.add_argument("--figures", type=Path, required=True, help="what eval arcade --json wrote")
     return parser
 
 

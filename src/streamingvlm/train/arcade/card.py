@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ...arcade.table import kinds, table
 from ...models import load_model
-from .evaluate import table
 
 #: Recorded streams that the bundled weights were trained on.
 STREAMS = 36
@@ -77,13 +74,14 @@ name counts more (docs/log.md says why). From the start the recipe has not been 
 
 ## Figures
 
-{seconds} s of each of the seeds {first}-{last}, free running (the model reads nothing but its own words), greedy,
-through the engine, float32 on {machine}, {date}:
+{seconds} s of each of the seeds {first}-{last}, free running (the model reads nothing but its own words), {dtype} on
+{machine}, {date}:
 
-`python -m streamingvlm.train.arcade evaluate --seeds {first}:{end} --seconds {seconds}`
+`{command}`
 
 An event counts when its kind and all its facts are right. Chance: the true commentary shifted in time. Ceiling: a rule
-that reads ball, paddles and scores from the game's memory at the same two frames a second.
+that reads ball, paddles and scores from the game's memory at the same two frames a second. In brackets: 95% intervals,
+bootstrap over streams. What each figure is: docs/evaluation.md.
 
 """
 
@@ -97,15 +95,19 @@ held-out figures worse and were thrown away."""
 
 
 def card(found: Mapping[str, Any], folder: Path) -> str:
-    """The text of README.md of the checkpoint in ``folder`` for the figures ``found``."""
-    seeds = found["seeds"]
+    """The text of README.md of the checkpoint in ``folder`` for ``found``, the figures of ``eval arcade``."""
+    first, end = found["seeds"]
     model = load_model(folder, device="cpu")
     vocabulary = json.loads((folder / "config.json").read_text())["text_config"]["vocab_size"]
     policy = model.defaults.policy
     head = _HEAD.format(
         weak=_WEAK, parameters=model.parameters / 1e6, vocabulary=vocabulary, streams=STREAMS, sink=policy["sink"],
-        text=policy["text"], first=seeds[0], last=seeds[-1], end=seeds[-1] + 1, seconds=found["seconds"],
-        machine=f"{os.cpu_count()} CPU cores ({platform.machine()})", date=datetime.now(UTC).date().isoformat(),
+        text=policy["text"], first=first, last=end - 1, seconds=found["seconds"], command=found["command"],
+        dtype=found["dtype"], machine=found["device"], date=found["date"],
     )  # fmt: skip
-    by_stream = ", ".join(f"{value:.2f}" for value in found["by_stream"])
-    return f"{head}{table(found)}\n\nMicro F1 in the same second, by stream: {by_stream}.\n"
+    streams = "; ".join(
+        f"{name} {', '.join(f'{value:.2f}' for value in game['micro_f1_strict_by_stream'])}"
+        for name, game in found["games"].items()
+    )
+    tables = f"{table(found)}\n\n{kinds(found['games'])}"
+    return f"{head}{tables}\n\nMicro F1 in the same second, by stream: {streams}.\n"

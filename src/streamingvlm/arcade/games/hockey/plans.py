@@ -45,7 +45,7 @@ CARRIES, STARTS = ((45, 80), (45, 80), (110, 170)), 20
 """Frames for which somebody has the puck at least, one of these; and after he has stood with it."""
 WAITS = 0.7, (3.4, 4.6), (0.8, 2.4)
 LIES = 0.8, (3.3, 4.8), (0.8, 2.2)
-"""How often somebody who stands with the puck, or lies on the ice, does so for 3 s; for how many seconds then, or else."""
+"""How often somebody stands with the puck, or lies on the ice, for 3 s and more; for how many seconds then, or else."""
 TACKLED = 0.95
 """How often somebody who loses the puck is knocked over."""
 FACE_OFF = (YELLOW_FRONT, BLUE_FRONT) * 3 + BACKS

@@ -1,0 +1,154 @@
+"""Runs the rows of claims on the same streams and says what holds. One row that several claims have is run once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from ..errors import OptionError
+from ..policy import make_policy
+from . import bootstrap
+from .arcade import Bar, Checkpoint, Setting, describe, fitting, run
+from .bootstrap import Interval, Path, Replicates, interval
+from .claims import REFERENCE, Claim, Expectation, Row
+from .figures import F1S, Evaluation
+from .gate import gate
+
+#: How much longer the streams of a claim over hours are, and how many of them there are at most.
+LONG, LONG_STREAMS = 7.5, 3
+#: What is kept of a row's figures.
+_KEPT = (
+    *F1S, "play", "names", "score", "tally", "tally_steps", "streak", "colours", "silence_precision", "repetition",
+    "longest_repeat", "drift", "fifths", "of_ceiling", "work_per_second", "rows", "lag", "streams", "seeds", "seconds",
+    "stopped",
+)  # fmt: skip
+
+
+class GateError(OptionError):
+    """The model is not fit for a comparison of policies."""
+
+
+@dataclass(slots=True)
+class Comparison:
+    """Checkpoints and streams on which claims are tested.
+
+    ``seeds``: the checkpoint under test, once for each training seed; ``others``: checkpoints by the names of
+    ``CHECKPOINTS``; ``ungated``: compare even if the gate is not passed.
+    """
+
+    seeds: Sequence[Checkpoint]
+    others: Mapping[str, Checkpoint]
+    setting: Setting
+    bar: Bar
+    ungated: bool = False
+    resamples: int = bootstrap.RESAMPLES
+    _done: dict[tuple[str, str, bool, bool], Evaluation] = field(default_factory=dict)
+
+    def setting_of(self, claim: Claim) -> Setting:
+        """How long and how many streams a claim's rows have."""
+        if not claim.long:
+            return self.setting
+        seeds = self.setting.seeds[:LONG_STREAMS]
+        return replace(self.setting, seconds=round(self.setting.seconds * LONG), seeds=seeds)
+
+    def evaluation(self, row: Row, claim: Claim | None = None, flipped: bool = False) -> Evaluation:
+        """The figures of a row, on the streams of ``claim`` (None: the ordinary ones)."""
+        long = claim is not None and claim.long
+        policy = repr(make_policy(row.policy, self.seeds[0].model.defaults.policy))
+        key = (policy, row.checkpoint, long, flipped)
+        if key not in self._done:
+            setting = self.setting if claim is None else self.setting_of(claim)
+            checkpoints = [self.others[row.checkpoint]] if row.checkpoint else self.seeds
+            watched = [
+                (checkpoint.name, stream)
+                for checkpoint in checkpoints
+                for stream in run(checkpoint, row.policy, setting, self.bar, flipped=flipped)
+            ]
+            self._done[key] = Evaluation.of(watched, self.resamples)
+        return self._done[key]
+
+    def check(self) -> dict[str, Any]:
+        """The gate's verdict. GateError if it is not passed and comparisons without it were not asked for."""
+        reference = Row(REFERENCE)
+        own, flipped = self.evaluation(reference), self.evaluation(reference, flipped=True)
+        verdict = gate(own, flipped, len(self.seeds))
+        if not verdict["passed"] and not self.ungated:
+            raise GateError(
+                f"the gate is not passed, no policy is compared ({'; '.join(verdict['reasons'])}); --ungated"
+            )
+        return {**verdict, "ungated": self.ungated}
+
+    def test(self, claim: Claim) -> dict[str, Any]:
+        """All rows of a claim, and whether what it expects is seen."""
+        missing = [name for name in claim.checkpoints if name not in self.others]
+        if missing:
+            raise OptionError(f"{claim.name} needs a checkpoint: --model {missing[0]}=FOLDER")
+        verdict = self.check()
+        rows = {row.name: self.evaluation(row, claim) for row in claim.rows}
+        means = {name: evaluation.mean for name, evaluation in rows.items()}
+        setting = self.setting_of(claim)
+        written = {
+            row.name: {
+                **_trim(rows[row.name].json()),
+                "policy": fitting(row.policy, self.seeds[0].model, setting),
+                "checkpoint": row.checkpoint or "under test",
+                "paper": row.paper,
+            }
+            for row in claim.rows
+        }
+        return {
+            "claim": claim.name,
+            "question": claim.question,
+            "rows": written,
+            "expectations": [_verdict(expectation, means) for expectation in claim.expectations],
+            "gate": verdict,
+            "others": {name: self.others[name].path for name in claim.checkpoints},
+            "figures": [list(path) for path in claim.figures],
+            **describe(self.seeds, REFERENCE, setting),
+        }
+
+
+def _trim(found: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {name: found[name] for name in _KEPT if name in found}
+    games = {name: {key: game[key] for key in _KEPT if key in game} for name, game in found["games"].items()}
+    return {**kept, "games": games, "bootstrap": found["bootstrap"]}
+
+
+def _verdict(expectation: Expectation, means: Mapping[str, Replicates]) -> dict[str, Any]:
+    seen = _seen(expectation, means)
+    least = expectation.least
+    verdict = "not measured"
+    if seen.value is not None and seen.low is not None:
+        # A direction alone must be sure; a target may be reached by the value.
+        sure = seen.low > least if least == 0 and expectation.how == "fall" else seen.low >= least
+        reached = seen.value > least if least == 0 and expectation.how == "fall" else seen.value >= least
+        verdict = "holds" if sure else "holds, but the interval reaches below" if reached else "does not hold"
+    return {
+        "text": expectation.text,
+        "row": expectation.row,
+        "figure": list(expectation.figure),
+        "how": expectation.how,
+        "least": least,
+        **seen.json(),
+        "verdict": verdict,
+    }
+
+
+def _seen(expectation: Expectation, means: Mapping[str, Replicates]) -> Interval:
+    row, reference, path = means[expectation.row], means[REFERENCE], expectation.figure
+    if expectation.how == "value":
+        return interval(*row[path])
+    if expectation.how == "times":
+        return _times(row, reference, path)
+    return bootstrap.difference(reference, row, path)
+
+
+def _times(one: Replicates, other: Replicates, path: Path) -> Interval:
+    """How many times a figure of ``other`` that of ``one`` is."""
+    (value, drawn), (base, base_drawn) = one[path], other[path]
+    if value is None or not base:
+        return Interval(None, None, None)
+    return interval(value / base, np.divide(drawn, base_drawn))

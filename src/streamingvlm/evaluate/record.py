@@ -1,0 +1,106 @@
+"""What a model said of one stream, on disk: a line of settings, then a line for every second.
+
+Lines are appended as they are said, so that whatever ends a run leaves them. Beside them lies the stream's snapshot,
+rewritten now and then: a run that is started again restores it and goes on from there, and the words behind it are
+said anew (they are the same: words follow from the stream alone). A stream that is done needs no snapshot.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from ..errors import OutputError
+from ..events import Commentary
+
+Row = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Record:
+    """The words of one stream. ``settings``: all that they depend on; a record of other settings is not taken up.
+
+    ``rows``: of the first seconds, without a gap; ``stopped``: why the stream ended early ("" if it did not).
+    """
+
+    path: Path
+    settings: Mapping[str, Any]
+    rows: list[Row] = field(default_factory=list)
+    stopped: str = ""
+    _file: IO[str] | None = None
+
+    @property
+    def snapshot(self) -> Path:
+        """Where the stream's snapshot is."""
+        return self.path.with_suffix(".state")
+
+    @property
+    def seconds(self) -> float:
+        """Where the words end."""
+        return float(self.rows[-1]["end"]) if self.rows else 0.0
+
+    def load(self) -> None:
+        """Take up what is on disk, if it is of the same settings; a line that was cut is the end of it."""
+        self.rows, self.stopped = [], ""
+        try:
+            lines = self.path.read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise OutputError(f"cannot read {self.path} ({error.strerror})") from None
+        found = []
+        for line in lines:
+            try:
+                found.append(json.loads(line))
+            except ValueError:
+                break
+        if not found or found[0] != json.loads(json.dumps(self.settings)):
+            return
+        self.rows = [row for row in found[1:] if "text" in row]
+        self.stopped = next((row["stopped"] for row in found[1:] if "stopped" in row), "")
+
+    def begin(self, seconds: float) -> None:
+        """Keep the rows before ``seconds`` and be ready for what follows."""
+        self.rows = [row for row in self.rows if row["end"] <= seconds + 1e-6]
+        self.stopped = ""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("w", encoding="utf-8", buffering=1)
+        except OSError as error:
+            raise OutputError(f"cannot write {self.path} ({error.strerror})") from None
+        for line in (self.settings, *self.rows):
+            self._write(line)
+
+    def add(self, event: Commentary) -> None:
+        """The words of the next second."""
+        row = {
+            "start": event.start,
+            "end": event.end,
+            "text": event.text,
+            "work": round(event.timing.work, 6),
+            "lag": round(event.timing.lag, 6),
+            "rows": sum(event.rows.values()),
+            "cut": event.cut,
+        }
+        self.rows.append(row)
+        self._write(row)
+
+    def stop(self, why: str) -> None:
+        """Write down that the stream ended early."""
+        self.stopped = why
+        self._write({"stopped": why})
+
+    def close(self, done: bool) -> None:
+        """Nothing follows for now; ``done``: nor ever."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        if done:
+            self.snapshot.unlink(missing_ok=True)
+
+    def _write(self, line: Mapping[str, Any]) -> None:
+        assert self._file is not None, "begin comes first"
+        self._file.write(json.dumps(line, ensure_ascii=False) + "\n")

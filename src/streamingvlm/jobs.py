@@ -1,0 +1,53 @@
+"""One submitted chunk on its way through the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor
+
+from .events import Chunk, Commentary, Timing
+from .models.base import Prepared
+from .rope import FloatArray
+
+if TYPE_CHECKING:
+    from .session import Session
+
+
+@dataclass(slots=True)
+class Trace:
+    """What a test or a check wants to see of one step; filled by the engine.
+
+    ``retained``: ids after eviction, before the new turn; ``prefill_positions``: (3, all ids) at the prefill;
+    ``tokens``: sampled ids; ``logits``: one (vocabulary,) float32 tensor per sampled id.
+    """
+
+    retained: list[int] = field(default_factory=list)
+    prefill_positions: FloatArray = field(default_factory=lambda: np.zeros((3, 0), np.float32))
+    tokens: list[int] = field(default_factory=list)
+    logits: list[Tensor] = field(default_factory=list)
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One submitted chunk on its way to a commentary; a part of a step only on its way into the cache."""
+
+    session: Session
+    chunk: Chunk
+    ahead: Prepared
+    submitted: float
+    on_text: Callable[[str], None] | None = None
+    trace: Trace | None = None
+    tokens: list[int] = field(default_factory=list)
+    seen: Tensor | None = None
+    said: str = ""
+    timing: Timing = field(default_factory=Timing)
+    done: bool = False
+    result: Commentary | None = None
+
+    def spend(self, stage: str, seconds: float) -> None:
+        """Add work to a stage."""
+        self.timing = self.timing.plus(**{stage: seconds})
