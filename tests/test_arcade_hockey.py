@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 pytest.importorskip("ale_py")
 
 from streamingvlm.arcade.ceiling import ceiling
-from streamingvlm.arcade.game import FrameLabel, Game, Happening
+from streamingvlm.arcade.game import FrameLabel, Happening
 from streamingvlm.arcade.games.hockey import HOCKEY
 from streamingvlm.arcade.games.hockey.plans import CORES, SPOT
 from streamingvlm.arcade.games.hockey.reader import Reader
@@ -33,7 +33,7 @@ from streamingvlm.arcade.games.hockey.rink import (
 from streamingvlm.arcade.games.hockey.rules import COLOURS, POINTS_TO_WIN, WINGS
 from streamingvlm.arcade.games.hockey.skaters import SWAY
 from streamingvlm.arcade.games.hockey.world import NAMES, World
-from streamingvlm.arcade.language import COMMON, Event
+from streamingvlm.arcade.language import Event
 from streamingvlm.arcade.stream import Second, Stream
 
 Screen = NDArray[np.uint8]
@@ -286,7 +286,7 @@ def test_both_sides_do_everything(long: list[Second]) -> None:
     for kind in ("pass", "intercept", "save", "rebound", "origin"):
         wings = Counter(event.zone for _, event in said(long, kind))
         assert set(wings) == set(WINGS), kind
-        assert max(wings.values()) < 0.6 * wings.total(), kind
+        assert wings.total() < 12 or max(wings.values()) < 0.6 * wings.total(), kind
 
 
 def test_the_time_of_nothing_follows_from_the_words(long: list[Second]) -> None:
@@ -330,15 +330,9 @@ class Forgetful(Reader):
         return super().see(label)
 
 
-def play_f1(game: Game) -> float:
-    """Micro F1, all facts right in the same second, of the kinds that only hockey has."""
-    kinds = [figures for kind, figures in ceiling(game, [5], SECONDS)["by_kind"].items() if kind not in COMMON]
-    events = [figures["n_true"] + figures["n_said"] for figures in kinds]
-    return float(sum(figures["strict"] * n for figures, n in zip(kinds, events, strict=True)) / sum(events))
-
-
 def test_without_earlier_pictures_the_play_cannot_be_told() -> None:
-    whole, forgetful = play_f1(HOCKEY), play_f1(replace(HOCKEY, new_reader=Forgetful))
-    print(f"play: {whole:.3f}, of two frames at a time {forgetful:.3f}")
+    games = (HOCKEY, replace(HOCKEY, new_reader=Forgetful))
+    whole, forgetful = (ceiling(game, [5], SECONDS)["play"] for game in games)
+    print(f"play: {whole:.3f}, from two frames at a time {forgetful:.3f}")
     assert whole > 0.97
     assert forgetful < whole - 0.2

@@ -70,7 +70,7 @@ class Skill:
     @classmethod
     def draw(cls, rng: random.Random) -> Skill:
         """The skill of one side for a whole stream."""
-        return cls(rng.uniform(0.5, 0.75), rng.uniform(0.55, 0.75), rng.uniform(0.16, 0.26), rng.uniform(0.12, 0.17))
+        return cls(rng.uniform(0.5, 0.75), rng.uniform(0.45, 0.65), rng.uniform(0.16, 0.26), rng.uniform(0.12, 0.17))
 
 
 @dataclass(slots=True)
@@ -158,7 +158,7 @@ class Director:
             return "lose"
         if holder not in BACKS:
             return "shoot"
-        return "pass" if self.rng.random() < 0.8 else "clear"
+        return "pass" if self.rng.random() < 0.7 else "clear"
 
     def turn(self, frame: int, carry: Carry) -> None:
         """A new way for the one with the puck."""
