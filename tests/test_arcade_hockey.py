@@ -299,18 +299,6 @@ def test_the_time_of_nothing_follows_from_the_words(long: list[Second]) -> None:
         assert max(gaps.values()) < 0.7 * gaps.total(), kind
 
 
-def test_the_score_is_counted(long: list[Second]) -> None:
-    score = [0, 0]
-    for event in (event for second in long for event in second.events):
-        if event.kind == "point":
-            score = [0, 0] if max(score) == POINTS_TO_WIN else score
-            score[COLOURS.index(str(event.colour))] += 1
-        elif event.kind == "score":
-            assert event.numbers == tuple(score)
-        elif event.kind == "game":
-            assert score[COLOURS.index(str(event.colour))] == POINTS_TO_WIN
-
-
 def test_a_goal_is_told_with_where_it_came_from(long: list[Second]) -> None:
     goals, origins = ([at for at, _ in said(long, kind)] for kind in ("point", "origin"))
     assert goals == origins
