@@ -153,8 +153,8 @@ def test_the_one_who_has_the_puck_has_it_on_his_stick(seen: list[tuple[Screen, F
         on_stick = set()
         for i, (x, y) in enumerate(skaters(label).values()):
             row = y + SKATER_HEIGHT - 1 - 2 * (i % 2)
-            # The skaters move before a frame is drawn, the puck after it: a step of 1 by 2 pixels, and even rows.
-            if abs(puck[1] - row) <= 3 and any(low - 1 <= puck[0] - x <= high + 1 for low, high in SWAY.values()):
+            # The skaters move before a frame is drawn, the puck after it: a step of 1 by 2 pixels, a push, even rows.
+            if abs(puck[1] - row) <= 5 and any(low - 1 <= puck[0] - x <= high + 1 for low, high in SWAY.values()):
                 on_stick.add(i)
         if holder >= 0:
             checked[holder] += 1
