@@ -123,6 +123,10 @@ def test_chance_is_the_shifted_truth() -> None:
 def test_games_are_scored_apart() -> None:
     with pytest.raises(ScoreError, match="chess"):
         score({**clip(*RALLY), "game": "chess"}, said(*RALLY))
+    fight = {**clip((1, "white misses high"), (3, "white lands ; score 1 to 0")), "game": "boxing"}
+    assert score(fight, fight)["by_kind"].keys() == {"miss", "point", "score"}
+    with pytest.raises(ScoreError, match="pong and boxing"):
+        score_many([(clip(*RALLY), said()), (fight, fight)])
 
 
 def test_clips_are_pooled_by_counts() -> None:

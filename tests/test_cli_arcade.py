@@ -11,6 +11,7 @@ import av
 import pytest
 
 from streamingvlm import cli
+from streamingvlm.arcade.games.boxing import BOXING
 from streamingvlm.arcade.games.pong import PONG
 from streamingvlm.arcade.source import ArcadeSource
 from streamingvlm.cli import arcade, watch
@@ -86,6 +87,21 @@ def test_watch_and_score(
     assert cli.main(["watch", str(clip), "-o", str(said), "--quiet"]) == 0
     assert cli.main(["score", str(clip.with_suffix(".jsonl")), str(said)]) == 0
     assert json.loads(capsys.readouterr().out)["micro_f1"] == 1.0
+
+
+def test_another_game_is_recorded_and_scored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "fight.mp4"
+    assert cli.main(["record", "arcade:boxing?seed=3", "--seconds", "20", "-o", str(path)]) == 0
+    truth = path.with_suffix(".jsonl")
+    video = open_source(str(path))
+    assert video.arcade
+    assert video.context == ArcadeSource(BOXING, 3).context
+    assert json.loads(truth.read_text())["game"] == "boxing"
+    capsys.readouterr()
+    assert cli.main(["score", str(truth), str(truth)]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["micro_f1_strict"] == 1.0
+    assert "miss" in figures["by_kind"]
 
 
 def test_demo_records_once_and_prints_truth_and_score(

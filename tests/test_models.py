@@ -136,7 +136,7 @@ def test_video_is_written_as_the_processor_of_qwen3_vl_writes_it(tmp_path: Path)
     text = Qwen3VLProcessor.replace_video_token(processor, inputs, 0)
     item = Chunk(np.zeros((5, 64, 96, 3), np.uint8), tuple(i / fps for i in indices), 5, 6)
     patcher = Patcher(16, min_pixels=1024)
-    spans = grammar.video(0, 5, 6, patcher(item).merged, 1.0, patcher.times(item))
+    spans = grammar.video(0, 5, 6, patcher(item).merged, 1.0, patcher.times(item.times))
     wanted = AutoTokenizer.from_pretrained(folder)(text, add_special_tokens=False)["input_ids"]
     assert [token for span in spans for token in span.tokens] == wanted
     assert [span.kind for span in spans] == [Kind.TIME, Kind.VISION] * 3
@@ -147,7 +147,7 @@ def test_a_turn_is_inside_its_bounds(family: str, frames: int) -> None:
     """What a policy computes its capacity from: markup, stamps and marks, and the largest video."""
     model = tiny.model(family=family)
     item = Chunk(np.zeros((frames, *tiny.FAMILIES[family].size, 3), np.uint8), (1e6,) * frames, 1e6, 1e6 + 1)
-    patches, times = model.patcher(item).merged, model.patcher.times(item)
+    patches, times = model.patcher(item).merged, model.patcher.times(item.times)
     turn = model.grammar.turn(7, 1e6, 1e6 + 1, patches, times=times)
     overhead = model.grammar.turn_overhead(model.patcher.patches(frames))
     most = overhead + model.patcher.most_tokens(frames)

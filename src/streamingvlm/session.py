@@ -256,7 +256,7 @@ class Session:
         if self._opened is None:
             self._opened = self._open(shown)
         opened = self._opened
-        opened.add(shown, patches, self.patcher.times(shown))
+        opened.add(shown, patches, self.patcher.times(shown.times))
         spans: list[Span] = [] if opened.at else list(self._preamble)
         if opened.at and self.timeline.spans[opened.at - 1].kind is Kind.COMMENTARY:
             spans.append(self._grammar.separator(self.turn - 1))

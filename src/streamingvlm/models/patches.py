@@ -69,11 +69,11 @@ class Patcher:
         """Most ids of a video block of ``frames`` frames, its two marks included."""
         return self.patches(frames) * (self.max_pixels // self.factor**2) + 2
 
-    def times(self, chunk: Chunk) -> tuple[float, ...]:
-        """When each temporal patch of a chunk stands, in seconds: halfway between its first and its last frame."""
-        last = len(chunk.times) - 1
+    def times(self, times: Sequence[float]) -> tuple[float, ...]:
+        """When each temporal patch of frames at ``times`` stands: halfway between its first and its last; seconds."""
+        last = len(times) - 1
         firsts = range(0, last + 1, self.temporal)
-        return tuple((chunk.times[i] + chunk.times[min(i + self.temporal - 1, last)]) / 2 for i in firsts)
+        return tuple((times[i] + times[min(i + self.temporal - 1, last)]) / 2 for i in firsts)
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width after the resize: multiples of :attr:`factor`, area inside the bounds, aspect kept.

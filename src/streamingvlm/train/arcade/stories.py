@@ -11,7 +11,7 @@ from ...arcade.games.pong import PONG
 from ...arcade.games.pong.rules import COLOURS, ZONES
 from ...arcade.language import JOINER, Event
 from ...prompt import Grammar
-from .layout import Ids, archived, cut
+from ..layout import Ids, archived, cut_history
 
 #: The model speaks one wording of each kind, so that whether to speak never competes with how.
 STYLE = PONG.language.plain
@@ -82,10 +82,7 @@ class Scribe:
 
     def history(self, context: str, replies: Sequence[Ids], sink: int, text: int) -> list[int]:
         """The history block of a stream with this context after these replies."""
-        words = [*self.grammar.tokenizer.encode(context)]
-        for reply in replies:
-            words += self.archived(reply)
-        return cut(words, sink, text)
+        return cut_history(self.grammar.tokenizer.encode(context), replies, self.archived, sink, text)
 
 
 def words(events: Events) -> str:

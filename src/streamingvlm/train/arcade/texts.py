@@ -139,7 +139,7 @@ def bare(
 
 def _no_room(scribe: Scribe, history: list[int], turns: list[Turn]) -> Laid:
     """The same with no place left for the pictures, as in a stream that keeps no video."""
-    bare = [Turn(t.start, t.said, t.true, t.weights, video=False) for t in turns]
+    bare = [Turn(t.start, t.said, t.true, t.weights, grid=None) for t in turns]
     return lay_out(scribe.grammar, history, bare)
 
 

@@ -1,0 +1,159 @@
+"""Timed words of a stream to overlapped training chunks (paper section 2.2).
+
+A chunk is W seconds of video with the words that end in each of its seconds; all earlier commentary is its previous
+text. Chunks overlap by O seconds, so that the model meets a fresh window in the middle of what was said before, as it
+does in a stream that never ends. Published clips, cut by their makers, are one chunk each unless they are cut again.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ..errors import OptionError
+
+#: Slack for comparing times that were added up as floats, seconds.
+EPS = 1e-6
+#: Words that a chunk must have for each of its seconds, unless the plan says how many in all (paper: 2 W).
+WORDS_PER_SECOND = 2.0
+
+
+class Word(NamedTuple):
+    """One word; ``start`` and ``end`` in seconds on the stream's clock."""
+
+    start: float
+    end: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """The commentary of a stream or a clip.
+
+    ``words``: their ends never go back. ``start`` and ``end``: seconds on the words' clock that are told (None: to the
+    end of the video). ``video``: as the file that it comes from names it. ``context``: what is known before (a
+    title), ``previous``: what was said before ``start``, as text; ``query``: what was asked. ``whole``: it was cut
+    by its makers. ``questions``: how many questions and answers stand beside the words; they are not used.
+    """
+
+    video: str
+    words: tuple[Word, ...]
+    start: float = 0.0
+    end: float | None = None
+    context: str = ""
+    previous: str = ""
+    query: str = ""
+    whole: bool = False
+    questions: int = 0
+
+    def texts(self, start: float, steps: int, step: float) -> list[str]:
+        """What is said in each of ``steps`` steps from ``start`` on: the words that end in it ("" for silence).
+
+        A word that ends exactly between two steps belongs to the first of them; one that ends at or before
+        ``start`` belongs to none.
+        """
+        said: list[list[str]] = [[] for _ in range(steps)]
+        for word in self._ending(start, start + steps * step):
+            index = min(max(math.ceil((word.end - start) / step - EPS) - 1, 0), steps - 1)
+            said[index].append(word.text)
+        return [" ".join(words) for words in said]
+
+    def count(self, start: float, end: float) -> int:
+        """Words that end after ``start`` and not after ``end``."""
+        return len(self._ending(start, end))
+
+    def _ending(self, start: float, end: float) -> Sequence[Word]:
+        lo = 0 if start <= 0 else bisect_right(self.words, start + EPS, key=lambda word: word.end)
+        return self.words[lo : bisect_right(self.words, end + EPS, key=lambda word: word.end)]
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Where a chunk lies in its stream: ``steps`` steps from ``start`` (seconds on the words' clock) on."""
+
+    start: float
+    steps: int
+    words: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkPlan:
+    """How streams are cut.
+
+    ``window`` and ``overlap``: seconds (W, O); 0 overlap cuts side by side. ``min_words``: words that a chunk needs
+    (None: two per second of a window; at least one of a published clip). ``sink`` and ``text``: the first and the last
+    ids of the previous text that stay. ``step``: seconds of a turn. ``recut``: cut published clips into windows too.
+    ``longest``: seconds beyond which a published clip is left out (None: no bound).
+
+    Raises OptionError for numbers that do not fit together.
+    """
+
+    window: float = 24.0
+    overlap: float = 12.0
+    min_words: int | None = None
+    sink: int = 512
+    text: int = 512
+    step: float = 1.0
+    recut: bool = False
+    longest: float | None = None
+
+    def __post_init__(self) -> None:
+        if not (0 < self.step < math.inf):
+            raise OptionError(f"step must be a number of seconds above 0, not {self.step}")
+        for name, value in (("window", self.window), ("overlap", self.overlap)):
+            if not 0 <= value < math.inf or abs(value / self.step - round(value / self.step)) > EPS:
+                raise OptionError(f"{name} must be a whole number of steps of {self.step:g} s, not {value:g} s")
+        if not self.overlap < self.window:
+            raise OptionError(f"overlap must be shorter than the window of {self.window:g} s, not {self.overlap:g} s")
+        for name, count in (("min_words", self.min_words or 0), ("sink", self.sink), ("text", self.text)):
+            if count < 0:
+                raise OptionError(f"{name} must be 0 or more, not {count}")
+        if self.longest is not None and not self.longest > 0:
+            raise OptionError(f"longest must be a number of seconds above 0, not {self.longest}")
+
+    def is_whole(self, stream: Stream) -> bool:
+        """Whether ``stream`` is one chunk as it is."""
+        return stream.whole and not self.recut
+
+    def cuts(self, stream: Stream, until: float) -> Iterator[Cut]:
+        """All chunks of ``stream`` up to ``until``, also those with too few words; only whole windows.
+
+        A published clip that does not end with a step gets one more, as the public code does.
+        """
+        if self.is_whole(stream):
+            steps = max(math.ceil((until - stream.start) / self.step - EPS), 0)
+            if steps:
+                yield Cut(stream.start, steps, stream.count(stream.start, stream.start + steps * self.step))
+            return
+        stride = self.window - self.overlap
+        for number in range(max(math.floor((until - stream.start - self.window) / stride + EPS) + 1, 0)):
+            start = stream.start + number * stride
+            yield Cut(start, round(self.window / self.step), stream.count(start, start + self.window))
+
+    def enough(self, stream: Stream, cut: Cut) -> bool:
+        """Whether a chunk has the words that it needs."""
+        if self.min_words is not None:
+            return cut.words >= self.min_words
+        return cut.words >= (1 if self.is_whole(stream) else WORDS_PER_SECOND * self.window)
+
+
+def spread(start: float, end: float, text: str) -> list[Word]:
+    """The words of a segment, spread evenly over its time, as the paper does for edited sentences (section 2.3)."""
+    parts = text.split()
+    each = (end - start) / max(len(parts), 1)
+    # The last word ends with the segment to the last bit: it must not slip into the next second.
+    ends = [start + (i + 1) * each for i in range(len(parts) - 1)] + [end]
+    return [Word(start + i * each, stop, part) for i, (part, stop) in enumerate(zip(parts, ends, strict=False))]
+
+
+def earlier(stream: Stream, start: float, step: float) -> list[str]:
+    """What is said before ``start``, by steps, in the form of :meth:`Stream.texts`; the previous text of a chunk.
+
+    Each item is one reply of the history. What a published clip has as its previous text has no times: it is one item.
+    """
+    steps = round((start - stream.start) / step)
+    texts = stream.texts(stream.start, steps, step) if steps > 0 else []
+    return [stream.previous, *texts] if stream.previous else texts

@@ -1,0 +1,85 @@
+"""What was left out of the training data, and why: counted, with examples, never silently replaced."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+#: Cases of every reason that are named; the others are only counted.
+NAMED = 5
+
+
+class Reason(StrEnum):
+    """Why a line or a chunk was left out."""
+
+    MALFORMED = "malformed line"
+    SEEK_INDEX = "seek index that does not fit its file"
+    TIMES = "times out of order"
+    MISSING = "missing video"
+    EMPTY = "video of zero bytes"
+    UNREADABLE = "video that cannot be read"
+    DUPLICATE = "duplicate"
+    TOO_LONG = "longer than asked"
+    TOO_SHORT = "shorter than a window"
+    BEYOND = "beyond the end of its video"
+    FEW_WORDS = "too few words"
+
+
+class Unusable(Exception):  # noqa: N818 - not an error of the program: it ends in the report
+    """A line or a video that cannot be used; ``reason`` and the message go into the report."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+@dataclass(slots=True)
+class Report:
+    """What was read and what was left out.
+
+    ``lines``: lines read; ``streams``: of these, streams and clips that gave at least one chunk; ``chunks``: chunks
+    that can be trained on; ``seconds``: their video, overlaps counted each time. ``skipped`` counts lines, videos and
+    chunks by reason, ``named`` holds the first few cases of each. ``notes``: what was read and not used, counted.
+    """
+
+    lines: int = 0
+    streams: int = 0
+    chunks: int = 0
+    seconds: float = 0.0
+    skipped: Counter[Reason] = field(default_factory=Counter)
+    named: dict[Reason, list[str]] = field(default_factory=dict)
+    notes: Counter[str] = field(default_factory=Counter)
+
+    def skip(self, reason: Reason, detail: str) -> None:
+        """Count one case."""
+        self.skipped[reason] += 1
+        cases = self.named.setdefault(reason, [])
+        if len(cases) < NAMED:
+            cases.append(detail)
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as plain dictionaries: ``skipped`` maps a reason to its ``count`` and ``examples``."""
+        return {
+            "lines": self.lines,
+            "streams": self.streams,
+            "chunks": self.chunks,
+            "hours": round(self.seconds / 3600, 3),
+            "skipped": {
+                str(reason): {"count": count, "examples": self.named[reason]}
+                for reason, count in self.skipped.most_common()
+            },
+            "notes": dict(self.notes),
+        }
+
+    def __str__(self) -> str:
+        head = f"{self.chunks} chunks, {self.seconds / 3600:.1f} h of video, from {self.streams} of {self.lines} lines"
+        out = [head]
+        for reason, count in self.skipped.most_common():
+            out.append(f"  left out: {count} x {reason}")
+            out += [f"    {case}" for case in self.named[reason]]
+            if count > len(self.named[reason]):
+                out.append(f"    and {count - len(self.named[reason])} more")
+        out += [f"  note: {count} x {note}" for note, count in self.notes.items()]
+        return "\n".join(out)
