@@ -103,6 +103,19 @@ def test_the_counts_add_up(game: Game, long: list[Second]) -> None:
                 games = [0, 0]
 
 
+def test_the_score_is_counted(game: Game, long: list[Second]) -> None:
+    score = [0, 0]
+    for event in (event for second in long for event in second.events):
+        now = score[0], score[1]
+        if event.kind == "point":
+            score = [0, 0] if game.rules.winner(now) is not None else score
+            score[game.colours.index(str(event.colour))] += 1
+        elif event.kind == "score":
+            assert event.numbers == game.rules.said(now)
+        elif event.kind == "game":
+            assert game.rules.winner(now) == game.colours.index(str(event.colour))
+
+
 def test_counts_reach_beyond_the_vision_window(long: list[Second]) -> None:
     """A tally is 17 s or more behind the one before it, and near enough for a window of some hundred words."""
     gaps = [b - a for (a, _), (b, _) in pairwise(events(long, "tally"))]

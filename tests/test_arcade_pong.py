@@ -120,18 +120,6 @@ def test_tallies_keep_their_distance(long: list[Second]) -> None:
     assert np.diff([at for at, _ in said(long, "point")]).min() >= 6
 
 
-def test_the_score_is_counted(long: list[Second]) -> None:
-    score = [0, 0]
-    for event in (event for second in long for event in second.events):
-        if event.kind == "point":
-            score = [0, 0] if max(score) == POINTS_TO_WIN else score
-            score[COLOURS.index(str(event.colour))] += 1
-        elif event.kind == "score":
-            assert event.numbers == tuple(score)
-        elif event.kind == "game":
-            assert score[COLOURS.index(str(event.colour))] == POINTS_TO_WIN
-
-
 def announce(points: str, games_to_win: int) -> list[list[str]]:
     """What is said after each of some points, one letter for each winner, 20 s apart."""
     context = replace(PONG.context(1), games_to_win=games_to_win)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from ...errors import SourceError
 from ..game import Game
 from .boxing import BOXING
+from .hockey import HOCKEY
 from .pong import PONG
 from .tennis import TENNIS
 
-GAMES: dict[str, Game] = {game.name: game for game in (PONG, BOXING, TENNIS)}
+GAMES: dict[str, Game] = {game.name: game for game in (PONG, BOXING, TENNIS, HOCKEY)}
 
 
 def find_game(name: str) -> Game:
