@@ -107,10 +107,12 @@ class KVPool:
         same = next((i for i, row in enumerate(rows) if i != row), count)
         if same < count:
             index = torch.tensor(rows[same:], device=self.shape.device)
-            for store in (self.keys, self.values):
-                store[:, slot, :, same:count] = store[:, slot].index_select(2, index)
+            moved = (slice(None), slot, slice(None), slice(same, count))
+            keys = self.keys[:, slot].index_select(2, index)
+            self.keys[moved] = keys
+            self.values[moved] = self.values[:, slot].index_select(2, index)
             cos, sin = rotation
-            self.view[:, slot, :, same:count] = rotate(self.keys[:, slot, :, same:count], cos[same:], sin[same:])
+            rotate(keys, cos[same:], sin[same:], out=self.view[moved])
         self.length[slot] = count
 
     def store(self, layer: int, batch: Batch, keys: Tensor, values: Tensor) -> None:
