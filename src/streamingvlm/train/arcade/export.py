@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ import torch
 from ...models.patches import CLIP_MEAN, CLIP_STD
 from .shape import PIXELS
 from .tokens import SPECIAL
+
+#: The file of a checkpoint that says how it was trained.
+TRAINING = "training.json"
 
 #: How the checkpoint likes to be run; the engine reads it from generation_config.json.
 STREAMING: dict[str, Any] = {
@@ -30,8 +34,13 @@ STREAMING: dict[str, Any] = {
 }
 
 
-def export(model: Any, tokenizer: Any, folder: Path, dtype: torch.dtype = torch.bfloat16) -> None:
-    """Save weights, configs and tokenizer of ``model`` under ``folder``, replacing what is there."""
+def export(
+    model: Any, tokenizer: Any, folder: Path, dtype: torch.dtype = torch.bfloat16, *, training: Mapping[str, Any]
+) -> None:
+    """Save weights, configs and tokenizer of ``model`` under ``folder``, replacing what is there.
+
+    ``training``: how the weights came about, for the model card; written to ``TRAINING``.
+    """
     draft = folder.with_name(folder.name + ".new")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
@@ -42,6 +51,7 @@ def export(model: Any, tokenizer: Any, folder: Path, dtype: torch.dtype = torch.
     small.save_pretrained(draft)
     tokenizer.save_pretrained(draft)
     _write(draft / "preprocessor_config.json", _preprocessor())
+    _write(draft / TRAINING, training)
     generation = json.loads((draft / "generation_config.json").read_text())
     _write(draft / "generation_config.json", {**generation, "do_sample": False, "streaming": STREAMING})
     folder.mkdir(parents=True, exist_ok=True)
@@ -64,5 +74,5 @@ def _preprocessor() -> dict[str, Any]:
     }
 
 
-def _write(path: Path, content: dict[str, Any]) -> None:
+def _write(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n")
