@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from streamingvlm.models import load_model
 from streamingvlm.policy import StreamingWindow
 from streamingvlm.train.arcade import reader, tower, vision
 from streamingvlm.train.arcade.__main__ import main
+from streamingvlm.train.arcade.card import card
 from streamingvlm.train.arcade.decoder import Probes, collate, hidden_states, losses
 from streamingvlm.train.arcade.export import STREAMING, TRAINING, export
 from streamingvlm.train.arcade.films import Library, Plan
@@ -31,6 +32,7 @@ from streamingvlm.train.arcade.shape import Shape, config, new_model
 from streamingvlm.train.arcade.stories import Scribe
 from streamingvlm.train.arcade.texts import example
 from streamingvlm.train.arcade.tokens import FRAME, SPECIAL
+from streamingvlm.train.arcade.work import Settings
 from train_tools import ALL, arcade_grammar, arcade_tokenizer, recorded
 
 TINY = Shape(
@@ -238,6 +240,28 @@ def test_export_loads_and_speaks(model: Any, tmp_path: Path) -> None:
     assert loaded.patcher.size(420, 320) == tower.SIZE
     assert loaded.tokens_per_second == 2.0
     assert json.loads((tmp_path / "m" / TRAINING).read_text()) == {"games": ["pong"]}
+
+
+def test_the_card_says_how_the_weights_came_about(model: Any, tmp_path: Path) -> None:
+    names = tuple(game.name for game in ALL)
+    how = {**asdict(Settings(games=names)), "steps": 7, "decoder_hours": 0.25, "date": "2026-01-02"}
+    del how["folder"], how["out"]
+    export(model, arcade_tokenizer(), tmp_path / "m", training=how)
+    part = {"value": 0.5, "low": None, "high": None}
+    kinds = {"by_kind": {"streak": {"strict": part, "within_1s": part}}, "cases": {"streak": 30}}
+    found = {
+        "seeds": (9_000_000, 9_000_008), "seconds": 60, "command": "eval", "dtype": "float32", "device": "cpu",
+        "date": "2026-01-03", "fifths": [{"micro_f1_strict": part}] * 5,
+        "games": {name: {**kinds, "micro_f1_strict_by_stream": [0.5]} for name in names},
+    }  # fmt: skip
+    text = card(found, tmp_path / "m")
+    assert f"on {', '.join(names)}: of each game" in text
+    assert "7 steps, 0.2 hours" in text or "7 steps, 0.3 hours" in text
+    for game in ALL:
+        assert f"- {game.name}, streak: 0.500" in text
+        assert f"- {game.name}: `" in text
+    (tmp_path / "m" / TRAINING).unlink()
+    assert "before the recipe knew several games" in card(found, tmp_path / "m")
 
 
 def test_the_bundled_shape_is_small_enough_to_ship() -> None:
