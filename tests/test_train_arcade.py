@@ -180,7 +180,9 @@ def test_bad_settings_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture
     for arguments, words in (
         (["--games", "pong,chess"], "unknown arcade game 'chess'"),
         (["--games", "pong,pong"], "every game once"),
-        (["--seconds", "5"], "28 seconds or more"),
+        (["--seconds", "5"], "seconds: 28 or more, not 5"),
+        (["--vision-streams", "1"], "vision streams: 2 or more"),
+        (["--scale", "0"], "must be above 0"),
         ([], "run the step 'tokenizer' first"),
     ):
         with pytest.raises(SystemExit) as raised:

@@ -35,13 +35,13 @@ def pretrain(
 ) -> nn.ModuleDict:
     """Train the tower for that long, each batch with as many seconds of every game.
 
-    Of each game the last recording is kept apart to measure. Returns the heads.
+    Of each game the last recording, of two at least, is kept apart to measure. Returns the heads.
     """
     torch.manual_seed(seed)
     vision, hidden = model.model.visual, model.config.text_config.hidden_size
     games = {recording.name: recording.game for recording in recordings}
     by_game = {name: [r for r in recordings if r.name == name] for name in games}
-    data = {name: _gather(own[:-1] or own) for name, own in by_game.items()}
+    data = {name: _gather(own[:-1]) for name, own in by_game.items()}
     readers = nn.ModuleDict({name: Reader(game, hidden) for name, game in games.items()})
     optimizer = Optimizer.make([*vision.named_parameters(), *readers.named_parameters()])
     each = max(1, batch // len(games))

@@ -34,6 +34,9 @@ STEPS = ("tokenizer", "vision", "data", "decoder", "export")
 #: Training streams: seeds of the tower's frames and of the decoder's recordings.
 VISION_SEEDS, STREAM_SEEDS = 0, 1000
 
+#: The least of what a run needs: the tower is measured on a stream of its own, the longest chunks fit into a stream.
+LEAST = {"vision_streams": 2, "vision_seconds": 1, "streams": 1, "seconds": LONG, "held": 1, "check_seconds": 1}
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -41,7 +44,7 @@ class Settings:
 
     folder: Annotated[Path, "where the run keeps its files"] = Path("runs/arcade")
     out: Annotated[Path, "where the model goes"] = BUNDLED
-    games: Annotated[tuple[str, ...], "games that the model learns, as in pong,boxing"] = tuple(GAMES)
+    games: Annotated[tuple[str, ...], "games that the model learns, joined by commas"] = tuple(GAMES)
     seed: Annotated[int, "of weights, batches and texts"] = 0
     vocabulary: Annotated[int, "most tokens of the tokenizer"] = 2048
     vision_streams: Annotated[int, "streams of each game for the vision tower"] = 12
@@ -58,9 +61,11 @@ class Settings:
             find_game(name)
         if not self.games or len(set(self.games)) < len(self.games):
             raise OptionError(f"every game once, and one at least, not {', '.join(self.games) or 'none'}")
-        counts = (self.vision_streams, self.vision_seconds, self.streams, self.held, self.check_seconds)
-        if min(counts) < 1 or self.seconds < LONG or min(self.vision_minutes, self.scale) <= 0:
-            raise OptionError(f"streams need numbers above 0 and {LONG} seconds or more: {self}")
+        for name, least in LEAST.items():
+            if getattr(self, name) < least:
+                raise OptionError(f"{name.replace('_', ' ')}: {least} or more, not {getattr(self, name)}")
+        if min(self.vision_minutes, self.scale) <= 0:
+            raise OptionError("vision minutes and scale must be above 0")
 
 
 class Work:
