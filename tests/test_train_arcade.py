@@ -1,22 +1,30 @@
-"""The bundled model's training: tokenizer, one step, refusal of evaluation seeds, export."""
+"""The bundled model's training: tokenizer, tower, one step, refusal of evaluation seeds, export."""
 
 from __future__ import annotations
 
+import json
 import random
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import Qwen2_5_VLForConditionalGeneration
 
 from streamingvlm.arcade.context import EVALUATION_SEEDS, NAMES, TOWNS
+from streamingvlm.arcade.game import Game
 from streamingvlm.arcade.games.pong import PONG
+from streamingvlm.errors import OptionError
 from streamingvlm.models import load_model
 from streamingvlm.policy import StreamingWindow
-from streamingvlm.train.arcade import tower
+from streamingvlm.train.arcade import reader, tower, vision
+from streamingvlm.train.arcade.__main__ import main
+from streamingvlm.train.arcade.card import card
 from streamingvlm.train.arcade.decoder import Probes, collate, hidden_states, losses
-from streamingvlm.train.arcade.export import STREAMING, export
-from streamingvlm.train.arcade.films import PROBES, Library, Plan
+from streamingvlm.train.arcade.export import STREAMING, TRAINING, export
+from streamingvlm.train.arcade.films import Library, Plan
+from streamingvlm.train.arcade.fit import Fit, Stage
 from streamingvlm.train.arcade.optim import Optimizer
 from streamingvlm.train.arcade.record import Recording, compress, record
 from streamingvlm.train.arcade.rollout import Rollout
@@ -24,7 +32,8 @@ from streamingvlm.train.arcade.shape import Shape, config, new_model
 from streamingvlm.train.arcade.stories import Scribe
 from streamingvlm.train.arcade.texts import example
 from streamingvlm.train.arcade.tokens import FRAME, SPECIAL
-from train_tools import arcade_grammar, arcade_tokenizer
+from streamingvlm.train.arcade.work import Settings
+from train_tools import ALL, arcade_grammar, arcade_tokenizer, recorded
 
 TINY = Shape(
     hidden=64, layers=2, heads=4, kv_heads=2, intermediate=64, section=(2, 3, 3),
@@ -46,7 +55,7 @@ def model() -> Any:
 
 def _featured(recording: Recording, width: int) -> Recording:
     features = torch.randn(len(recording), tower.TOKENS, width).bfloat16()
-    return Recording(recording.seed, recording.context, None, features, recording.labels, recording.events)
+    return replace(recording, features=features)
 
 
 @pytest.mark.parametrize("text", ["green scores ; score 5 to 3", "Zeile €, 12345\n\n ... <|im_end|>", "Time=0.5-1.5s"])
@@ -59,8 +68,15 @@ def test_any_text_survives_the_tokenizer(text: str) -> None:
 
 def test_words_of_the_arcade_are_one_token() -> None:
     encode = arcade_grammar().tokenizer.encode
-    for text in (*FRAME, *(f" {word}" for word in (*NAMES, *TOWNS, "green", "orange", 0, 21))):
+    said = {word for game in ALL for kind in game.kinds for wording in kind.wordings for word in wording.split()}
+    said = {word for word in said if not word.startswith("{")}
+    said |= {zone for game in ALL for kind in game.kinds for zone in kind.zones}
+    said |= {colour for game in ALL for colour in game.colours} | {game.rules.games for game in ALL}
+    for text in (*FRAME, *(f" {word}" for word in (*NAMES, *TOWNS, *sorted(said), 0, 21))):
         assert len(encode(text)) == 1, text
+    for game in ALL:
+        for colour in game.colours:
+            assert len(encode(f"{colour} scores")) == 2
 
 
 def test_a_batched_tower_is_the_stock_tower(model: Any) -> None:
@@ -71,11 +87,11 @@ def test_a_batched_tower_is_the_stock_tower(model: Any) -> None:
 
 def test_evaluation_seeds_are_refused() -> None:
     with pytest.raises(ValueError, match="evaluation"):
-        record(EVALUATION_SEEDS, 1)
+        record(PONG, EVALUATION_SEEDS, 1)
 
 
 def test_distorted_pictures_stay_alike() -> None:
-    frames = record(4, 4).frames
+    frames = record(PONG, 4, 4).frames
     assert frames is not None
     assert frames.shape == (4, 2, 3, *tower.SIZE)
     flat = frames.flatten(0, 1).permute(0, 2, 3, 1).numpy()
@@ -84,12 +100,105 @@ def test_distorted_pictures_stay_alike() -> None:
     assert abs(squeezed.astype(int) - flat.astype(int)).mean() < 4
 
 
+@pytest.mark.parametrize("game", ALL, ids=lambda game: game.name)
+def test_sights_are_the_labels(game: Game) -> None:
+    labels = recorded(game.name).labels
+    want, cell = reader.sights(labels), torch.tensor(reader.CELL)
+    seen = want.cell < tower.TOKENS
+    assert (seen.numpy() == (labels.places[..., 0] >= 0)).all()
+    corner = torch.stack([want.cell // tower.GRID[2], want.cell % tower.GRID[2]], dim=-1) * cell
+    edges = (corner + want.local[..., :2]).flip(-1)
+    assert (edges[seen].numpy() == labels.places[seen.numpy()]).all()
+    assert (want.facts[..., -1].numpy() == labels.playing).all()
+    assert want.scores.max() <= game.most
+
+
+def test_one_tower_is_read_by_heads_of_every_game(model: Any) -> None:
+    """A few steps on one batch of all games lower the loss; every place, fact and the score is read."""
+    torch.manual_seed(0)
+    readers = torch.nn.ModuleDict({game.name: reader.Reader(game, 64) for game in ALL})
+    optimizer = Optimizer.make([*model.model.visual.named_parameters(), *readers.named_parameters()])
+    batch = {
+        game.name: (shown.frames, reader.sights(shown.labels))
+        for game in ALL
+        if (shown := record(game, 4, 6)).frames is not None
+    }
+    losses = []
+    for _ in range(8):
+        loss, right = vision.read(model.model.visual, readers, batch)
+        losses.append(loss.item())
+        optimizer.step(loss, 1e-2)
+    assert losses[-1] < 0.8 * losses[0]
+    for game in ALL:
+        named = {name.removesuffix(" cell") for name in right[game.name]}
+        assert named >= {*game.places, *game.facts, "in play", "scores"}
+
+
+def _library() -> Library:
+    return Library([_featured(recorded(game.name), 64) for game in ALL])
+
+
+def test_chunks_are_steered_by_how_rare_the_games_own_events_are() -> None:
+    library, rng = _library(), random.Random(0)
+    for game in ALL:
+        share, places = library.steer[game.name], library.places
+        own = [kind for kind in share if kind not in ("game", "match", "point")]
+        assert sum(share[kind] for kind in own) == pytest.approx(0.2)
+        assert sorted(own, key=lambda kind: share[kind]) == sorted(own, key=lambda kind: -len(places[game.name, kind]))
+        for _ in range(20):
+            number, first = library.pick(rng, game.name, 20)
+            assert library.recordings[number].name == game.name
+            assert 0 <= first <= len(library.recordings[number]) - 20
+
+
+def test_streams_without_points_are_refused() -> None:
+    short = recorded("pong")
+    with pytest.raises(OptionError, match="pong have no two points"):
+        Library([replace(short, events=short.events[:5])])
+
+
+def test_batches_hold_all_games_alike(model: Any, tmp_path: Path) -> None:
+    scribe, library = Scribe(arcade_grammar()), _library()
+    lines: list[str] = []
+    policy = StreamingWindow(vision=4, turns=4, sink=8, text=16)
+    fit = Fit(model, scribe, library, library.recordings, tmp_path, policy, log=lines.append, checked=3)
+    dealt = [fit._deal().game.name for _ in range(4 * len(ALL))]
+    assert all(dealt.count(game.name) == 4 for game in ALL)
+    stage = Stage(2, films=2, texts=1, plan=Plan(seconds=4, sink=8, text=16), text_seconds=6, own=1.0, roll=(2, 6, 9))
+    fit.run([stage])
+    assert {name for game in ALL for line in lines if (name := game.name) in line} == {game.name for game in ALL}
+    again = Fit(model, scribe, library, library.recordings, tmp_path, policy, log=lines.append)
+    again.load(tmp_path / "state.pt")
+    assert (again.steps, again.at, again.rng.getstate()) == (2, (1, 0), fit.rng.getstate())
+    assert again._deck == fit._deck
+    other = Fit(model, scribe, Library(library.recordings[:1]), library.recordings, tmp_path, policy)
+    with pytest.raises(OptionError, match="same games"):
+        other.load(tmp_path / "state.pt")
+
+
+def test_bad_settings_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, words in (
+        (["--games", "pong,chess"], "unknown arcade game 'chess'"),
+        (["--games", "pong,pong"], "every game once"),
+        (["--seconds", "5"], "seconds: 28 or more, not 5"),
+        (["--vision-streams", "1"], "vision streams: 2 or more"),
+        (["--scale", "0"], "must be above 0"),
+        ([], "run the step 'tokenizer' first"),
+    ):
+        with pytest.raises(SystemExit) as raised:
+            main(["vision", "--folder", str(tmp_path), *arguments])
+        assert raised.value.code == 2
+        shown = capsys.readouterr().err
+        assert words in shown
+        assert shown.count("\n") == 1
+
+
 def test_steps_lower_the_loss(model: Any) -> None:
-    grammar, rng = arcade_grammar(), random.Random(0)
-    scribe, library = Scribe(grammar), Library([_featured(record(5, 120, render=False), 64)])
-    plan = Plan(seconds=6, sink=8, text=16)
-    batch = collate([library.example(rng, scribe, plan), example(rng, scribe, 8, 16, 8)], 0)
-    probes = Probes(64, PROBES)
+    scribe, rng, library = Scribe(arcade_grammar()), random.Random(0), _library()
+    plan, probes = Plan(seconds=6, sink=8, text=16), Probes(64, library.board.sizes)
+    examples = [library.example(rng, scribe, game.name, plan) for game in ALL]
+    examples += [example(rng, scribe, library.habits[game.name], 8, 16, 8) for game in ALL]
+    batch = collate(examples, 0)
     model.model.visual.requires_grad_(False)
     trained = [pair for pair in model.named_parameters() if pair[1].requires_grad]
     optimizer = Optimizer.make([*trained, *probes.named_parameters()])
@@ -116,7 +225,7 @@ def test_rollout_says_what_the_training_pass_predicts(model: Any) -> None:
 
     laid = lay_out(grammar, grammar.tokenizer.encode("first to 2 games"), turns)
     assert laid.ids.tolist() == rollout.streams[0].timeline.tokens
-    batch = collate([Example(laid, features, torch.zeros(3, len(PROBES), dtype=torch.long))], 0)
+    batch = collate([Example(laid, features, torch.zeros(3, 1, dtype=torch.long))], 0)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         guess = model.lm_head(hidden_states(model, batch)[0, laid.rows]).argmax(-1)
     sampled = guess[laid.targets != grammar.marks.turn_end]
@@ -126,10 +235,40 @@ def test_rollout_says_what_the_training_pass_predicts(model: Any) -> None:
 
 
 def test_export_loads_and_speaks(model: Any, tmp_path: Path) -> None:
-    export(model, arcade_tokenizer(), tmp_path / "m")
+    export(model, arcade_tokenizer(), tmp_path / "m", training={"games": ["pong"]})
     loaded = load_model(tmp_path / "m", device="cpu")
     assert loaded.grammar.system == STREAMING["system"]
     assert loaded.defaults.policy == {key: STREAMING[key] for key in ("vision", "turns", "sink", "text")}
     assert loaded.patcher.size(420, 320) == tower.SIZE
     assert loaded.tokens_per_second == 2.0
-    assert len(PONG.kinds) == 11
+    assert json.loads((tmp_path / "m" / TRAINING).read_text()) == {"games": ["pong"]}
+
+
+def test_the_card_says_how_the_weights_came_about(model: Any, tmp_path: Path) -> None:
+    names = tuple(game.name for game in ALL)
+    how = {**asdict(Settings(games=names)), "steps": 7, "decoder_hours": 0.25, "date": "2026-01-02"}
+    del how["folder"], how["out"]
+    export(model, arcade_tokenizer(), tmp_path / "m", training=how)
+    part = {"value": 0.5, "low": None, "high": None}
+    kinds = {"by_kind": {"streak": {"strict": part, "within_1s": part}}, "cases": {"streak": 30}}
+    found = {
+        "seeds": (9_000_000, 9_000_008), "seconds": 60, "command": "eval", "dtype": "float32", "device": "cpu",
+        "date": "2026-01-03", "fifths": [{"micro_f1_strict": part}] * 5,
+        "games": {name: {**kinds, "micro_f1_strict_by_stream": [0.5]} for name in names},
+    }  # fmt: skip
+    text = card(found, tmp_path / "m")
+    assert f"on {', '.join(names)}: of each game" in text
+    assert "7 steps, 0.2 hours" in text or "7 steps, 0.3 hours" in text
+    for game in ALL:
+        assert f"- {game.name}, streak: 0.500" in text
+        assert f"- {game.name}: `" in text
+    (tmp_path / "m" / TRAINING).unlink()
+    assert "before the recipe knew several games" in card(found, tmp_path / "m")
+
+
+def test_the_bundled_shape_is_small_enough_to_ship() -> None:
+    tokenizer = arcade_tokenizer()
+    special = {name: tokenizer.convert_tokens_to_ids(name) for name in SPECIAL}
+    with torch.device("meta"):
+        large = Qwen2_5_VLForConditionalGeneration(config(Shape(), len(tokenizer), special))
+    assert 2 * sum(parameter.numel() for parameter in large.parameters()) < 30e6

@@ -162,7 +162,9 @@ def test_the_bundled_model_is_right_about_a_clip_as_the_data_lays_it_out(tmp_pat
     write_record("arcade:pong", 9_000_123, 32, tmp_path / "clip.mp4")
     truth = json.loads((tmp_path / "clip.jsonl").read_text())
     # A recorded stream has a wording of its own; the model knows one.
-    truth["content"] = [[start, end, arcade_words(PONG.language.parse(text))] for start, end, text in truth["content"]]
+    truth["content"] = [
+        [start, end, arcade_words(PONG, PONG.language.parse(text))] for start, end, text in truth["content"]
+    ]
     write_lines(tmp_path / "clip.jsonl", [truth])
     code = Encoding.of(load_model(device="cpu"), lead="")
     data = ChunkDataset(code, ChunkPlan(16, 0, min_words=1, sink=96, text=256), [tmp_path / "clip.jsonl"])

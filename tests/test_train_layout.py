@@ -7,15 +7,18 @@ import random
 import numpy as np
 import pytest
 
+from streamingvlm.arcade.game import Game
+from streamingvlm.arcade.games.boxing import BOXING
 from streamingvlm.arcade.games.pong import PONG
+from streamingvlm.arcade.language import COMMON, Event
 from streamingvlm.policy import StreamingWindow
 from streamingvlm.prompt import Grammar
 from streamingvlm.rope import positions
 from streamingvlm.spans import Kind, Timeline
-from streamingvlm.train.arcade import films, stories, texts
+from streamingvlm.train.arcade import drills, probes, stories, texts
 from streamingvlm.train.arcade.layout import TOKENS_PER_SECOND, Turn, archived, cut, lay_out
 from streamingvlm.train.arcade.tower import GRID
-from train_tools import arcade_grammar
+from train_tools import ALL, arcade_grammar, habits_of, recorded
 
 SINK, TEXT, WINDOW = 24, 40, 5
 
@@ -25,10 +28,17 @@ def grammar() -> Grammar:
     return arcade_grammar()
 
 
+@pytest.fixture(params=ALL, ids=lambda game: game.name)
+def game(request: pytest.FixtureRequest) -> Game:
+    found: Game = request.param
+    return found
+
+
 def _told(seconds: int) -> tuple[str, list[str]]:
     rng = random.Random(1)
     about = PONG.draw_context(rng)
-    return about.text, [stories.words(events) for events in texts.story(rng, about, seconds)]
+    told = texts.story(rng, habits_of("pong"), about, seconds)
+    return about.text, [stories.words(PONG, events) for events in told]
 
 
 def _stream(grammar: Grammar, context: str, told: list[str]) -> Timeline:
@@ -85,21 +95,99 @@ def test_text_only_chunks_keep_positions(grammar: Grammar) -> None:
     np.testing.assert_array_equal(bare.positions[:, -1], laid.positions[:, -1])
 
 
-def test_spoiling_leaves_points_and_what_follows_from_them() -> None:
+def test_made_up_games_add_up(game: Game) -> None:
+    """Points, streaks, games and tallies of a made-up stream follow from each other, as in a real one."""
+    for seed, dense in enumerate((True, False)):
+        rng = random.Random(seed)
+        about = game.draw_context(rng)
+        told = texts.story(rng, habits_of(game.name), about, 400, dense=dense)
+        said = [stories.words(game, events) for events in told]
+        assert stories.contradicted(game, told, said) == set()
+        kinds = {event.kind for events in told for event in events}
+        assert kinds >= {"point", "score", "game", "tally"}
+        assert not any(event.kind == "match" and event.town is None for events in told for event in events)
+
+
+def test_dense_games_have_more_points(game: Game) -> None:
+    def points(*, dense: bool) -> int:
+        rng = random.Random(3)
+        told = texts.story(rng, habits_of(game.name), game.draw_context(rng), 400, dense=dense)
+        return sum(event.kind == "point" for events in told for event in events)
+
+    assert points(dense=True) > 1.5 * points(dense=False)
+
+
+def test_brief_games_begin_where_nobody_can_win_at_once(game: Game) -> None:
+    starts = texts._starts(game)
+    assert (0, 0) in starts
+    for scores in starts:
+        for side in (0, 1):
+            assert game.rules.winner((scores[0] + (side == 0), scores[1] + (side == 1))) is None
+
+
+def test_spoiling_leaves_points_and_what_follows_from_them(game: Game) -> None:
     rng = random.Random(2)
-    told = texts.story(rng, PONG.draw_context(rng), 200)
-    spoiled = stories.spoil(rng, told, stories.Spoil(digits=0.0))
+    told = texts.story(rng, habits_of(game.name), game.draw_context(rng), 200)
+    spoiled = stories.spoil(rng, habits_of(game.name), told, stories.Spoil(digits=0.0))
     assert spoiled != told
-    for kind in (*stories.DERIVED, "point", "score"):
+    for kind in COMMON:
         assert [[e for e in s if e.kind == kind] for s in spoiled] == [[e for e in s if e.kind == kind] for s in told]
+    assert all(game.language.parse(stories.words(game, events)) for events in spoiled if events)
 
 
-def test_probes_are_labelled_from_words_and_memory() -> None:
-    from streamingvlm.train.arcade.record import record
+def test_clauses_are_the_words_of_the_reply(grammar: Grammar, game: Game) -> None:
+    scribe, rng = stories.Scribe(grammar), random.Random(4)
+    told = texts.story(rng, habits_of(game.name), game.draw_context(rng), 300)
+    for events in told:
+        reply, clauses = scribe.reply(stories.words(game, events)), scribe.clauses(game, events)
+        words = [token for clause in clauses for token in clause.ids]
+        assert list(reply) == [*grammar.opening, *words, *grammar.closing, grammar.marks.turn_end]
+        assert len(scribe.weigh(game, events)) == len(reply)
+        assert len(texts.told_weights(scribe, game, events, texts.told_kinds(game))) == len(reply)
 
-    labels = films.probe_labels(record(3, 30, render=False))
-    assert labels.shape == (30, len(films.PROBES))
-    assert all(labels[:, i].max() < size for i, size in enumerate(films.PROBES))
+
+def test_the_id_that_decides_on_a_name_counts_more(grammar: Grammar, game: Game) -> None:
+    scribe, colour = stories.Scribe(grammar), game.colours[0]
+    for name in (None, "Mina"):
+        events = [Event("point", colour), Event("game", colour, name=name)]
+        weights, reply = scribe.weigh(game, events), scribe.reply(stories.words(game, events))
+        (at,) = [i for i, weight in enumerate(weights) if weight == scribe.weights.named]
+        assert grammar.tokenizer.decode([reply[at]]).strip() == ("player" if name else colour)
+
+
+def test_drills_hold_what_they_teach(grammar: Grammar, game: Game) -> None:
+    scribe, rng = stories.Scribe(grammar), random.Random(5)
+    proper = drills.names(scribe)
+    lines = [drills.lines(rng, scribe, game).laid for _ in range(20)]
+    assert {token for laid in lines for token in laid.targets.tolist()} <= proper
+    call = drills.roll_call(rng, scribe, habits_of(game.name), SINK, TEXT, 20).laid
+    assert set(call.targets[call.weights > 0].tolist()) <= proper
+    ledger = drills.ledger(rng, scribe, habits_of(game.name)).laid
+    assert ledger.ids[ledger.rows + 1].tolist() == ledger.targets.tolist()
+
+
+def test_probes_are_labelled_from_words_and_memory(game: Game) -> None:
+    recording, sizes = recorded(game.name), probes.probes(game)
+    labels = probes.probe_labels(recording)
+    assert labels.shape == (len(recording), len(sizes))
+    assert all(labels[:, i].min() >= -1 and labels[:, i].max() < n for i, n in enumerate(sizes.values()))
+    column = dict(zip(sizes, labels.T, strict=True))
+    for kind in (*probes.plays(game), "point"):
+        told = [any(event.kind == kind for event in events) for events in recording.events]
+        assert (column[kind] > 0).tolist() == told
+        if kind != "point":
+            near = [second for second in range(len(told) - 1) if told[second + 1]]
+            assert not column[f"{kind} ahead"][near].any()
+
+
+def test_probes_of_several_games_stand_side_by_side() -> None:
+    board = probes.Board(ALL)
+    for each in ALL:
+        labels = probes.probe_labels(recorded(each.name))
+        spread = board.spread(each, labels)
+        assert spread.shape == (len(labels), len(board.sizes))
+        assert (spread[:, board.parts[each.name]] == labels).all()
+        assert (spread >= 0).sum() == (labels >= 0).sum()
 
 
 def test_what_contradicts_the_models_own_words_is_left_out() -> None:
@@ -108,6 +196,14 @@ def test_what_contradicts_the_models_own_words_is_left_out() -> None:
         for text in ("green scores ; score 1 to 0", "", "green scores ; score 2 to 0 ; green 3 in a row")
     ]
     game = PONG.language.parse("green scores ; score 5 to 1 ; game player green Mina ; games 1 to 0")
-    assert stories.contradicted([*truth, game], ["green scores", "", "green scores", "green scores"]) == {2}
-    assert stories.contradicted([*truth, game], ["green scores ; green 2 in a row", "green scores", "", ""]) == set()
-    assert stories.contradicted([*truth, game], ["green scores ; games 1 to 0", "green scores", "", ""]) == {3}
+    assert stories.contradicted(PONG, [*truth, game], ["green scores", "", "green scores", "green scores"]) == {2}
+    assert (
+        stories.contradicted(PONG, [*truth, game], ["green scores ; green 2 in a row", "green scores", "", ""]) == set()
+    )
+    assert stories.contradicted(PONG, [*truth, game], ["green scores ; games 1 to 0", "green scores", "", ""]) == {3}
+
+
+def test_every_game_is_counted_in_its_own_colours() -> None:
+    truth = [BOXING.language.parse("black lands ; score 2 to 6 ; round black ; rounds 1 to 1")]
+    assert stories.contradicted(BOXING, [[], *truth], ["white lands ; round player white Mina", ""]) == set()
+    assert stories.contradicted(BOXING, [[], *truth], ["black lands ; round player black Mina", ""]) == {1}

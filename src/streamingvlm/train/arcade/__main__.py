@@ -1,6 +1,6 @@
 """``python -m streamingvlm.train.arcade``: make the bundled model.
 
-- all: tokenizer, vision, data, decoder and export, one after the other; this is how the bundled weights were made
+- all: tokenizer, vision, data, decoder and export, one after the other; this is how the bundled model is made
 - tokenizer, vision, data, decoder, export: one step; each takes up what the steps before it left
 - card: the checkpoint's README.md, with the figures of ``streamingvlm eval arcade --json``
 """
@@ -12,8 +12,11 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
+from typing import get_type_hints
 
+from ...errors import StreamingVLMError
 from ...models import BUNDLED
 from .card import card
 from .work import STEPS, Settings, Work
@@ -26,34 +29,45 @@ def main(arguments: Sequence[str] | None = None) -> None:
         found = json.loads(options.figures.read_text(encoding="utf-8"))
         (options.model / "README.md").write_text(card(found, options.model), encoding="utf-8")
         return
-    settings = Settings(
-        folder=options.folder, seed=options.seed, streams=options.streams, seconds=options.seconds,
-        vision_minutes=options.vision_minutes, scale=options.scale, assets=options.out,
-    )  # fmt: skip
-    work = Work(settings, log=_log)
-    for name in STEPS if options.command == "all" else (options.command,):
-        _log(f"{name}:")
-        getattr(work, name)()
+    try:
+        work = Work(Settings(**{part.name: getattr(options, part.name) for part in fields(Settings)}), log=_log)
+        for name in STEPS if options.command == "all" else (options.command,):
+            _log(f"{name}:")
+            getattr(work, name)()
+    except StreamingVLMError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
 
 
 def _log(line: str) -> None:
     print(time.strftime("%H:%M:%S"), line, flush=True)
 
 
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(","))
+
+
+def _shown(default: object) -> str:
+    """A default in the help; the folder of the bundled model is inside the package."""
+    if default == BUNDLED:
+        return "the bundled model"
+    return ",".join(default) if isinstance(default, tuple) else str(default)
+
+
 def _parser() -> argparse.ArgumentParser:
-    usual = Settings()
     parser = argparse.ArgumentParser(prog="python -m streamingvlm.train.arcade", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    hints = get_type_hints(Settings, include_extras=True)
     commands = parser.add_subparsers(dest="command", required=True)
     for name in ("all", *STEPS):
         step = commands.add_parser(name)
-        step.add_argument("--folder", type=Path, default=usual.folder, help="where the run keeps its files")
-        step.add_argument("--out", type=Path, default=usual.assets, help="where the model goes")
-        step.add_argument("--seed", type=int, default=usual.seed)
-        step.add_argument("--streams", type=int, default=usual.streams, help="recorded streams")
-        step.add_argument("--seconds", type=int, default=usual.seconds, help="length of each")
-        step.add_argument("--vision-minutes", type=float, default=usual.vision_minutes)
-        step.add_argument("--scale", type=float, default=usual.scale, help="more or fewer steps of the decoder")
+        for part in fields(Settings):
+            about = hints[part.name].__metadata__[0]
+            kind = _names if part.name == "games" else type(part.default)
+            step.add_argument(
+                f"--{part.name.replace('_', '-')}", type=kind, default=part.default,
+                help=f"{about} [default: {_shown(part.default)}]",
+            )  # fmt: skip
     page = commands.add_parser("card")
     page.add_argument("--model", type=Path, default=BUNDLED)
     page.add_argument("--figures", type=Path, required=True, help="what eval arcade --json wrote")

@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...arcade.table import kinds, show, table
+from ...arcade.game import Game
+from ...arcade.games import find_game
+from ...arcade.language import Event
+from ...arcade.table import kinds, look, show, table
 from ...models import load_model
-
-#: Recorded streams that the bundled weights were trained on.
-STREAMS = 36
+from .export import TRAINING
+from .tower import SIZE, TOKENS
 
 _HEAD = """---
 license: apache-2.0
@@ -22,25 +24,23 @@ tags: [streaming, video, commentary, arcade]
 
 # StreamingVLM arcade
 
-A miniature Qwen2.5-VL of {parameters:.1f} million parameters that comments on scripted Pong, second by second and
-without end. It exists so that the whole of `streamingvlm` (vision tower, decoder, cache policy, sampling) runs on a
-laptop and in tests through the code path of the large checkpoints, with words that can be checked against the truth.
+A miniature Qwen2.5-VL of {parameters:.1f} million parameters that comments on scripted Atari games ({games}), second by
+second and without end. It exists so that the whole of `streamingvlm` (vision tower, decoder, cache policy, sampling)
+runs on a laptop and in tests through the code path of the large checkpoints, with words that can be checked against
+the truth.
 
-It knows nothing but this game. Shown anything else it will still talk about green and orange.
+It knows nothing but these games. Shown anything else it will still talk about them.
 
 ## What it says
 
-`green serves`, `orange returns top`, `long rally`, `orange holds still`, `green scores ; score 3 to 1`,
-`green 3 in a row`, `game point green`, `game player green Mina`, `games 2 to 1`, `match home green Oslo`; a silent
-second is `...`. It speaks one wording of each kind. Players, their towns and the length of the match are known only
-from the context given at the start (`first to 2 games ; player green Mina ; player orange Felix ; home green Oslo ;
-home orange Lima`).
+{said}
+
+A silent second is `...`. It speaks one wording of each kind. Players, their towns and the length of the match are known
+only from the context given at the start, for example `{context}`.
 
 ## Shape
 
-Decoder: hidden 256, 5 layers, 4 heads (2 key/value heads) of 64, intermediate 768, tied embeddings, {vocabulary}
-tokens. Vision tower: hidden 128, 4 blocks of full attention, patches of 14, merged 2 x 2. A 420 x 320 clip is
-resized to 140 x 168 (30 tokens per second at 2 frames per second). Weights in bfloat16.
+{shape} Weights in bfloat16.
 
 ## Use
 
@@ -48,7 +48,7 @@ resized to 140 x 168 (30 tokens per second at 2 frames per second). Weights in b
 from streamingvlm import Engine, load_model, open_source
 
 engine = Engine(load_model())
-source = open_source("arcade:pong?seed=7")
+source = open_source("arcade:{first_game}?seed=7")
 with engine.open(context=source.context) as session:
     for words in session.run(source):
         print(words.start, words.text)
@@ -59,16 +59,9 @@ first {sink} and the last {text} tokens of older words, greedy.
 
 ## Training
 
-`python -m streamingvlm.train.arcade all`, described in docs/bundled-model.md: seeds 0-29 for the tower,
-{streams} streams of 600 s from seed 1000 for the decoder, made-up games without pictures, checks on seeds
-from 8000000 on. Seeds from 9000000 on were used for the figures below only.
+{training}
 
-One run of that command on two CPU cores that other work shared: 12 minutes for the tower, 5 for the recordings, some
-100 for the decoder. It was stopped once, after 535 of the 2,300 steps of the last stage, and went on with the recipe as
-it is now: the made-up streams then got the arcade's own pace and more of the batches, and whether a game is told with a
-name counts more (docs/log.md says why). From the start the recipe has not been run in its present form.
-
-## Known weaknesses
+## Weakest
 
 {weak}
 
@@ -80,30 +73,36 @@ name counts more (docs/log.md says why). From the start the recipe has not been 
 `{command}`
 
 An event counts when its kind and all its facts are right. Chance: the true commentary shifted in time. Ceiling: a rule
-that reads ball, paddles and scores from the game's memory at the same two frames a second. In brackets: 95% intervals,
+that reads places and scores from the game's memory at the same two frames a second. In brackets: 95% intervals,
 bootstrap over streams. What each figure is: docs/evaluation.md.
 
 """
 
-
-#: What the figures by kind show, in words.
-_WEAK = """What is seen is told nearly as well as it can be; what must be remembered is not. Whether a game opens its
-match (and so has a name), the tally, a streak and the end of a match need words of the last one or two minutes, and are
-right in a third to two thirds of the cases: a wrong tally is carried on until a match ends. A player who stands still
-is called in time in four cases of seven. Another 380 steps on made-up games beside other streams' pictures made the
-held-out figures worse and were thrown away."""
+_TRAINING = """`python -m streamingvlm.train.arcade all`, described in docs/bundled-model.md, on {games}: of each game
+{vision_streams} streams of {vision_seconds} s for the tower ({vision_minutes:g} minutes), {streams} of {seconds} s from
+seed 1000 for the decoder ({steps} steps, {decoder_hours:.1f} hours), made-up games without pictures, checks on seeds
+from 8000000 on; seed of the run {seed}; finished on {date}. Seeds from 9000000 on were used for the figures below
+only."""
+_UNTOLD = """Pong only, before the recipe knew several games; what was tried is in docs/log.md. Seeds from 9000000 on
+were used for the figures below only."""
+#: How many of the kinds that are told worst are listed, and from how many cases on.
+WEAKEST, CASES = 8, 20
 
 
 def card(found: Mapping[str, Any], folder: Path) -> str:
     """The text of README.md of the checkpoint in ``folder`` for ``found``, the figures of ``eval arcade``."""
     first, end = found["seeds"]
     model = load_model(folder, device="cpu")
-    vocabulary = json.loads((folder / "config.json").read_text())["text_config"]["vocab_size"]
-    policy = model.defaults.policy
+    config, policy = json.loads((folder / "config.json").read_text()), model.defaults.policy
+    training = _read(folder / TRAINING)
+    games = [find_game(name) for name in (training or {"games": ["pong"]})["games"]]
+    names = ", ".join(game.name for game in games)
     head = _HEAD.format(
-        weak=_WEAK, parameters=model.parameters / 1e6, vocabulary=vocabulary, streams=STREAMS, sink=policy["sink"],
-        text=policy["text"], first=first, last=end - 1, seconds=found["seconds"], command=found["command"],
-        dtype=found["dtype"], machine=found["device"], date=found["date"],
+        parameters=model.parameters / 1e6, games=names, said="\n".join(_said(game) for game in games),
+        context=games[0].context(0).text, shape=_shape(config), first_game=games[0].name, weak=_weak(found["games"]),
+        training=_UNTOLD if training is None else _TRAINING.format(**{**training, "games": names}),
+        sink=policy["sink"], text=policy["text"], first=first, last=end - 1, seconds=found["seconds"],
+        command=found["command"], dtype=found["dtype"], machine=found["device"], date=found["date"],
     )  # fmt: skip
     streams = "; ".join(
         f"{name} {', '.join(f'{value:.2f}' for value in game['micro_f1_strict_by_stream'])}"
@@ -121,3 +120,46 @@ def _flipped(found: Mapping[str, Any]) -> str:
     verdict = "passed" if gate["passed"] else f"not passed ({'; '.join(gate['reasons'])})"
     names = show(gate["names_flipped"])
     return f"\nWith the sides' names exchanged in the context, {names} of them are right. Gate: {verdict}.\n"
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """How the weights were trained; None for a checkpoint from before that was written down."""
+    if not path.exists():
+        return None
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
+def _said(game: Game) -> str:
+    """One clause of each kind, with the first colour."""
+    player, language = game.context(0).players[0], game.language
+    clauses = []
+    for name in language.kinds:
+        zones = language[name].zones
+        event = Event(name, player.colour, zones[0] if zones else None, (3, 1), None, player.town)
+        clauses.append(f"`{language.say([event], language.plain)}`")
+    return f"- {game.name}: {', '.join(clauses)}"
+
+
+def _shape(config: Mapping[str, Any]) -> str:
+    text, seen = config["text_config"], config["vision_config"]
+    heads, hidden = text["num_attention_heads"], text["hidden_size"]
+    return (
+        f"Decoder: hidden {hidden}, {text['num_hidden_layers']} layers, {heads} heads ({text['num_key_value_heads']} "
+        f"key/value heads) of {hidden // heads}, intermediate {text['intermediate_size']}, tied embeddings, "
+        f"{text['vocab_size']} tokens. Vision tower: hidden {seen['hidden_size']}, {seen['depth']} blocks of full "
+        f"attention, patches of 14, merged 2 x 2. A 420 x 320 clip is resized to {SIZE[0]} x {SIZE[1]} "
+        f"({TOKENS} tokens per second at 2 frames per second)."
+    )
+
+
+def _weak(games: Mapping[str, Any]) -> str:
+    """The kinds that are told worst in the same second, beside their ceiling."""
+    rows = []
+    for name, game in games.items():
+        for kind, part in game["by_kind"].items():
+            value = look(part, ("strict", "value"))
+            if value is not None and game["cases"].get(kind, 0) >= CASES:
+                ceiling = show(look(game, ("ceiling", "by_kind", kind, "strict")))
+                rows.append((value, f"- {name}, {kind}: {show(part['strict'])}, ceiling {ceiling}"))
+    return "\n".join(row for _, row in sorted(rows)[:WEAKEST]) or "No kind has enough cases to say."

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from ...arcade.game import Game
+from ...arcade.games import find_game
 from .record import Recording, record
 from .vision import encode
 
@@ -17,33 +19,44 @@ from .vision import encode
 HELD = 8_000_000
 
 
-def _play(task: tuple[int, int]) -> Recording:
+def _play(task: tuple[str, int, int]) -> Recording:
     torch.set_num_threads(1)
-    return record(*task)
+    name, seed, seconds = task
+    return record(find_game(name), seed, seconds)
 
 
-def play(seeds: Sequence[int], seconds: int, workers: int | None = None) -> Iterator[Recording]:
-    """Recordings with frames, in the order of ``seeds``."""
+def play(games: Sequence[Game], seeds: Sequence[int], seconds: int, workers: int | None = None) -> Iterator[Recording]:
+    """Recordings with frames: the seeds of the first game, in their order, then those of the next."""
+    yield from _play_all([(game.name, seed, seconds) for game in games for seed in seeds], workers)
+
+
+def _play_all(tasks: Sequence[tuple[str, int, int]], workers: int | None = None) -> Iterator[Recording]:
     # Tensors between processes go through files: descriptors would run out.
     torch.multiprocessing.set_sharing_strategy("file_system")  # type: ignore[no-untyped-call]
-    with multiprocessing.get_context("spawn").Pool(workers or os.cpu_count()) as pool:
-        yield from pool.imap(_play, [(seed, seconds) for seed in seeds])
+    with multiprocessing.get_context("spawn").Pool(min(workers or os.cpu_count() or 1, len(tasks))) as pool:
+        yield from pool.imap(_play, tasks)
 
 
 def prepare(
-    model: Any, seeds: Sequence[int], seconds: int, folder: Path, log: Callable[[str], None] = print
+    model: Any,
+    games: Sequence[Game],
+    seeds: Sequence[int],
+    seconds: int,
+    folder: Path,
+    log: Callable[[str], None] = print,
 ) -> list[Recording]:
-    """Recordings with features of these seeds, made where they are not in ``folder`` yet."""
+    """Recordings with features of these seeds of every game, made where they are not in ``folder`` yet."""
     folder.mkdir(parents=True, exist_ok=True)
-    missing = [seed for seed in seeds if not _path(folder, seed, seconds).exists()]
+    tasks = [(game.name, seed, seconds) for game in games for seed in seeds]
+    missing = [task for task in tasks if not _path(folder, *task).exists()]
     if missing:
-        for recording in play(missing, seconds):
-            path = _path(folder, recording.seed, seconds)
+        for done, recording in enumerate(_play_all(missing), 1):
+            path = _path(folder, recording.name, recording.seed, seconds)
             torch.save(encode(model, recording), path.with_suffix(".tmp"))
             path.with_suffix(".tmp").replace(path)
-            log(f"recorded stream {recording.seed}")
-    return [torch.load(_path(folder, seed, seconds), weights_only=False) for seed in seeds]
+            log(f"recorded {recording.name} {recording.seed} ({done} of {len(missing)})")
+    return [torch.load(_path(folder, *task), weights_only=False) for task in tasks]
 
 
-def _path(folder: Path, seed: int, seconds: int) -> Path:
-    return folder / f"{seed}-{seconds}.pt"
+def _path(folder: Path, name: str, seed: int, seconds: int) -> Path:
+    return folder / f"{name}-{seed}-{seconds}.pt"

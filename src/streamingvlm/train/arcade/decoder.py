@@ -16,7 +16,7 @@ from .layout import Laid
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A chunk with its pictures: ``features`` (k, TOKENS, hidden) and ``labels`` (k, len(HEADS)), -1 for unknown."""
+    """A chunk with its pictures: ``features`` (k, TOKENS, hidden) and ``labels`` (k, probes), -1 for unknown."""
 
     laid: Laid
     features: Tensor | None = None
@@ -79,12 +79,13 @@ class Probes(nn.Module):
         self.head = nn.Linear(hidden, sum(sizes))
 
     def forward(self, hidden: Tensor, labels: Tensor) -> Tensor:
-        """Mean cross-entropy of hidden states (n, hidden) for labels (n, len(sizes)); -1 is left out."""
+        """Mean cross-entropy of hidden states (n, hidden) for labels (n, len(sizes)); -1 is left out.
+
+        Each probe that has a label counts alike, those of games that are not in the batch do not count.
+        """
         parts = self.head(hidden).float().split(self.sizes, dim=-1)
-        losses = [
-            F.cross_entropy(part, labels[:, i], ignore_index=-1, reduction="sum") / (labels[:, i] >= 0).sum().clamp(1)
-            for i, part in enumerate(parts)
-        ]
+        known = (labels >= 0).any(0).tolist()
+        losses = [F.cross_entropy(part, labels[:, i], ignore_index=-1) for i, part in enumerate(parts) if known[i]]
         return torch.stack(losses).mean()
 
 

@@ -11,13 +11,14 @@ import random
 import numpy as np
 
 from ...arcade.context import NAMES, TOWNS, Context
-from ...arcade.games.pong import PONG
+from ...arcade.game import Game
 from ...arcade.language import Event
 from ...rope import positions
 from .decoder import Example
+from .habits import Events, Habits
 from .layout import TOKENS_PER_SECOND, Laid
-from .stories import Events, Scribe, words
-from .texts import TOLD, bare, story, told_weights
+from .stories import Scribe, words
+from .texts import bare, story, told_kinds, told_weights
 
 
 def names(scribe: Scribe) -> frozenset[int]:
@@ -25,9 +26,9 @@ def names(scribe: Scribe) -> frozenset[int]:
     return frozenset(token for word in (*NAMES, *TOWNS) for token in scribe.grammar.tokenizer.encode(f" {word}"))
 
 
-def _call(rng: random.Random, about: Context, share: float = 0.7, names: float = 0.5) -> list[Event]:
+def _call(rng: random.Random, game: Game, about: Context, share: float = 0.7, names: float = 0.5) -> list[Event]:
     """A game with its name (that share of the cases) or a match with its town; or nothing, ``share`` being the rest."""
-    player = about.player(rng.choice(PONG.colours))
+    player = about.player(rng.choice(game.colours))
     if rng.random() >= share:
         return []
     if rng.random() < names:
@@ -35,48 +36,49 @@ def _call(rng: random.Random, about: Context, share: float = 0.7, names: float =
     return [Event("match", player.colour, town=player.town)]
 
 
-def roll_call(rng: random.Random, scribe: Scribe, sink: int, text: int, seconds: int) -> Example:
+def roll_call(rng: random.Random, scribe: Scribe, habits: Habits, sink: int, text: int, seconds: int) -> Example:
     """A chunk in which names and towns are said again and again; they alone are learnt."""
-    about = PONG.draw_context(rng)
+    game, about = habits.game, habits.game.draw_context(rng)
     before = rng.choice((0, 60, 120, 160))
-    told: list[Events] = [*story(rng, about, before)]
-    told += [_call(rng, about) for _ in range(seconds)]
-    replies = [scribe.reply(words(events)) for events in told]
+    told: list[Events] = [*story(rng, habits, about, before)]
+    told += [_call(rng, game, about) for _ in range(seconds)]
+    replies = [scribe.reply(words(game, events)) for events in told]
     history = scribe.history(about.text, replies[:before], sink, text)
     proper = names(scribe)
     weights = [tuple(2.0 * (token in proper) for token in reply) for reply in replies[before:]]
     return bare(rng, scribe, history, replies[before:], weights, before)
 
 
-def lines(rng: random.Random, scribe: Scribe) -> Example:
+def lines(rng: random.Random, scribe: Scribe, game: Game) -> Example:
     """A history block of games and matches; every name that has stood before is learnt."""
-    about = PONG.draw_context(rng)
+    about = game.draw_context(rng)
     # With names only, or towns only, nothing but the colour decides.
     share = rng.choice((0.0, 0.5, 1.0))
-    told = [_call(rng, about, 0.9, share) for _ in range(rng.choice((4, 8, 20)))]
+    told = [_call(rng, game, about, 0.9, share) for _ in range(rng.choice((4, 8, 20)))]
     ids = [*scribe.grammar.tokenizer.encode(about.text)]
     known, proper = set(ids), names(scribe)
     weights = [0.0] * len(ids)
     for events in told:
-        reply = scribe.archived(scribe.reply(words(events)))
+        reply = scribe.archived(scribe.reply(words(game, events)))
         ids += reply
         weights += [float(token in proper and token in known) for token in reply]
     return _block(scribe, ids, weights)
 
 
-def ledger(rng: random.Random, scribe: Scribe, seconds: int = 150) -> Example:
+def ledger(rng: random.Random, scribe: Scribe, habits: Habits, seconds: int = 150) -> Example:
     """A history block of a made-up game; the clauses that follow from earlier ones are learnt."""
-    about, brief, named = PONG.draw_context(rng), rng.random() < 0.6, rng.random() < 0.4
-    told = story(rng, about, seconds, brief=brief, pace=rng.choice((None, None, 3.0, 4.0)))
+    game, about = habits.game, habits.game.draw_context(rng)
+    brief, named = rng.random() < 0.6, rng.random() < 0.4
+    told = story(rng, habits, about, seconds, brief=brief, keep=rng.choice((None, None, 3.0, 4.0)))
     if named:
         told = [[_named(event, about) for event in events] for events in told]
-    known = TOLD - ({"score"} if brief else set()) - ({"game"} if named else set())
+    known = told_kinds(game) - ({"score"} if brief else set()) - ({"game"} if named else set())
     ids, proper = [*scribe.grammar.tokenizer.encode(about.text)], names(scribe)
     weights = [0.0] * len(ids)
-    for second, events in enumerate(told):
-        reply = scribe.archived(scribe.reply(words(events)))
+    for events in told:
+        reply = scribe.archived(scribe.reply(words(game, events)))
         ids += reply
-        each = told_weights(scribe, told, second, known)[: len(reply)] if events else (0.0,) * len(reply)
+        each = told_weights(scribe, game, events, known)[: len(reply)] if events else (0.0,) * len(reply)
         weights += [2.0 if token in proper else weight for token, weight in zip(reply, each, strict=True)]
     return _block(scribe, ids, weights)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,9 @@ from ...models.checkpoint import write_streaming
 from ..weights import whole_folder
 from .shape import PIXELS
 from .tokens import SPECIAL
+
+#: The file of a checkpoint that says how it was trained.
+TRAINING = "training.json"
 
 #: How the checkpoint likes to be run; the engine reads it from generation_config.json.
 STREAMING: dict[str, Any] = {
@@ -30,8 +35,13 @@ STREAMING: dict[str, Any] = {
 }
 
 
-def export(model: Any, tokenizer: Any, folder: Path, dtype: torch.dtype = torch.bfloat16) -> None:
-    """Save weights, configs and tokenizer of ``model`` under ``folder``, replacing what is there."""
+def export(
+    model: Any, tokenizer: Any, folder: Path, dtype: torch.dtype = torch.bfloat16, *, training: Mapping[str, Any]
+) -> None:
+    """Save weights, configs and tokenizer of ``model`` under ``folder``, replacing what is there.
+
+    ``training``: how the weights came about, for the model card; written to ``TRAINING``.
+    """
     # The end of a turn ends a reply; plain greedy settings, so that nothing is warned about.
     small = deepcopy(model).to(dtype)
     small.generation_config.eos_token_id = [tokenizer.convert_tokens_to_ids(name) for name in SPECIAL[:3:2]]
@@ -41,3 +51,4 @@ def export(model: Any, tokenizer: Any, folder: Path, dtype: torch.dtype = torch.
         small.save_pretrained(draft)
         tokenizer.save_pretrained(draft)
         write_streaming(draft, STREAMING, Patcher(min_pixels=PIXELS // 2, max_pixels=PIXELS))
+        (draft / TRAINING).write_text(json.dumps(training, indent=2) + "\n")

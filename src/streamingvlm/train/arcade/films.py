@@ -3,61 +3,24 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import torch
-from torch import Tensor
-
-from ...arcade.games.pong.rules import COLOURS, ZONES
-from ...arcade.language import Event
+from ...arcade.game import Game
+from ...arcade.language import COMMON
 from .decoder import Example
+from .habits import Habits
 from .layout import Ids, Turn, lay_out
+from .probes import Board, probe_labels
 from .record import Recording
 from .stories import Scribe, Spoil, contradicted, spoil, words
 
-#: Classes of each probe: serve, return (colour and zone), point, hold, rally; ball's direction, column, row; scores;
-#: each paddle's movement within the second, and frames that it has stood still; returns of this rally.
-PROBES = (3, 7, 3, 3, 2, 3, 7, 8, 6, 6, 3, 3, 8, 8, 6)
 #: Seconds of words that are enough to fill any text window used here, and the sink.
 RECENT, EARLY = 150, 60
-#: Rare events that chunks are steered to, by share of the chunks.
-STEER = (("game", 0.16), ("match", 0.1), ("hold", 0.12), ("rally", 0.08), ("point", 0.14))
-
-
-def probe_labels(recording: Recording) -> Tensor:
-    """Labels (n, len(PROBES)) int64 of every second, -1 for unknown."""
-    rows, still, returns = [], [0, 0], 0
-    before: list[int] | None = None
-    for events, frames in zip(recording.events, recording.labels.tolist(), strict=True):
-        for frame in frames:
-            paddles = frame[4:6]
-            playing = frame[0] >= 0 and before is not None
-            same = [playing and a == b for a, b in zip(paddles, before or paddles, strict=True)]
-            still = [n + 1 if unmoved else 0 for n, unmoved in zip(still, same, strict=True)]
-            before = paddles
-        for event in events:
-            returns = 0 if event.kind in ("serve", "point") else returns + (event.kind == "return")
-        rows.append([*_probe(events, frames), *(min(n, 7) for n in still), min(returns, 5)])
-    return torch.tensor(rows)
-
-
-def _probe(events: Sequence[Event], frames: list[list[int]]) -> list[int]:
-    kinds = {event.kind: event for event in events}
-
-    def side(kind: str) -> int:
-        event = kinds.get(kind)
-        return 0 if event is None or event.colour is None else 1 + ("green", "orange").index(event.colour)
-
-    hit = kinds.get("return")
-    zone = 0 if hit is None or hit.zone is None else 1 + 3 * (side("return") - 1) + ZONES.index(hit.zone)
-    x, y, dx, _, _, _, green, orange = frames[-1]
-    moved = [1 + (now > then) - (now < then) for then, now in zip(frames[0][4:6], frames[-1][4:6], strict=True)]
-    return [
-        side("serve"), zone, side("point"), side("hold"), int("rally" in kinds),
-        dx + 1 if x >= 0 else -1, min(x // 23, 6) if x >= 0 else -1, min(max(y - 34, 0) // 20, 7) if x >= 0 else -1,
-        min(green, 5), min(orange, 5), *moved,
-    ]  # fmt: skip
+#: Events that chunks are steered to, by share of the chunks; PLAYS: the share of the game's own kinds together, each
+#: in it by how rare it is in the game's streams.
+STEER = {"game": 0.16, "match": 0.1, "point": 0.14}
+PLAYS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,81 +37,94 @@ class Plan:
 
 
 class Library:
-    """Recordings with features, and where in them rare things happen.
+    """Recordings with features, of one game or several, and where in them rare things happen.
 
-    ``own``: for recordings that a model has watched by itself, the first second it did and the texts of every second
-    up to where it stopped (the true ones before it began).
+    ``habits``: how each game goes in them. ``own``: for recordings that a model has watched by itself, the first second
+    it did and the texts of every second up to where it stopped (the true ones before it began).
     """
 
     def __init__(self, recordings: Sequence[Recording]) -> None:
         self.recordings = list(recordings)
+        self.games: dict[str, Game] = {recording.name: recording.game for recording in recordings}
+        self.board = Board(self.games.values())
+        self.habits = {
+            name: Habits.of(game, [recording.events for recording in recordings if recording.name == name])
+            for name, game in self.games.items()
+        }
         self.probes = [probe_labels(recording) for recording in recordings]
         self.own: dict[int, tuple[int, list[str]]] = {}
-        self.places: dict[str, list[tuple[int, int]]] = {kind: [] for kind, _ in STEER}
+        self.numbers: dict[str, list[int]] = {name: [] for name in self.games}
+        self.places: dict[tuple[str, str], list[tuple[int, int]]] = {}
         for number, recording in enumerate(recordings):
+            self.numbers[recording.name].append(number)
             for second, events in enumerate(recording.events):
                 for event in events:
-                    if event.kind in self.places:
-                        self.places[event.kind].append((number, second))
+                    self.places.setdefault((recording.name, event.kind), []).append((number, second))
+        self.steer = {
+            name: _steer({kind: len(at) for (game, kind), at in self.places.items() if game == name})
+            for name in self.games
+        }
 
-    def pick(self, rng: random.Random, seconds: int) -> tuple[int, int]:
-        """A recording and the first second of a chunk."""
+    def pick(self, rng: random.Random, name: str, seconds: int) -> tuple[int, int]:
+        """A recording of a game and the first second of a chunk."""
         dice = rng.random()
-        for kind, share in STEER:
-            if 0 <= dice < share and self.places[kind]:
-                number, second = rng.choice(self.places[kind])
+        for kind, share in self.steer[name].items():
+            if 0 <= dice < share:
+                number, second = rng.choice(self.places[name, kind])
                 first = second - rng.randrange(seconds)
                 return number, min(max(first, 0), len(self.recordings[number]) - seconds)
             dice -= share
-        number = rng.randrange(len(self.recordings))
+        number = rng.choice(self.numbers[name])
         return number, 0 if rng.random() < 0.06 else rng.randint(0, len(self.recordings[number]) - seconds)
 
-    def example(self, rng: random.Random, scribe: Scribe, plan: Plan) -> Example:
-        """A chunk with the true or a spoiled history."""
-        number, first = self.pick(rng, plan.seconds)
-        recording = self.recordings[number]
+    def example(self, rng: random.Random, scribe: Scribe, name: str, plan: Plan) -> Example:
+        """A chunk of a game with the true or a spoiled history."""
+        number, first = self.pick(rng, name, plan.seconds)
+        recording, habits = self.recordings[number], self.habits[name]
         low = max(first - RECENT, 0)
         span = recording.events[low : first + plan.seconds]
-        said = spoil(rng, span, plan.spoil) if rng.random() < plan.spoiled else [list(events) for events in span]
-        replies = [scribe.reply(words(events)) for events in said]
-        early = [scribe.reply(words(events)) for events in recording.events[: min(low, EARLY)]]
+        spoiled = rng.random() < plan.spoiled
+        said = spoil(rng, habits, span, plan.spoil) if spoiled else [list(events) for events in span]
+        replies = [scribe.reply(words(habits.game, events)) for events in said]
+        early = [scribe.reply(words(habits.game, events)) for events in recording.events[: min(low, EARLY)]]
         history = _history(rng, scribe, plan, recording, early + replies[: first - low])
-        true = [scribe.reply(words(events)) for events in recording.events[first : first + plan.seconds]]
-        return self._film(rng, scribe, (number, first), history, replies[first - low :], true)
+        return self._film(rng, scribe, (number, first), history, replies[first - low :])
 
-    def own_example(self, rng: random.Random, scribe: Scribe, plan: Plan) -> Example:
-        """A chunk whose history is what the model itself said."""
-        number = rng.choice(sorted(self.own))
+    def own_example(self, rng: random.Random, scribe: Scribe, name: str, plan: Plan) -> Example:
+        """A chunk of a game whose history is what the model itself said."""
+        number = rng.choice([number for number in self.numbers[name] if number in self.own])
         began, texts = self.own[number]
         first = rng.randint(began, len(texts) - plan.seconds)
         recording, own = self.recordings[number], [scribe.reply(text) for text in texts]
         low = max(first - RECENT, 0)
         history = _history(rng, scribe, plan, recording, own[: min(low, EARLY)] + own[low:first])
-        true = [scribe.reply(words(events)) for events in recording.events[first : first + plan.seconds]]
-        unknown = {second - first for second in contradicted(recording.events, texts)}
-        return self._film(rng, scribe, (number, first), history, own[first : first + plan.seconds], true, unknown)
+        unknown = {second - first for second in contradicted(recording.game, recording.events, texts)}
+        return self._film(rng, scribe, (number, first), history, own[first : first + plan.seconds], unknown)
 
     def _film(
         self, rng: random.Random, scribe: Scribe, at: tuple[int, int], history: list[int], said: list[Ids],
-        true: list[Ids], unknown: Container[int] = (),
+        unknown: Container[int] = (),
     ) -> Example:  # fmt: skip
         number, first = at
-        offset = first if rng.random() < 0.6 else int(10 ** rng.uniform(0, 5.5))
-        turns = [
-            Turn(float(offset + i), ids, right, (0.0,) * len(right) if i in unknown else scribe.weigh(right))
-            for i, (ids, right) in enumerate(zip(said, true, strict=True))
-        ]
-        recording = self.recordings[number]
+        recording, last = self.recordings[number], first + len(said)
+        game, offset = recording.game, first if rng.random() < 0.6 else int(10 ** rng.uniform(0, 5.5))
+        turns = []
+        for i, (ids, events) in enumerate(zip(said, recording.events[first:last], strict=True)):
+            right = scribe.reply(words(game, events))
+            weights = (0.0,) * len(right) if i in unknown else scribe.weigh(game, events)
+            turns.append(Turn(float(offset + i), ids, right, weights))
         assert recording.features is not None
-        last = first + len(turns)
-        return Example(
-            lay_out(scribe.grammar, history, turns), recording.features[first:last], self.probes[number][first:last]
-        )
+        labels = self.board.spread(game, self.probes[number][first:last])
+        return Example(lay_out(scribe.grammar, history, turns), recording.features[first:last], labels)
+
+
+def _steer(times: Mapping[str, int]) -> dict[str, float]:
+    """The share of chunks that is steered to each kind, from how often it was recorded."""
+    rare = {kind: 1 / count for kind, count in times.items() if kind not in COMMON}
+    shares = {kind: share for kind, share in STEER.items() if kind in times}
+    return shares | {kind: PLAYS * each / sum(rare.values()) for kind, each in rare.items()}
 
 
 def _history(rng: random.Random, scribe: Scribe, plan: Plan, recording: Recording, replies: list[Ids]) -> list[int]:
     text = plan.text if rng.random() >= plan.short else rng.choice((0, 16, 64, 128))
     return scribe.history(recording.context.text, replies, plan.sink, text)
-
-
-assert COLOURS == ("green", "orange"), "the probes number the colours so"

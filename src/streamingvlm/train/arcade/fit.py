@@ -12,11 +12,13 @@ from typing import Any
 
 import torch
 
+from ...errors import OptionError
 from ...policy import StreamingWindow
 from .decoder import Batch, Example, Probes, collate, losses
 from .drills import ledger, lines, roll_call
-from .films import PROBES, Library, Plan
+from .films import Library, Plan
 from .free import figures
+from .habits import Habits
 from .optim import Optimizer
 from .record import Recording
 from .rollout import Rollout
@@ -33,11 +35,11 @@ LINES, LEDGERS, CALLS, CALL, STORIES = 40, 9, 8, 12, 8
 class Stage:
     """Some steps of training.
 
-    ``films`` and ``texts``: chunks with pictures and made-up games in a batch; ``own``: share of the films whose
-    history is what the model itself said; ``plan.seconds`` and ``text_seconds``: their lengths; ``rate``: learning
-    rate at the start and at the end of the stage; ``drills``: shares of batches of lines, ledgers, roll calls and
-    made-up games instead; ``long``: share with two films of LONG seconds; ``roll``: how many recordings are rolled
-    out, for how many seconds, every how many steps.
+    ``films`` and ``texts``: chunks with pictures and made-up games in a batch, of all games alike; ``own``: share of
+    the films whose history is what the model itself said; ``plan.seconds`` and ``text_seconds``: their lengths;
+    ``rate``: learning rate at the start and at the end of the stage; ``drills``: shares of batches of lines, ledgers,
+    roll calls and made-up games instead; ``long``: share with two films of LONG seconds; ``roll``: how many recordings
+    are rolled out, for how many seconds, every how many steps.
     """
 
     steps: int
@@ -54,7 +56,11 @@ class Stage:
 
 @dataclass(slots=True)
 class Fit:
-    """The state of a training run. ``average`` is the moving average of the weights, which is what is kept."""
+    """The state of a training run. ``average`` is the moving average of the weights, which is what is kept.
+
+    ``held``: streams of every game that nothing is learnt from; ``checked``: seconds of each that a check watches;
+    ``hours``: spent in training so far.
+    """
 
     model: Any
     scribe: Scribe
@@ -66,17 +72,20 @@ class Fit:
     seed: int = 0
     decay: float = 0.995
     every: float = 300.0
+    checked: int = 200
     average: Any = field(init=False)
     probes: Probes = field(init=False)
     optimizer: Optimizer = field(init=False)
     rng: random.Random = field(init=False)
     steps: int = 0
+    hours: float = 0.0
     at: tuple[int, int] = (0, 0)
+    _deck: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         torch.manual_seed(self.seed)
         self.rng = random.Random(self.seed)
-        self.probes = Probes(self.model.config.text_config.hidden_size, PROBES)
+        self.probes = Probes(self.model.config.text_config.hidden_size, self.library.board.sizes)
         self.model.model.visual.requires_grad_(False)
         self.average = deepcopy(self.model).requires_grad_(False)
         trained = [pair for pair in self.model.named_parameters() if pair[1].requires_grad]
@@ -96,9 +105,10 @@ class Fit:
         for done in range(self.at[1], stage.steps):
             if stage.roll[0] and (done % stage.roll[2] == 0 or not self.library.own):
                 self.roll(*stage.roll[:2])
+            began = time.monotonic()
             rate = stage.rate[0] + done / stage.steps * (stage.rate[1] - stage.rate[0])
             sums.append(self.step(self.batch(stage), rate * min(1.0, (self.steps + 1) / 100)))
-            self.at = (number, done + 1)
+            self.at, self.hours = (number, done + 1), self.hours + (time.monotonic() - began) / 3600
             if time.monotonic() - shown > 30:
                 said, probed = (sum(part) / len(sums) for part in zip(*sums, strict=True))
                 pace = (time.monotonic() - shown) / len(sums)
@@ -116,28 +126,34 @@ class Fit:
             return collate(drill, pad)
         if self.rng.random() < stage.long:
             plan, films = replace(plan, seconds=LONG), 2
-        examples: list[Example] = [
-            text_example(self.rng, self.scribe, plan.sink, plan.text, stage.text_seconds) for _ in range(stage.texts)
-        ]
+        sink, text, seconds = plan.sink, plan.text, stage.text_seconds
+        examples = [text_example(self.rng, self.scribe, self._deal(), sink, text, seconds) for _ in range(stage.texts)]
         for _ in range(films):
             own = bool(self.library.own) and self.rng.random() < stage.own
             make = self.library.own_example if own else self.library.example
-            examples.append(make(self.rng, self.scribe, plan))
+            examples.append(make(self.rng, self.scribe, self._deal().game.name, plan))
         return collate(examples, pad)
+
+    def _deal(self) -> Habits:
+        """The game of the next example: all games come once, shuffled, before one comes again."""
+        if not self._deck:
+            self._deck = sorted(self.library.games)
+            self.rng.shuffle(self._deck)
+        return self.library.habits[self._deck.pop()]
 
     def _drill(self, stage: Stage) -> list[Example]:
         """The examples of a drill, or none."""
-        dice = self.rng.random() - stage.drills[0]
+        rng, scribe, sink, text = self.rng, self.scribe, stage.plan.sink, stage.plan.text
+        dice = rng.random() - stage.drills[0]
         if dice < 0:
-            return [lines(self.rng, self.scribe) for _ in range(LINES)]
+            return [lines(rng, scribe, self._deal().game) for _ in range(LINES)]
         if dice < stage.drills[1]:
-            return [ledger(self.rng, self.scribe) for _ in range(LEDGERS)]
+            return [ledger(rng, scribe, self._deal()) for _ in range(LEDGERS)]
         if dice < stage.drills[1] + stage.drills[2]:
-            plan = stage.plan
-            return [roll_call(self.rng, self.scribe, plan.sink, plan.text, CALL) for _ in range(CALLS)]
+            return [roll_call(rng, scribe, self._deal(), sink, text, CALL) for _ in range(CALLS)]
         if dice < sum(stage.drills[1:]):
-            plan, seconds = stage.plan, stage.text_seconds
-            return [text_example(self.rng, self.scribe, plan.sink, plan.text, seconds) for _ in range(STORIES)]
+            seconds = stage.text_seconds
+            return [text_example(rng, scribe, self._deal(), sink, text, seconds) for _ in range(STORIES)]
         return []
 
     def step(self, batch: Batch, rate: float) -> tuple[float, float]:
@@ -157,20 +173,26 @@ class Fit:
                 yield kept, new
 
     def roll(self, streams: int, seconds: int) -> None:
-        """Let the averaged model watch parts of some recordings by itself and keep what it said."""
-        began = time.monotonic()
-        numbers = self.rng.sample(range(len(self.library.recordings)), streams)
-        firsts = [self.rng.randint(0, len(self.library.recordings[number]) - seconds) for number in numbers]
+        """Let the averaged model watch parts of some recordings by itself and keep what it said.
+
+        As many of every game, one of each at least; shorter recordings are watched whole.
+        """
+        began, library = time.monotonic(), self.library
+        each = max(1, streams // len(library.games))
+        numbers = [n for own in library.numbers.values() for n in self.rng.sample(own, min(each, len(own)))]
+        recordings = [library.recordings[number] for number in numbers]
+        seconds = min(seconds, *(len(recording) for recording in recordings))
+        firsts = [self.rng.randint(0, len(recording) - seconds) for recording in recordings]
         told = [
-            [words(events) for events in self.library.recordings[number].events[:first]]
-            for number, first in zip(numbers, firsts, strict=True)
+            [words(recording.game, events) for events in recording.events[:first]]
+            for recording, first in zip(recordings, firsts, strict=True)
         ]
-        said = self.free([self.library.recordings[number] for number in numbers], seconds, told)
-        self.library.own = {
+        said = self.free(recordings, seconds, told)
+        library.own = {
             number: (first, before + texts)
             for number, first, before, texts in zip(numbers, firsts, told, said, strict=True)
         }
-        self.log(f"rolled out {streams} x {seconds} s in {time.monotonic() - began:.0f} s")
+        self.log(f"rolled out {len(numbers)} x {seconds} s in {time.monotonic() - began:.0f} s")
 
     def free(
         self, recordings: Sequence[Recording], seconds: int, told: Sequence[Sequence[str]] | None = None
@@ -187,12 +209,13 @@ class Fit:
         offsets = [len(before) + float(self.rng.choice((0, 0, 0, 1000, 20_000))) for before in told]
         return Rollout(self.average, scribe.grammar, policy, features, histories, offsets).run(seconds)
 
-    def check(self, what: str, seconds: int = 200) -> None:
-        """Free-running figures on the held-out streams; the state is written to disk."""
+    def check(self, what: str) -> None:
+        """Free-running figures on the held-out streams, by game; the state is written to disk."""
         began = time.monotonic()
-        texts = self.free(self.held, seconds)
-        found = figures(self.held, texts)
-        self.log(f"{what}: {found.line} ({time.monotonic() - began:.0f} s)")
+        texts = self.free(self.held, min(self.checked, *(len(recording) for recording in self.held)))
+        for name, found in figures(self.held, texts).items():
+            self.log(f"{what}: {name} {found.line}")
+        self.log(f"{what}: checked in {time.monotonic() - began:.0f} s")
         self.save()
 
     def save(self) -> None:
@@ -203,7 +226,10 @@ class Fit:
             "probes": self.probes.state_dict(),
             "muon": self.optimizer.muon.state_dict(),
             "adam": self.optimizer.adam.state_dict(),
+            "games": sorted(self.library.games),
+            "deck": self._deck,
             "steps": self.steps,
+            "hours": self.hours,
             "at": self.at,
             "rng": self.rng.getstate(),
         }
@@ -211,19 +237,24 @@ class Fit:
         (self.folder / "state.tmp").replace(self.folder / "state.pt")
 
     def load(self, path: Path) -> None:
-        """Go on from a saved state."""
+        """Go on from a saved state. OptionError if it is that of other games."""
         state = torch.load(path, weights_only=False)
+        if state["games"] != sorted(self.library.games):
+            raise OptionError(
+                f"{path} is of a run on {', '.join(state['games'])}: give the same games, or a new folder"
+            )
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         self.probes.load_state_dict(state["probes"])
         self.optimizer.muon.load_state_dict(state["muon"])
         self.optimizer.adam.load_state_dict(state["adam"])
-        self.steps, self.at = state["steps"], state["at"]
+        self.steps, self.hours, self.at = state["steps"], state["hours"], state["at"]
+        self._deck = state["deck"]
         self.rng.setstate(state["rng"])
 
 
 def stages(sink: int, text: int, scale: float = 1.0) -> list[Stage]:
-    """The recipe of the bundled weights; ``scale`` stretches or squeezes it.
+    """The recipe of the bundled model; ``scale`` stretches or squeezes it.
 
     Words come first: copying and counting are learnt in two minutes without pictures, and hardly ever after them.
     """

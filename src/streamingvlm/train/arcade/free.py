@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ...arcade.record import truth_record
 from ...arcade.score import score_many
 from .record import Recording
 from .stories import words
@@ -13,7 +14,7 @@ from .stories import words
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """All figures of the arcade's score, and the most telling ones in a line."""
+    """All figures of the arcade's score of one game, and the most telling ones in a line."""
 
     all: dict[str, Any]
 
@@ -31,11 +32,12 @@ def _show(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 
 
-def figures(recordings: Sequence[Recording], texts: Sequence[Sequence[str]]) -> Figures:
-    """Pooled figures of what was said of the first seconds of some recordings."""
-    pairs = []
+def figures(recordings: Sequence[Recording], texts: Sequence[Sequence[str]]) -> dict[str, Figures]:
+    """Figures of what was said of the first seconds of some recordings, pooled for each game, by its name."""
+    pairs: dict[str, list[tuple[dict[str, Any], list[dict[str, Any]]]]] = {}
     for recording, said in zip(recordings, texts, strict=True):
-        true = [[i, i + 1, words(events)] for i, events in enumerate(recording.events[: len(said)]) if events]
         rows = [{"start": i, "end": i + 1, "text": text} for i, text in enumerate(said)]
-        pairs.append(({"content": true}, rows))
-    return Figures(score_many(pairs))
+        true = [(i, i + 1.0, words(recording.game, events)) for i, events in enumerate(recording.events[: len(said)])]
+        truth = truth_record(recording.game, "", recording.context.text, true)
+        pairs.setdefault(recording.name, []).append((truth, rows))
+    return {name: Figures(score_many(own)) for name, own in pairs.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...arcade.context import Context, training_seed
-from ...arcade.game import FrameLabel
-from ...arcade.games.pong import PONG
+from ...arcade.game import FrameLabel, Game
+from ...arcade.games import find_game
 from ...arcade.language import Event
 from ...arcade.record import enlarge
 from ...arcade.stream import Second, Stream
@@ -25,60 +25,86 @@ from .tower import SIZE, resize
 
 Frames = NDArray[np.uint8]
 
-#: Columns of a label row, per frame. A ball that is not there is -1, -1.
-FIELDS = ("ball_x", "ball_y", "motion_x", "motion_y", "green_paddle", "orange_paddle", "green_score", "orange_score")
 #: Seconds that are decoded and distorted together.
 _BLOCK = 60
 
 
 @dataclass(frozen=True, slots=True)
-class Recording:
-    """The first n seconds of a seed's stream.
+class Labels:
+    """What the two frames of n seconds show, int16, in the order of the game's ``places``, ``facts`` and colours.
 
-    ``frames``: (n, 2, 3, height, width) uint8, resized; None once the tower has read them. ``features``:
-    (n, tokens, hidden) bf16. ``labels``: (n, 2, len(FIELDS)) int16. ``events``: what is said in each second.
+    ``places``: (n, 2, places, 2), left and top edge in pixels of the 160 x 210 screen, -1 where nothing is.
+    ``facts``: (n, 2, facts), a class or -1 for none. ``scores``: (n, 2, 2). ``playing``: (n, 2), 0 or 1.
     """
 
+    places: NDArray[np.int16]
+    facts: NDArray[np.int16]
+    scores: NDArray[np.int16]
+    playing: NDArray[np.int16]
+
+    @staticmethod
+    def of(game: Game, seconds: Sequence[Sequence[FrameLabel]]) -> Labels:
+        """From the labels of two frames for each second."""
+        lookups: tuple[Callable[[FrameLabel], Any], ...] = (
+            lambda label: [label.places[name] or (-1, -1) for name in game.places],
+            lambda label: [label.facts[name] for name in game.facts],
+            lambda label: label.scores,
+            lambda label: label.in_play,
+        )
+        return Labels(*(np.array([[look(label) for label in two] for two in seconds], np.int16) for look in lookups))
+
+    def __getitem__(self, part: slice) -> Labels:
+        """Of some of the seconds."""
+        return Labels(self.places[part], self.facts[part], self.scores[part], self.playing[part])
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """The first n seconds of a seed's stream of the game of that name.
+
+    ``frames``: (n, 2, 3, height, width) uint8, resized; None once the tower has read them. ``features``:
+    (n, tokens, hidden) bf16. ``events``: what is said in each second.
+    """
+
+    name: str
     seed: int
     context: Context
     frames: Tensor | None
     features: Tensor | None
-    labels: NDArray[np.int16]
+    labels: Labels
     events: tuple[tuple[Event, ...], ...]
 
     def __len__(self) -> int:
         return len(self.events)
 
+    @property
+    def game(self) -> Game:
+        """The game."""
+        return find_game(self.name)
 
-def record(seed: int, seconds: int, *, render: bool = True) -> Recording:
+
+def record(game: Game, seed: int, seconds: int, *, render: bool = True) -> Recording:
     """Play a training seed and keep what training needs. The seed also picks how its pictures are distorted."""
-    stream = Stream(PONG, training_seed(seed), render=render)
-    rng = random.Random(f"distort {seed}")
+    stream = Stream(game, training_seed(seed), render=render)
+    rng = random.Random(f"distort {game.name} {seed}")
     kind = rng.choices(("clean", "h264", "noise"), (0.35, 0.4, 0.25))[0]
     frames: list[Tensor] = []
-    labels: list[list[list[int]]] = []
+    labels: list[tuple[FrameLabel, ...]] = []
     events: list[tuple[Event, ...]] = []
     for block in _blocks(stream, seconds):
         if render:
-            pictures = distort(enlarge(np.concatenate([s.frames for s in block])), kind, rng)
-            frames.append(resize(torch.from_numpy(pictures)).view(len(block), 2, 3, *SIZE))
-        labels += [[_row(label) for label in s.labels] for s in block]
+            shown = distort(enlarge(np.concatenate([s.frames for s in block])), kind, rng)
+            frames.append(resize(torch.from_numpy(shown)).view(len(block), 2, 3, *SIZE))
+        labels += [s.labels for s in block]
         events += [s.events for s in block]
-    return Recording(
-        seed, stream.context, torch.cat(frames) if frames else None, None, np.array(labels, np.int16), tuple(events)
-    )
+    pictures = torch.cat(frames) if frames else None
+    return Recording(game.name, seed, stream.context, pictures, None, Labels.of(game, labels), tuple(events))
 
 
 def _blocks(stream: Stream, seconds: int) -> Iterator[list[Second]]:
     source = iter(stream)
     for first in range(0, seconds, _BLOCK):
         yield list(islice(source, min(_BLOCK, seconds - first)))
-
-
-def _row(label: FrameLabel) -> list[int]:
-    tops = [top for _, top in (label.places[colour] or (-1, -1) for colour in PONG.colours)]
-    motion = [label.facts[name] - 1 for name in ("motion_x", "motion_y")]
-    return [*(label.places["ball"] or (-1, -1)), *motion, *tops, *label.scores]
 
 
 def distort(frames: Frames, kind: str, rng: random.Random) -> Frames:

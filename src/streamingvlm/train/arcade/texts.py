@@ -1,32 +1,37 @@
 """Text-only chunks: made-up games, as dense in points, games and matches as one likes, without a picture.
 
 They teach what words alone tell: names and towns copied from the context by their colour, counts of points and games,
-whether a game or a match is over. The announcer is the arcade's own.
+whether a game or a match is over. The announcer is the arcade's own, what happens between the points is taken from the
+game's own streams.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Container
+from itertools import product
 
 import numpy as np
 
 from ...arcade.announcer import Announcer
 from ...arcade.context import Context
-from ...arcade.game import FRAMES_PER_SECOND, Happening, Scores
-from ...arcade.games.pong import PONG
-from ...arcade.games.pong.rules import COLOURS, POINTS_TO_WIN, ZONES
+from ...arcade.game import FRAMES_PER_SECOND, Game, Happening, Scores
+from ...arcade.language import COMMON
 from .decoder import Example
+from .habits import Events, Habits, counted
 from .layout import Ids, Laid, Turn, lay_out
-from .stories import Events, Scribe, words
+from .stories import Scribe, words
 
 #: Kinds that follow from words long before them, and the length of a story that has them at the arcade's own pace.
 FOLLOWING = frozenset({"streak", "game", "tally", "match"})
 LONG = 400
 #: How much more than other words it counts whether a game is told with a name.
 RARE = 3.0
-#: Kinds that words alone tell (and ``score``, once it is said who scores).
-TOLD = frozenset({"rally", "score", "streak", "game_point", "game", "tally", "match"})
+
+
+def told_kinds(game: Game) -> frozenset[str]:
+    """Kinds that words alone tell (a score, once it is said who scores)."""
+    return frozenset(COMMON) - {"point"} | counted(game)
 
 
 class _Telling(Announcer):
@@ -47,65 +52,66 @@ class _Telling(Announcer):
 
 
 def story(
-    rng: random.Random, about: Context, seconds: int, *, brief: bool = False, pace: float | None = None
+    rng: random.Random,
+    habits: Habits,
+    about: Context,
+    seconds: int,
+    *,
+    brief: bool = False,
+    dense: bool = True,
+    keep: float | None = None,
 ) -> list[Events]:
     """What is said in each second of a made-up stream.
 
-    ``pace``: returns of a rally, on average; the arcade has 4, the default is less, for points a few seconds apart.
-    ``brief`` games begin at any score, so that most are over after two or three points.
+    ``dense``: only the first plays between two points are told, ``keep`` on average (None: a number between 0 and 2.5),
+    so that points are a few seconds apart; otherwise all are, at the game's own pace. ``brief`` games begin at any
+    score, so that most are over after two or three points.
     """
-    announcer = _Telling(PONG, about) if brief else Announcer(PONG, about)
-    lean = rng.uniform(0.15, 0.85)
-    pace = rng.uniform(0.0, 2.5) if pace is None else pace
-    scores = {"green": 0, "orange": 0}
-    moment = rng.uniform(0.5, 4.0)
-    heard: list[Happening] = []
-    while moment < seconds:
-        moment = _rally(rng, heard, moment, pace)
-        winner = "green" if rng.random() < lean else "orange"
-        scores[winner] += 1
-        now = (scores["green"], scores["orange"])
-        heard.append(Happening(_frame(moment), "point", winner, scores=now))
-        moment += rng.uniform(1.1, 3.5)
-        if max(now) >= POINTS_TO_WIN:
-            scores = {side: rng.randrange(POINTS_TO_WIN - 1) if brief else 0 for side in COLOURS}
-            moment += rng.uniform(4.0, 7.0)
-    for happening in heard:
-        announcer.hear(happening)
+    game = habits.game
+    announcer = _Telling(game, about) if brief else Announcer(game, about)
+    lean, keep = rng.uniform(0.15, 0.85), rng.uniform(0.0, 2.5) if keep is None else keep
+    scores, second, opens = (0, 0), 0, True
+    while second < seconds:
+        side = int(rng.random() >= lean)
+        count = int(rng.expovariate(1 / (keep + 0.01))) if dense else None
+        scores = (scores[0] + (side == 0), scores[1] + (side == 1))
+        for gap, group in habits.passage(rng, game.colours[side], opens=opens, keep=count):
+            # A point that stands alone still takes its time.
+            second += max(1, gap)
+            for event in group:
+                frame = second * FRAMES_PER_SECOND - game.language[event.kind].reaction
+                announcer.hear(Happening(frame, event.kind, event.colour, event.zone, scores))
+        opens = game.rules.winner(scores) is not None
+        if opens:
+            scores = rng.choice(_starts(game)) if brief else (0, 0)
     return [announcer.take(second) for second in range(seconds)]
 
 
-def _frame(moment: float) -> int:
-    return round(moment * FRAMES_PER_SECOND)
+def _starts(game: Game) -> list[Scores]:
+    """Scores from which nobody can win a game with the next point."""
+    rules, each = game.rules, range(game.most + 1)
+    return [
+        pair
+        for pair in product(each, each)
+        if rules.winner(pair) is None and all(rules.game_point(pair, side) is None for side in (0, 1))
+    ]
 
 
-def _rally(rng: random.Random, heard: list[Happening], moment: float, pace: float) -> float:
-    """A serve and some returns; when the ball is lost."""
-    server = rng.choice(COLOURS)
-    heard.append(Happening(_frame(moment), "serve", server))
-    hitter = server
-    returns = rng.choice((6, 7, 8)) if rng.random() < 0.08 else int(rng.expovariate(1 / (pace + 0.01)))
-    for _ in range(returns):
-        moment += rng.uniform(1.1, 2.4)
-        hitter = "orange" if hitter == "green" else "green"
-        heard.append(Happening(_frame(moment), "return", hitter, rng.choice(ZONES)))
-    return moment + rng.uniform(0.8, 2.4)
-
-
-def example(rng: random.Random, scribe: Scribe, sink: int, text: int, seconds: int) -> Example:
+def example(rng: random.Random, scribe: Scribe, habits: Habits, sink: int, text: int, seconds: int) -> Example:
     """A chunk of a made-up stream without pictures: dense in points, or at the arcade's pace up to something rare."""
-    about, brief = PONG.draw_context(rng), rng.random() < 0.5
+    game, brief = habits.game, rng.random() < 0.5
+    about = game.draw_context(rng)
     if rng.random() < 0.5:
         before = rng.choice((0, 20, 60, 120, 120, 160))
-        told = story(rng, about, before + seconds, brief=brief)
+        told = story(rng, habits, about, before + seconds, brief=brief)
     else:
-        told = _up_to(rng, story(rng, about, LONG, brief=brief, pace=rng.uniform(2.5, 4.5)))
+        told = _up_to(rng, story(rng, habits, about, LONG, brief=brief, dense=False))
         before = max(len(told) - rng.choice((8, 16, 20)), 0)
-    replies = [scribe.reply(words(events)) for events in told]
+    replies = [scribe.reply(words(game, events)) for events in told]
     history = scribe.history(about.text, replies[:before], sink, text)
     # Where a brief game begins is not said.
-    known = TOLD - {"score"} if brief else TOLD
-    weights = [told_weights(scribe, told, i, known) for i in range(before, len(told))]
+    known = told_kinds(game) - ({"score"} if brief else set())
+    weights = [told_weights(scribe, game, events, known) for events in told[before:]]
     return bare(rng, scribe, history, replies[before:], weights, before)
 
 
@@ -152,21 +158,20 @@ def without_pictures(laid: Laid) -> Laid:
     return Laid(laid.ids[keep], laid.positions[:, keep], moved[laid.rows], laid.targets, laid.weights, none, none)
 
 
-def told_weights(scribe: Scribe, told: list[Events], second: int, known: Container[str]) -> tuple[float, ...]:
+def told_weights(scribe: Scribe, game: Game, events: Events, known: Container[str]) -> tuple[float, ...]:
     """What counts of a second: the clauses of ``known`` kinds, and that there is no further one."""
-    events = PONG.language.in_order(told[second])
-    reply = scribe.reply(words(events))
-    out = [0.0] * len(reply)
-    first, last = len(scribe.grammar.opening), len(reply) - len(scribe.grammar.closing) - 1
-    if not events:
-        return tuple(out)
-    clause = 0
-    for at in range(first, last):
-        if reply[at] == scribe.joiner:
-            clause += 1
-        out[at] = 2.0 if events[clause].kind in known else 0.0
-        if reply[at - 1] == scribe.game and reply[at] != scribe.point:
+    clauses = scribe.clauses(game, events)
+    opening, closing = len(scribe.grammar.opening), len(scribe.grammar.closing)
+    if not clauses:
+        return (0.0,) * (opening + closing + 1)
+    out = [0.0] * opening
+    for clause in clauses:
+        each = [2.0 * (clause.event.kind in known)] * len(clause.ids)
+        if clause.fork is not None:
             # Whether a game opens its match: one id, which nearly everything before it has no part in.
-            out[at] *= RARE
-    out[last] = 2.0 if events[-1].kind in known or events[-1].kind in ("return", "score") else 0.0
-    return tuple(out)
+            each[clause.fork] *= RARE
+        out += each
+    last = clauses[-1].event.kind
+    # A point, a score and what is counted can have something behind them that words alone tell.
+    ends = last in known or last in ("point", "score") or any(last in counted.of for counted in game.rules.counted)
+    return (*out, 2.0 * ends, *[0.0] * closing)

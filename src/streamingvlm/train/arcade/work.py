@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import date
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from transformers import AutoTokenizer
 
+from ...arcade.games import GAMES, find_game
+from ...errors import OptionError
 from ...models import BUNDLED
 from ...models.checkpoint import HFTokenizer
 from ...policy import StreamingWindow
@@ -18,7 +22,8 @@ from ...prompt import Grammar, Marks
 from .data import HELD, play, prepare
 from .export import STREAMING, export
 from .films import Library
-from .fit import Fit, stages
+from .fit import LONG, Fit, stages
+from .record import Recording
 from .shape import Shape, config, new_model
 from .stories import Scribe
 from .tokens import SPECIAL, arcade_corpus, build, save
@@ -29,22 +34,38 @@ STEPS = ("tokenizer", "vision", "data", "decoder", "export")
 #: Training streams: seeds of the tower's frames and of the decoder's recordings.
 VISION_SEEDS, STREAM_SEEDS = 0, 1000
 
+#: The least of what a run needs: the tower is measured on a stream of its own, the longest chunks fit into a stream.
+LEAST = {"vision_streams": 2, "vision_seconds": 1, "streams": 1, "seconds": LONG, "held": 1, "check_seconds": 1}
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What made the bundled weights."""
+    """What a run is made of; what each is stands in the help of the command line. OptionError for what cannot be."""
 
-    folder: Path = Path("runs/arcade")
-    assets: Path = BUNDLED
-    seed: int = 0
-    vocabulary: int = 1400
-    vision_streams: int = 30
-    vision_seconds: int = 240
-    vision_minutes: float = 12.0
-    streams: int = 36
-    seconds: int = 600
-    held: int = 4
-    scale: float = 1.0
+    folder: Annotated[Path, "where the run keeps its files"] = Path("runs/arcade")
+    out: Annotated[Path, "where the model goes"] = BUNDLED
+    games: Annotated[tuple[str, ...], "games that the model learns, joined by commas"] = tuple(GAMES)
+    seed: Annotated[int, "of weights, batches and texts"] = 0
+    vocabulary: Annotated[int, "most tokens of the tokenizer"] = 2048
+    vision_streams: Annotated[int, "streams of each game for the vision tower"] = 12
+    vision_seconds: Annotated[int, "length of each"] = 240
+    vision_minutes: Annotated[float, "training of the vision tower"] = 12.0
+    streams: Annotated[int, "recorded streams of each game for the decoder"] = 20
+    seconds: Annotated[int, "length of each"] = 600
+    held: Annotated[int, "streams of each game for checks on the way"] = 2
+    check_seconds: Annotated[int, "seconds of each that a check watches"] = 200
+    scale: Annotated[float, "more or fewer steps of the decoder"] = 1.0
+
+    def __post_init__(self) -> None:
+        for name in self.games:
+            find_game(name)
+        if not self.games or len(set(self.games)) < len(self.games):
+            raise OptionError(f"every game once, and one at least, not {', '.join(self.games) or 'none'}")
+        for name, least in LEAST.items():
+            if getattr(self, name) < least:
+                raise OptionError(f"{name.replace('_', ' ')}: {least} or more, not {getattr(self, name)}")
+        if min(self.vision_minutes, self.scale) <= 0:
+            raise OptionError("vision minutes and scale must be above 0")
 
 
 class Work:
@@ -52,7 +73,15 @@ class Work:
 
     def __init__(self, settings: Settings, log: Callable[[str], None] = print) -> None:
         self.settings, self.log = settings, log
+        self.games = [find_game(name) for name in settings.games]
         settings.folder.mkdir(parents=True, exist_ok=True)
+
+    def _left_by(self, step: str, name: str) -> Path:
+        """A file or folder of the run that an earlier step has left. OptionError."""
+        path = self.settings.folder / name
+        if not path.exists():
+            raise OptionError(f"{path} is missing: run the step {step!r} first")
+        return path
 
     @cached_property
     def special(self) -> dict[str, int]:
@@ -62,7 +91,7 @@ class Work:
     @cached_property
     def vocabulary(self) -> Any:
         """The tokenizer of this run."""
-        return AutoTokenizer.from_pretrained(self.settings.folder / "tokenizer")
+        return AutoTokenizer.from_pretrained(self._left_by("tokenizer", "tokenizer"))
 
     @cached_property
     def grammar(self) -> Grammar:
@@ -75,12 +104,12 @@ class Work:
         """A new model, with the pretrained tower."""
         model = new_model(config(Shape(), len(self.vocabulary), self.special), self.settings.seed)
         if tower:
-            model.model.visual.load_state_dict(torch.load(self.settings.folder / "tower.pt"))
+            model.model.visual.load_state_dict(torch.load(self._left_by("vision", "tower.pt")))
         return model
 
     def tokenizer(self) -> None:
         """Train the tokenizer."""
-        corpus, words = arcade_corpus(self.settings.seed)
+        corpus, words = arcade_corpus(self.games, self.settings.seed)
         save(build(corpus, words, self.settings.vocabulary), self.settings.folder / "tokenizer")
 
     def vision(self) -> None:
@@ -88,7 +117,7 @@ class Work:
         s = self.settings
         seeds = range(VISION_SEEDS, VISION_SEEDS + s.vision_streams)
         model = self.model(tower=False)
-        recordings = list(play(seeds, s.vision_seconds))
+        recordings = list(play(self.games, seeds, s.vision_seconds))
         pretrain(model, recordings, minutes=s.vision_minutes, seed=s.seed, log=self.log)
         torch.save(model.model.visual.state_dict(), s.folder / "tower.pt")
 
@@ -96,18 +125,24 @@ class Work:
         """Record streams and keep what the tower sees."""
         self._recordings()
 
-    def _recordings(self) -> tuple[list[Any], list[Any]]:
-        s = self.settings
-        model, folder = self.model(), s.folder / "features"
-        train = prepare(model, range(STREAM_SEEDS, STREAM_SEEDS + s.streams), s.seconds, folder, self.log)
-        return train, prepare(model, range(HELD, HELD + s.held), s.seconds, folder, self.log)
+    def _recordings(self) -> tuple[list[Recording], list[Recording]]:
+        s, model = self.settings, self.model()
+        # What another tower has seen is of no use.
+        tower = hashlib.sha256(self._left_by("vision", "tower.pt").read_bytes()).hexdigest()
+        folder = s.folder / "features" / tower[:12]
+        seeds = range(STREAM_SEEDS, STREAM_SEEDS + s.streams), range(HELD, HELD + s.held)
+        train, held = (prepare(model, self.games, part, s.seconds, folder, self.log) for part in seeds)
+        return train, held
 
     def fit(self) -> Fit:
         """The decoder's training, at its beginning or where ``state.pt`` left it."""
         train, held = self._recordings()
         policy = StreamingWindow(**{key: STREAMING[key] for key in ("vision", "turns", "sink", "text")})
         s = self.settings
-        fit = Fit(self.model(), Scribe(self.grammar), Library(train), held, s.folder, policy, self.log, s.seed)
+        fit = Fit(
+            self.model(), Scribe(self.grammar), Library(train), held, s.folder, policy, self.log, s.seed,
+            checked=s.check_seconds,
+        )  # fmt: skip
         if (s.folder / "state.pt").exists():
             fit.load(s.folder / "state.pt")
         return fit
@@ -117,7 +152,10 @@ class Work:
         self.fit().run(stages(STREAMING["sink"], STREAMING["text"], self.settings.scale))
 
     def export(self) -> None:
-        """Write the averaged weights as a checkpoint folder."""
-        model = self.model()
-        model.load_state_dict(torch.load(self.settings.folder / "state.pt", weights_only=False)["average"])
-        export(model, self.vocabulary, self.settings.assets)
+        """Write the averaged weights as a checkpoint folder, and how they came about."""
+        model, s = self.model(), self.settings
+        state = torch.load(self._left_by("decoder", "state.pt"), weights_only=False)
+        model.load_state_dict(state["average"])
+        how = {key: value for key, value in asdict(s).items() if key not in ("folder", "out")}
+        done = {"steps": state["steps"], "decoder_hours": state["hours"], "date": f"{date.today()}"}
+        export(model, self.vocabulary, s.out, training={**how, **done})
