@@ -107,6 +107,19 @@ def test_what_cannot_be_a_part(session: Session) -> None:
     assert session.step(rest).end == 1
 
 
+@pytest.mark.parametrize("policy", ["recompute", "frames"])
+def test_parts_that_are_only_kept_are_bounded_too(policy: str) -> None:
+    size = tiny.FAMILIES[tiny.GOLDEN].size
+    with Engine(tiny_model()).open(policy=POLICIES[policy], fps=FPS, instruction="") as session:
+        first, rest = pace.split(chunk(0, size), 4)
+        session.feed(first)
+        assert not session.between_steps
+        with pytest.raises(CapacityError, match="12 frames in one step"):
+            session.step(chunk(0, size))
+        assert session.step(rest).end == 1
+        assert session.between_steps
+
+
 def test_streams_in_parts_and_whole_share_a_batch() -> None:
     model, size = tiny_model(), tiny.FAMILIES[tiny.GOLDEN].size
 

@@ -130,11 +130,11 @@ class Engine:
         trace: Trace | None = None,
     ) -> Job:
         """Hand in the next chunk of a session. One chunk per session is under way at a time."""
+        chunk = session.whole(chunk)
         session.check(chunk)
         if any(job.session is session for job in (*self._waiting, *self._running)):
             raise ValueError("this session's last chunk is still under way; wait for it first")
         submitted = time.perf_counter()
-        chunk = session.whole(chunk)
         # Here and not in `advance`: frames that cannot be used are the error of whoever handed them in.
         ahead = chunk.prepared
         if not isinstance(ahead, Prepared):

@@ -239,7 +239,7 @@ class Session:
         """``chunk`` with the parts before it that were only kept."""
         if not self._held:
             return chunk
-        parts, self._held = [*self._held, chunk], []
+        parts = [*self._held, chunk]
         if len({part.frames.shape[1:] for part in parts}) > 1:
             raise ValueError("the frames of one step must be of one size")
         times = tuple(time for part in parts for time in part.times)
@@ -322,7 +322,7 @@ class Session:
             self.first = chunk.start
         self.turn += 1
         self.time = chunk.end
-        self._opened = None
+        self._opened, self._held = None, []
 
     def _patch_seconds(self) -> float:
         """Seconds along the time axis of one temporal patch; the public code takes 2 / 2 whatever the rate."""
