@@ -192,10 +192,11 @@ class Engine:
         """``prepared`` with what the tower sees in it; for a thread of its own, beside what the engine does."""
         began = time.perf_counter()
         with self._tower:
-            if self.model.kv_shape.device.type != "cuda":
+            device = self.model.kv_shape.device
+            if device.type != "cuda":
                 vision = self.model.encode([prepared.patches])[0]
             else:
-                self._beside = self._beside or torch.cuda.Stream()  # type: ignore[no-untyped-call]
+                self._beside = self._beside or torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
                 with torch.cuda.stream(self._beside):
                     vision = self.model.encode([prepared.patches])[0]
                 self._beside.synchronize()

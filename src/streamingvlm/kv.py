@@ -125,6 +125,11 @@ class KVPool:
             return
         rotated = rotate(keys, *batch.turned)
         stores = ((self.keys, keys), (self.view, rotated), (self.values, values))
+        if batch.where is not None:
+            slots, lengths = batch.where
+            for store, new in stores:
+                store[layer][slots, :, lengths] = new[: len(slots)]
+            return
         for part in batch.parts:
             first = self.length[part.slot]
             rows = slice(first, first + part.last - part.first)
@@ -204,6 +209,12 @@ class Batch:
         self.masks = [_mask(pool.length[part.slot], part.last - part.first, shape.device) for part in parts]
         ends = [part.last - 1 for part in parts]
         self.ends = torch.tensor(ends + ends[-1:] * (bucket(len(ends)) - len(ends)), device=shape.device)
+        #: Slots and lengths (parts,), to write the rows of several streams that decode in one operation.
+        self.where: tuple[Tensor, Tensor] | None = None
+        if self.single and len(parts) > 1:
+            slots = [part.slot for part in parts]
+            rows = [pool.length[slot] for slot in slots]
+            self.where = (torch.tensor(slots, device=shape.device), torch.tensor(rows, device=shape.device))
         for part in parts:
             assert pool.length[part.slot] + part.last - part.first <= pool.rows, "capacity is known when a stream opens"
 
@@ -243,7 +254,7 @@ class StaticBatch(Batch):
         self.rotation = rotation
         self.turned = (rotation[0][:, None].to(pool.shape.dtype), rotation[1][:, None].to(pool.shape.dtype))
         self.single = True
-        self.where = (slots, lengths)
+        self.places = (slots, lengths)
         self.parts = ()
         self._attention = attention
         self._new: tuple[Tensor, Tensor, Tensor] | None = None
@@ -256,7 +267,7 @@ class StaticBatch(Batch):
         """See :meth:`KVPool.attend`."""
         assert self._new is not None, "rows are held before they are looked at"
         pool = self.pool
-        return self._attention(queries, *self._new, pool.keys, pool.view, pool.values, layer, *self.where, scaling)
+        return self._attention(queries, *self._new, pool.keys, pool.view, pool.values, layer, *self.places, scaling)
 
     def finish(self) -> None:
         """Nothing: whoever runs the capture moves the lengths."""
