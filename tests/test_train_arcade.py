@@ -12,6 +12,7 @@ import pytest
 import torch
 from transformers import Qwen2_5_VLForConditionalGeneration
 
+from streamingvlm.arcade.announcer import Announcer
 from streamingvlm.arcade.context import EVALUATION_SEEDS, NAMES, TOWNS
 from streamingvlm.arcade.game import Game
 from streamingvlm.arcade.games.pong import PONG
@@ -24,9 +25,11 @@ from streamingvlm.train.arcade.card import card
 from streamingvlm.train.arcade.decoder import Probes, collate, hidden_states, losses
 from streamingvlm.train.arcade.export import STREAMING, TRAINING, export
 from streamingvlm.train.arcade.films import Library, Plan
+from streamingvlm.train.arcade.habits import happening
 from streamingvlm.train.arcade.fit import Fit, Stage
 from streamingvlm.train.arcade.optim import Optimizer
 from streamingvlm.train.arcade.record import Recording, compress, record
+from streamingvlm.train.arcade.retell import happenings, retold
 from streamingvlm.train.arcade.rollout import Rollout
 from streamingvlm.train.arcade.shape import Shape, config, new_model
 from streamingvlm.train.arcade.stories import Scribe
@@ -149,6 +152,36 @@ def test_chunks_are_steered_by_how_rare_the_games_own_events_are() -> None:
             number, first = library.pick(rng, game.name, 20)
             assert library.recordings[number].name == game.name
             assert 0 <= first <= len(library.recordings[number]) - 20
+
+
+@pytest.mark.parametrize("game", ALL, ids=lambda game: game.name)
+def test_what_happened_is_found_again_in_what_was_said(game: Game) -> None:
+    recording = recorded(game.name)
+    announcer = Announcer(game, recording.context)
+    for what in happenings(game, recording.events):
+        announcer.hear(what)
+    for second, events in enumerate(recording.events):
+        assert game.language.in_order(announcer.take(second)) == game.language.in_order(events)
+
+
+@pytest.mark.parametrize("game", ALL, ids=lambda game: game.name)
+def test_a_film_retold_shows_the_same_and_says_other_words(game: Game) -> None:
+    recording, rng = recorded(game.name, 200), random.Random(0)
+    seen = happening(game) | {"score", "streak", "game_point"} | {counted.kind for counted in game.rules.counted}
+    tallies: list[set[tuple[int, ...]]] = [set(), set()]
+    for first in (0, 200):
+        for _ in range(12):
+            other = retold(rng, recording, first)
+            assert other.context != recording.context
+            for events, told in zip(other.events, recording.events, strict=True):
+                assert [e for e in events if e.kind in seen] == [e for e in told if e.kind in seen]
+                for event in events:
+                    if event.name is not None:
+                        assert event.name == other.context.player(str(event.colour)).name
+            said = [event.numbers for events in other.events for event in events if event.kind == "tally"]
+            tallies[first > 0].add(said[0])
+    # From the start of a stream the tally is what it was; later it may be any, which the words so far tell.
+    assert len(tallies[0]) == 1 < len(tallies[1])
 
 
 def test_streams_without_points_are_refused() -> None:

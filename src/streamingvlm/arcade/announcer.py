@@ -10,14 +10,17 @@ from .language import Event
 
 
 class Announcer:
-    """Keeps the count of plays, points, games and matches and fills seconds with events."""
+    """Keeps the count of plays, points, games and matches and fills seconds with events.
 
-    def __init__(self, game: Game, context: Context) -> None:
+    ``games``: won so far by each side, less than a match needs.
+    """
+
+    def __init__(self, game: Game, context: Context, games: tuple[int, int] = (0, 0)) -> None:
         self._game, self._context = game, context
         self._said: dict[int, list[Event]] = defaultdict(list)
         self._plays: Counter[str] = Counter()
         self._run: tuple[str, int] = ("", 0)
-        self._games = [0, 0]
+        self._games = [*games]
 
     def take(self, second: int) -> tuple[Event, ...]:
         """The events of a second, in order of time; call once for each second, in order."""

@@ -63,11 +63,12 @@ def _parser() -> argparse.ArgumentParser:
         step = commands.add_parser(name)
         for part in fields(Settings):
             about = hints[part.name].__metadata__[0]
+            flag, shown = f"--{part.name.replace('_', '-')}", f"{about} [default: {_shown(part.default)}]"
+            if part.default is False:
+                step.add_argument(flag, action="store_true", help=about)
+                continue
             kind = _names if part.name == "games" else type(part.default)
-            step.add_argument(
-                f"--{part.name.replace('_', '-')}", type=kind, default=part.default,
-                help=f"{about} [default: {_shown(part.default)}]",
-            )  # fmt: skip
+            step.add_argument(flag, type=kind, default=part.default, help=shown)
     page = commands.add_parser("card")
     page.add_argument("--model", type=Path, default=BUNDLED)
     page.add_argument("--figures", type=Path, required=True, help="what eval arcade --json wrote")

@@ -82,7 +82,7 @@ _TRAINING = """`python -m streamingvlm.train.arcade all`, described in docs/bund
 {vision_streams} streams of {vision_seconds} s for the tower ({vision_minutes:g} minutes), {streams} of {seconds} s from
 seed 1000 for the decoder ({steps} steps, {decoder_hours:.1f} hours), made-up games without pictures, checks on seeds
 from 8000000 on; seed of the run {seed}; finished on {date}. Seeds from 9000000 on were used for the figures below
-only."""
+only.{notes}"""
 _UNTOLD = """Pong only, before the recipe knew several games; what was tried is in docs/log.md. Seeds from 9000000 on
 were used for the figures below only."""
 #: How many of the kinds that are told worst are listed, and from how many cases on.
@@ -100,7 +100,7 @@ def card(found: Mapping[str, Any], folder: Path) -> str:
     head = _HEAD.format(
         parameters=model.parameters / 1e6, games=names, said="\n".join(_said(game) for game in games),
         context=games[0].context(0).text, shape=_shape(config), first_game=games[0].name, weak=_weak(found["games"]),
-        training=_UNTOLD if training is None else _TRAINING.format(**{**training, "games": names}),
+        training=_UNTOLD if training is None else _told(training, names),
         sink=policy["sink"], text=policy["text"], first=first, last=end - 1, seconds=found["seconds"],
         command=found["command"], dtype=found["dtype"], machine=found["device"], date=found["date"],
     )  # fmt: skip
@@ -128,6 +128,11 @@ def _read(path: Path) -> dict[str, Any] | None:
         return None
     found: dict[str, Any] = json.loads(path.read_text())
     return found
+
+
+def _told(training: Mapping[str, Any], games: str) -> str:
+    notes = training.get("notes", "")
+    return _TRAINING.format(**{**training, "games": games, "notes": f"\n\n{notes}" if notes else ""})
 
 
 def _said(game: Game) -> str:

@@ -97,13 +97,18 @@ class Losses:
     probes: Tensor
 
 
-def hidden_states(model: Any, batch: Batch) -> Tensor:
-    """Last hidden states (b, n, hidden) of the stock decoder, under bf16 autocast."""
+def precise(dtype: torch.dtype) -> torch.autocast:
+    """Products in ``dtype`` on the CPU; float32 is no autocast at all."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16)
+
+
+def hidden_states(model: Any, batch: Batch, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Last hidden states (b, n, hidden) of the stock decoder, its products in ``dtype``."""
     embeds = model.model.language_model.embed_tokens(batch.ids)
     if batch.features is not None:
         shape = embeds.shape
         embeds = embeds.flatten(0, 1).index_copy(0, batch.video, batch.features.to(embeds.dtype)).view(shape)
-    with torch.autocast("cpu", torch.bfloat16):
+    with precise(dtype):
         out = model.model.language_model(
             inputs_embeds=embeds,
             position_ids=batch.positions,
@@ -115,10 +120,10 @@ def hidden_states(model: Any, batch: Batch) -> Tensor:
     return hidden
 
 
-def losses(model: Any, probes: Probes, batch: Batch) -> Losses:
+def losses(model: Any, probes: Probes, batch: Batch, dtype: torch.dtype = torch.float32) -> Losses:
     """Losses of a batch. Logits are computed only where something is predicted."""
-    hidden = hidden_states(model, batch).flatten(0, 1)
-    with torch.autocast("cpu", torch.bfloat16):
+    hidden = hidden_states(model, batch, dtype).flatten(0, 1)
+    with precise(dtype):
         logits = model.lm_head(hidden[batch.rows])
         probed = hidden.new_zeros(())
         if batch.labels is not None:

@@ -13,6 +13,7 @@ from .habits import Habits
 from .layout import Ids, Turn, lay_out
 from .probes import Board, probe_labels
 from .record import Recording
+from .retell import retold
 from .stories import Scribe, Spoil, contradicted, spoil, words
 
 #: Seconds of words that are enough to fill any text window used here, and the sink.
@@ -36,11 +37,22 @@ class Plan:
     spoil: Spoil = field(default_factory=Spoil)
 
 
+@dataclass(frozen=True, slots=True)
+class Own:
+    """A recording that a model has watched by itself from second ``first`` on.
+
+    ``texts``: the words of every second up to where it stopped, the true ones before it began.
+    """
+
+    recording: Recording
+    first: int
+    texts: list[str]
+
+
 class Library:
     """Recordings with features, of one game or several, and where in them rare things happen.
 
-    ``habits``: how each game goes in them. ``own``: for recordings that a model has watched by itself, the first second
-    it did and the texts of every second up to where it stopped (the true ones before it began).
+    ``habits``: how each game goes in them. ``own``: by their number those that a model has watched by itself.
     """
 
     def __init__(self, recordings: Sequence[Recording]) -> None:
@@ -52,7 +64,7 @@ class Library:
             for name, game in self.games.items()
         }
         self.probes = [probe_labels(recording) for recording in recordings]
-        self.own: dict[int, tuple[int, list[str]]] = {}
+        self.own: dict[int, Own] = {}
         self.numbers: dict[str, list[int]] = {name: [] for name in self.games}
         self.places: dict[tuple[str, str], list[tuple[int, int]]] = {}
         for number, recording in enumerate(recordings):
@@ -80,7 +92,7 @@ class Library:
     def example(self, rng: random.Random, scribe: Scribe, name: str, plan: Plan) -> Example:
         """A chunk of a game with the true or a spoiled history."""
         number, first = self.pick(rng, name, plan.seconds)
-        recording, habits = self.recordings[number], self.habits[name]
+        recording, habits = retold(rng, self.recordings[number], first), self.habits[name]
         low = max(first - RECENT, 0)
         span = recording.events[low : first + plan.seconds]
         spoiled = rng.random() < plan.spoiled
@@ -88,25 +100,25 @@ class Library:
         replies = [scribe.reply(words(habits.game, events)) for events in said]
         early = [scribe.reply(words(habits.game, events)) for events in recording.events[: min(low, EARLY)]]
         history = _history(rng, scribe, plan, recording, early + replies[: first - low])
-        return self._film(rng, scribe, (number, first), history, replies[first - low :])
+        return self._film(rng, scribe, recording, (number, first), history, replies[first - low :])
 
     def own_example(self, rng: random.Random, scribe: Scribe, name: str, plan: Plan) -> Example:
         """A chunk of a game whose history is what the model itself said."""
         number = rng.choice([number for number in self.numbers[name] if number in self.own])
-        began, texts = self.own[number]
-        first = rng.randint(began, len(texts) - plan.seconds)
-        recording, own = self.recordings[number], [scribe.reply(text) for text in texts]
+        recording, texts = self.own[number].recording, self.own[number].texts
+        first = rng.randint(self.own[number].first, len(texts) - plan.seconds)
+        own = [scribe.reply(text) for text in texts]
         low = max(first - RECENT, 0)
         history = _history(rng, scribe, plan, recording, own[: min(low, EARLY)] + own[low:first])
         unknown = {second - first for second in contradicted(recording.game, recording.events, texts)}
-        return self._film(rng, scribe, (number, first), history, own[first : first + plan.seconds], unknown)
+        span = own[first : first + plan.seconds]
+        return self._film(rng, scribe, recording, (number, first), history, span, unknown)
 
     def _film(
-        self, rng: random.Random, scribe: Scribe, at: tuple[int, int], history: list[int], said: list[Ids],
-        unknown: Container[int] = (),
+        self, rng: random.Random, scribe: Scribe, recording: Recording, at: tuple[int, int], history: list[int],
+        said: list[Ids], unknown: Container[int] = (),
     ) -> Example:  # fmt: skip
-        number, first = at
-        recording, last = self.recordings[number], first + len(said)
+        (number, first), last = at, at[1] + len(said)
         game, offset = recording.game, first if rng.random() < 0.6 else int(10 ** rng.uniform(0, 5.5))
         turns = []
         for i, (ids, events) in enumerate(zip(said, recording.events[first:last], strict=True)):

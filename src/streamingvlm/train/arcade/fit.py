@@ -16,11 +16,12 @@ from ...errors import OptionError
 from ...policy import StreamingWindow
 from .decoder import Batch, Example, Probes, collate, losses
 from .drills import ledger, lines, roll_call
-from .films import Library, Plan
+from .films import Library, Own, Plan
 from .free import figures
 from .habits import Habits
 from .optim import Optimizer
 from .record import Recording
+from .retell import retold
 from .rollout import Rollout
 from .stories import Scribe, words
 from .texts import example as text_example
@@ -29,6 +30,8 @@ from .texts import example as text_example
 LONG = 28
 #: Drills of a batch, and seconds of a roll call.
 LINES, LEDGERS, CALLS, CALL, STORIES = 40, 9, 8, 12, 8
+#: Seconds after which the state is written to disk.
+SAVED = 240.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,7 @@ class Fit:
     """The state of a training run. ``average`` is the moving average of the weights, which is what is kept.
 
     ``held``: streams of every game that nothing is learnt from; ``checked``: seconds of each that a check watches;
-    ``hours``: spent in training so far.
+    ``every``: seconds between two checks; ``hours``: spent in training so far; ``dtype``: of products in training; ``compile``: the layers, for training only.
     """
 
     model: Any
@@ -71,8 +74,10 @@ class Fit:
     log: Callable[[str], None] = print
     seed: int = 0
     decay: float = 0.995
-    every: float = 300.0
+    every: float = 900.0
     checked: int = 200
+    dtype: torch.dtype = torch.float32
+    compile: bool = False
     average: Any = field(init=False)
     probes: Probes = field(init=False)
     optimizer: Optimizer = field(init=False)
@@ -88,6 +93,9 @@ class Fit:
         self.probes = Probes(self.model.config.text_config.hidden_size, self.library.board.sizes)
         self.model.model.visual.requires_grad_(False)
         self.average = deepcopy(self.model).requires_grad_(False)
+        if self.compile:
+            for layer in self.model.model.language_model.layers:
+                layer.forward = torch.compile(layer.forward, dynamic=True)
         trained = [pair for pair in self.model.named_parameters() if pair[1].requires_grad]
         self.optimizer = Optimizer.make([*trained, *self.probes.named_parameters()])
 
@@ -100,7 +108,7 @@ class Fit:
             self.check(f"stage {number} done")
 
     def _stage(self, number: int, stage: Stage) -> None:
-        checked = shown = time.monotonic()
+        checked = shown = kept = time.monotonic()
         sums: list[tuple[float, float]] = []
         for done in range(self.at[1], stage.steps):
             if stage.roll[0] and (done % stage.roll[2] == 0 or not self.library.own):
@@ -114,6 +122,9 @@ class Fit:
                 pace = (time.monotonic() - shown) / len(sums)
                 self.log(f"{done}/{stage.steps} {pace:.2f} s rate {rate:.1e} words {said:.4f} probes {probed:.4f}")
                 sums, shown = [], time.monotonic()
+            if time.monotonic() - kept > SAVED:
+                self.save()
+                kept = time.monotonic()
             if time.monotonic() - checked > self.every:
                 self.check(f"step {self.steps}")
                 checked = shown = time.monotonic()
@@ -158,7 +169,7 @@ class Fit:
 
     def step(self, batch: Batch, rate: float) -> tuple[float, float]:
         """One update; the losses of the words and of the probes."""
-        loss = losses(self.model, self.probes, batch)
+        loss = losses(self.model, self.probes, batch, self.dtype)
         self.optimizer.step(loss.words + 0.5 * loss.probes, rate)
         self.steps += 1
         decay = min(self.decay, self.steps / (self.steps + 20))
@@ -180,17 +191,19 @@ class Fit:
         began, library = time.monotonic(), self.library
         each = max(1, streams // len(library.games))
         numbers = [n for own in library.numbers.values() for n in self.rng.sample(own, min(each, len(own)))]
-        recordings = [library.recordings[number] for number in numbers]
-        seconds = min(seconds, *(len(recording) for recording in recordings))
-        firsts = [self.rng.randint(0, len(recording) - seconds) for recording in recordings]
+        seconds = min(seconds, *(len(library.recordings[number]) for number in numbers))
+        firsts = [self.rng.randint(0, len(library.recordings[number]) - seconds) for number in numbers]
+        recordings = [
+            retold(self.rng, library.recordings[number], first) for number, first in zip(numbers, firsts, strict=True)
+        ]
         told = [
             [words(recording.game, events) for events in recording.events[:first]]
             for recording, first in zip(recordings, firsts, strict=True)
         ]
         said = self.free(recordings, seconds, told)
         library.own = {
-            number: (first, before + texts)
-            for number, first, before, texts in zip(numbers, firsts, told, said, strict=True)
+            number: Own(recording, first, before + texts)
+            for number, recording, first, before, texts in zip(numbers, recordings, firsts, told, said, strict=True)
         }
         self.log(f"rolled out {len(numbers)} x {seconds} s in {time.monotonic() - began:.0f} s")
 
@@ -261,15 +274,15 @@ def stages(sink: int, text: int, scale: float = 1.0) -> list[Stage]:
     short = Plan(seconds=6, sink=sink, text=64, short=0.3)
     middle = Plan(seconds=12, sink=sink, text=text)
     full = Plan(seconds=18, sink=sink, text=text, spoiled=0.4)
-    some = (0.05, 0.09, 0.06, 0.05)
+    some = (0.04, 0.07, 0.04, 0.05)
     peak = 3e-3
     recipe = [
         Stage(150, films=0, texts=0, plan=short, rate=(peak, peak), drills=(0.25, 0.45, 0.2, 0.1)),
-        Stage(450, films=7, texts=0, plan=short, rate=(peak, peak), drills=some),
-        Stage(650, films=4, texts=1, plan=middle, rate=(peak, peak), long=0.03, drills=some),
+        Stage(400, films=8, texts=0, plan=short, rate=(peak, peak), drills=some),
+        Stage(600, films=4, texts=1, plan=middle, rate=(peak, peak), long=0.03, drills=some),
         Stage(
-            2300, films=3, texts=1, plan=full, rate=(peak, 0.0), own=0.4, long=0.06, roll=(10, 120, 400),
-            drills=(0.02, 0.1, 0.03, 0.4),
+            1700, films=4, texts=1, plan=full, rate=(peak, 0.0), own=0.4, long=0.05, roll=(16, 120, 340),
+            drills=(0.02, 0.08, 0.02, 0.18),
         ),
     ]  # fmt: skip
     return [replace(stage, steps=max(1, round(stage.steps * scale))) for stage in recipe]

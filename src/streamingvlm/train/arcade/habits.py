@@ -30,6 +30,11 @@ def counted(game: Game) -> frozenset[str]:
     return frozenset(counted.kind for counted in game.rules.counted)
 
 
+def happening(game: Game) -> frozenset[str]:
+    """Kinds that happen and do not follow from others."""
+    return frozenset((*plays(game), "point")) - counted(game)
+
+
 @dataclass(frozen=True)
 class Habits:
     """``openings``: passages that begin a game; ``passages``: the others; ``pool``: plays with a colour or a zone, each
@@ -80,11 +85,11 @@ def exchanged(game: Game, event: Event, really: bool = True) -> Event:
 
 def _passages(game: Game, seconds: Sequence[Events]) -> Iterable[tuple[bool, Passage]]:
     """Whether it begins a game, and the passage; what comes after the last point is left out."""
-    happening = {*plays(game), "point"} - counted(game)
+    heard = happening(game)
     groups: list[Group] = []
     last, opens = 0, True
     for second, events in enumerate(seconds):
-        told = tuple(event for event in events if event.kind in happening)
+        told = tuple(event for event in events if event.kind in heard)
         if not told:
             continue
         groups.append((second - last, told))

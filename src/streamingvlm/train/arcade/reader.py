@@ -21,6 +21,9 @@ COARSE, COARSE_BINS = 12, 18
 #: Classes read from the token of a place: place in it (y, x), place in the other frame (y, x), movement (y, x).
 _LOCAL = (*CELL, COARSE_BINS, COARSE_BINS, 3, 3)
 _LOCAL_NAMES = ("y", "x", "other y", "other x", "moved y", "moved x")
+#: How much more than the rest it counts where things are and what the score is, before which nothing else is read, and
+#: the facts.
+FIRST, FACT = 4.0, 2.0
 Answers = dict[str, tuple[Tensor, Tensor]]
 """By what is read: logits (n, classes) and truth (n,), -1 for unknown."""
 
@@ -94,8 +97,10 @@ class Reader(nn.Module):
         answers = self._cells(tokens, want) | self._local(found, want)
         answers |= self._facts(found, tokens.mean(1), want) | self._scores(tokens, want)
         losses = [
-            F.cross_entropy(guess.float(), truth, ignore_index=-1, reduction="sum") / (truth >= 0).sum().clamp(1)
-            for guess, truth in answers.values()
+            self._weight(name)
+            * F.cross_entropy(guess.float(), truth, ignore_index=-1, reduction="sum")
+            / (truth >= 0).sum().clamp(1)
+            for name, (guess, truth) in answers.items()
         ]
         right = {
             name: (guess.argmax(-1) == truth)[truth >= 0].float().mean() for name, (guess, truth) in answers.items()
@@ -131,3 +136,8 @@ class Reader(nn.Module):
         rows = tokens.reshape(len(tokens), tower.GRID[1], -1)
         row = torch.einsum("brh,r->bh", rows, self.row.softmax(0).to(rows.dtype))
         return {"scores": (self.score(row).reshape(-1, self.most + 1), want.scores.flatten())}
+
+    def _weight(self, name: str) -> float:
+        if name == "scores" or name.endswith(" cell"):
+            return FIRST
+        return FACT if name in self.facts else 1.0

@@ -19,14 +19,14 @@ PIXELS = 28224
 class Shape:
     """Widths and depths. ``theta``: base of the rotary frequencies; ``section``: how they are shared by (t, h, w).
 
-    The defaults are the bundled model's for all games: 24 MB in bfloat16.
+    The defaults are the bundled model's for all games.
     """
 
-    hidden: int = 384
+    hidden: int = 256
     layers: int = 6
-    heads: int = 6
+    heads: int = 4
     kv_heads: int = 2
-    intermediate: int = 1152
+    intermediate: int = 768
     theta: float = 10_000.0
     section: tuple[int, int, int] = (8, 12, 12)
     vision_hidden: int = 128

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from . import tower
+from .decoder import precise
 from .optim import Optimizer
 from .reader import Reader, Sights, sights
 from .record import Recording
@@ -28,9 +29,10 @@ def pretrain(
     recordings: Sequence[Recording],
     *,
     minutes: float,
-    batch: int = 32,
+    batch: int = 48,
     rate: float = 2e-3,
     seed: int = 0,
+    dtype: torch.dtype = torch.float32,
     log: Callable[[str], None] = print,
 ) -> nn.ModuleDict:
     """Train the tower for that long, each batch with as many seconds of every game.
@@ -49,7 +51,7 @@ def pretrain(
     while (share := (time.monotonic() - began) / (60 * minutes)) < 1:
         warm = min(1.0, (step + 1) / 50)
         pace = rate * warm * (0.5 + 0.5 * float(np.cos(np.pi * share)))
-        loss, right = read(vision, readers, {name: _draw(*part, each) for name, part in data.items()})
+        loss, right = read(vision, readers, {name: _draw(*part, each) for name, part in data.items()}, dtype)
         optimizer.step(loss, pace)
         step += 1
         if time.monotonic() - shown > 20:
@@ -70,9 +72,11 @@ def _draw(frames: Tensor, want: Sights, count: int) -> tuple[Tensor, Sights]:
     return frames[pick], want[pick]
 
 
-def read(vision: Any, readers: nn.ModuleDict, batch: Batch) -> tuple[Tensor, dict[str, dict[str, Tensor]]]:
+def read(
+    vision: Any, readers: nn.ModuleDict, batch: Batch, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, dict[str, dict[str, Tensor]]]:
     """Mean loss over the games, and the share of right answers by game and by what is read."""
-    with torch.autocast("cpu", torch.bfloat16):
+    with precise(dtype):
         tokens = tower.encode(vision, tower.patchify(torch.cat([frames for frames, _ in batch.values()])))
         parts = torch.split(tokens, [len(frames) for frames, _ in batch.values()])
         found = {name: readers[name](part, want) for part, (name, (_, want)) in zip(parts, batch.items(), strict=True)}
@@ -101,9 +105,8 @@ def _brief(right: Mapping[str, Mapping[str, Tensor]]) -> str:
 def encode(model: Any, recording: Recording, chunk: int = 128) -> Recording:
     """The recording with features in place of frames."""
     assert recording.frames is not None
-    with torch.autocast("cpu", torch.bfloat16):
-        parts = [
-            tower.encode(model.model.visual, tower.patchify(frames)).bfloat16()
-            for frames in torch.split(recording.frames, chunk)
-        ]
+    parts = [
+        tower.encode(model.model.visual, tower.patchify(frames)).bfloat16()
+        for frames in torch.split(recording.frames, chunk)
+    ]
     return replace(recording, frames=None, features=torch.cat(parts))

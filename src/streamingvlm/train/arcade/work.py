@@ -47,14 +47,19 @@ class Settings:
     games: Annotated[tuple[str, ...], "games that the model learns, joined by commas"] = tuple(GAMES)
     seed: Annotated[int, "of weights, batches and texts"] = 0
     vocabulary: Annotated[int, "most tokens of the tokenizer"] = 2048
-    vision_streams: Annotated[int, "streams of each game for the vision tower"] = 12
+    vision_streams: Annotated[int, "streams of each game for the vision tower"] = 28
     vision_seconds: Annotated[int, "length of each"] = 240
-    vision_minutes: Annotated[float, "training of the vision tower"] = 12.0
+    vision_minutes: Annotated[float, "training of the vision tower"] = 30.0
     streams: Annotated[int, "recorded streams of each game for the decoder"] = 20
     seconds: Annotated[int, "length of each"] = 600
     held: Annotated[int, "streams of each game for checks on the way"] = 2
     check_seconds: Annotated[int, "seconds of each that a check watches"] = 200
     scale: Annotated[float, "more or fewer steps of the decoder"] = 1.0
+    precision: Annotated[str, "of products in training, float32 or bfloat16: which is faster depends on the processor"] = (
+        "float32"
+    )
+    notes: Annotated[str, "what else the model card should say of the run"] = ""
+    compile: Annotated[bool, "compile the decoder's layers for training; needs a C++ compiler"] = False
 
     def __post_init__(self) -> None:
         for name in self.games:
@@ -64,8 +69,16 @@ class Settings:
         for name, least in LEAST.items():
             if getattr(self, name) < least:
                 raise OptionError(f"{name.replace('_', ' ')}: {least} or more, not {getattr(self, name)}")
+        if self.precision not in ("float32", "bfloat16"):
+            raise OptionError(f"precision: float32 or bfloat16, not {self.precision}")
         if min(self.vision_minutes, self.scale) <= 0:
             raise OptionError("vision minutes and scale must be above 0")
+
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision as torch calls it."""
+        return torch.bfloat16 if self.precision == "bfloat16" else torch.float32
 
 
 class Work:
@@ -118,7 +131,7 @@ class Work:
         seeds = range(VISION_SEEDS, VISION_SEEDS + s.vision_streams)
         model = self.model(tower=False)
         recordings = list(play(self.games, seeds, s.vision_seconds))
-        pretrain(model, recordings, minutes=s.vision_minutes, seed=s.seed, log=self.log)
+        pretrain(model, recordings, minutes=s.vision_minutes, seed=s.seed, dtype=s.dtype, log=self.log)
         torch.save(model.model.visual.state_dict(), s.folder / "tower.pt")
 
     def data(self) -> None:
@@ -141,7 +154,7 @@ class Work:
         s = self.settings
         fit = Fit(
             self.model(), Scribe(self.grammar), Library(train), held, s.folder, policy, self.log, s.seed,
-            checked=s.check_seconds,
+            checked=s.check_seconds, dtype=s.dtype, compile=s.compile,
         )  # fmt: skip
         if (s.folder / "state.pt").exists():
             fit.load(s.folder / "state.pt")
