@@ -25,8 +25,8 @@ from streamingvlm.train.arcade.card import card
 from streamingvlm.train.arcade.decoder import Probes, collate, hidden_states, losses
 from streamingvlm.train.arcade.export import STREAMING, TRAINING, export
 from streamingvlm.train.arcade.films import Library, Plan
-from streamingvlm.train.arcade.habits import happening
 from streamingvlm.train.arcade.fit import Fit, Stage
+from streamingvlm.train.arcade.habits import happening
 from streamingvlm.train.arcade.optim import Optimizer
 from streamingvlm.train.arcade.record import Recording, compress, record
 from streamingvlm.train.arcade.retell import happenings, retold

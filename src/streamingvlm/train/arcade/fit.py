@@ -62,7 +62,8 @@ class Fit:
     """The state of a training run. ``average`` is the moving average of the weights, which is what is kept.
 
     ``held``: streams of every game that nothing is learnt from; ``checked``: seconds of each that a check watches;
-    ``every``: seconds between two checks; ``hours``: spent in training so far; ``dtype``: of products in training; ``compile``: the layers, for training only.
+    ``every``: seconds between two checks; ``hours``: spent in training so far; ``dtype``: of products in training;
+    ``compile``: the layers, for training only.
     """
 
     model: Any

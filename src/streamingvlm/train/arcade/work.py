@@ -55,9 +55,7 @@ class Settings:
     held: Annotated[int, "streams of each game for checks on the way"] = 2
     check_seconds: Annotated[int, "seconds of each that a check watches"] = 200
     scale: Annotated[float, "more or fewer steps of the decoder"] = 1.0
-    precision: Annotated[str, "of products in training, float32 or bfloat16: which is faster depends on the processor"] = (
-        "float32"
-    )
+    precision: Annotated[str, "of products in training: float32 or, on some processors faster, bfloat16"] = "float32"
     notes: Annotated[str, "what else the model card should say of the run"] = ""
     compile: Annotated[bool, "compile the decoder's layers for training; needs a C++ compiler"] = False
 
@@ -73,7 +71,6 @@ class Settings:
             raise OptionError(f"precision: float32 or bfloat16, not {self.precision}")
         if min(self.vision_minutes, self.scale) <= 0:
             raise OptionError("vision minutes and scale must be above 0")
-
 
     @property
     def dtype(self) -> torch.dtype:
