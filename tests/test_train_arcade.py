@@ -17,7 +17,7 @@ from streamingvlm.arcade.context import EVALUATION_SEEDS, NAMES, TOWNS
 from streamingvlm.arcade.game import Game
 from streamingvlm.arcade.games.pong import PONG
 from streamingvlm.errors import OptionError
-from streamingvlm.models import load_model
+from streamingvlm.models import BUNDLED, load_model
 from streamingvlm.policy import StreamingWindow
 from streamingvlm.train.arcade import reader, tower, vision
 from streamingvlm.train.arcade.__main__ import main
@@ -34,8 +34,8 @@ from streamingvlm.train.arcade.rollout import Rollout
 from streamingvlm.train.arcade.shape import Shape, config, new_model
 from streamingvlm.train.arcade.stories import Scribe
 from streamingvlm.train.arcade.texts import example
-from streamingvlm.train.arcade.tokens import FRAME, SPECIAL
-from streamingvlm.train.arcade.work import Settings
+from streamingvlm.train.arcade.tokens import FRAME, SPECIAL, arcade_corpus, build, save
+from streamingvlm.train.arcade.work import Settings, Work
 from train_tools import ALL, arcade_grammar, arcade_tokenizer, recorded
 
 TINY = Shape(
@@ -114,6 +114,21 @@ def test_sights_are_the_labels(game: Game) -> None:
     assert (edges[seen].numpy() == labels.places[seen.numpy()]).all()
     assert (want.facts[..., -1].numpy() == labels.playing).all()
     assert want.scores.max() <= game.most
+
+
+def test_rare_facts_are_drawn_in_half_of_the_seconds() -> None:
+    facts = torch.zeros(100, 2, 2, dtype=torch.int64)
+    facts[7, 1, 0] = 1
+    facts[::3, 0, 1] = 1
+    assert vision.rare(facts, share=0.1).tolist() == [7]
+    shown = recorded("boxing")
+    frames = torch.zeros(len(shown), 2, 3, 4, 4, dtype=torch.uint8)
+    pool = vision.Pool.of([replace(shown, frames=frames)])
+    torch.manual_seed(0)
+    _, want = pool.draw(400)
+    stretched = (want.facts[..., :4] > 1).flatten(1).any(1).float().mean()
+    assert stretched > 0.5
+    assert (pool.want.facts[..., :4] > 1).flatten(1).any(1).float().mean() < 0.45
 
 
 def test_one_tower_is_read_by_heads_of_every_game(model: Any) -> None:
@@ -275,6 +290,24 @@ def test_export_loads_and_speaks(model: Any, tmp_path: Path) -> None:
     assert loaded.patcher.size(420, 320) == tower.SIZE
     assert loaded.tokens_per_second == 2.0
     assert json.loads((tmp_path / "m" / TRAINING).read_text()) == {"games": ["pong"]}
+
+
+def test_a_run_begins_with_the_weights_of_another(tmp_path: Path) -> None:
+    work = Work(Settings(folder=tmp_path / "one", seed=1))
+    save(arcade_tokenizer(), tmp_path / "one" / "tokenizer")
+    model = work.model(tower=False)
+    export(model, work.vocabulary, tmp_path / "out", torch.float32, training={})
+    again = Work(replace(work.settings, begin=str(tmp_path / "out"), seed=2)).model(tower=False)
+    for name, weight in again.state_dict().items():
+        assert torch.equal(weight, model.state_dict()[name]), name
+    for folder, words in ((tmp_path / "one", "no config.json"), (BUNDLED.parent / "none", "no config.json")):
+        with pytest.raises(OptionError, match=words):
+            Work(replace(work.settings, begin=str(folder))).model(tower=False)
+    (tmp_path / "two").mkdir()
+    corpus, words = arcade_corpus(ALL[:1], lines=500)
+    save(build(corpus, words, 2048), tmp_path / "two" / "tokenizer")
+    with pytest.raises(OptionError, match="begin anew"):
+        Work(Settings(folder=tmp_path / "two", begin=str(tmp_path / "out"))).model(tower=False)
 
 
 def test_the_card_says_how_the_weights_came_about(model: Any, tmp_path: Path) -> None:

@@ -106,7 +106,11 @@ class Fit:
             self.log(f"stage {number}: {stages[number]}")
             self._stage(number, stages[number])
             self.at = (number + 1, 0)
-            self.check(f"stage {number} done")
+            if stages[number].films:
+                self.check(f"stage {number} done")
+            else:
+                # Nothing of films has been learnt yet.
+                self.save()
 
     def _stage(self, number: int, stage: Stage) -> None:
         checked = shown = kept = time.monotonic()

@@ -23,7 +23,7 @@ class Shape:
     """
 
     hidden: int = 256
-    layers: int = 6
+    layers: int = 5
     heads: int = 4
     kv_heads: int = 2
     intermediate: int = 768

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from ...arcade.games import GAMES, find_game
 from ...errors import OptionError
@@ -45,6 +45,7 @@ class Settings:
     folder: Annotated[Path, "where the run keeps its files"] = Path("runs/arcade")
     out: Annotated[Path, "where the model goes"] = BUNDLED
     games: Annotated[tuple[str, ...], "games that the model learns, joined by commas"] = tuple(GAMES)
+    begin: Annotated[str, "folder of a checkpoint of this recipe whose weights tower and decoder begin with"] = ""
     seed: Annotated[int, "of weights, batches and texts"] = 0
     vocabulary: Annotated[int, "most tokens of the tokenizer"] = 2048
     vision_streams: Annotated[int, "streams of each game for the vision tower"] = 28
@@ -111,10 +112,23 @@ class Work:
         return Grammar(HFTokenizer(self.vocabulary), marks, system=STREAMING["system"])
 
     def model(self, tower: bool = True) -> Any:
-        """A new model, with the pretrained tower."""
-        model = new_model(config(Shape(), len(self.vocabulary), self.special), self.settings.seed)
+        """A new model or that which the run begins with, with the pretrained tower."""
+        made = config(Shape(), len(self.vocabulary), self.special)
+        model = self._earlier(made) if self.settings.begin else new_model(made, self.settings.seed)
         if tower:
             model.model.visual.load_state_dict(torch.load(self._left_by("vision", "tower.pt")))
+        return model
+
+    def _earlier(self, made: Qwen2_5_VLConfig) -> Qwen2_5_VLForConditionalGeneration:
+        folder = Path(self.settings.begin)
+        if not (folder / "config.json").exists():
+            raise OptionError(f"{folder} is no checkpoint to begin with: it has no config.json")
+        words = AutoTokenizer.from_pretrained(folder).get_vocab()
+        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+        same = ("hidden_size", "num_hidden_layers", "intermediate_size", "vocab_size")
+        sizes = ([getattr(each.text_config, name) for name in same] for each in (made, model.config))
+        if len({tuple(size) for size in sizes}) > 1 or words != self.vocabulary.get_vocab():
+            raise OptionError(f"{folder} has another shape or other tokens than this recipe: begin anew")
         return model
 
     def tokenizer(self) -> None:
