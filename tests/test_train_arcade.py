@@ -25,7 +25,7 @@ from streamingvlm.train.arcade.card import card
 from streamingvlm.train.arcade.decoder import Probes, collate, hidden_states, losses
 from streamingvlm.train.arcade.export import STREAMING, TRAINING, export
 from streamingvlm.train.arcade.films import Library, Plan
-from streamingvlm.train.arcade.fit import Fit, Stage
+from streamingvlm.train.arcade.fit import PARTS, Fit, Stage, stages
 from streamingvlm.train.arcade.habits import happening
 from streamingvlm.train.arcade.optim import Optimizer
 from streamingvlm.train.arcade.record import Recording, compress, record
@@ -199,6 +199,17 @@ def test_a_film_retold_shows_the_same_and_says_other_words(game: Game) -> None:
     assert len(tallies[0]) == 1 < len(tallies[1])
 
 
+def test_parts_of_the_recipe_can_be_left_out() -> None:
+    whole, bare = stages(8, 16), stages(8, 16, without=PARTS)
+    assert [stage.steps for stage in whole] == [stage.steps for stage in bare]
+    assert any(stage.own and stage.roll[0] for stage in whole)
+    assert not any(stage.own or stage.roll[0] or stage.plan.spoiled for stage in bare)
+    library, rng = _library(), random.Random(0)
+    firsts = [{library.cut(rng, "pong", stages_[2].plan)[1] % 12 for _ in range(40)} for stages_ in (whole, bare)]
+    assert len(firsts[0]) > 1
+    assert firsts[1] == {0}
+
+
 def test_streams_without_points_are_refused() -> None:
     short = recorded("pong")
     with pytest.raises(OptionError, match="pong have no two points"):
@@ -231,6 +242,9 @@ def test_bad_settings_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture
         (["--seconds", "5"], "seconds: 28 or more, not 5"),
         (["--vision-streams", "1"], "vision streams: 2 or more"),
         (["--scale", "0"], "must be above 0"),
+        (["--without", "words"], "can be left out: corruption, on-policy, overlap, not words"),
+        (["--first-stage", "4"], "first stage: 0 to 3, not 4"),
+        (["--precision", "int8"], "float32 or bfloat16"),
         ([], "run the step 'tokenizer' first"),
     ):
         with pytest.raises(SystemExit) as raised:

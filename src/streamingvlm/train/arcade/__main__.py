@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
             if part.default is False:
                 step.add_argument(flag, action="store_true", help=about)
                 continue
-            kind = _names if part.name == "games" else type(part.default)
+            kind = _names if isinstance(part.default, tuple) else type(part.default)
             step.add_argument(flag, type=kind, default=part.default, help=shown)
     page = commands.add_parser("card")
     page.add_argument("--model", type=Path, default=BUNDLED)

@@ -27,13 +27,15 @@ PLAYS = 0.2
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How chunks are cut. ``spoiled``: share of chunks with a spoiled history; ``sink`` and ``text``: ids of history;
-    ``short``: share of chunks with less history than that."""
+    ``short``: share of chunks with less history than that; ``overlapping``: they begin anywhere, else at multiples of
+    their length only."""
 
     seconds: int = 18
     sink: int = 96
     text: int = 256
     spoiled: float = 0.6
     short: float = 0.1
+    overlapping: bool = True
     spoil: Spoil = field(default_factory=Spoil)
 
 
@@ -77,8 +79,13 @@ class Library:
             for name in self.games
         }
 
+    def cut(self, rng: random.Random, name: str, plan: Plan) -> tuple[int, int]:
+        """A recording of a game and the first second of a chunk of that plan."""
+        number, first = self.pick(rng, name, plan.seconds)
+        return number, first if plan.overlapping else first - first % plan.seconds
+
     def pick(self, rng: random.Random, name: str, seconds: int) -> tuple[int, int]:
-        """A recording of a game and the first second of a chunk."""
+        """A recording of a game and the first second of a chunk of that length."""
         dice = rng.random()
         for kind, share in self.steer[name].items():
             if 0 <= dice < share:
@@ -91,7 +98,7 @@ class Library:
 
     def example(self, rng: random.Random, scribe: Scribe, name: str, plan: Plan) -> Example:
         """A chunk of a game with the true or a spoiled history."""
-        number, first = self.pick(rng, name, plan.seconds)
+        number, first = self.cut(rng, name, plan)
         recording, habits = retold(rng, self.recordings[number], first), self.habits[name]
         low = max(first - RECENT, 0)
         span = recording.events[low : first + plan.seconds]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -271,8 +271,12 @@ class Fit:
         self.rng.setstate(state["rng"])
 
 
-def stages(sink: int, text: int, scale: float = 1.0) -> list[Stage]:
-    """The recipe of the bundled model; ``scale`` stretches or squeezes it.
+#: Parts of the recipe that a run can leave out, to see what they are good for.
+PARTS = ("corruption", "on-policy", "overlap")
+
+
+def stages(sink: int, text: int, scale: float = 1.0, without: Container[str] = ()) -> list[Stage]:
+    """The recipe of the bundled model; ``scale`` stretches or squeezes it, ``without`` leaves some of PARTS out.
 
     Words come first: copying and counting are learnt in two minutes without pictures, and hardly ever after them.
     """
@@ -290,4 +294,17 @@ def stages(sink: int, text: int, scale: float = 1.0) -> list[Stage]:
             drills=(0.02, 0.08, 0.02, 0.18),
         ),
     ]  # fmt: skip
-    return [replace(stage, steps=max(1, round(stage.steps * scale))) for stage in recipe]
+    return [
+        replace(
+            stage,
+            steps=max(1, round(stage.steps * scale)),
+            plan=replace(
+                stage.plan,
+                spoiled=0.0 if "corruption" in without else stage.plan.spoiled,
+                overlapping="overlap" not in without,
+            ),
+            own=0.0 if "on-policy" in without else stage.own,
+            roll=(0, 0, 0) if "on-policy" in without else stage.roll,
+        )
+        for stage in recipe
+    ]

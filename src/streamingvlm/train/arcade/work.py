@@ -22,7 +22,7 @@ from ...prompt import Grammar, Marks
 from .data import HELD, play, prepare
 from .export import STREAMING, export
 from .films import Library
-from .fit import LONG, Fit, stages
+from .fit import LONG, PARTS, Fit, stages
 from .record import Recording
 from .shape import Shape, config, new_model
 from .stories import Scribe
@@ -56,6 +56,8 @@ class Settings:
     held: Annotated[int, "streams of each game for checks on the way"] = 2
     check_seconds: Annotated[int, "seconds of each that a check watches"] = 200
     scale: Annotated[float, "more or fewer steps of the decoder"] = 1.0
+    first_stage: Annotated[int, "of the decoder's four, for a run that begins with earlier weights"] = 0
+    without: Annotated[tuple[str, ...], f"parts of the recipe to leave out, of {', '.join(PARTS)}"] = ()
     precision: Annotated[str, "of products in training: float32 or, on some processors faster, bfloat16"] = "float32"
     notes: Annotated[str, "what else the model card should say of the run"] = ""
     compile: Annotated[bool, "compile the decoder's layers for training; needs a C++ compiler"] = False
@@ -68,6 +70,10 @@ class Settings:
         for name, least in LEAST.items():
             if getattr(self, name) < least:
                 raise OptionError(f"{name.replace('_', ' ')}: {least} or more, not {getattr(self, name)}")
+        if not set(self.without) <= set(PARTS):
+            raise OptionError(f"what can be left out: {', '.join(PARTS)}, not {', '.join(self.without)}")
+        if not 0 <= self.first_stage < len(stages(0, 0)):
+            raise OptionError(f"first stage: 0 to {len(stages(0, 0)) - 1}, not {self.first_stage}")
         if self.precision not in ("float32", "bfloat16"):
             raise OptionError(f"precision: float32 or bfloat16, not {self.precision}")
         if min(self.vision_minutes, self.scale) <= 0:
@@ -167,13 +173,15 @@ class Work:
             self.model(), Scribe(self.grammar), Library(train), held, s.folder, policy, self.log, s.seed,
             checked=s.check_seconds, dtype=s.dtype, compile=s.compile,
         )  # fmt: skip
+        fit.at = (s.first_stage, 0)
         if (s.folder / "state.pt").exists():
             fit.load(s.folder / "state.pt")
         return fit
 
     def decoder(self) -> None:
         """Train the decoder; goes on where it was stopped."""
-        self.fit().run(stages(STREAMING["sink"], STREAMING["text"], self.settings.scale))
+        s = self.settings
+        self.fit().run(stages(STREAMING["sink"], STREAMING["text"], s.scale, s.without))
 
     def export(self) -> None:
         """Write the averaged weights as a checkpoint folder, and how they came about."""
