@@ -70,23 +70,24 @@ def collate(examples: Sequence[Example], pad: int) -> Batch:
 class Probes(nn.Module):
     """Auxiliary heads on the id behind each picture; they teach the decoder to look and are not saved.
 
-    ``sizes``: number of classes of each label.
+    ``sizes``: number of classes of each label; ``weights``: how much each counts (None: all alike).
     """
 
-    def __init__(self, hidden: int, sizes: Sequence[int]) -> None:
+    def __init__(self, hidden: int, sizes: Sequence[int], weights: Sequence[float] | None = None) -> None:
         super().__init__()
         self.sizes = tuple(sizes)
+        self.weights = tuple(weights or [1.0] * len(sizes))
         self.head = nn.Linear(hidden, sum(sizes))
 
     def forward(self, hidden: Tensor, labels: Tensor) -> Tensor:
         """Mean cross-entropy of hidden states (n, hidden) for labels (n, len(sizes)); -1 is left out.
 
-        Each probe that has a label counts alike, those of games that are not in the batch do not count.
+        Probes without a label, as those of games that are not in the batch, do not count.
         """
         parts = self.head(hidden).float().split(self.sizes, dim=-1)
-        known = (labels >= 0).any(0).tolist()
-        losses = [F.cross_entropy(part, labels[:, i], ignore_index=-1) for i, part in enumerate(parts) if known[i]]
-        return torch.stack(losses).mean()
+        known = [i for i, any_label in enumerate((labels >= 0).any(0).tolist()) if any_label]
+        losses = [self.weights[i] * F.cross_entropy(parts[i], labels[:, i], ignore_index=-1) for i in known]
+        return torch.stack(losses).sum() / sum(self.weights[i] for i in known)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,8 @@ from .texts import example as text_example
 LONG = 28
 #: Drills of a batch, and seconds of a roll call.
 LINES, LEDGERS, CALLS, CALL, STORIES = 40, 9, 8, 12, 8
+#: How much the probes count beside the words.
+PROBES = 1.0
 #: Seconds after which the state is written to disk.
 SAVED = 240.0
 
@@ -91,7 +93,8 @@ class Fit:
     def __post_init__(self) -> None:
         torch.manual_seed(self.seed)
         self.rng = random.Random(self.seed)
-        self.probes = Probes(self.model.config.text_config.hidden_size, self.library.board.sizes)
+        board = self.library.board
+        self.probes = Probes(self.model.config.text_config.hidden_size, board.sizes, board.weights)
         self.model.model.visual.requires_grad_(False)
         self.average = deepcopy(self.model).requires_grad_(False)
         if self.compile:
@@ -175,7 +178,7 @@ class Fit:
     def step(self, batch: Batch, rate: float) -> tuple[float, float]:
         """One update; the losses of the words and of the probes."""
         loss = losses(self.model, self.probes, batch, self.dtype)
-        self.optimizer.step(loss.words + 0.5 * loss.probes, rate)
+        self.optimizer.step(loss.words + PROBES * loss.probes, rate)
         self.steps += 1
         decay = min(self.decay, self.steps / (self.steps + 20))
         with torch.no_grad():
