@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from transformers import Qwen2_5_VLForConditionalGeneration
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb
 
 from streamingvlm.arcade.announcer import Announcer
 from streamingvlm.arcade.context import EVALUATION_SEEDS, NAMES, TOWNS
@@ -253,6 +254,29 @@ def test_bad_settings_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture
         shown = capsys.readouterr().err
         assert words in shown
         assert shown.count("\n") == 1
+
+
+def test_a_new_model_looks_at_the_newest_picture() -> None:
+    tokenizer = arcade_tokenizer()
+    special = {name: tokenizer.convert_tokens_to_ids(name) for name in SPECIAL}
+    model: Any = new_model(config(Shape(), len(tokenizer), special), 0)
+    library, scribe, rng = _library(), Scribe(arcade_grammar()), random.Random(0)
+    widened = [_featured(recording, 256) for recording in library.recordings]
+    batch = collate([Library(widened).example(rng, scribe, "pong", Plan(seconds=5, sink=8, text=16))], 0)
+    decoder = model.model.language_model
+    layer = decoder.layers[0]
+    assert batch.features is not None
+    embeds = decoder.embed_tokens(batch.ids)[0].index_copy(0, batch.video, batch.features.float())[None]
+    cos, sin = decoder.rotary_emb(embeds, batch.positions)
+    attention, d = layer.self_attn, layer.self_attn.head_dim
+    x = layer.input_layernorm(embeds)
+    query = attention.q_proj(x).view(1, len(x[0]), -1, d).transpose(1, 2)[:, :2]
+    key = attention.k_proj(x).view(1, len(x[0]), -1, d).transpose(1, 2)[:, :1]
+    query, key = apply_rotary_pos_emb(query, key, cos, sin)
+    seen = (query @ key.transpose(-1, -2) / d**0.5)[0, :, batch.ends]
+    for i, end in enumerate(batch.ends.tolist()):
+        share = seen[:, i, : end + 1].softmax(-1)[:, end - tower.TOKENS : end].sum(-1)
+        assert (share > 0.8).all(), share
 
 
 def test_steps_lower_the_loss(model: Any) -> None:

@@ -30,8 +30,6 @@ from .texts import example as text_example
 LONG = 28
 #: Drills of a batch, and seconds of a roll call.
 LINES, LEDGERS, CALLS, CALL, STORIES = 40, 9, 8, 12, 8
-#: How much the probes count beside the words.
-PROBES = 1.0
 #: Seconds after which the state is written to disk.
 SAVED = 240.0
 
@@ -42,9 +40,9 @@ class Stage:
 
     ``films`` and ``texts``: chunks with pictures and made-up games in a batch, of all games alike; ``own``: share of
     the films whose history is what the model itself said; ``plan.seconds`` and ``text_seconds``: their lengths;
-    ``rate``: learning rate at the start and at the end of the stage; ``drills``: shares of batches of lines, ledgers,
-    roll calls and made-up games instead; ``long``: share with two films of LONG seconds; ``roll``: how many recordings
-    are rolled out, for how many seconds, every how many steps.
+    ``rate``: learning rate at the start and at the end of the stage; ``probed``: how much the probes count;
+    ``drills``: shares of batches of lines, ledgers, roll calls and made-up games instead; ``long``: share with two
+    films of LONG seconds; ``roll``: how many recordings are rolled out, for how many seconds, every how many steps.
     """
 
     steps: int
@@ -53,6 +51,7 @@ class Stage:
     plan: Plan
     text_seconds: int = 32
     rate: tuple[float, float] = (2e-3, 2e-3)
+    probed: float = 1.0
     own: float = 0.0
     drills: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
     long: float = 0.0
@@ -123,7 +122,7 @@ class Fit:
                 self.roll(*stage.roll[:2])
             began = time.monotonic()
             rate = stage.rate[0] + done / stage.steps * (stage.rate[1] - stage.rate[0])
-            sums.append(self.step(self.batch(stage), rate * min(1.0, (self.steps + 1) / 100)))
+            sums.append(self.step(self.batch(stage), rate * min(1.0, (self.steps + 1) / 100), stage.probed))
             self.at, self.hours = (number, done + 1), self.hours + (time.monotonic() - began) / 3600
             if time.monotonic() - shown > 30:
                 said, probed = (sum(part) / len(sums) for part in zip(*sums, strict=True))
@@ -175,10 +174,10 @@ class Fit:
             return [text_example(rng, scribe, self._deal(), sink, text, seconds) for _ in range(STORIES)]
         return []
 
-    def step(self, batch: Batch, rate: float) -> tuple[float, float]:
-        """One update; the losses of the words and of the probes."""
+    def step(self, batch: Batch, rate: float, probed: float = 1.0) -> tuple[float, float]:
+        """One update; the losses of the words and of the probes, which count ``probed`` times as much."""
         loss = losses(self.model, self.probes, batch, self.dtype)
-        self.optimizer.step(loss.words + PROBES * loss.probes, rate)
+        self.optimizer.step(loss.words + probed * loss.probes, rate)
         self.steps += 1
         decay = min(self.decay, self.steps / (self.steps + 20))
         with torch.no_grad():
@@ -290,8 +289,8 @@ def stages(sink: int, text: int, scale: float = 1.0, without: Container[str] = (
     peak = 3e-3
     recipe = [
         Stage(150, films=0, texts=0, plan=short, rate=(peak, peak), drills=(0.25, 0.45, 0.2, 0.1)),
-        Stage(400, films=8, texts=0, plan=short, rate=(peak, peak), drills=some),
-        Stage(600, films=4, texts=1, plan=middle, rate=(peak, peak), long=0.03, drills=some),
+        Stage(400, films=8, texts=0, plan=short, rate=(peak, peak), probed=3.0, drills=some),
+        Stage(600, films=4, texts=1, plan=middle, rate=(peak, peak), probed=3.0, long=0.03, drills=some),
         Stage(
             1700, films=4, texts=1, plan=full, rate=(peak, 0.0), own=0.4, long=0.05, roll=(16, 120, 340),
             drills=(0.02, 0.08, 0.02, 0.18),

@@ -19,7 +19,7 @@ from .record import Labels, Recording
 
 #: Columns and rows in which a place is told, seconds ahead at which a play is, frames for which a place stands still.
 COLUMNS, ROWS, AHEAD, STILL = 7, 8, 3, 7
-#: How much more than others some count, by the first word of their names: two digits or an arm drown among forty others.
+#: How much more than others some count, by the first word of their names: two digits drown among forty others.
 WEIGHTS = {"score": 4.0, "fact": 2.0}
 
 Column = NDArray[np.int64]

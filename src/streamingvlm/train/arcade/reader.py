@@ -16,11 +16,12 @@ from .record import Labels
 
 #: Pixels of the 210 x 160 screen that one token covers (height, width): a place inside it is told to the pixel.
 CELL = (210 // tower.GRID[1], 160 // tower.GRID[2])
-#: Pixels of a bin in which a place in the other frame is told, and how many there are.
+#: Pixels of a bin in which a place on the screen is told, and how many there are.
 COARSE, COARSE_BINS = 12, 18
-#: Classes read from the token of a place: place in it (y, x), place in the other frame (y, x), movement (y, x).
-_LOCAL = (*CELL, COARSE_BINS, COARSE_BINS, 3, 3)
-_LOCAL_NAMES = ("y", "x", "other y", "other x", "moved y", "moved x")
+#: Classes read from the token of a place: place in it (y, x), place on the screen in its frame and in the other one (y,
+#: x each), movement (y, x).
+_LOCAL = (*CELL, *[COARSE_BINS] * 4, 3, 3)
+_LOCAL_NAMES = ("y", "x", "screen y", "screen x", "other y", "other x", "moved y", "moved x")
 #: How much more than the rest it counts where things are and what the score is, before which nothing else is read, and
 #: the facts.
 FIRST, FACT = 4.0, 2.0
@@ -32,7 +33,7 @@ Answers = dict[str, tuple[Tensor, Tensor]]
 class Sights:
     """Targets of b seconds, all int64, for both frames of each.
 
-    ``cell`` (b, 2, places): the token with the place, TOKENS for none. ``local`` (b, 2, places, 6): what _LOCAL lists,
+    ``cell`` (b, 2, places): the token with the place, TOKENS for none. ``local`` (b, 2, places, 8): what _LOCAL lists,
     -1 for unknown; movements are 0, 1, 2 for up or left, none, down or right. ``facts`` (b, 2, facts + 1): 0 for none;
     the last says whether a point is played. ``scores``: (b, 2, 2).
     """
@@ -59,10 +60,11 @@ def sights(labels: Labels) -> Sights:
     grid = torch.tensor(CELL)
     row = torch.minimum(places.clamp(min=0) // grid, torch.tensor(tower.GRID[1:]) - 1)
     inside = torch.minimum(places.clamp(min=0) - row * grid, grid - 1)
-    other = (places // COARSE).clamp(0, COARSE_BINS - 1).flip(1)
+    screen = (places // COARSE).clamp(0, COARSE_BINS - 1)
     moved = ((places[:, 1] - places[:, 0]).sign() + 1)[:, None].expand_as(places)
     both = (seen & seen.flip(1))[..., None]
-    local = torch.cat([torch.where(seen[..., None], inside, -1), torch.where(both, other, -1)], dim=-1)
+    own = torch.where(seen[..., None], torch.cat([inside, screen], dim=-1), -1)
+    local = torch.cat([own, torch.where(both, screen.flip(1), -1)], dim=-1)
     facts = np.concatenate([labels.facts + 1, labels.playing[..., None]], axis=-1)
     return Sights(
         cell=torch.where(seen, row[..., 0] * tower.GRID[2] + row[..., 1], tower.TOKENS),
