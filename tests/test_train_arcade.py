@@ -123,10 +123,11 @@ def test_rare_facts_are_drawn_in_half_of_the_seconds() -> None:
     facts[::3, 0, 1] = 1
     assert vision.rare(facts, share=0.1).tolist() == [7]
     shown = recorded("boxing")
-    frames = torch.zeros(len(shown), 2, 3, 4, 4, dtype=torch.uint8)
-    pool = vision.Pool.of([replace(shown, frames=frames)])
+    numbers = torch.arange(2 * len(shown), dtype=torch.uint8).view(2, -1, 1, 1, 1, 1)
+    pool = vision.Pool.of([replace(shown, frames=part.expand(-1, 2, 3, 4, 4)) for part in numbers])
     torch.manual_seed(0)
-    _, want = pool.draw(400)
+    frames, want = pool.draw(400)
+    assert torch.equal(want.cell, pool.want.cell[frames[:, 0, 0, 0, 0].long()])
     stretched = (want.facts[..., :4] > 1).flatten(1).any(1).float().mean()
     assert stretched > 0.5
     assert (pool.want.facts[..., :4] > 1).flatten(1).any(1).float().mean() < 0.45

@@ -66,25 +66,32 @@ def pretrain(
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Seconds of a game: frames, what they show, and the numbers of those with a rare fact."""
+    """Seconds of a game: the frames of each recording, what they show, and the numbers of those with a rare fact.
 
-    frames: Tensor
+    Frames stay where they are: hours of them in one tensor would be there twice for a while.
+    """
+
+    frames: tuple[Tensor, ...]
     want: Sights
     rare: Tensor
 
     @staticmethod
     def of(recordings: Sequence[Recording]) -> Pool:
         """All seconds of recordings with frames."""
-        frames = torch.cat([r.frames for r in recordings if r.frames is not None])
+        frames = tuple(r.frames for r in recordings if r.frames is not None)
         want = Sights.joined([sights(r.labels) for r in recordings])
         return Pool(frames, want, rare(want.facts))
 
     def draw(self, count: int) -> tuple[Tensor, Sights]:
         """Seconds at random, half of them with a rare fact where the game has such."""
-        pick = torch.randint(len(self.frames), (count,))
+        pick = torch.randint(len(self.want.cell), (count,))
         if len(self.rare):
             pick[: count // 2] = self.rare[torch.randint(len(self.rare), (count // 2,))]
-        return self.frames[pick], self.want[pick]
+        ends = torch.tensor([len(part) for part in self.frames]).cumsum(0)
+        which = torch.searchsorted(ends, pick, right=True)
+        starts = torch.cat([ends.new_zeros(1), ends])[which]
+        shown = [self.frames[part][at] for part, at in zip(which.tolist(), (pick - starts).tolist(), strict=True)]
+        return torch.stack(shown), self.want[pick]
 
 
 def rare(facts: Tensor, share: float = RARE) -> Tensor:

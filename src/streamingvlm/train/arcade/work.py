@@ -48,9 +48,9 @@ class Settings:
     begin: Annotated[str, "folder of a checkpoint of this recipe whose weights tower and decoder begin with"] = ""
     seed: Annotated[int, "of weights, batches and texts"] = 0
     vocabulary: Annotated[int, "most tokens of the tokenizer"] = 2048
-    vision_streams: Annotated[int, "streams of each game for the vision tower"] = 28
+    vision_streams: Annotated[int, "streams of each game for the vision tower"] = 61
     vision_seconds: Annotated[int, "length of each"] = 240
-    vision_minutes: Annotated[float, "training of the vision tower"] = 30.0
+    vision_minutes: Annotated[float, "training of the vision tower"] = 60.0
     streams: Annotated[int, "recorded streams of each game for the decoder"] = 20
     seconds: Annotated[int, "length of each"] = 600
     held: Annotated[int, "streams of each game for checks on the way"] = 2
