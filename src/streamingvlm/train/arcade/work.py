@@ -43,6 +43,7 @@ class Settings:
     """What a run is made of; what each is stands in the help of the command line. OptionError for what cannot be."""
 
     folder: Annotated[Path, "where the run keeps its files"] = Path("runs/arcade")
+    features: Annotated[str, "where what the tower sees is kept, if not in that folder"] = ""
     out: Annotated[Path, "where the model goes"] = BUNDLED
     games: Annotated[tuple[str, ...], "games that the model learns, joined by commas"] = tuple(GAMES)
     begin: Annotated[str, "folder of a checkpoint of this recipe whose weights tower and decoder begin with"] = ""
@@ -159,7 +160,7 @@ class Work:
         s, model = self.settings, self.model()
         # What another tower has seen is of no use.
         tower = hashlib.sha256(self._left_by("vision", "tower.pt").read_bytes()).hexdigest()
-        folder = s.folder / "features" / tower[:12]
+        folder = (Path(s.features) if s.features else s.folder / "features") / tower[:12]
         seeds = range(STREAM_SEEDS, STREAM_SEEDS + s.streams), range(HELD, HELD + s.held)
         train, held = (prepare(model, self.games, part, s.seconds, folder, self.log) for part in seeds)
         return train, held
@@ -188,6 +189,6 @@ class Work:
         model, s = self.model(), self.settings
         state = torch.load(self._left_by("decoder", "state.pt"), weights_only=False)
         model.load_state_dict(state["average"])
-        how = {key: value for key, value in asdict(s).items() if key not in ("folder", "out")}
+        how = {key: value for key, value in asdict(s).items() if key not in ("folder", "features", "out")}
         done = {"steps": state["steps"], "decoder_hours": state["hours"], "date": f"{date.today()}"}
         export(model, self.vocabulary, s.out, training={**how, **done})
