@@ -20,12 +20,12 @@ from streamingvlm.arcade.games.pong import PONG
 from streamingvlm.errors import OptionError
 from streamingvlm.models import BUNDLED, load_model
 from streamingvlm.policy import StreamingWindow
-from streamingvlm.train.arcade import reader, tower, vision
+from streamingvlm.train.arcade import reader, stories, tower, vision
 from streamingvlm.train.arcade.__main__ import main
 from streamingvlm.train.arcade.card import card
 from streamingvlm.train.arcade.decoder import Probes, collate, hidden_states, losses
 from streamingvlm.train.arcade.export import STREAMING, TRAINING, export
-from streamingvlm.train.arcade.films import Library, Plan
+from streamingvlm.train.arcade.films import Library, Own, Plan
 from streamingvlm.train.arcade.fit import PARTS, Fit, Stage, stages
 from streamingvlm.train.arcade.habits import happening
 from streamingvlm.train.arcade.optim import Optimizer
@@ -210,6 +210,14 @@ def test_parts_of_the_recipe_can_be_left_out() -> None:
     firsts = [{library.cut(rng, "pong", stages_[2].plan)[1] % 12 for _ in range(40)} for stages_ in (whole, bare)]
     assert len(firsts[0]) > 1
     assert firsts[1] == {0}
+    number = library.numbers["pong"][0]
+    recording = library.recordings[number]
+    library.own = {number: Own(recording, 10, [stories.words(recording.game, events) for events in recording.events])}
+    scribe, seen = Scribe(arcade_grammar()), []
+    library._film = lambda *parts: seen.append(parts[3])  # type: ignore[method-assign,assignment,return-value]
+    for _ in range(20):
+        library.own_example(rng, scribe, "pong", bare[2].plan)
+    assert {first % 12 for _, first in seen} == {0}
 
 
 def test_streams_without_points_are_refused() -> None:

@@ -82,7 +82,7 @@ class Library:
     def cut(self, rng: random.Random, name: str, plan: Plan) -> tuple[int, int]:
         """A recording of a game and the first second of a chunk of that plan."""
         number, first = self.pick(rng, name, plan.seconds)
-        return number, first if plan.overlapping else first - first % plan.seconds
+        return number, _aligned(first, plan)
 
     def pick(self, rng: random.Random, name: str, seconds: int) -> tuple[int, int]:
         """A recording of a game and the first second of a chunk of that length."""
@@ -113,7 +113,8 @@ class Library:
         """A chunk of a game whose history is what the model itself said."""
         number = rng.choice([number for number in self.numbers[name] if number in self.own])
         recording, texts = self.own[number].recording, self.own[number].texts
-        first = rng.randint(self.own[number].first, len(texts) - plan.seconds)
+        first = _aligned(rng.randint(self.own[number].first, len(texts) - plan.seconds), plan)
+        # The grid's first place may lie before the model's own words: what stands there is true, and fits as well.
         own = [scribe.reply(text) for text in texts]
         low = max(first - RECENT, 0)
         history = _history(rng, scribe, plan, recording, own[: min(low, EARLY)] + own[low:first])
@@ -135,6 +136,11 @@ class Library:
         assert recording.features is not None
         labels = self.board.spread(game, self.probes[number][first:last])
         return Example(lay_out(scribe.grammar, history, turns), recording.features[first:last], labels)
+
+
+def _aligned(first: int, plan: Plan) -> int:
+    """The second itself, or the last one before it at which a chunk of a plan without overlap begins."""
+    return first if plan.overlapping else first - first % plan.seconds
 
 
 def _steer(times: Mapping[str, int]) -> dict[str, float]:
