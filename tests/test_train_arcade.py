@@ -133,6 +133,11 @@ def test_rare_facts_are_drawn_in_half_of_the_seconds() -> None:
     assert (pool.want.facts[..., :4] > 1).flatten(1).any(1).float().mean() < 0.45
 
 
+def test_a_game_with_more_streams_has_more_of_a_batch() -> None:
+    assert vision.shares({"pong": 60, "tennis": 60}, 48) == {"pong": 24, "tennis": 24}
+    assert vision.shares({"pong": 25, "boxing": 400, "tennis": 25}, 48) == {"pong": 8, "boxing": 32, "tennis": 8}
+
+
 def test_one_tower_is_read_by_heads_of_every_game(model: Any) -> None:
     """A few steps on one batch of all games lower the loss; every place, fact and the score is read."""
     torch.manual_seed(0)
@@ -251,6 +256,8 @@ def test_bad_settings_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture
         (["--games", "pong,pong"], "every game once"),
         (["--seconds", "5"], "seconds: 28 or more, not 5"),
         (["--vision-streams", "1"], "vision streams: 2 or more"),
+        (["--vision-more", "chess=3"], "NAME=COUNT with one of pong, boxing, tennis, hockey, not 'chess=3'"),
+        (["--vision-more", "boxing"], "NAME=COUNT"),
         (["--scale", "0"], "must be above 0"),
         (["--without", "words"], "can be left out: corruption, on-policy, overlap, not words"),
         (["--first-stage", "4"], "first stage: 0 to 3, not 4"),
@@ -359,7 +366,8 @@ def test_a_run_begins_with_the_weights_of_another(tmp_path: Path) -> None:
 
 def test_the_card_says_how_the_weights_came_about(model: Any, tmp_path: Path) -> None:
     names = tuple(game.name for game in ALL)
-    how = {**asdict(Settings(games=names)), "steps": 7, "decoder_hours": 0.25, "date": "2026-01-02"}
+    settings = Settings(games=names, vision_more=("boxing=9",))
+    how = {**asdict(settings), "steps": 7, "decoder_hours": 0.25, "date": "2026-01-02"}
     del how["folder"], how["out"]
     export(model, arcade_tokenizer(), tmp_path / "m", training=how)
     part = {"value": 0.5, "low": None, "high": None}
@@ -371,6 +379,7 @@ def test_the_card_says_how_the_weights_came_about(model: Any, tmp_path: Path) ->
     }  # fmt: skip
     text = card(found, tmp_path / "m")
     assert f"on {', '.join(names)}: of each game" in text
+    assert "61 streams (and more: boxing=9) of 240 s" in text
     assert "7 steps, 0.2 hours" in text or "7 steps, 0.3 hours" in text
     for game in ALL:
         assert f"- {game.name}, streak: 0.500" in text

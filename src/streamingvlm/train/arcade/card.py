@@ -79,10 +79,10 @@ bootstrap over streams. What each figure is: docs/evaluation.md.
 """
 
 _TRAINING = """`python -m streamingvlm.train.arcade all`, described in docs/bundled-model.md, on {games}: of each game
-{vision_streams} streams of {vision_seconds} s for the tower ({vision_minutes:g} minutes), {streams} of {seconds} s from
-seed 1000 for the decoder ({steps} steps, {decoder_hours:.1f} hours), made-up games without pictures, checks on seeds
-from 8000000 on; seed of the run {seed}; finished on {date}. Seeds from 9000000 on were used for the figures below
-only.{notes}"""
+{vision_streams} streams{more} of {vision_seconds} s for the tower ({vision_minutes:g} minutes),
+{streams} of {seconds} s from seed 1000 for the decoder ({steps} steps, {decoder_hours:.1f} hours), made-up games
+without pictures, checks on seeds from 8000000 on; seed of the run {seed}; finished on {date}. Seeds from 9000000 on
+were used for the figures below only.{notes}"""
 _UNTOLD = """Pong only, before the recipe knew several games; what was tried is in docs/log.md. Seeds from 9000000 on
 were used for the figures below only."""
 #: How many of the kinds that are told worst are listed, and from how many cases on.
@@ -131,8 +131,9 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _told(training: Mapping[str, Any], games: str) -> str:
-    notes = training.get("notes", "")
-    return _TRAINING.format(**{**training, "games": games, "notes": f"\n\n{notes}" if notes else ""})
+    notes, more = training.get("notes", ""), training.get("vision_more")
+    further = {"more": f" (and more: {', '.join(more)})" if more else "", "notes": f"\n\n{notes}" if notes else ""}
+    return _TRAINING.format(**{**training, "games": games, **further})
 
 
 def _said(game: Game) -> str:

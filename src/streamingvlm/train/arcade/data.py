@@ -25,12 +25,9 @@ def _play(task: tuple[str, int, int]) -> Recording:
     return record(find_game(name), seed, seconds)
 
 
-def play(games: Sequence[Game], seeds: Sequence[int], seconds: int, workers: int | None = None) -> Iterator[Recording]:
-    """Recordings with frames: the seeds of the first game, in their order, then those of the next."""
-    yield from _play_all([(game.name, seed, seconds) for game in games for seed in seeds], workers)
-
-
-def _play_all(tasks: Sequence[tuple[str, int, int]], workers: int | None = None) -> Iterator[Recording]:
+def play(streams: Sequence[tuple[str, int]], seconds: int, workers: int | None = None) -> Iterator[Recording]:
+    """Recordings with frames of streams, given as game and seed, in their order."""
+    tasks = [(name, seed, seconds) for name, seed in streams]
     # Tensors between processes go through files: descriptors would run out.
     torch.multiprocessing.set_sharing_strategy("file_system")  # type: ignore[no-untyped-call]
     with multiprocessing.get_context("spawn").Pool(min(workers or os.cpu_count() or 1, len(tasks))) as pool:
@@ -47,15 +44,15 @@ def prepare(
 ) -> list[Recording]:
     """Recordings with features of these seeds of every game, made where they are not in ``folder`` yet."""
     folder.mkdir(parents=True, exist_ok=True)
-    tasks = [(game.name, seed, seconds) for game in games for seed in seeds]
-    missing = [task for task in tasks if not _path(folder, *task).exists()]
+    streams = [(game.name, seed) for game in games for seed in seeds]
+    missing = [stream for stream in streams if not _path(folder, *stream, seconds).exists()]
     if missing:
-        for done, recording in enumerate(_play_all(missing), 1):
+        for done, recording in enumerate(play(missing, seconds), 1):
             path = _path(folder, recording.name, recording.seed, seconds)
             torch.save(encode(model, recording), path.with_suffix(".tmp"))
             path.with_suffix(".tmp").replace(path)
             log(f"recorded {recording.name} {recording.seed} ({done} of {len(missing)})")
-    return [torch.load(_path(folder, *task), weights_only=False) for task in tasks]
+    return [torch.load(_path(folder, *stream, seconds), weights_only=False) for stream in streams]
 
 
 def _path(folder: Path, name: str, seed: int, seconds: int) -> Path:

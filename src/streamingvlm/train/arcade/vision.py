@@ -37,7 +37,7 @@ def pretrain(
     dtype: torch.dtype = torch.float32,
     log: Callable[[str], None] = print,
 ) -> nn.ModuleDict:
-    """Train the tower for that long, each batch with as many seconds of every game.
+    """Train the tower for that long, each batch with seconds of every game, of one with more recordings more.
 
     Of each game the last recording, of two at least, is kept apart to measure. Returns the heads.
     """
@@ -48,12 +48,12 @@ def pretrain(
     data = {name: Pool.of(own[:-1]) for name, own in by_game.items()}
     readers = nn.ModuleDict({name: Reader(game, hidden) for name, game in games.items()})
     optimizer = Optimizer.make([*vision.named_parameters(), *readers.named_parameters()])
-    each = max(1, batch // len(games))
+    each = shares({name: len(own) for name, own in by_game.items()}, batch)
     began, step, shown = time.monotonic(), 0, 0.0
     while (share := (time.monotonic() - began) / (60 * minutes)) < 1:
         warm = min(1.0, (step + 1) / 50)
         pace = rate * warm * (0.5 + 0.5 * float(np.cos(np.pi * share)))
-        loss, right = read(vision, readers, {name: pool.draw(each) for name, pool in data.items()}, dtype)
+        loss, right = read(vision, readers, {name: pool.draw(each[name]) for name, pool in data.items()}, dtype)
         optimizer.step(loss, pace)
         step += 1
         if time.monotonic() - shown > 20:
@@ -62,6 +62,12 @@ def pretrain(
     for name, own in by_game.items():
         log(f"vision held out, {name}: {_show(check(model, readers, own[-1]))}")
     return readers
+
+
+def shares(streams: Mapping[str, int], batch: int) -> dict[str, int]:
+    """Seconds of each game in a batch: by the square root of its streams, so that the others are not forgotten."""
+    total = sum(count**0.5 for count in streams.values())
+    return {name: max(1, round(batch * count**0.5 / total)) for name, count in streams.items()}
 
 
 @dataclass(frozen=True, slots=True)

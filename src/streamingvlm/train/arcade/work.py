@@ -50,6 +50,7 @@ class Settings:
     seed: Annotated[int, "of weights, batches and texts"] = 0
     vocabulary: Annotated[int, "most tokens of the tokenizer"] = 2048
     vision_streams: Annotated[int, "streams of each game for the vision tower"] = 61
+    vision_more: Annotated[tuple[str, ...], "further streams of some games for it, as NAME=COUNT"] = ()
     vision_seconds: Annotated[int, "length of each"] = 240
     vision_minutes: Annotated[float, "training of the vision tower"] = 60.0
     streams: Annotated[int, "recorded streams of each game for the decoder"] = 20
@@ -77,8 +78,19 @@ class Settings:
             raise OptionError(f"first stage: 0 to {len(stages(0, 0)) - 1}, not {self.first_stage}")
         if self.precision not in ("float32", "bfloat16"):
             raise OptionError(f"precision: float32 or bfloat16, not {self.precision}")
+        self.further()
         if min(self.vision_minutes, self.scale) <= 0:
             raise OptionError("vision minutes and scale must be above 0")
+
+    def further(self) -> dict[str, int]:
+        """Further streams for the tower by game. OptionError for what is not NAME=COUNT, or no game of this run."""
+        found = {}
+        for part in self.vision_more:
+            name, _, count = part.partition("=")
+            if name not in self.games or not count.isdecimal():
+                raise OptionError(f"vision more: NAME=COUNT with one of {', '.join(self.games)}, not {part!r}")
+            found[name] = int(count)
+        return found
 
     @property
     def dtype(self) -> torch.dtype:
@@ -146,9 +158,13 @@ class Work:
     def vision(self) -> None:
         """Pretrain the vision tower."""
         s = self.settings
-        seeds = range(VISION_SEEDS, VISION_SEEDS + s.vision_streams)
-        model = self.model(tower=False)
-        recordings = list(play(self.games, seeds, s.vision_seconds))
+        model, more = self.model(tower=False), s.further()
+        seeds = [
+            (game.name, seed)
+            for game in self.games
+            for seed in range(VISION_SEEDS, VISION_SEEDS + s.vision_streams + more.get(game.name, 0))
+        ]
+        recordings = list(play(seeds, s.vision_seconds))
         pretrain(model, recordings, minutes=s.vision_minutes, seed=s.seed, dtype=s.dtype, log=self.log)
         torch.save(model.model.visual.state_dict(), s.folder / "tower.pt")
 
