@@ -157,6 +157,8 @@ def test_one_tower_is_read_by_heads_of_every_game(model: Any) -> None:
     for game in ALL:
         named = {name.removesuffix(" cell") for name in right[game.name]}
         assert named >= {*game.places, *game.facts, "in play", "scores"}
+        here = {name for name in right[game.name] if not name.startswith(reader.MEAN) and not name.endswith(" cell")}
+        assert right[game.name].keys() >= {reader.MEAN + name for name in here}
 
 
 def _library() -> Library:

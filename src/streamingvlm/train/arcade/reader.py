@@ -25,6 +25,8 @@ _LOCAL_NAMES = ("y", "x", "screen y", "screen x", "other y", "other x", "moved y
 #: How much more than the rest it counts where things are and what the score is, before which nothing else is read, and
 #: the facts.
 FIRST, FACT = 4.0, 2.0
+#: What names begin with of all that is read from the mean of the tokens.
+MEAN = "mean: "
 Answers = dict[str, tuple[Tensor, Tensor]]
 """By what is read: logits (n, classes) and truth (n,), -1 for unknown."""
 
@@ -75,7 +77,11 @@ def sights(labels: Labels) -> Sights:
 
 
 class Reader(nn.Module):
-    """Heads of one game; they read tokens (b, TOKENS, hidden)."""
+    """Heads of one game; they read tokens (b, TOKENS, hidden).
+
+    Everything is read twice: from the tokens where it is to be seen, and from the mean of all tokens. A decoder that
+    looks at a picture as a whole finds the latter at once, and what only a single token tells late or never.
+    """
 
     def __init__(self, game: Game, hidden: int) -> None:
         super().__init__()
@@ -88,6 +94,7 @@ class Reader(nn.Module):
         #: Where on the screen the scores stand differs between the games: which row of tokens is learnt.
         self.row = nn.Parameter(torch.zeros(tower.GRID[1]))
         self.score = nn.Linear(hidden * tower.GRID[2], 2 * 2 * (self.most + 1))
+        self.whole = nn.Linear(hidden, 2 * (places * sum(_LOCAL) + classes + 2 * (self.most + 1)))
 
     def forward(self, tokens: Tensor, want: Sights) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean over the losses of all that is read, and the share of right answers by what is read (NaN: no case)."""
@@ -97,7 +104,7 @@ class Reader(nn.Module):
         # Each frame's places are read from the tokens where they are.
         found = tokens[who, spot] * seen[..., None]
         answers = self._cells(tokens, want) | self._local(found, want)
-        answers |= self._facts(found, tokens.mean(1), want) | self._scores(tokens, want)
+        answers |= self._facts(found, tokens.mean(1), want) | self._scores(tokens, want) | self._mean(tokens, want)
         losses = [
             self._weight(name)
             * F.cross_entropy(guess.float(), truth, ignore_index=-1, reduction="sum")
@@ -117,21 +124,26 @@ class Reader(nn.Module):
         return {f"{name} cell": pair for name, pair in zip(self.places, pairs, strict=True)}
 
     def _local(self, found: Tensor, want: Sights) -> Answers:
-        logits = torch.split(torch.einsum("bfph,fphl->bfpl", found, self.local), list(_LOCAL), dim=-1)
+        return self._told_of_places(torch.einsum("bfph,fphl->bfpl", found, self.local), want)
+
+    def _told_of_places(self, logits: Tensor, want: Sights) -> Answers:
+        parts = torch.split(logits, list(_LOCAL), dim=-1)
         return {
             f"{name} {what}": (part[:, :, i].flatten(0, 1), want.local[:, :, i, j].flatten())
             for i, name in enumerate(self.places)
-            for j, (what, part) in enumerate(zip(_LOCAL_NAMES, logits, strict=True))
+            for j, (what, part) in enumerate(zip(_LOCAL_NAMES, parts, strict=True))
         }
 
     def _facts(self, found: Tensor, mean: Tensor, want: Sights) -> Answers:
         """Facts are about things: they are read where those are, and from the whole."""
         seen = torch.cat([found.flatten(2), mean[:, None].expand(-1, 2, -1)], dim=-1)
-        sizes = [classes + 1 for classes in self.facts.values()]
-        logits = torch.split(torch.einsum("bfh,fhc->bfc", seen, self.fact), sizes, dim=-1)
+        return self._told_of_facts(torch.einsum("bfh,fhc->bfc", seen, self.fact), want)
+
+    def _told_of_facts(self, logits: Tensor, want: Sights) -> Answers:
+        parts = torch.split(logits, [classes + 1 for classes in self.facts.values()], dim=-1)
         return {
             name: (part.flatten(0, 1), want.facts[..., i].flatten())
-            for i, (name, part) in enumerate(zip(self.facts, logits, strict=True))
+            for i, (name, part) in enumerate(zip(self.facts, parts, strict=True))
         }
 
     def _scores(self, tokens: Tensor, want: Sights) -> Answers:
@@ -139,7 +151,17 @@ class Reader(nn.Module):
         row = torch.einsum("brh,r->bh", rows, self.row.softmax(0).to(rows.dtype))
         return {"scores": (self.score(row).reshape(-1, self.most + 1), want.scores.flatten())}
 
+    def _mean(self, tokens: Tensor, want: Sights) -> Answers:
+        logits, scores = self.whole(tokens.mean(1)).view(len(tokens), 2, -1), 2 * (self.most + 1)
+        facts = sum(classes + 1 for classes in self.facts.values())
+        places, told, score = torch.split(logits, [logits.shape[-1] - facts - scores, facts, scores], dim=-1)
+        answers = self._told_of_places(places.reshape(len(tokens), 2, len(self.places), -1), want)
+        answers |= self._told_of_facts(told, want)
+        answers["scores"] = (score.reshape(-1, self.most + 1), want.scores.flatten())
+        return {MEAN + name: answer for name, answer in answers.items()}
+
     def _weight(self, name: str) -> float:
+        name = name.removeprefix(MEAN)
         if name == "scores" or name.endswith(" cell"):
             return FIRST
         return FACT if name in self.facts else 1.0
