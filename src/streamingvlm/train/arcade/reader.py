@@ -79,8 +79,8 @@ def sights(labels: Labels) -> Sights:
 class Reader(nn.Module):
     """Heads of one game; they read tokens (b, TOKENS, hidden).
 
-    Everything is read twice: from the tokens where it is to be seen, and from the mean of all tokens. A decoder that
-    looks at a picture as a whole finds the latter at once, and what only a single token tells late or never.
+    All but the token of a place is read twice: from the tokens where it is to be seen, and from the mean of all tokens,
+    for a decoder that looks at a picture as a whole.
     """
 
     def __init__(self, game: Game, hidden: int) -> None:
@@ -103,8 +103,9 @@ class Reader(nn.Module):
         who = torch.arange(len(tokens))[:, None, None]
         # Each frame's places are read from the tokens where they are.
         found = tokens[who, spot] * seen[..., None]
-        answers = self._cells(tokens, want) | self._local(found, want)
-        answers |= self._facts(found, tokens.mean(1), want) | self._scores(tokens, want) | self._mean(tokens, want)
+        mean = tokens.mean(1)
+        answers = self._cells(tokens, mean, want) | self._local(found, want) | self._facts(found, mean, want)
+        answers |= self._scores(tokens, want) | self._mean(mean, want)
         losses = [
             self._weight(name)
             * F.cross_entropy(guess.float(), truth, ignore_index=-1, reduction="sum")
@@ -116,8 +117,8 @@ class Reader(nn.Module):
         }
         return torch.stack(losses).mean(), right
 
-    def _cells(self, tokens: Tensor, want: Sights) -> Answers:
-        none = self.none(tokens.mean(1))[..., None]
+    def _cells(self, tokens: Tensor, mean: Tensor, want: Sights) -> Answers:
+        none = self.none(mean)[..., None]
         cells = torch.cat([self.here(tokens).transpose(1, 2), none], dim=-1)
         cells = cells.view(len(tokens), 2, len(self.places), -1)
         pairs = ((cells[:, :, i].flatten(0, 1), want.cell[:, :, i].flatten()) for i in range(len(self.places)))
@@ -151,11 +152,11 @@ class Reader(nn.Module):
         row = torch.einsum("brh,r->bh", rows, self.row.softmax(0).to(rows.dtype))
         return {"scores": (self.score(row).reshape(-1, self.most + 1), want.scores.flatten())}
 
-    def _mean(self, tokens: Tensor, want: Sights) -> Answers:
-        logits, scores = self.whole(tokens.mean(1)).view(len(tokens), 2, -1), 2 * (self.most + 1)
+    def _mean(self, mean: Tensor, want: Sights) -> Answers:
+        logits, scores = self.whole(mean).view(len(mean), 2, -1), 2 * (self.most + 1)
         facts = sum(classes + 1 for classes in self.facts.values())
         places, told, score = torch.split(logits, [logits.shape[-1] - facts - scores, facts, scores], dim=-1)
-        answers = self._told_of_places(places.reshape(len(tokens), 2, len(self.places), -1), want)
+        answers = self._told_of_places(places.reshape(len(mean), 2, len(self.places), -1), want)
         answers |= self._told_of_facts(told, want)
         answers["scores"] = (score.reshape(-1, self.most + 1), want.scores.flatten())
         return {MEAN + name: answer for name, answer in answers.items()}
