@@ -29,7 +29,8 @@ from streamingvlm.train.arcade.films import Library, Own, Plan
 from streamingvlm.train.arcade.fit import PARTS, Fit, Stage, stages
 from streamingvlm.train.arcade.habits import happening
 from streamingvlm.train.arcade.optim import Optimizer
-from streamingvlm.train.arcade.record import Recording, compress, record
+from streamingvlm.train.arcade.probes import probes, shown
+from streamingvlm.train.arcade.record import Recording, compress, rare, record
 from streamingvlm.train.arcade.retell import happenings, retold
 from streamingvlm.train.arcade.rollout import Rollout
 from streamingvlm.train.arcade.shape import Shape, config, new_model
@@ -121,10 +122,10 @@ def test_rare_facts_are_drawn_in_half_of_the_seconds() -> None:
     facts = torch.zeros(100, 2, 2, dtype=torch.int64)
     facts[7, 1, 0] = 1
     facts[::3, 0, 1] = 1
-    assert vision.rare(facts, share=0.1).tolist() == [7]
-    shown = recorded("boxing")
-    numbers = torch.arange(2 * len(shown), dtype=torch.uint8).view(2, -1, 1, 1, 1, 1)
-    pool = vision.Pool.of([replace(shown, frames=part.expand(-1, 2, 3, 4, 4)) for part in numbers])
+    assert rare(facts, share=0.1).tolist() == [7]
+    boxing = recorded("boxing")
+    numbers = torch.arange(2 * len(boxing), dtype=torch.uint8).view(2, -1, 1, 1, 1, 1)
+    pool = vision.Pool.of([replace(boxing, frames=part.expand(-1, 2, 3, 4, 4)) for part in numbers])
     torch.manual_seed(0)
     frames, want = pool.draw(400)
     assert torch.equal(want.cell, pool.want.cell[frames[:, 0, 0, 0, 0].long()])
@@ -176,6 +177,33 @@ def test_chunks_are_steered_by_how_rare_the_games_own_events_are() -> None:
             number, first = library.pick(rng, game.name, 20)
             assert library.recordings[number].name == game.name
             assert 0 <= first <= len(library.recordings[number]) - 20
+
+
+@pytest.mark.parametrize("game", ALL, ids=lambda game: game.name)
+def test_a_glance_is_one_picture_with_what_it_shows(game: Game) -> None:
+    library, rng, scribe = _library(), random.Random(0), Scribe(arcade_grammar())
+    (number,), names = library.numbers[game.name], list(probes(game))
+    own, rare = library.probes[number], {second for _, second in library.rare[game.name]}
+    features = library.recordings[number].features
+    assert features is not None
+    asked = {name for name, one in zip(names, shown(game).tolist(), strict=True) if one}
+    assert asked >= {f"fact {name}" for name in game.facts} | {f"score {colour}" for colour in game.colours}
+    assert not asked & {*game.language.kinds}
+    assert not any(name.endswith(("still", "ahead", "count")) for name in asked)
+    often = 0
+    for _ in range(200):
+        glance = library.glance(rng, scribe, game.name)
+        assert glance.features is not None
+        assert glance.labels is not None
+        assert len(glance.features) == len(glance.labels) == len(glance.laid.ends) == 1
+        assert not len(glance.laid.rows)
+        (second,) = {int(i) for i in (features == glance.features).flatten(1).all(1).nonzero()}
+        often += second in rare
+        part = glance.labels[0, library.board.parts[game.name]]
+        for i, name in enumerate(names):
+            assert part[i] == (own[second, i] if name in asked else -1)
+        assert (glance.labels >= 0).sum() == (part >= 0).sum()
+    assert (often > 90) == bool(rare)
 
 
 @pytest.mark.parametrize("game", ALL, ids=lambda game: game.name)
@@ -241,6 +269,12 @@ def test_batches_hold_all_games_alike(model: Any, tmp_path: Path) -> None:
     dealt = [fit._deal().game.name for _ in range(4 * len(ALL))]
     assert all(dealt.count(game.name) == 4 for game in ALL)
     stage = Stage(2, films=2, texts=1, plan=Plan(seconds=4, sink=8, text=16), text_seconds=6, own=1.0, roll=(2, 6, 9))
+    looked = fit.batch(replace(stage, glances=1.0))
+    assert looked.labels is not None
+    for part in library.board.parts.values():
+        assert (looked.labels[:, part] >= 0).any(1).sum() == len(looked.ends) / len(ALL)
+    loss = losses(model, fit.probes, looked)
+    assert loss.words == 0 < loss.probes
     fit.run([stage])
     assert {name for game in ALL for line in lines if (name := game.name) in line} == {game.name for game in ALL}
     again = Fit(model, scribe, library, library.recordings, tmp_path, policy, log=lines.append)
@@ -262,7 +296,7 @@ def test_bad_settings_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture
         (["--vision-more", "boxing"], "NAME=COUNT"),
         (["--scale", "0"], "must be above 0"),
         (["--without", "words"], "can be left out: corruption, on-policy, overlap, not words"),
-        (["--first-stage", "4"], "first stage: 0 to 3, not 4"),
+        (["--first-stage", "5"], "first stage: 0 to 4, not 5"),
         (["--precision", "int8"], "float32 or bfloat16"),
         ([], "run the step 'tokenizer' first"),
     ):

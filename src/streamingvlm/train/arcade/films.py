@@ -6,13 +6,16 @@ import random
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+import torch
+
 from ...arcade.game import Game
 from ...arcade.language import COMMON
 from .decoder import Example
 from .habits import Habits
 from .layout import Ids, Turn, lay_out
-from .probes import Board, probe_labels
-from .record import Recording
+from .probes import Board, probe_labels, shown
+from .record import Recording, rare
 from .retell import retold
 from .stories import Scribe, Spoil, contradicted, spoil, words
 
@@ -74,6 +77,7 @@ class Library:
             for second, events in enumerate(recording.events):
                 for event in events:
                     self.places.setdefault((recording.name, event.kind), []).append((number, second))
+        self.rare = {name: self._rare(name) for name in self.games}
         self.steer = {
             name: _steer({kind: len(at) for (game, kind), at in self.places.items() if game == name})
             for name in self.games
@@ -95,6 +99,28 @@ class Library:
             dice -= share
         number = rng.choice(self.numbers[name])
         return number, 0 if rng.random() < 0.06 else rng.randint(0, len(self.recordings[number]) - seconds)
+
+    def _rare(self, name: str) -> list[tuple[int, int]]:
+        """Recordings and seconds of a game whose pictures show a rare fact."""
+        own = self.numbers[name]
+        facts = torch.from_numpy(np.concatenate([self.recordings[number].labels.facts for number in own]) + 1)
+        at = [(number, second) for number in own for second in range(len(self.recordings[number]))]
+        return [at[i] for i in rare(facts.long()).tolist()]
+
+    def glance(self, rng: random.Random, scribe: Scribe, name: str) -> Example:
+        """One picture of a game and nothing else, half of them with a rare fact where the game has such.
+
+        Only the probes learn from it, those that the picture answers by itself.
+        """
+        number = rng.choice(self.numbers[name])
+        second = rng.randrange(len(self.recordings[number]))
+        if self.rare[name] and rng.random() < 0.5:
+            number, second = rng.choice(self.rare[name])
+        features = self.recordings[number].features
+        assert features is not None
+        labels = self.probes[number][second : second + 1].masked_fill(~shown(self.games[name]), -1)
+        laid = lay_out(scribe.grammar, [], [Turn(_offset(rng), (), (), ())])
+        return Example(laid, features[second : second + 1], self.board.spread(self.games[name], labels))
 
     def example(self, rng: random.Random, scribe: Scribe, name: str, plan: Plan) -> Example:
         """A chunk of a game with the true or a spoiled history."""
@@ -127,15 +153,20 @@ class Library:
         said: list[Ids], unknown: Container[int] = (),
     ) -> Example:  # fmt: skip
         (number, first), last = at, at[1] + len(said)
-        game, offset = recording.game, first if rng.random() < 0.6 else int(10 ** rng.uniform(0, 5.5))
+        game, offset = recording.game, first if rng.random() < 0.6 else _offset(rng)
         turns = []
         for i, (ids, events) in enumerate(zip(said, recording.events[first:last], strict=True)):
             right = scribe.reply(words(game, events))
             weights = (0.0,) * len(right) if i in unknown else scribe.weigh(game, events)
-            turns.append(Turn(float(offset + i), ids, right, weights))
+            turns.append(Turn(offset + i, ids, right, weights))
         assert recording.features is not None
         labels = self.board.spread(game, self.probes[number][first:last])
         return Example(lay_out(scribe.grammar, history, turns), recording.features[first:last], labels)
+
+
+def _offset(rng: random.Random) -> float:
+    """The time at which a chunk may stand: its digits carry no meaning."""
+    return float(int(10 ** rng.uniform(0, 5.5)))
 
 
 def _aligned(first: int, plan: Plan) -> int:

@@ -30,6 +30,8 @@ from .texts import example as text_example
 LONG = 28
 #: Drills of a batch, and seconds of a roll call.
 LINES, LEDGERS, CALLS, CALL, STORIES = 40, 9, 8, 12, 8
+#: Pictures of a batch of nothing else.
+GLANCES = 96
 #: Seconds after which the state is written to disk.
 SAVED = 240.0
 
@@ -41,8 +43,9 @@ class Stage:
     ``films`` and ``texts``: chunks with pictures and made-up games in a batch, of all games alike; ``own``: share of
     the films whose history is what the model itself said; ``plan.seconds`` and ``text_seconds``: their lengths;
     ``rate``: learning rate at the start and at the end of the stage; ``probed``: how much the probes count;
-    ``drills``: shares of batches of lines, ledgers, roll calls and made-up games instead; ``long``: share with two
-    films of LONG seconds; ``roll``: how many recordings are rolled out, for how many seconds, every how many steps.
+    ``glances``: share of batches of single pictures instead; ``drills``: of the others those of lines, ledgers, roll
+    calls and made-up games; ``long``: share with two films of LONG seconds; ``roll``: how many recordings are rolled
+    out, for how many seconds, every how many steps.
     """
 
     steps: int
@@ -53,6 +56,7 @@ class Stage:
     rate: tuple[float, float] = (2e-3, 2e-3)
     probed: float = 1.0
     own: float = 0.0
+    glances: float = 0.0
     drills: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
     long: float = 0.0
     roll: tuple[int, int, int] = (0, 0, 0)
@@ -162,6 +166,8 @@ class Fit:
     def _drill(self, stage: Stage) -> list[Example]:
         """The examples of a drill, or none."""
         rng, scribe, sink, text = self.rng, self.scribe, stage.plan.sink, stage.plan.text
+        if rng.random() < stage.glances:
+            return [self.library.glance(rng, scribe, self._deal().game.name) for _ in range(GLANCES)]
         dice = rng.random() - stage.drills[0]
         if dice < 0:
             return [lines(rng, scribe, self._deal().game) for _ in range(LINES)]
@@ -280,19 +286,21 @@ PARTS = ("corruption", "on-policy", "overlap")
 def stages(sink: int, text: int, scale: float = 1.0, without: Container[str] = ()) -> list[Stage]:
     """The recipe of the bundled model; ``scale`` stretches or squeezes it, ``without`` leaves some of PARTS out.
 
-    Words come first: copying and counting are learnt in two minutes without pictures, and hardly ever after them.
+    Words come first: copying and counting are learnt in two minutes without pictures, and hardly ever after them. Then
+    pictures, one at a time: what one token of one picture in twenty shows is learnt in minutes, and not from films.
     """
     short = Plan(seconds=6, sink=sink, text=64, short=0.3)
     middle = Plan(seconds=12, sink=sink, text=text)
     full = Plan(seconds=18, sink=sink, text=text, spoiled=0.4)
-    some = (0.04, 0.07, 0.04, 0.05)
+    some, words = (0.04, 0.07, 0.04, 0.05), (0.25, 0.45, 0.2, 0.1)
     peak = 3e-3
     recipe = [
-        Stage(150, films=0, texts=0, plan=short, rate=(peak, peak), drills=(0.25, 0.45, 0.2, 0.1)),
-        Stage(400, films=8, texts=0, plan=short, rate=(peak, peak), probed=3.0, drills=some),
-        Stage(600, films=4, texts=1, plan=middle, rate=(peak, peak), probed=3.0, long=0.03, drills=some),
+        Stage(150, films=0, texts=0, plan=short, rate=(peak, peak), drills=words),
+        Stage(350, films=0, texts=0, plan=short, rate=(peak, peak), probed=3.0, glances=0.8, drills=words),
+        Stage(250, films=8, texts=0, plan=short, rate=(peak, peak), probed=3.0, glances=0.1, drills=some),
+        Stage(600, films=4, texts=1, plan=middle, rate=(peak, peak), probed=3.0, long=0.03, glances=0.1, drills=some),
         Stage(
-            1700, films=4, texts=1, plan=full, rate=(peak, 0.0), own=0.4, long=0.05, roll=(16, 120, 340),
+            1700, films=4, texts=1, plan=full, rate=(peak, 0.0), own=0.4, long=0.05, roll=(16, 120, 340), glances=0.05,
             drills=(0.02, 0.08, 0.02, 0.18),
         ),
     ]  # fmt: skip

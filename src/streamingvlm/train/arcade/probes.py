@@ -22,6 +22,9 @@ COLUMNS, ROWS, AHEAD, STILL = 7, 8, 3, 7
 #: How much more than others some count, by the first word of their names: two digits drown among forty others.
 WEIGHTS = {"score": 4.0, "fact": 2.0}
 
+#: How names begin and end of those that one picture answers by itself.
+_SHOWN = (("fact", "playing", "score"), ("column", "row", "right", "down"))
+
 Column = NDArray[np.int64]
 
 
@@ -41,6 +44,12 @@ def probes(game: Game) -> dict[str, int]:
         sizes |= {f"{place} still": STILL + 1}
     sizes |= {f"fact {name}": classes + 1 for name, classes in game.facts.items()}
     return sizes | {"playing": 2} | {f"score {colour}": game.most + 1 for colour in game.colours}
+
+
+def shown(game: Game) -> Tensor:
+    """Which of the probes (n,) bool one second's picture answers by itself."""
+    asked = [name.split() for name in probes(game)]
+    return torch.tensor([parts[0] in _SHOWN[0] or (len(parts) > 1 and parts[-1] in _SHOWN[1]) for parts in asked])
 
 
 def probe_labels(recording: Recording) -> Tensor:

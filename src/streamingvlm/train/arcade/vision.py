@@ -18,10 +18,8 @@ from . import tower
 from .decoder import precise
 from .optim import Optimizer
 from .reader import Reader, Sights, sights
-from .record import Recording
+from .record import Recording, rare
 
-#: A fact that fewer of the frames show is rare.
-RARE = 0.12
 Batch = Mapping[str, tuple[Tensor, Sights]]
 """By game: frames (b, 2, 3, height, width) uint8 and what they show."""
 
@@ -98,18 +96,6 @@ class Pool:
         starts = torch.cat([ends.new_zeros(1), ends])[which]
         shown = [self.frames[part][at] for part, at in zip(which.tolist(), (pick - starts).tolist(), strict=True)]
         return torch.stack(shown), self.want[pick]
-
-
-def rare(facts: Tensor, share: float = RARE) -> Tensor:
-    """Which seconds of facts (n, 2, facts) show a class that less than this share of the frames do.
-
-    An arm is stretched in one frame of twenty: a tower that never sees one reads 0.95 of them rightly.
-    """
-    seen = torch.zeros(len(facts), dtype=torch.bool)
-    for each in facts.unbind(-1):
-        often = torch.bincount(each.flatten()) / each.numel()
-        seen |= (often[each] < share).any(1)
-    return seen.nonzero().flatten()
 
 
 def read(

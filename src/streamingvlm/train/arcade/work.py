@@ -58,7 +58,7 @@ class Settings:
     held: Annotated[int, "streams of each game for checks on the way"] = 2
     check_seconds: Annotated[int, "seconds of each that a check watches"] = 200
     scale: Annotated[float, "more or fewer steps of the decoder"] = 1.0
-    first_stage: Annotated[int, "of the decoder's four, for a run that begins with earlier weights"] = 0
+    first_stage: Annotated[int, "of the decoder's five, for a run that begins with earlier weights"] = 0
     without: Annotated[tuple[str, ...], f"parts of the recipe to leave out, of {', '.join(PARTS)}"] = ()
     precision: Annotated[str, "of products in training: float32 or, on some processors faster, bfloat16"] = "float32"
     notes: Annotated[str, "what else the model card should say of the run"] = ""
