@@ -308,27 +308,43 @@ def test_bad_settings_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture
         assert shown.count("\n") == 1
 
 
-def test_a_new_model_looks_at_the_newest_picture() -> None:
+def _looks(seconds: int, layer: int, group: int) -> tuple[torch.Tensor, list[int]]:
+    """Attention (heads, n, n) of a new model of the bundled shape in a chunk, and where the ids behind pictures are."""
     tokenizer = arcade_tokenizer()
     special = {name: tokenizer.convert_tokens_to_ids(name) for name in SPECIAL}
     model: Any = new_model(config(Shape(), len(tokenizer), special), 0)
     library, scribe, rng = _library(), Scribe(arcade_grammar()), random.Random(0)
     widened = [_featured(recording, 256) for recording in library.recordings]
-    batch = collate([Library(widened).example(rng, scribe, "pong", Plan(seconds=5, sink=8, text=16))], 0)
-    decoder = model.model.language_model
-    layer = decoder.layers[0]
-    assert batch.features is not None
-    embeds = decoder.embed_tokens(batch.ids)[0].index_copy(0, batch.video, batch.features.float())[None]
-    cos, sin = decoder.rotary_emb(embeds, batch.positions)
-    attention, d = layer.self_attn, layer.self_attn.head_dim
-    x = layer.input_layernorm(embeds)
-    query = attention.q_proj(x).view(1, len(x[0]), -1, d).transpose(1, 2)[:, :2]
-    key = attention.k_proj(x).view(1, len(x[0]), -1, d).transpose(1, 2)[:, :1]
+    batch = collate([Library(widened).example(rng, scribe, "pong", Plan(seconds=seconds, sink=8, text=16))], 0)
+    attention, seen = model.model.language_model.layers[layer].self_attn, {}
+    attention.register_forward_pre_hook(lambda _, __, inputs: seen.update(inputs), with_kwargs=True)
+    with torch.no_grad():
+        hidden_states(model, batch)
+    x, (cos, sin), d = seen["hidden_states"], seen["position_embeddings"], attention.head_dim
+    heads = attention.num_key_value_groups
+    query = attention.q_proj(x).view(1, len(x[0]), -1, d).transpose(1, 2)[:, group * heads : (group + 1) * heads]
+    key = attention.k_proj(x).view(1, len(x[0]), -1, d).transpose(1, 2)[:, group : group + 1]
     query, key = apply_rotary_pos_emb(query, key, cos, sin)
-    seen = (query @ key.transpose(-1, -2) / d**0.5)[0, :, batch.ends]
-    for i, end in enumerate(batch.ends.tolist()):
-        share = seen[:, i, : end + 1].softmax(-1)[:, end - tower.TOKENS : end].sum(-1)
+    logits = (query @ key.transpose(-1, -2))[0] / d**0.5
+    return logits.masked_fill(~torch.ones_like(logits[0]).tril().bool(), float("-inf")).softmax(-1), batch.ends.tolist()
+
+
+def test_a_new_model_looks_at_the_newest_picture() -> None:
+    seen, ends = _looks(seconds=5, layer=0, group=0)
+    for end in ends:
+        share = seen[:, end, end - tower.TOKENS : end].sum(-1)
         assert (share > 0.8).all(), share
+
+
+@pytest.mark.parametrize("layer", [2, 3])
+def test_a_new_model_looks_at_the_ids_behind_the_last_pictures(layer: int) -> None:
+    (near, far), ends = _looks(seconds=14, layer=layer, group=1)
+    for here in (ends[-1], ends[-1] + 4):
+        assert near[here, ends].sum() > 0.7
+        assert far[here, ends].sum() > 0.7
+        assert near[here, ends[-2:]].sum() > 0.5
+        assert far[here, ends[-4:]].sum() > 0.5
+        assert far[here, ends[-1]] < near[here, ends[-1]]
 
 
 def test_steps_lower_the_loss(model: Any) -> None:
