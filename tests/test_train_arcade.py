@@ -20,13 +20,13 @@ from streamingvlm.arcade.games.pong import PONG
 from streamingvlm.errors import OptionError
 from streamingvlm.models import BUNDLED, load_model
 from streamingvlm.policy import StreamingWindow
-from streamingvlm.train.arcade import reader, stories, tower, vision
+from streamingvlm.train.arcade import habits, reader, stories, tower, vision
 from streamingvlm.train.arcade.__main__ import main
 from streamingvlm.train.arcade.card import card
 from streamingvlm.train.arcade.decoder import Probes, collate, hidden_states, losses
 from streamingvlm.train.arcade.export import STREAMING, TRAINING, export
-from streamingvlm.train.arcade.films import Library, Own, Plan
-from streamingvlm.train.arcade.fit import PARTS, Fit, Stage, stages
+from streamingvlm.train.arcade.films import LEAD, SILENT, Library, Own, Plan
+from streamingvlm.train.arcade.fit import GLANCES, PARTS, SILENTS, Fit, Stage, stages
 from streamingvlm.train.arcade.habits import happening
 from streamingvlm.train.arcade.optim import Optimizer
 from streamingvlm.train.arcade.probes import probes, shown
@@ -207,6 +207,38 @@ def test_a_glance_is_one_picture_with_what_it_shows(game: Game) -> None:
 
 
 @pytest.mark.parametrize("game", ALL, ids=lambda game: game.name)
+def test_a_silent_film_is_around_a_rare_play_and_counts_nothing(game: Game) -> None:
+    library, rng, scribe = _library(), random.Random(0), Scribe(arcade_grammar())
+    (number,), names = library.numbers[game.name], list(probes(game))
+    features, one = library.recordings[number].features, shown(game)
+    assert features is not None
+    counted = {counted.kind for counted in game.rules.counted}
+    masked = {f"{kind}{what}" for kind in counted for what in ("", " count", " ahead")}
+    played = [kind for kind in habits.plays(game) if (game.name, kind) in library.places and kind not in counted]
+    told = torch.zeros(len(names))
+    for _ in range(100):
+        film = library.silent(rng, scribe, game.name)
+        assert film.features is not None
+        assert film.labels is not None
+        assert len(film.features) == len(film.labels) == len(film.laid.ends) == SILENT
+        first = int((features == film.features[0]).flatten(1).all(1).nonzero()[0])
+        assert torch.equal(film.features, features[first : first + SILENT])
+        part = film.labels[:, library.board.parts[game.name]]
+        true = library.probes[number][first : first + SILENT]
+        assert torch.equal(part[:, one], true[:, one])
+        lead = LEAD if first else 0
+        assert (part[:lead, ~one] == -1).all()
+        for i, name in enumerate(names):
+            if not one[i]:
+                want = torch.full_like(true[lead:, i], -1) if name in masked else true[lead:, i]
+                assert torch.equal(part[lead:, i], want)
+        told += (part > 0).any(0)
+    seen = [told[names.index(kind)].item() for kind in played]
+    assert min(seen) > 0
+    assert sum(seen) >= 90
+
+
+@pytest.mark.parametrize("game", ALL, ids=lambda game: game.name)
 def test_what_happened_is_found_again_in_what_was_said(game: Game) -> None:
     recording = recorded(game.name)
     announcer = Announcer(game, recording.context)
@@ -242,7 +274,7 @@ def test_parts_of_the_recipe_can_be_left_out() -> None:
     assert any(stage.own and stage.roll[0] for stage in whole)
     assert not any(stage.own or stage.roll[0] or stage.plan.spoiled for stage in bare)
     library, rng = _library(), random.Random(0)
-    firsts = [{library.cut(rng, "pong", stages_[2].plan)[1] % 12 for _ in range(40)} for stages_ in (whole, bare)]
+    firsts = [{library.cut(rng, "pong", stages_[3].plan)[1] % 12 for _ in range(40)} for stages_ in (whole, bare)]
     assert len(firsts[0]) > 1
     assert firsts[1] == {0}
     number = library.numbers["pong"][0]
@@ -251,7 +283,7 @@ def test_parts_of_the_recipe_can_be_left_out() -> None:
     scribe, seen = Scribe(arcade_grammar()), []
     library._film = lambda *parts: seen.append(parts[3])  # type: ignore[method-assign,assignment,return-value]
     for _ in range(20):
-        library.own_example(rng, scribe, "pong", bare[2].plan)
+        library.own_example(rng, scribe, "pong", bare[3].plan)
     assert {first % 12 for _, first in seen} == {0}
 
 
@@ -269,12 +301,13 @@ def test_batches_hold_all_games_alike(model: Any, tmp_path: Path) -> None:
     dealt = [fit._deal().game.name for _ in range(4 * len(ALL))]
     assert all(dealt.count(game.name) == 4 for game in ALL)
     stage = Stage(2, films=2, texts=1, plan=Plan(seconds=4, sink=8, text=16), text_seconds=6, own=1.0, roll=(2, 6, 9))
-    looked = fit.batch(replace(stage, glances=1.0))
-    assert looked.labels is not None
-    for part in library.board.parts.values():
-        assert (looked.labels[:, part] >= 0).any(1).sum() == len(looked.ends) / len(ALL)
-    loss = losses(model, fit.probes, looked)
-    assert loss.words == 0 < loss.probes
+    for pictures, count in (((1.0, 0.0), GLANCES), ((0.0, 1.0), SILENTS * SILENT)):
+        looked = fit.batch(replace(stage, pictures=pictures))
+        assert looked.labels is not None
+        for part in library.board.parts.values():
+            assert (looked.labels[:, part] >= 0).any(1).sum() == count / len(ALL)
+        loss = losses(model, fit.probes, looked)
+        assert loss.words == 0 < loss.probes
     fit.run([stage])
     assert {name for game in ALL for line in lines if (name := game.name) in line} == {game.name for game in ALL}
     again = Fit(model, scribe, library, library.recordings, tmp_path, policy, log=lines.append)

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ...arcade.game import Game
 from ...arcade.language import COMMON
 from .decoder import Example
-from .habits import Habits
+from .habits import Habits, plays
 from .layout import Ids, Turn, lay_out
-from .probes import Board, probe_labels, shown
+from .probes import Board, followed, probe_labels, shown
 from .record import Recording, rare
 from .retell import retold
 from .stories import Scribe, Spoil, contradicted, spoil, words
@@ -25,6 +26,8 @@ RECENT, EARLY = 150, 60
 #: in it by how rare it is in the game's streams.
 STEER = {"game": 0.16, "match": 0.1, "point": 0.14}
 PLAYS = 0.2
+#: Seconds of a film without words, and how many of them are over before what takes seconds is asked for.
+SILENT, LEAD = 8, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +119,32 @@ class Library:
         second = rng.randrange(len(self.recordings[number]))
         if self.rare[name] and rng.random() < 0.5:
             number, second = rng.choice(self.rare[name])
-        features = self.recordings[number].features
-        assert features is not None
         labels = self.probes[number][second : second + 1].masked_fill(~shown(self.games[name]), -1)
-        laid = lay_out(scribe.grammar, [], [Turn(_offset(rng), (), (), ())])
-        return Example(laid, features[second : second + 1], self.board.spread(self.games[name], labels))
+        return self._silent(rng, scribe, (number, second), labels)
+
+    def silent(self, rng: random.Random, scribe: Scribe, name: str) -> Example:
+        """Some seconds of a game without a word, around one of its plays, the rarer the more often.
+
+        Only the probes learn from it. What takes seconds is asked for once they have been seen.
+        """
+        game = self.games[name]
+        counted = {counted.kind for counted in game.rules.counted}
+        told = {kind: 1 / len(self.places[name, kind]) for kind in plays(game) if (name, kind) in self.places}
+        kinds = {kind: share for kind, share in told.items() if kind not in counted}
+        number, second = rng.choice(self.places[name, rng.choices(list(kinds), list(kinds.values()))[0]])
+        first = min(max(second - rng.randrange(LEAD, SILENT), 0), len(self.recordings[number]) - SILENT)
+        labels = self.probes[number][first : first + SILENT].masked_fill(~followed(game), -1)
+        if first:
+            labels[:LEAD].masked_fill_(~shown(game), -1)
+        return self._silent(rng, scribe, (number, first), labels)
+
+    def _silent(self, rng: random.Random, scribe: Scribe, at: tuple[int, int], labels: Tensor) -> Example:
+        """The pictures from a recording's second on that the labels (n, probes of the game) are of."""
+        recording, offset = self.recordings[at[0]], _offset(rng)
+        assert recording.features is not None
+        laid = lay_out(scribe.grammar, [], [Turn(offset + i, (), (), ()) for i in range(len(labels))])
+        features = recording.features[at[1] : at[1] + len(labels)]
+        return Example(laid, features, self.board.spread(recording.game, labels))
 
     def example(self, rng: random.Random, scribe: Scribe, name: str, plan: Plan) -> Example:
         """A chunk of a game with the true or a spoiled history."""

@@ -30,8 +30,8 @@ from .texts import example as text_example
 LONG = 28
 #: Drills of a batch, and seconds of a roll call.
 LINES, LEDGERS, CALLS, CALL, STORIES = 40, 9, 8, 12, 8
-#: Pictures of a batch of nothing else.
-GLANCES = 96
+#: Single pictures of a batch of nothing else, and films of one without words.
+GLANCES, SILENTS = 96, 12
 #: Seconds after which the state is written to disk.
 SAVED = 240.0
 
@@ -43,9 +43,9 @@ class Stage:
     ``films`` and ``texts``: chunks with pictures and made-up games in a batch, of all games alike; ``own``: share of
     the films whose history is what the model itself said; ``plan.seconds`` and ``text_seconds``: their lengths;
     ``rate``: learning rate at the start and at the end of the stage; ``probed``: how much the probes count;
-    ``glances``: share of batches of single pictures instead; ``drills``: of the others those of lines, ledgers, roll
-    calls and made-up games; ``long``: share with two films of LONG seconds; ``roll``: how many recordings are rolled
-    out, for how many seconds, every how many steps.
+    ``pictures``: shares of batches of single pictures and of films without words instead; ``drills``: of the others
+    those of lines, ledgers, roll calls and made-up games; ``long``: share with two films of LONG seconds; ``roll``: how
+    many recordings are rolled out, for how many seconds, every how many steps.
     """
 
     steps: int
@@ -56,7 +56,7 @@ class Stage:
     rate: tuple[float, float] = (2e-3, 2e-3)
     probed: float = 1.0
     own: float = 0.0
-    glances: float = 0.0
+    pictures: tuple[float, float] = (0.0, 0.0)
     drills: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
     long: float = 0.0
     roll: tuple[int, int, int] = (0, 0, 0)
@@ -166,8 +166,11 @@ class Fit:
     def _drill(self, stage: Stage) -> list[Example]:
         """The examples of a drill, or none."""
         rng, scribe, sink, text = self.rng, self.scribe, stage.plan.sink, stage.plan.text
-        if rng.random() < stage.glances:
-            return [self.library.glance(rng, scribe, self._deal().game.name) for _ in range(GLANCES)]
+        dice, library = rng.random() - stage.pictures[0], self.library
+        if dice < 0:
+            return [library.glance(rng, scribe, self._deal().game.name) for _ in range(GLANCES)]
+        if dice < stage.pictures[1]:
+            return [library.silent(rng, scribe, self._deal().game.name) for _ in range(SILENTS)]
         dice = rng.random() - stage.drills[0]
         if dice < 0:
             return [lines(rng, scribe, self._deal().game) for _ in range(LINES)]
@@ -293,15 +296,17 @@ def stages(sink: int, text: int, scale: float = 1.0, without: Container[str] = (
     middle = Plan(seconds=12, sink=sink, text=text)
     full = Plan(seconds=18, sink=sink, text=text, spoiled=0.4)
     some, words = (0.04, 0.07, 0.04, 0.05), (0.25, 0.45, 0.2, 0.1)
-    peak = 3e-3
+    peak, seen = 3e-3, (0.1, 0.15)
     recipe = [
         Stage(150, films=0, texts=0, plan=short, rate=(peak, peak), drills=words),
-        Stage(350, films=0, texts=0, plan=short, rate=(peak, peak), probed=3.0, glances=0.8, drills=words),
-        Stage(250, films=8, texts=0, plan=short, rate=(peak, peak), probed=3.0, glances=0.1, drills=some),
-        Stage(600, films=4, texts=1, plan=middle, rate=(peak, peak), probed=3.0, long=0.03, glances=0.1, drills=some),
+        Stage(350, films=0, texts=0, plan=short, rate=(peak, peak), probed=3.0, pictures=(0.8, 0.0), drills=words),
+        Stage(250, films=8, texts=0, plan=short, rate=(peak, peak), probed=3.0, pictures=seen, drills=some),
         Stage(
-            1700, films=4, texts=1, plan=full, rate=(peak, 0.0), own=0.4, long=0.05, roll=(16, 120, 340), glances=0.05,
-            drills=(0.02, 0.08, 0.02, 0.18),
+            600, films=4, texts=1, plan=middle, rate=(peak, peak), probed=3.0, pictures=seen, long=0.03, drills=some
+        ),
+        Stage(
+            1700, films=4, texts=1, plan=full, rate=(peak, 0.0), own=0.4, long=0.05, roll=(16, 120, 340),
+            pictures=(0.05, 0.15), drills=(0.02, 0.08, 0.02, 0.18),
         ),
     ]  # fmt: skip
     return [

@@ -52,6 +52,12 @@ def shown(game: Game) -> Tensor:
     return torch.tensor([parts[0] in _SHOWN[0] or (len(parts) > 1 and parts[-1] in _SHOWN[1]) for parts in asked])
 
 
+def followed(game: Game) -> Tensor:
+    """Which of the probes (n,) bool some seconds of pictures answer: all that is not counted since earlier."""
+    counted = {counted.kind for counted in game.rules.counted}
+    return torch.tensor([name.removesuffix(" count").removesuffix(" ahead") not in counted for name in probes(game)])
+
+
 def probe_labels(recording: Recording) -> Tensor:
     """Labels (n, len(probes(game))) int64 of every second, -1 for unknown."""
     game, events, labels = recording.game, recording.events, recording.labels
