@@ -37,7 +37,7 @@ class Spoil:
     shift: float = 0.12
     alter: float = 0.2
     invent: float = 0.08
-    digits: float = 0.15
+    digits: float = 0.5
 
 
 @dataclass(frozen=True, slots=True)
