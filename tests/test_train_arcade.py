@@ -18,6 +18,7 @@ from streamingvlm.arcade.context import EVALUATION_SEEDS, NAMES, TOWNS
 from streamingvlm.arcade.game import Game
 from streamingvlm.arcade.games.pong import PONG
 from streamingvlm.errors import OptionError
+from streamingvlm.events import BUNDLED_GAMES
 from streamingvlm.models import BUNDLED, load_model
 from streamingvlm.policy import StreamingWindow
 from streamingvlm.train.arcade import habits, reader, stories, tower, vision
@@ -397,6 +398,23 @@ def test_steps_lower_the_loss(model: Any) -> None:
     assert seen[-1] < 0.8 * seen[0]
 
 
+def test_what_a_picture_shows_is_asked_of_the_middle_layer_as_well(model: Any) -> None:
+    library, rng, scribe = _library(), random.Random(0), Scribe(arcade_grammar())
+    batch = collate([library.silent(rng, scribe, "boxing")], 0)
+    last, early = hidden_states(model, batch)
+    assert last.shape == early.shape
+    assert not model.model.language_model.layers[1]._forward_pre_hooks
+    probes = Probes(64, library.board.sizes, shown=library.board.shown)
+    losses(model, probes, batch).probes.backward()  # type: ignore[no-untyped-call]
+    asked = torch.split(probes.early.weight.grad.abs().sum(1), list(probes.sizes))
+    told = torch.split(probes.head.weight.grad.abs().sum(1), list(probes.sizes))
+    part = library.board.parts["boxing"]
+    assert any((own > 0).any() for own in told[part])
+    for one, own in zip(library.board.shown[part], asked[part], strict=True):
+        assert one or not own.any()
+    assert any(own.any() for own in asked[part])
+
+
 def test_rollout_says_what_the_training_pass_predicts(model: Any) -> None:
     """The lockstep cache against one pass over the whole text, while nothing has been evicted."""
     from streamingvlm.train.arcade.layout import Turn, lay_out
@@ -414,7 +432,7 @@ def test_rollout_says_what_the_training_pass_predicts(model: Any) -> None:
     assert laid.ids.tolist() == rollout.streams[0].timeline.tokens
     batch = collate([Example(laid, features, torch.zeros(3, 1, dtype=torch.long))], 0)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        guess = model.lm_head(hidden_states(model, batch)[0, laid.rows]).argmax(-1)
+        guess = model.lm_head(hidden_states(model, batch)[0][0, laid.rows]).argmax(-1)
     sampled = guess[laid.targets != grammar.marks.turn_end]
     right = (sampled == torch.from_numpy(laid.targets)[laid.targets != grammar.marks.turn_end]).float().mean()
     # bf16 may settle a near tie of random weights the other way.
@@ -471,6 +489,11 @@ def test_the_card_says_how_the_weights_came_about(model: Any, tmp_path: Path) ->
         assert f"- {game.name}: `" in text
     (tmp_path / "m" / TRAINING).unlink()
     assert "before the recipe knew several games" in card(found, tmp_path / "m")
+
+
+def test_the_bundled_weights_know_the_games_that_are_watched_with_them() -> None:
+    training = json.loads((BUNDLED / TRAINING).read_text())
+    assert set(training["games"]) == set(BUNDLED_GAMES)
 
 
 def test_the_bundled_shape_is_small_enough_to_ship() -> None:

@@ -70,21 +70,37 @@ def collate(examples: Sequence[Example], pad: int) -> Batch:
 class Probes(nn.Module):
     """Auxiliary heads on the id behind each picture; they teach the decoder to look and are not saved.
 
-    ``sizes``: number of classes of each label; ``weights``: how much each counts (None: all alike).
+    ``sizes``: number of classes of each label; ``weights``: how much each counts (None: all alike); ``shown``: those
+    that one picture answers by itself. These are asked of the state before the middle layer as well: what the layers
+    from there on are to read of earlier pictures, and words of the last one, must be there by then.
     """
 
-    def __init__(self, hidden: int, sizes: Sequence[int], weights: Sequence[float] | None = None) -> None:
+    shown: Tensor
+
+    def __init__(
+        self,
+        hidden: int,
+        sizes: Sequence[int],
+        weights: Sequence[float] | None = None,
+        shown: Sequence[bool] | None = None,
+    ) -> None:
         super().__init__()
         self.sizes = tuple(sizes)
         self.weights = tuple(weights or [1.0] * len(sizes))
-        self.head = nn.Linear(hidden, sum(sizes))
+        self.head, self.early = nn.Linear(hidden, sum(sizes)), nn.Linear(hidden, sum(sizes))
+        self.register_buffer("shown", torch.tensor(shown or [True] * len(sizes)), persistent=False)
 
-    def forward(self, hidden: Tensor, labels: Tensor) -> Tensor:
-        """Mean cross-entropy of hidden states (n, hidden) for labels (n, len(sizes)); -1 is left out.
+    def forward(self, hidden: Tensor, early: Tensor, labels: Tensor) -> Tensor:
+        """Mean cross-entropy of last and of earlier states (n, hidden) for labels (n, len(sizes)); -1 is left out.
 
         Probes without a label, as those of games that are not in the batch, do not count.
         """
-        parts = self.head(hidden).float().split(self.sizes, dim=-1)
+        early = F.rms_norm(early, early.shape[-1:])
+        asked = labels.masked_fill(~self.shown, -1)
+        return (self._loss(self.head(hidden), labels) + self._loss(self.early(early), asked)) / 2
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        parts = torch.split(logits.float(), list(self.sizes), dim=-1)
         known = [i for i, any_label in enumerate((labels >= 0).any(0).tolist()) if any_label]
         losses = [self.weights[i] * F.cross_entropy(parts[i], labels[:, i], ignore_index=-1) for i in known]
         return torch.stack(losses).sum() / sum(self.weights[i] for i in known)
@@ -103,12 +119,15 @@ def precise(dtype: torch.dtype) -> torch.autocast:
     return torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16)
 
 
-def hidden_states(model: Any, batch: Batch, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Last hidden states (b, n, hidden) of the stock decoder, its products in ``dtype``."""
+def hidden_states(model: Any, batch: Batch, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    """Last hidden states (b, n, hidden) of the stock decoder, its products in ``dtype``, and those before its middle
+    layer."""
     embeds = model.model.language_model.embed_tokens(batch.ids)
     if batch.features is not None:
         shape = embeds.shape
         embeds = embeds.flatten(0, 1).index_copy(0, batch.video, batch.features.to(embeds.dtype)).view(shape)
+    layers, seen = model.model.language_model.layers, []
+    hook = layers[len(layers) // 2].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     with precise(dtype):
         out = model.model.language_model(
             inputs_embeds=embeds,
@@ -117,17 +136,17 @@ def hidden_states(model: Any, batch: Batch, dtype: torch.dtype = torch.float32) 
             attention_mask={"full_attention": None},
             use_cache=False,
         )
-    hidden: Tensor = out.last_hidden_state
-    return hidden
+    hook.remove()
+    return out.last_hidden_state, seen[0]
 
 
 def losses(model: Any, probes: Probes, batch: Batch, dtype: torch.dtype = torch.float32) -> Losses:
     """Losses of a batch. Logits are computed only where something is predicted."""
-    hidden = hidden_states(model, batch, dtype).flatten(0, 1)
+    hidden, early = (states.flatten(0, 1) for states in hidden_states(model, batch, dtype))
     with precise(dtype):
         logits = model.lm_head(hidden[batch.rows])
         probed = hidden.new_zeros(())
         if batch.labels is not None:
-            probed = probes(hidden[batch.ends], batch.labels)
+            probed = probes(hidden[batch.ends], early[batch.ends], batch.labels)
     each = F.cross_entropy(logits.float(), batch.targets, reduction="none")
     return Losses((each * batch.weights).sum() / batch.weights.sum().clamp(1e-6), probed)

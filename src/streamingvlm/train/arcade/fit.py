@@ -97,7 +97,7 @@ class Fit:
         torch.manual_seed(self.seed)
         self.rng = random.Random(self.seed)
         board = self.library.board
-        self.probes = Probes(self.model.config.text_config.hidden_size, board.sizes, board.weights)
+        self.probes = Probes(self.model.config.text_config.hidden_size, board.sizes, board.weights, board.shown)
         self.model.model.visual.requires_grad_(False)
         self.average = deepcopy(self.model).requires_grad_(False)
         if self.compile:

@@ -80,16 +80,18 @@ def probe_labels(recording: Recording) -> Tensor:
 
 class Board:
     """The probes of several games side by side. ``sizes``: classes of each; ``parts``: the columns of each game;
-    ``weights``: how much each counts."""
+    ``weights``: how much each counts; ``shown``: those that one picture answers."""
 
     def __init__(self, games: Iterable[Game]) -> None:
         self.sizes: list[int] = []
         self.weights: list[float] = []
+        self.shown: list[bool] = []
         self.parts: Mapping[str, slice] = {}
         for game in games:
             own = probes(game)
             self.parts |= {game.name: slice(len(self.sizes), len(self.sizes) + len(own))}
             self.sizes += own.values()
+            self.shown += shown(game).tolist()
             self.weights += [WEIGHTS.get(name.split()[0], 1.0) for name in own]
 
     def spread(self, game: Game, labels: Tensor) -> Tensor:
