@@ -89,12 +89,16 @@ def test_watch_and_score(
     assert json.loads(capsys.readouterr().out)["micro_f1"] == 1.0
 
 
-def test_another_game_is_recorded_and_scored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_game_that_the_bundled_model_does_not_know(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("events", "arcade.source", "video.file"):
+        monkeypatch.setattr(f"streamingvlm.{module}.BUNDLED_GAMES", ("pong",))
     path = tmp_path / "fight.mp4"
     assert cli.main(["record", "arcade:boxing?seed=3", "--seconds", "20", "-o", str(path)]) == 0
     truth = path.with_suffix(".jsonl")
     video = open_source(str(path))
-    assert not video.arcade, "the bundled model does not know it"
+    assert not video.arcade
     assert video.context == ArcadeSource(BOXING, 3).context
     for source in (str(path), "arcade:boxing?seed=3"):
         assert cli.main(["watch", source]) == 2

@@ -90,7 +90,7 @@ class Commentary:
 
 
 #: Games of the arcade that the bundled model was trained on.
-BUNDLED_GAMES = ("pong",)
+BUNDLED_GAMES = ("pong", "boxing", "tennis", "hockey")
 
 
 @runtime_checkable
