@@ -128,7 +128,7 @@ def hidden_states(model: Any, batch: Batch, dtype: torch.dtype = torch.float32) 
         embeds = embeds.flatten(0, 1).index_copy(0, batch.video, batch.features.to(embeds.dtype)).view(shape)
     layers, seen = model.model.language_model.layers, []
     hook = layers[len(layers) // 2].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    with precise(dtype):
+    with hook, precise(dtype):
         out = model.model.language_model(
             inputs_embeds=embeds,
             position_ids=batch.positions,
@@ -136,7 +136,6 @@ def hidden_states(model: Any, batch: Batch, dtype: torch.dtype = torch.float32) 
             attention_mask={"full_attention": None},
             use_cache=False,
         )
-    hook.remove()
     return out.last_hidden_state, seen[0]
 
 
