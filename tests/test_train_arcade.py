@@ -24,17 +24,19 @@ from streamingvlm.policy import StreamingWindow
 from streamingvlm.train.arcade import habits, reader, stories, tower, vision
 from streamingvlm.train.arcade.__main__ import main
 from streamingvlm.train.arcade.card import card
-from streamingvlm.train.arcade.decoder import Probes, collate, hidden_states, losses
+from streamingvlm.train.arcade.decoder import Batch, Probes, collate, hidden_states, losses
+from streamingvlm.train.arcade.drills import lines, roll_call
 from streamingvlm.train.arcade.export import STREAMING, TRAINING, export
 from streamingvlm.train.arcade.films import LEAD, SILENT, Library, Own, Plan
 from streamingvlm.train.arcade.fit import GLANCES, PARTS, SILENTS, Fit, Stage, stages
 from streamingvlm.train.arcade.habits import happening
-from streamingvlm.train.arcade.optim import Optimizer
+from streamingvlm.train.arcade.lookup import look_up
+from streamingvlm.train.arcade.optim import Muon, Optimizer, orthogonal
 from streamingvlm.train.arcade.probes import probes, shown
 from streamingvlm.train.arcade.record import Recording, compress, rare, record
 from streamingvlm.train.arcade.retell import happenings, retold
 from streamingvlm.train.arcade.rollout import Rollout
-from streamingvlm.train.arcade.shape import Shape, config, new_model
+from streamingvlm.train.arcade.shape import FRONT, Shape, config, grown, hold_front, new_model
 from streamingvlm.train.arcade.stories import Scribe
 from streamingvlm.train.arcade.texts import example
 from streamingvlm.train.arcade.tokens import FRAME, SPECIAL, arcade_corpus, build, save
@@ -138,6 +140,30 @@ def test_rare_facts_are_drawn_in_half_of_the_seconds() -> None:
 def test_a_game_with_more_streams_has_more_of_a_batch() -> None:
     assert vision.shares({"pong": 60, "tennis": 60}, 48) == {"pong": 24, "tennis": 24}
     assert vision.shares({"pong": 25, "boxing": 400, "tennis": 25}, 48) == {"pong": 8, "boxing": 32, "tennis": 8}
+
+
+@pytest.mark.parametrize("shape", [(24, 72), (72, 24), (32, 32)])
+def test_muon_is_torchs_in_float32(shape: tuple[int, int]) -> None:
+    """The same update as torch's, whose products are bfloat16; the state has its names. Two matrices at once."""
+    torch.manual_seed(0)
+    ours = [torch.nn.Parameter(torch.randn(shape) * 0.02) for _ in range(2)]
+    theirs = [torch.nn.Parameter(matrix.detach().clone()) for matrix in ours]
+    began = [matrix.detach().clone() for matrix in ours]
+    optimizers = (
+        Muon(ours, lr=1e-2, weight_decay=0.1),
+        torch.optim.Muon(theirs, lr=1e-2, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
+    )
+    for _ in range(3):
+        for one, other in zip(ours, theirs, strict=True):
+            one.grad = torch.randn(shape)
+            other.grad = one.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    for one, other, before in zip(ours, theirs, began, strict=True):
+        assert (one - other).norm() < 0.02 * (other - before).norm()
+    assert optimizers[0].state_dict()["state"].keys() == optimizers[1].state_dict()["state"].keys()
+    sizes = torch.linalg.svdvals(orthogonal(torch.randn(3, *shape)))
+    assert 0.6 < sizes.quantile(0.1) <= sizes.max() < 1.3
 
 
 def test_one_tower_is_read_by_heads_of_every_game(model: Any) -> None:
@@ -330,7 +356,7 @@ def test_bad_settings_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture
         (["--vision-more", "boxing"], "NAME=COUNT"),
         (["--scale", "0"], "must be above 0"),
         (["--without", "words"], "can be left out: corruption, on-policy, overlap, not words"),
-        (["--first-stage", "5"], "first stage: 0 to 4, not 5"),
+        (["--first-stage", "6"], "first stage: 0 to 5, not 6"),
         (["--precision", "int8"], "float32 or bfloat16"),
         ([], "run the step 'tokenizer' first"),
     ):
@@ -379,6 +405,41 @@ def test_a_new_model_looks_at_the_ids_behind_the_last_pictures(layer: int) -> No
         assert near[here, ends[-2:]].sum() > 0.5
         assert far[here, ends[-4:]].sum() > 0.5
         assert far[here, ends[-1]] < near[here, ends[-1]]
+
+
+def test_names_are_looked_up_at_any_distance() -> None:
+    """Layers put in front of a model find the name of a colour in the context, 700 positions away as well as near."""
+    tokenizer, scribe, library, rng = arcade_tokenizer(), Scribe(arcade_grammar()), _library(), random.Random(0)
+    special = {name: tokenizer.convert_tokens_to_ids(name) for name in SPECIAL}
+    old: Any = new_model(config(Shape(), len(tokenizer), special), 0)
+    model = grown(old, config(Shape(layers=Shape().layers + FRONT), len(tokenizer), special), 0)
+    decoder, widened = model.model.language_model, Library([_featured(r, 256) for r in library.recordings])
+    assert torch.equal(
+        decoder.layers[FRONT].self_attn.k_proj.weight, old.model.language_model.layers[0].self_attn.k_proj.weight
+    )
+
+    def calls(count: int) -> Batch:
+        return collate([roll_call(rng, scribe, library.habits[g.name], 96, 256, 12) for g in ALL[:count]], 0)
+
+    films = [widened.example(rng, scribe, game.name, Plan(seconds=6, sink=96, text=64)) for game in ALL]
+    drills = [lines(rng, scribe, game) for game in ALL for _ in range(12)]
+    look_up(model, scribe, ALL, [collate(films, 0), collate(drills, 0), *(calls(len(ALL)) for _ in range(4))])
+    found, wanted = [], calls(len(ALL))
+    decoder.layers[FRONT - 1].self_attn.o_proj.register_forward_pre_hook(lambda _, inputs: found.append(inputs[0]))
+    with torch.no_grad():
+        hidden_states(model, wanted)
+    values = [[tokenizer.encode(f" {word}")[0] for word in words] for words in (NAMES, TOWNS)]
+    right = []
+    for state, target in zip(found[0].flatten(0, 1)[wanted.rows], wanted.targets.tolist(), strict=True):
+        group = int(target in values[1])
+        told = state[128 * group :][: len(values[group])]
+        right.append(values[group][int(told.argmax())] == target)
+    assert len(right) > 15
+    assert sum(right) >= 0.9 * len(right)
+    hold_front(model)
+    learnt = {name for name, weight in model.named_parameters() if weight.requires_grad and "language_model" in name}
+    assert any("layers.2." in name for name in learnt)
+    assert not any("layers.0." in name or "layers.1." in name or "embed" in name for name in learnt)
 
 
 def test_steps_lower_the_loss(model: Any) -> None:

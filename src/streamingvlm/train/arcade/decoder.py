@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .layout import Laid
+from .shape import middle
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,7 @@ def hidden_states(model: Any, batch: Batch, dtype: torch.dtype = torch.float32) 
         shape = embeds.shape
         embeds = embeds.flatten(0, 1).index_copy(0, batch.video, batch.features.to(embeds.dtype)).view(shape)
     layers, seen = model.model.language_model.layers, []
-    hook = layers[len(layers) // 2].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    hook = layers[middle(len(layers))].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     with hook, precise(dtype):
         out = model.model.language_model(
             inputs_embeds=embeds,

@@ -23,6 +23,7 @@ from .optim import Optimizer
 from .record import Recording
 from .retell import retold
 from .rollout import Rollout
+from .shape import hold_front
 from .stories import Scribe, words
 from .texts import example as text_example
 
@@ -99,6 +100,7 @@ class Fit:
         board = self.library.board
         self.probes = Probes(self.model.config.text_config.hidden_size, board.sizes, board.weights, board.shown)
         self.model.model.visual.requires_grad_(False)
+        hold_front(self.model)
         self.average = deepcopy(self.model).requires_grad_(False)
         if self.compile:
             for layer in self.model.model.language_model.layers:
@@ -282,21 +284,25 @@ class Fit:
         self.rng.setstate(state["rng"])
 
 
+#: The stage before which the decoder gets its layers that look names up.
+GROWS = 4
 #: Parts of the recipe that a run can leave out, to see what they are good for.
 PARTS = ("corruption", "on-policy", "overlap")
 
 
-def stages(sink: int, text: int, scale: float = 1.0, without: Container[str] = ()) -> list[Stage]:
-    """The recipe of the bundled model; ``scale`` stretches or squeezes it, ``without`` leaves some of PARTS out.
+def stages(sink: int, text: int, scale: float = 1.0, without: Container[str] = (), peak: float = 3e-3) -> list[Stage]:
+    """The recipe of the bundled model; ``scale`` stretches or squeezes it, ``without`` leaves some of PARTS out,
+    ``peak`` is the highest learning rate.
 
     Words come first: copying and counting are learnt in two minutes without pictures, and hardly ever after them. Then
     pictures, one at a time: what one token of one picture in twenty shows is learnt in minutes, and not from films.
+    Before stage GROWS the decoder gets layers that look names up, and learns to say what they find.
     """
     short = Plan(seconds=6, sink=sink, text=64, short=0.3)
     middle = Plan(seconds=12, sink=sink, text=text)
     full = Plan(seconds=18, sink=sink, text=text, spoiled=0.4)
-    some, words = (0.04, 0.07, 0.04, 0.05), (0.25, 0.45, 0.2, 0.1)
-    peak, seen = 3e-3, (0.1, 0.15)
+    some, words, names = (0.04, 0.07, 0.04, 0.05), (0.25, 0.45, 0.2, 0.1), (0.3, 0.05, 0.6, 0.05)
+    seen = (0.1, 0.15)
     recipe = [
         Stage(150, films=0, texts=0, plan=short, rate=(peak, peak), drills=words),
         Stage(350, films=0, texts=0, plan=short, rate=(peak, peak), probed=3.0, pictures=(0.8, 0.0), drills=words),
@@ -304,9 +310,10 @@ def stages(sink: int, text: int, scale: float = 1.0, without: Container[str] = (
         Stage(
             600, films=4, texts=1, plan=middle, rate=(peak, peak), probed=3.0, pictures=seen, long=0.03, drills=some
         ),
+        Stage(150, films=0, texts=0, plan=full, rate=(peak, peak), probed=3.0, pictures=(0.1, 0.0), drills=names),
         Stage(
             1700, films=4, texts=1, plan=full, rate=(peak, 0.0), own=0.4, long=0.05, roll=(16, 120, 340),
-            pictures=(0.05, 0.15), drills=(0.02, 0.08, 0.02, 0.18),
+            pictures=(0.05, 0.15), drills=(0.06, 0.05, 0.06, 0.13),
         ),
     ]  # fmt: skip
     return [

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +16,17 @@ from ...models.patches import Patcher
 
 #: Area of a frame after the resize: 168 x 140 for a 420 x 320 clip, 6 x 5 tokens per temporal patch.
 PIXELS = 28224
+#: Layers that are put in front of trained ones; heads of the last of them look names up (``lookup.py``).
+FRONT = 2
+#: How much of what they would write new layers in front of older ones write.
+FAINT = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
     """Widths and depths. ``theta``: base of the rotary frequencies; ``section``: how they are shared by (t, h, w).
 
-    The defaults are the bundled model's for all games.
+    The defaults are the bundled model's for all games, before it is ``grown``.
     """
 
     hidden: int = 256
@@ -85,8 +91,9 @@ def config(shape: Shape, vocabulary: int, special: dict[str, int]) -> Qwen2_5_VL
     )
 
 
-def new_model(config: Qwen2_5_VLConfig, seed: int) -> Qwen2_5_VLForConditionalGeneration:
-    """A freshly initialised model; the same seed gives the same weights."""
+def new_model(config: Qwen2_5_VLConfig, seed: int, blind: Container[int] = ()) -> Qwen2_5_VLForConditionalGeneration:
+    """A freshly initialised model; the same seed gives the same weights. ``blind``: layers without heads that look at
+    the newest picture."""
     torch.manual_seed(seed)
     model = Qwen2_5_VLForConditionalGeneration(config)
     decoder = model.model.language_model
@@ -106,12 +113,46 @@ def new_model(config: Qwen2_5_VLConfig, seed: int) -> Qwen2_5_VLForConditionalGe
         kernel -= 0.9 * kernel.mean(dim=(3, 4), keepdim=True)
         frequencies, section = decoder.rotary_emb.inv_freq, config.text_config.rope_parameters["mrope_section"]
         look_back(decoder.layers[0].self_attn, frequencies, group=config.text_config.num_key_value_heads - 1)
-        for layer in decoder.layers:
-            look_at(layer.self_attn, frequencies[: section[0]], group=0)
-        mark, middle = decoder.embed_tokens.weight[config.vision_end_token_id], depth // 2
-        for layer in decoder.layers[middle : middle + 2]:
+        for number, layer in enumerate(decoder.layers):
+            if number not in blind:
+                look_at(layer.self_attn, frequencies[: section[0]], group=0)
+        mark = decoder.embed_tokens.weight[config.vision_end_token_id]
+        for layer in decoder.layers[middle(depth) : middle(depth) + 2]:
             look_along(layer.self_attn, frequencies, mark, group=config.text_config.num_key_value_heads - 1)
     return model
+
+
+def middle(depth: int) -> int:
+    """The layer in front of which all that one picture shows should be told; the same one once a decoder has grown."""
+    return max(depth // 2, depth - 3)
+
+
+def grown(old: Any, config: Qwen2_5_VLConfig, seed: int) -> Any:
+    """A model of FRONT more layers, in front of those of ``old``. What they write hardly disturbs what comes after.
+
+    ``config``: as that of ``old``, but for the number of layers.
+    """
+    model = new_model(config, seed, blind=(FRONT - 1,))
+
+    def moved(name: str) -> str:
+        return re.sub(r"(language_model\.layers)\.(\d+)", lambda at: f"{at[1]}.{int(at[2]) + FRONT}", name)
+
+    model.load_state_dict({moved(name): weight for name, weight in old.state_dict().items()}, strict=False)
+    with torch.no_grad():
+        for layer in model.model.language_model.layers[:FRONT]:
+            layer.self_attn.o_proj.weight *= FAINT
+            layer.mlp.down_proj.weight *= FAINT
+    return model
+
+
+def hold_front(model: Any) -> None:
+    """Nothing is learnt in layers that were put in front, nor in the embeddings that they read: what they compare
+    is told by weights that are small beside an update."""
+    decoder = model.model.language_model
+    front = len(decoder.layers) - Shape().layers
+    for part in decoder.layers[: max(front, 0)]:
+        part.requires_grad_(False)
+    decoder.embed_tokens.requires_grad_(front <= 0)
 
 
 def look_back(attention: Any, inverse_frequencies: Tensor, *, group: int, strength: float = 40.0) -> None:

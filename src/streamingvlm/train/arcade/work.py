@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from functools import cached_property
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
+from torch import Tensor
 from transformers import AutoTokenizer, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from ...arcade.games import GAMES, find_game
@@ -20,11 +22,14 @@ from ...models.checkpoint import HFTokenizer
 from ...policy import StreamingWindow
 from ...prompt import Grammar, Marks
 from .data import HELD, play, prepare
+from .decoder import Batch, collate
+from .drills import lines, roll_call
 from .export import STREAMING, export
-from .films import Library
-from .fit import LONG, PARTS, Fit, stages
+from .films import Library, Plan
+from .fit import CALL, GROWS, LONG, PARTS, Fit, stages
+from .lookup import look_up
 from .record import Recording
-from .shape import Shape, config, new_model
+from .shape import FRONT, Shape, config, grown, new_model
 from .stories import Scribe
 from .tokens import SPECIAL, arcade_corpus, build, save
 from .vision import pretrain
@@ -33,6 +38,9 @@ STEPS = ("tokenizer", "vision", "data", "decoder", "export")
 
 #: Training streams: seeds of the tower's frames and of the decoder's recordings.
 VISION_SEEDS, STREAM_SEEDS = 0, 1000
+
+#: Rounds of batches on which is read what heads that look names up have to compare.
+SAMPLES = 3
 
 #: The least of what a run needs: the tower is measured on a stream of its own, the longest chunks fit into a stream.
 LEAST = {"vision_streams": 2, "vision_seconds": 1, "streams": 1, "seconds": LONG, "held": 1, "check_seconds": 1}
@@ -58,7 +66,8 @@ class Settings:
     held: Annotated[int, "streams of each game for checks on the way"] = 2
     check_seconds: Annotated[int, "seconds of each that a check watches"] = 200
     scale: Annotated[float, "more or fewer steps of the decoder"] = 1.0
-    first_stage: Annotated[int, "of the decoder's five, for a run that begins with earlier weights"] = 0
+    rate: Annotated[float, "highest learning rate of the decoder"] = 3e-3
+    first_stage: Annotated[int, "of the decoder's six, for a run that begins with earlier weights"] = 0
     without: Annotated[tuple[str, ...], f"parts of the recipe to leave out, of {', '.join(PARTS)}"] = ()
     precision: Annotated[str, "of products in training: float32 or, on some processors faster, bfloat16"] = "float32"
     notes: Annotated[str, "what else the model card should say of the run"] = ""
@@ -79,8 +88,8 @@ class Settings:
         if self.precision not in ("float32", "bfloat16"):
             raise OptionError(f"precision: float32 or bfloat16, not {self.precision}")
         self.further()
-        if min(self.vision_minutes, self.scale) <= 0:
-            raise OptionError("vision minutes and scale must be above 0")
+        if min(self.vision_minutes, self.scale, self.rate) <= 0:
+            raise OptionError("vision minutes, scale and rate must be above 0")
 
     def further(self) -> dict[str, int]:
         """Further streams for the tower by game. OptionError for what is not NAME=COUNT, or no game of this run."""
@@ -132,21 +141,24 @@ class Work:
 
     def model(self, tower: bool = True) -> Any:
         """A new model or that which the run begins with, with the pretrained tower."""
-        made = config(Shape(), len(self.vocabulary), self.special)
-        model = self._earlier(made) if self.settings.begin else new_model(made, self.settings.seed)
+        model = self._earlier() if self.settings.begin else new_model(self._config(), self.settings.seed)
         if tower:
             model.model.visual.load_state_dict(torch.load(self._left_by("vision", "tower.pt")))
         return model
 
-    def _earlier(self, made: Qwen2_5_VLConfig) -> Qwen2_5_VLForConditionalGeneration:
+    def _config(self, layers: int = Shape().layers) -> Qwen2_5_VLConfig:
+        return config(Shape(layers=layers), len(self.vocabulary), self.special)
+
+    def _earlier(self) -> Qwen2_5_VLForConditionalGeneration:
         folder = Path(self.settings.begin)
         if not (folder / "config.json").exists():
             raise OptionError(f"{folder} is no checkpoint to begin with: it has no config.json")
         words = AutoTokenizer.from_pretrained(folder).get_vocab()
         model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
-        same = ("hidden_size", "num_hidden_layers", "intermediate_size", "vocab_size")
-        sizes = ([getattr(each.text_config, name) for name in same] for each in (made, model.config))
-        if len({tuple(size) for size in sizes}) > 1 or words != self.vocabulary.get_vocab():
+        same, depth = ("hidden_size", "intermediate_size", "vocab_size"), model.config.text_config.num_hidden_layers
+        sizes = {tuple(getattr(each.text_config, name) for name in same) for each in (self._config(), model.config)}
+        layers = Shape().layers
+        if len(sizes) > 1 or words != self.vocabulary.get_vocab() or depth not in (layers, layers + FRONT):
             raise OptionError(f"{folder} has another shape or other tokens than this recipe: begin anew")
         return model
 
@@ -183,28 +195,63 @@ class Work:
 
     def fit(self) -> Fit:
         """The decoder's training, at its beginning or where ``state.pt`` left it."""
-        train, held = self._recordings()
+        (train, held), state, model = self._recordings(), self.settings.folder / "state.pt", self.model()
+        if state.exists():
+            layers = _depth(torch.load(state, weights_only=False)["model"])
+            model = model if layers == _depth(model.state_dict()) else grown(model, self._config(layers), 0)
+        fit = self._fit(model, Library(train), held)
+        fit.at = (self.settings.first_stage, 0)
+        if state.exists():
+            fit.load(state)
+        return fit
+
+    def _fit(self, model: Any, library: Library, held: Sequence[Recording]) -> Fit:
         policy = StreamingWindow(**{key: STREAMING[key] for key in ("vision", "turns", "sink", "text")})
         s = self.settings
-        fit = Fit(
-            self.model(), Scribe(self.grammar), Library(train), held, s.folder, policy, self.log, s.seed,
+        return Fit(
+            model, Scribe(self.grammar), library, held, s.folder, policy, self.log, s.seed,
             checked=s.check_seconds, dtype=s.dtype, compile=s.compile,
         )  # fmt: skip
-        fit.at = (s.first_stage, 0)
-        if (s.folder / "state.pt").exists():
-            fit.load(s.folder / "state.pt")
-        return fit
+
+    def _grow(self, fit: Fit) -> Fit:
+        """The training of the averaged decoder with layers in front that look names up."""
+        model = grown(fit.average, self._config(Shape().layers + FRONT), self.settings.seed)
+        look_up(model, fit.scribe, self.games, self._samples(fit))
+        more = self._fit(model, fit.library, fit.held)
+        more.at, more.steps, more.hours = fit.at, fit.steps, fit.hours
+        self.log(f"the decoder has {FRONT} more layers")
+        return more
+
+    def _samples(self, fit: Fit) -> Iterator[Batch]:
+        """Batches with all kinds of ids: lines of names, calls at a distance, films."""
+        rng, scribe, plan = random.Random(self.settings.seed), fit.scribe, Plan()
+        for habits in [*fit.library.habits.values()] * SAMPLES:
+            for examples in (
+                [lines(rng, scribe, habits.game) for _ in range(8)],
+                [roll_call(rng, scribe, habits, plan.sink, plan.text, CALL) for _ in range(4)],
+                [fit.library.example(rng, scribe, habits.game.name, plan) for _ in range(3)],
+            ):
+                yield collate(examples, self.special[SPECIAL[0]])
 
     def decoder(self) -> None:
         """Train the decoder; goes on where it was stopped."""
-        s = self.settings
-        self.fit().run(stages(STREAMING["sink"], STREAMING["text"], s.scale, s.without))
+        s, fit = self.settings, self.fit()
+        recipe = stages(STREAMING["sink"], STREAMING["text"], s.scale, s.without, s.rate)
+        if len(fit.model.model.language_model.layers) == Shape().layers:
+            fit.run(recipe[:GROWS])
+            fit = self._grow(fit)
+        fit.run(recipe)
 
     def export(self) -> None:
         """Write the averaged weights as a checkpoint folder, and how they came about."""
-        model, s = self.model(), self.settings
-        state = torch.load(self._left_by("decoder", "state.pt"), weights_only=False)
+        s, state = self.settings, torch.load(self._left_by("decoder", "state.pt"), weights_only=False)
+        model = new_model(self._config(_depth(state["average"])), s.seed)
         model.load_state_dict(state["average"])
         how = {key: value for key, value in asdict(s).items() if key not in ("folder", "features", "out")}
         done = {"steps": state["steps"], "decoder_hours": state["hours"], "date": f"{date.today()}"}
         export(model, self.vocabulary, s.out, training={**how, **done})
+
+
+def _depth(weights: Mapping[str, Tensor]) -> int:
+    """How many layers the decoder of these weights has."""
+    return sum("language_model" in name and name.endswith("input_layernorm.weight") for name in weights)
