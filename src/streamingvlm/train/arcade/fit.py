@@ -46,7 +46,7 @@ class Stage:
     ``rate``: learning rate at the start and at the end of the stage; ``probed``: how much the probes count;
     ``pictures``: shares of batches of single pictures and of films without words instead; ``drills``: of the others
     those of lines, ledgers, roll calls and made-up games; ``long``: share with two films of LONG seconds; ``roll``: how
-    many recordings are rolled out, for how many seconds, every how many steps.
+    many recordings are rolled out, for how many seconds, every how many steps, first after a quarter of these.
     """
 
     steps: int
@@ -124,7 +124,9 @@ class Fit:
         checked = shown = kept = time.monotonic()
         sums: list[tuple[float, float]] = []
         for done in range(self.at[1], stage.steps):
-            if stage.roll[0] and (done % stage.roll[2] == 0 or not self.library.own):
+            # A stage begins with weights from another one: its first words of its own are not worth watching.
+            late = done - stage.roll[2] // 4
+            if stage.roll[0] and late >= 0 and (late % stage.roll[2] == 0 or not self.library.own):
                 self.roll(*stage.roll[:2])
             began = time.monotonic()
             rate = stage.rate[0] + done / stage.steps * (stage.rate[1] - stage.rate[0])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +17,6 @@ from ...models.patches import Patcher
 PIXELS = 28224
 #: Layers that are put in front of trained ones; heads of the last of them look names up (``lookup.py``).
 FRONT = 2
-#: How much of what they would write new layers in front of older ones write.
-FAINT = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +88,8 @@ def config(shape: Shape, vocabulary: int, special: dict[str, int]) -> Qwen2_5_VL
     )
 
 
-def new_model(config: Qwen2_5_VLConfig, seed: int, blind: Container[int] = ()) -> Qwen2_5_VLForConditionalGeneration:
-    """A freshly initialised model; the same seed gives the same weights. ``blind``: layers without heads that look at
-    the newest picture."""
+def new_model(config: Qwen2_5_VLConfig, seed: int) -> Qwen2_5_VLForConditionalGeneration:
+    """A freshly initialised model; the same seed gives the same weights."""
     torch.manual_seed(seed)
     model = Qwen2_5_VLForConditionalGeneration(config)
     decoder = model.model.language_model
@@ -113,9 +109,8 @@ def new_model(config: Qwen2_5_VLConfig, seed: int, blind: Container[int] = ()) -
         kernel -= 0.9 * kernel.mean(dim=(3, 4), keepdim=True)
         frequencies, section = decoder.rotary_emb.inv_freq, config.text_config.rope_parameters["mrope_section"]
         look_back(decoder.layers[0].self_attn, frequencies, group=config.text_config.num_key_value_heads - 1)
-        for number, layer in enumerate(decoder.layers):
-            if number not in blind:
-                look_at(layer.self_attn, frequencies[: section[0]], group=0)
+        for layer in decoder.layers:
+            look_at(layer.self_attn, frequencies[: section[0]], group=0)
         mark = decoder.embed_tokens.weight[config.vision_end_token_id]
         for layer in decoder.layers[middle(depth) : middle(depth) + 2]:
             look_along(layer.self_attn, frequencies, mark, group=config.text_config.num_key_value_heads - 1)
@@ -128,11 +123,11 @@ def middle(depth: int) -> int:
 
 
 def grown(old: Any, config: Qwen2_5_VLConfig, seed: int) -> Any:
-    """A model of FRONT more layers, in front of those of ``old``. What they write hardly disturbs what comes after.
+    """A model of FRONT more layers, in front of those of ``old``. They write nothing yet (``lookup.look_up``).
 
     ``config``: as that of ``old``, but for the number of layers.
     """
-    model = new_model(config, seed, blind=(FRONT - 1,))
+    model = new_model(config, seed)
 
     def moved(name: str) -> str:
         return re.sub(r"(language_model\.layers)\.(\d+)", lambda at: f"{at[1]}.{int(at[2]) + FRONT}", name)
@@ -140,8 +135,8 @@ def grown(old: Any, config: Qwen2_5_VLConfig, seed: int) -> Any:
     model.load_state_dict({moved(name): weight for name, weight in old.state_dict().items()}, strict=False)
     with torch.no_grad():
         for layer in model.model.language_model.layers[:FRONT]:
-            layer.self_attn.o_proj.weight *= FAINT
-            layer.mlp.down_proj.weight *= FAINT
+            layer.self_attn.o_proj.weight.zero_()
+            layer.mlp.down_proj.weight.zero_()
     return model
 
 

@@ -216,7 +216,7 @@ class Work:
     def _grow(self, fit: Fit) -> Fit:
         """The training of the averaged decoder with layers in front that look names up."""
         model = grown(fit.average, self._config(Shape().layers + FRONT), self.settings.seed)
-        look_up(model, fit.scribe, self.games, self._samples(fit))
+        look_up(model, fit.scribe, self.games, list(self._samples(fit)))
         more = self._fit(model, fit.library, fit.held)
         more.at, more.steps, more.hours = fit.at, fit.steps, fit.hours
         self.log(f"the decoder has {FRONT} more layers")
