@@ -22,6 +22,7 @@ from streamingvlm.errors import OptionError
 from streamingvlm.events import BUNDLED_GAMES
 from streamingvlm.models import BUNDLED, load_model
 from streamingvlm.policy import StreamingWindow
+from streamingvlm.spans import Role
 from streamingvlm.train.arcade import habits, reader, stories, tower, vision
 from streamingvlm.train.arcade.__main__ import main
 from streamingvlm.train.arcade.card import card
@@ -41,6 +42,7 @@ from streamingvlm.train.arcade.shape import FRONT, Shape, config, grown, hold_fr
 from streamingvlm.train.arcade.stories import Scribe
 from streamingvlm.train.arcade.texts import example
 from streamingvlm.train.arcade.tokens import FRAME, SPECIAL, arcade_corpus, build, save
+from streamingvlm.train.arcade.watched import own_part
 from streamingvlm.train.arcade.work import Settings, Work
 from train_tools import ALL, arcade_grammar, arcade_tokenizer, recorded
 
@@ -300,7 +302,8 @@ def test_parts_of_the_recipe_can_be_left_out() -> None:
     whole, bare = stages(8, 16), stages(8, 16, without=PARTS)
     assert [stage.steps for stage in whole] == [stage.steps for stage in bare]
     assert any(stage.own and stage.roll[0] for stage in whole)
-    assert not any(stage.own or stage.roll[0] or stage.plan.spoiled for stage in bare)
+    assert whole[-1].watch[0]
+    assert not any(stage.own or stage.roll[0] or stage.watch[0] or stage.plan.spoiled for stage in bare)
     library, rng = _library(), random.Random(0)
     firsts = [{library.cut(rng, "pong", stages_[3].plan)[1] % 12 for _ in range(40)} for stages_ in (whole, bare)]
     assert len(firsts[0]) > 1
@@ -309,7 +312,7 @@ def test_parts_of_the_recipe_can_be_left_out() -> None:
     recording = library.recordings[number]
     library.own = {number: Own(recording, 10, [stories.words(recording.game, events) for events in recording.events])}
     scribe, seen = Scribe(arcade_grammar()), []
-    library._film = lambda *parts: seen.append(parts[3])  # type: ignore[method-assign,assignment,return-value]
+    library.film = lambda *parts: seen.append(parts[3])  # type: ignore[method-assign,assignment,return-value]
     for _ in range(20):
         library.own_example(rng, scribe, "pong", bare[3].plan)
     assert {first % 12 for _, first in seen} == {0}
@@ -519,6 +522,69 @@ def test_rollout_says_what_the_training_pass_predicts(model: Any) -> None:
     right = (sampled == torch.from_numpy(laid.targets)[laid.targets != grammar.marks.turn_end]).float().mean()
     # bf16 may settle a near tie of random weights the other way.
     assert right > 0.8
+
+
+def test_a_watched_stream_holds_the_states_its_words_were_said_with(model: Any) -> None:
+    """Against one pass over all that had been seen by then, while nothing had been evicted."""
+    from streamingvlm.train.arcade.layout import Turn, lay_out
+
+    grammar, scribe = arcade_grammar(), Scribe(arcade_grammar())
+    context = grammar.tokenizer.encode("first to 2 games")
+    features = torch.randn(5, tower.TOKENS, 64)
+    replies = [scribe.reply(text) for text in ("green scores", "", "blue scores", "", "")]
+    rollout = Rollout(model, grammar, StreamingWindow(vision=3, turns=3, sink=8, text=8), [features], [context])
+    (found,) = rollout.watch([replies], [[0, 1]])
+    assert found.keys() == {0, 1}
+    assert found[0][0] == context
+    archived = replies[0][: len(replies[0]) - 2]
+    history, past = found[1]
+    assert history == [*context, *archived]
+    laid = lay_out(grammar, context, [Turn(float(i), ids, (), ()) for i, ids in enumerate(replies)])
+    batch = collate([Example(laid, features)], 0)
+    embeds = model.model.language_model.embed_tokens(batch.ids)
+    embeds = embeds.flatten(0, 1).index_copy(0, batch.video, batch.features).view(embeds.shape)
+    with torch.no_grad():
+        seen = model.model.language_model(
+            inputs_embeds=embeds, position_ids=batch.positions, attention_mask={"full_attention": None}, use_cache=True
+        ).past_key_values
+    ids, before = laid.ids.tolist(), len(grammar.preamble(context)[0]) + len(context)
+    said = next(i for i in range(len(ids)) if ids[i : i + len(archived)] == list(archived))
+    rows = [*range(before), *range(said, said + len(archived)), *range(before, len(past) - len(archived))]
+    for layer, own in enumerate(past.values):
+        torch.testing.assert_close(own, seen.layers[layer].values[0, :, rows].transpose(0, 1))
+
+
+def test_chunks_behind_a_streams_states_learn_nothing_of_its_ids(model: Any, tmp_path: Path) -> None:
+    scribe, library = Scribe(arcade_grammar()), _library()
+    policy = StreamingWindow(vision=4, turns=4, sink=8, text=16)
+    fit = Fit(model, scribe, library, library.recordings, tmp_path, policy)
+    number = library.numbers["boxing"][0]
+    own = library.recordings[number]
+    library.own = {number: Own(own, 5, [stories.words(own.game, events) for events in own.events[:30]])}
+    plan = Plan(seconds=6, sink=8, text=16)
+    stage = Stage(1, films=4, texts=0, plan=plan, watch=(8, 24, 3))
+    fit.watch(stage)
+    assert fit._cuts.keys() == library.games.keys()
+    for examples in fit._cuts.values():
+        for one in examples:
+            assert one.past is not None
+            assert len(one.laid.ends) == plan.seconds
+            header = scribe.grammar.header(Role.USER).tokens
+            assert one.laid.ids[len(one.past) :][: len(header)].tolist() == list(header)
+    watched = own_part(random.Random(0), scribe, library, "boxing", plan, 24, 3)
+    assert watched.replies == [scribe.reply(stories.words(own.game, events)) for events in own.events[5:29]]
+    batch = fit.batch(stage)
+    assert batch.past is not None
+    other = replace(batch, ids=batch.ids.flatten().index_fill(0, batch.past.rows, 7).view(batch.ids.shape))
+    behind = torch.ones(batch.ids.numel(), dtype=torch.bool).index_fill(0, batch.past.rows, False)
+    with torch.no_grad():
+        one, two, computed = (
+            hidden_states(model, each)[0].flatten(0, 1) for each in (batch, other, replace(batch, past=None))
+        )
+    torch.testing.assert_close(one[behind], two[behind])
+    assert (one - computed)[batch.rows].abs().max() > 1e-4
+    losses(model, fit.probes, batch).words.backward()  # type: ignore[no-untyped-call]
+    assert all(layer.self_attn.k_proj.weight.grad.abs().sum() > 0 for layer in model.model.language_model.layers)
 
 
 def test_export_loads_and_speaks(model: Any, tmp_path: Path) -> None:

@@ -182,6 +182,12 @@ CLAIMS: dict[str, Claim] = {
             (OURS, Row("no on-policy stage", checkpoint="no-on-policy")),
             (Expectation("without it the same-second F1 falls", "no on-policy stage", STRICT),),
         ),
+        Claim(
+            "reuse",
+            "Does training behind a stream's own states help a model whose states are reused? (beyond the paper)",
+            (OURS, Row("states computed from words", checkpoint="no-reuse")),
+            (Expectation("without it the same-second F1 falls", "states computed from words", STRICT),),
+        ),
     )
 }  # fmt: skip
 

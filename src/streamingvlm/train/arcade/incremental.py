@@ -6,6 +6,7 @@ Keys are kept raw and rotated by the positions that hold after eviction. A test 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,6 +17,20 @@ from ...rope import rotate
 
 #: What a masked key gets added to its score.
 _NEVER = torch.finfo(torch.float32).min
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What a cache holds of the ids in front of a stream's turns: what stands before the first of them.
+
+    ``keys`` (rotated by the positions that hold there) and ``values``: (layers, n, kv heads, head_dim).
+    """
+
+    keys: Tensor
+    values: Tensor
+
+    def __len__(self) -> int:
+        return self.keys.shape[1]
 
 
 class LockstepCache:
@@ -41,15 +56,20 @@ class LockstepCache:
     def select(self, rows: Sequence[Sequence[int]], positions: Tensor) -> None:
         """Keep ``rows`` of each stream, in that order; ``positions`` (3, streams, longest) are theirs from now on."""
         longest = positions.shape[2]
-        index = torch.zeros(len(rows), longest, dtype=torch.long)
         for stream, kept in enumerate(rows):
-            index[stream, : len(kept)] = torch.tensor(kept, dtype=torch.long)
-        gather = index[None, :, None, :, None].expand(len(self.layers), -1, self.keys.shape[2], -1, self.head_dim)
+            # An eviction leaves most rows in front where they are: only those behind the first that moves are copied.
+            moved = next((i for i, row in enumerate(kept) if row != i), len(kept))
+            index = torch.tensor(kept[moved:], dtype=torch.long)
+            for store in (self.keys, self.values):
+                store[:, stream, :, moved : len(kept)] = store[:, stream].index_select(2, index)
         cos, sin = self.rotation(positions)
-        for store in (self.keys, self.values):
-            store[..., :longest, :] = store.gather(3, gather)
-        self.view[..., :longest, :] = rotate(self.keys[..., :longest, :], cos, sin)
+        rotate(self.keys[..., :longest, :], cos, sin, out=self.view[..., :longest, :])
         self.length = torch.tensor([len(kept) for kept in rows])
+
+    def past(self, stream: int, rows: int) -> Past:
+        """A copy of the first ``rows`` rows of a stream, as they stand after :meth:`select`."""
+        keys, values = (store[:, stream, :, :rows].transpose(1, 2).contiguous() for store in (self.view, self.values))
+        return Past(keys, values)
 
     def forward(self, embeds: Tensor, positions: Tensor, counts: Tensor) -> Tensor:
         """Run new ids (streams, n, hidden), of which the first ``counts`` of each stream are real.
