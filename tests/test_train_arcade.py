@@ -24,13 +24,14 @@ from streamingvlm.models import BUNDLED, load_model
 from streamingvlm.policy import StreamingWindow
 from streamingvlm.spans import Role
 from streamingvlm.train.arcade import habits, reader, stories, tower, vision
+from streamingvlm.train.arcade import work as arcade_work
 from streamingvlm.train.arcade.__main__ import main
 from streamingvlm.train.arcade.card import card
 from streamingvlm.train.arcade.decoder import Example, Probes, collate, hidden_states, losses
 from streamingvlm.train.arcade.drills import lines, roll_call
 from streamingvlm.train.arcade.export import STREAMING, TRAINING, export
 from streamingvlm.train.arcade.films import LEAD, SILENT, Library, Own, Plan
-from streamingvlm.train.arcade.fit import GLANCES, PARTS, SILENTS, Fit, Stage, stages
+from streamingvlm.train.arcade.fit import GLANCES, GROWS, PARTS, SILENTS, Fit, Stage, stages
 from streamingvlm.train.arcade.habits import happening
 from streamingvlm.train.arcade.lookup import look_up
 from streamingvlm.train.arcade.optim import Muon, Optimizer, orthogonal
@@ -613,6 +614,39 @@ def test_a_run_begins_with_the_weights_of_another(tmp_path: Path) -> None:
     save(build(corpus, words, 2048), tmp_path / "two" / "tokenizer")
     with pytest.raises(OptionError, match="begin anew"):
         Work(Settings(folder=tmp_path / "two", begin=str(tmp_path / "out"))).model(tower=False)
+
+
+def test_a_run_grows_its_decoder_and_goes_on_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    recordings = [_featured(recorded(game.name), 256) for game in ALL]
+    plan = Plan(seconds=4, sink=8, text=16)
+    bare = Stage(1, films=0, texts=2, plan=plan, text_seconds=4)
+    recipe = [*[bare] * (GROWS + 1), replace(bare, steps=2)]
+    monkeypatch.setattr(arcade_work, "stages", lambda *_: recipe)
+    monkeypatch.setattr(arcade_work, "SAMPLES", 1)
+    monkeypatch.setattr(Work, "_recordings", lambda _: (recordings, recordings))
+
+    def log(line: str) -> None:
+        lines.append(line)
+        if line.startswith(f"stage {GROWS + 1}") and len(lines) < 10:
+            raise KeyboardInterrupt
+
+    settings = Settings(folder=tmp_path, games=tuple(game.name for game in ALL))
+    save(arcade_tokenizer(), tmp_path / "tokenizer")
+    work = Work(settings, log)
+    torch.save(work.model(tower=False).model.visual.state_dict(), tmp_path / "tower.pt")
+    with pytest.raises(KeyboardInterrupt):
+        work.decoder()
+    assert sum("more layers" in line for line in lines) == 1
+    state = torch.load(tmp_path / "state.pt", weights_only=False)
+    assert (state["at"], state["steps"]) == ((GROWS + 1, 0), GROWS + 1)
+    Work(settings, lines.append).decoder()
+    assert sum("more layers" in line for line in lines) == 1
+    after = torch.load(tmp_path / "state.pt", weights_only=False)
+    assert (after["at"], after["steps"]) == ((GROWS + 2, 0), GROWS + 3)
+    front, learnt = (f"model.language_model.layers.{n}.self_attn.q_proj.weight" for n in (0, FRONT))
+    assert torch.equal(after["model"][front], state["model"][front])
+    assert not torch.equal(after["model"][learnt], state["model"][learnt])
 
 
 def test_the_card_says_how_the_weights_came_about(model: Any, tmp_path: Path) -> None:
