@@ -30,7 +30,7 @@ from streamingvlm.train.arcade.card import card
 from streamingvlm.train.arcade.decoder import Example, Probes, collate, hidden_states, losses
 from streamingvlm.train.arcade.drills import lines, roll_call
 from streamingvlm.train.arcade.export import STREAMING, TRAINING, export
-from streamingvlm.train.arcade.films import LEAD, SILENT, Library, Own, Plan
+from streamingvlm.train.arcade.films import LEAD, SILENT, STEER, Library, Own, Plan
 from streamingvlm.train.arcade.fit import GLANCES, GROWS, PARTS, SILENTS, Fit, Stage, stages
 from streamingvlm.train.arcade.habits import happening
 from streamingvlm.train.arcade.lookup import look_up
@@ -201,7 +201,7 @@ def test_chunks_are_steered_by_how_rare_the_games_own_events_are() -> None:
     library, rng = _library(), random.Random(0)
     for game in ALL:
         share, places = library.steer[game.name], library.places
-        own = [kind for kind in share if kind not in ("game", "match", "point")]
+        own = [kind for kind in share if kind not in STEER]
         assert sum(share[kind] for kind in own) == pytest.approx(0.2)
         assert sorted(own, key=lambda kind: share[kind]) == sorted(own, key=lambda kind: -len(places[game.name, kind]))
         for _ in range(20):
@@ -360,7 +360,7 @@ def test_bad_settings_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture
         (["--vision-more", "chess=3"], "NAME=COUNT with one of pong, boxing, tennis, hockey, not 'chess=3'"),
         (["--vision-more", "boxing"], "NAME=COUNT"),
         (["--scale", "0"], "must be above 0"),
-        (["--without", "words"], "can be left out: corruption, on-policy, overlap, not words"),
+        (["--without", "words"], "can be left out: corruption, on-policy, overlap, reuse, not words"),
         (["--first-stage", "6"], "first stage: 0 to 5, not 6"),
         (["--precision", "int8"], "float32 or bfloat16"),
         ([], "run the step 'tokenizer' first"),
@@ -414,7 +414,7 @@ def test_a_new_model_looks_at_the_ids_behind_the_last_pictures(layer: int) -> No
 
 def test_names_are_looked_up_at_any_distance() -> None:
     """Layers put in front of a model find a colour's name in the context, 700 positions away and behind pictures."""
-    tokenizer, scribe, library, rng = arcade_tokenizer(), Scribe(arcade_grammar()), _library(), random.Random(0)
+    tokenizer, scribe, library, rng = arcade_tokenizer(), Scribe(arcade_grammar()), _library(), random.Random(1)
     special = {name: tokenizer.convert_tokens_to_ids(name) for name in SPECIAL}
     old: Any = new_model(config(Shape(), len(tokenizer), special), 0)
     model = grown(old, config(Shape(layers=Shape().layers + FRONT), len(tokenizer), special), 0)

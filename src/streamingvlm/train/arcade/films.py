@@ -24,7 +24,7 @@ from .stories import Scribe, Spoil, contradicted, spoil, words
 RECENT, EARLY = 150, 60
 #: Events that chunks are steered to, by share of the chunks; PLAYS: the share of the game's own kinds together, each
 #: in it by how rare it is in the game's streams.
-STEER = {"game": 0.16, "match": 0.1, "point": 0.14}
+STEER = {"game": 0.16, "match": 0.1, "point": 0.08, "tally": 0.16, "streak": 0.1}
 PLAYS = 0.2
 #: Seconds of a film without words, and how many of them are over before what takes seconds is asked for.
 SILENT, LEAD = 8, 4

@@ -343,7 +343,7 @@ def stages(sink: int, text: int, scale: float = 1.0, without: Container[str] = (
         Stage(
             1700, films=4, texts=1, plan=full, rate=(peak, 0.0), own=0.4, long=0.05, roll=(16, 120, 340),
             watch=(16, 120, 8),
-            pictures=(0.05, 0.15), drills=(0.06, 0.05, 0.06, 0.13),
+            pictures=(0.05, 0.12), drills=(0.03, 0.03, 0.03, 0.08),
         ),
     ]  # fmt: skip
     return [

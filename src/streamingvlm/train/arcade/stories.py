@@ -16,15 +16,21 @@ from ..layout import Ids, archived, cut_history
 from .habits import Events, Habits, plays
 
 
+#: Kinds that follow from words long before them, and those behind which one of them can be told.
+FOLLOWING = frozenset({"streak", "game", "tally", "match"})
+ENDING = FOLLOWING | {"score", "game_point"}
+
+
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """How much ids count: the first id of an event or of a silence (the decision), words, whether a game is told with
-    a name, and the closing ids."""
+    """How much ids count: the first id of an event or of a silence (the decision), words, words of what follows from
+    words long before and whether that is said, whether a game is told with a name, and the closing ids."""
 
     speak: float = 2.0
     silent: float = 1.5
     word: float = 1.0
-    named: float = 4.0
+    follows: float = 4.0
+    named: float = 8.0
     end: float = 0.2
 
 
@@ -96,13 +102,14 @@ class Scribe:
             return (*[w.end] * opening, w.silent, *[w.end] * closing)
         out = [w.end] * opening
         for clause in clauses:
-            each = [w.word] * len(clause.ids)
+            each = [w.follows if clause.event.kind in FOLLOWING else w.word] * len(clause.ids)
             if clause.fork is not None:
                 each[clause.fork] = w.named
             out += each
         out[opening] = w.speak
         # The first closing id says that there is no further clause: a decision as well.
-        return (*out, w.word, *[w.end] * closing)
+        last = w.follows if clauses[-1].event.kind in ENDING else w.word
+        return (*out, last, *[w.end] * closing)
 
     def history(self, context: str, replies: Sequence[Ids], sink: int, text: int) -> list[int]:
         """The history block of a stream with this context after these replies."""

@@ -20,10 +20,9 @@ from ...arcade.language import COMMON
 from .decoder import Example
 from .habits import Events, Habits, counted
 from .layout import Ids, Laid, Turn, lay_out
-from .stories import Scribe, words
+from .stories import FOLLOWING, Scribe, words
 
-#: Kinds that follow from words long before them, and the length of a story that has them at the arcade's own pace.
-FOLLOWING = frozenset({"streak", "game", "tally", "match"})
+#: The length of a story that has what follows from words at the arcade's own pace.
 LONG = 400
 #: How much more than other words it counts whether a game is told with a name.
 RARE = 3.0
