@@ -15,7 +15,6 @@ from ...prompt import Grammar
 from ..layout import Ids, archived, cut_history
 from .habits import Events, Habits, plays
 
-
 #: Kinds that follow from words long before them, and those behind which one of them can be told.
 FOLLOWING = frozenset({"streak", "game", "tally", "match"})
 ENDING = FOLLOWING | {"score", "game_point"}
