@@ -20,6 +20,7 @@ from streamingvlm.evaluate import compare, plot, proof
 from streamingvlm.evaluate.arcade import Checkpoint, Setting
 from streamingvlm.evaluate.claims import CHECKPOINTS, CLAIMS, REFERENCE, Claim, Expectation, Row
 from streamingvlm.evaluate.compare import Comparison, GateError
+from streamingvlm.evaluate.gate import STREAMS
 from streamingvlm.policy import make_policy
 
 pytest.importorskip("ale_py", reason="the arcade extra is not installed")
@@ -94,13 +95,30 @@ def test_a_row_of_two_claims_is_run_once(comparison: Comparison, monkeypatch: py
     monkeypatch.setattr(compare, "run", None)
     comparison.test(TWO)
     with pytest.raises(TypeError):
-        comparison.evaluation(Row("other", "streaming:vision=2"))
+        comparison.evaluation(Row("other", "streaming:vision=2"), comparison.setting)
 
 
 def test_without_the_gate_nothing_is_compared(comparison: Comparison) -> None:
     gated = replace(comparison, ungated=False)
     with pytest.raises(GateError, match=r"1 training seed.*--ungated"):
         gated.test(TWO)
+
+
+def test_the_gate_has_streams_enough_of_its_own(comparison: Comparison, found: dict[str, Any]) -> None:
+    assert len(comparison.setting.seeds) < STREAMS
+    assert found["gate"]["games"]["pong"]["streams"] == STREAMS
+    assert not any("streams" in reason for reason in found["gate"]["reasons"])
+    long = replace(comparison, setting=Setting(("pong",), range(9_000_000, 9_000_008), 1200))
+    assert (long.setting_of_gate.seconds, len(long.setting_of_gate.seeds)) == (360, STREAMS)
+
+
+def test_verdicts_are_told_by_game(found: dict[str, Any]) -> None:
+    for one in found["expectations"]:
+        assert one["games"]["pong"] == {key: one[key] for key in ("value", "low", "high", "verdict")}
+    assert not found["gate"]["games"]["pong"]["passed"]
+    passing = {**found, "gate": {**found["gate"], "games": {"pong": {"passed": True}}}}
+    assert "  - pong (passes the gate): does not hold, 0.000 (0.000 to 0.000)" in proof._verdicts(TWO, passing)
+    assert "  - pong: does not hold, 0.000 (0.000 to 0.000)" in proof._verdicts(TWO, found)
 
 
 def test_a_claim_over_hours_has_few_streams(comparison: Comparison) -> None:

@@ -15,7 +15,7 @@ from .arcade import Bar, Checkpoint, Setting, describe, fitting, run
 from .bootstrap import Interval, Path, Replicates, interval
 from .claims import REFERENCE, Claim, Expectation, Row
 from .figures import F1S, Evaluation
-from .gate import gate
+from .gate import SECONDS, STREAMS, gate
 
 #: How much longer the streams of a claim over hours are, and how many of them there are at most.
 LONG, LONG_STREAMS = 7.5, 3
@@ -45,7 +45,7 @@ class Comparison:
     bar: Bar
     ungated: bool = False
     resamples: int = bootstrap.RESAMPLES
-    _done: dict[tuple[str, str, bool, bool], Evaluation] = field(default_factory=dict)
+    _done: dict[tuple[str, str, Setting, bool], Evaluation] = field(default_factory=dict)
 
     def setting_of(self, claim: Claim) -> Setting:
         """How long and how many streams a claim's rows have."""
@@ -54,13 +54,17 @@ class Comparison:
         seeds = self.setting.seeds[:LONG_STREAMS]
         return replace(self.setting, seconds=round(self.setting.seconds * LONG), seeds=seeds)
 
-    def evaluation(self, row: Row, claim: Claim | None = None, flipped: bool = False) -> Evaluation:
-        """The figures of a row, on the streams of ``claim`` (None: the ordinary ones)."""
-        long = claim is not None and claim.long
+    @property
+    def setting_of_gate(self) -> Setting:
+        """Enough streams of every game for the gate, however many the rows have, and minutes of each."""
+        first = self.setting.seeds.start
+        return replace(self.setting, seconds=min(self.setting.seconds, SECONDS), seeds=range(first, first + STREAMS))
+
+    def evaluation(self, row: Row, setting: Setting, flipped: bool = False) -> Evaluation:
+        """The figures of a row on some streams."""
         policy = repr(make_policy(row.policy, self.seeds[0].model.defaults.policy))
-        key = (policy, row.checkpoint, long, flipped)
+        key = (policy, row.checkpoint, setting, flipped)
         if key not in self._done:
-            setting = self.setting if claim is None else self.setting_of(claim)
             checkpoints = [self.others[row.checkpoint]] if row.checkpoint else self.seeds
             watched = [
                 (checkpoint.name, stream)
@@ -72,8 +76,8 @@ class Comparison:
 
     def check(self) -> dict[str, Any]:
         """The gate's verdict. GateError if it is not passed and comparisons without it were not asked for."""
-        reference = Row(REFERENCE)
-        own, flipped = self.evaluation(reference), self.evaluation(reference, flipped=True)
+        reference, setting = Row(REFERENCE), self.setting_of_gate
+        own, flipped = self.evaluation(reference, setting), self.evaluation(reference, setting, flipped=True)
         verdict = gate(own, flipped, len(self.seeds))
         if not verdict["passed"] and not self.ungated:
             raise GateError(
@@ -87,9 +91,8 @@ class Comparison:
         if missing:
             raise OptionError(f"{claim.name} needs a checkpoint: --model {missing[0]}=FOLDER")
         verdict = self.check()
-        rows = {row.name: self.evaluation(row, claim) for row in claim.rows}
-        means = {name: evaluation.mean for name, evaluation in rows.items()}
         setting = self.setting_of(claim)
+        rows = {row.name: self.evaluation(row, setting) for row in claim.rows}
         written = {
             row.name: {
                 **_trim(rows[row.name].json()),
@@ -103,7 +106,7 @@ class Comparison:
             "claim": claim.name,
             "question": claim.question,
             "rows": written,
-            "expectations": [_verdict(expectation, means) for expectation in claim.expectations],
+            "expectations": [_verdicts(expectation, rows) for expectation in claim.expectations],
             "gate": verdict,
             "others": {name: self.others[name].path for name in claim.checkpoints},
             "figures": [list(path) for path in claim.figures],
@@ -115,6 +118,19 @@ def _trim(found: Mapping[str, Any]) -> dict[str, Any]:
     kept = {name: found[name] for name in _KEPT if name in found}
     games = {name: {key: game[key] for key in _KEPT if key in game} for name, game in found["games"].items()}
     return {**kept, "games": games, "bootstrap": found["bootstrap"]}
+
+
+def _verdicts(expectation: Expectation, rows: Mapping[str, Evaluation]) -> dict[str, Any]:
+    """What is seen in the mean over the games, and in each of them."""
+    games = {
+        game: _verdict(expectation, {name: evaluation.game(game) for name, evaluation in rows.items()})
+        for game in rows[REFERENCE].games
+    }
+    kept = ("value", "low", "high", "verdict")
+    return {
+        **_verdict(expectation, {name: evaluation.mean for name, evaluation in rows.items()}),
+        "games": {game: {key: found[key] for key in kept} for game, found in games.items()},
+    }
 
 
 def _verdict(expectation: Expectation, means: Mapping[str, Replicates]) -> dict[str, Any]:

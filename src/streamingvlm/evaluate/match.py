@@ -44,9 +44,7 @@ class Match:
 
     def fingerprint(self) -> str:
         """What tells whether words that were recorded earlier are of this very stream."""
-        source = self.source(HEAD)
-        text = "\n".join([source.context, *(source.truth(second, second + 1) for second in range(HEAD))])
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return _fingerprint(self.game, self.seed)
 
     def truth(self, seconds: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """The truth of the first seconds and what the oracle reader says of them, as the score takes them."""
@@ -57,6 +55,13 @@ class Match:
         content = [[start, end, exchange(text, own)] for start, end, text in right["content"]]
         rows = [{**row, "text": exchange(row["text"], own)} for row in said]
         return {**right, "title": self.context, "content": content}, rows
+
+
+@lru_cache(maxsize=1024)
+def _fingerprint(game: str, seed: int) -> str:
+    source = Match(game, seed).source(HEAD)
+    text = "\n".join([source.context, *(source.truth(second, second + 1) for second in range(HEAD))])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @lru_cache(maxsize=128)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,7 +122,14 @@ def _verdicts(claim: Claim, found: Mapping[str, Any] | None) -> list[str]:
         lines.append(
             f"- {one['text']}: **{one['verdict']}** ({one['row']}; {what}: {show(one)}, wanted {one['least']:g})"
         )
+        lines.append(f"  - {'; '.join(_of_games(one['games'], found['gate']['games']))}")
     return lines
+
+
+def _of_games(seen: Mapping[str, Any], gates: Mapping[str, Any]) -> Iterator[str]:
+    """What is seen in each game, and which of them pass the gate."""
+    for game, one in seen.items():
+        yield f"{game}{' (passes the gate)' if gates[game]['passed'] else ''}: {one['verdict']}, {show(one)}"
 
 
 def targets(found: Mapping[str, Any] | None) -> str:
