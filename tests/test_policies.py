@@ -250,6 +250,8 @@ def test_a_policy_can_be_named_with_its_numbers() -> None:
         ("sliding-reset:seconds=inf", "above 0, not inf"),
         ("sliding-reset:seconds=nan", "above 0, not nan"),
         ("sliding-reset:positions=odd", "contiguous or append, not 'odd'"),
+        ("streaming:history=odd", "reused or renewed, not 'odd'"),
+        ("faithful:history=renewed", "no option 'history'"),
         ("sliding-reset:frames=4", "no option 'frames'; it has: seconds, positions"),
         ("sliding-recompute:sink=-1", "must be 0 or more"),
         ("sliding-recompute:positions=append", "no option 'positions'; it has: vision, turns, sink, text"),

@@ -555,6 +555,33 @@ def test_a_watched_stream_holds_the_states_its_words_were_said_with(model: Any) 
         torch.testing.assert_close(own, seen.layers[layer].values[0, :, rows].transpose(0, 1))
 
 
+def test_a_renewed_history_has_the_states_of_a_chunks(model: Any) -> None:
+    """Words that are read once more in the history block, while nothing was cut from it, are what training computes."""
+    from streamingvlm.train.arcade.layout import Turn, lay_out
+
+    grammar, scribe = arcade_grammar(), Scribe(arcade_grammar())
+    context = grammar.tokenizer.encode("first to 2 games")
+    texts = ("green scores", "", "blue scores", "green wins the game", "", "blue scores", "", "")
+    features, others = torch.randn(8, tower.TOKENS, 64), torch.randn(8, tower.TOKENS, 64)
+    policy = StreamingWindow(vision=3, turns=3, sink=64, text=64, history="renewed")
+    short = [scribe.reply(text) for text in ("", *texts[:7])]
+    rollout = Rollout(model, grammar, policy, [features, others], [context, context])
+    found, _ = rollout.watch([[scribe.reply(text) for text in texts], short], [[1, 4], [4]])
+    assert found.keys() == {1, 4}
+    for history, past in found.values():
+        laid = lay_out(grammar, history, [Turn(0.0, scribe.reply(""), (), ())])
+        batch = collate([Example(laid, features[:1])], 0)
+        embeds = model.model.language_model.embed_tokens(batch.ids)
+        with torch.no_grad():
+            seen = model.model.language_model(
+                inputs_embeds=embeds[:, : len(past)], position_ids=batch.positions[:, :, : len(past)],
+                attention_mask={"full_attention": None}, use_cache=True,
+            ).past_key_values  # fmt: skip
+        for layer, (keys, values) in enumerate(zip(past.keys, past.values, strict=True)):
+            torch.testing.assert_close(values, seen.layers[layer].values[0].transpose(0, 1))
+            torch.testing.assert_close(keys, seen.layers[layer].keys[0].transpose(0, 1))
+
+
 def test_chunks_behind_a_streams_states_learn_nothing_of_its_ids(model: Any, tmp_path: Path) -> None:
     scribe, library = Scribe(arcade_grammar()), _library()
     policy = StreamingWindow(vision=4, turns=4, sink=8, text=16)

@@ -179,6 +179,7 @@ class Engine:
         # On a GPU one turn fills the device, and a product's last bit would depend on who else has a turn.
         together = self.model.kv_shape.device.type == "cpu"
         for group in [range(len(jobs))] if together else [range(i, i + 1) for i in range(len(jobs))]:
+            self._renew([jobs[i] for i in group])
             self._prefill([jobs[i] for i in group], [feeds[i] for i in group], [visions[i] for i in group])
         for job in jobs:
             if job.chunk.last:
@@ -230,6 +231,23 @@ class Engine:
             job.trace.prefill_positions = np.concatenate([session.positions, feed.positions], axis=1)
         job.spend("evict", time.perf_counter() - begun)
         return feed
+
+    def _renew(self, jobs: Sequence[Job]) -> None:
+        """Read words once more where they stand in the history block from now on, in one pass for all streams."""
+        jobs = [job for job in jobs if job.session.renewed]
+        if not jobs:
+            return
+        begun, at, parts, ids, numbers = time.perf_counter(), 0, [], [], []
+        for job in jobs:
+            session = job.session
+            rows, session.renewed = session.renewed, range(0)
+            parts.append(Part(session.slot, at, at + len(rows), rows.start))
+            ids += session.timeline.tokens[rows.start : rows.stop]
+            numbers.append(session.positions[:, rows.start : rows.stop])
+            at += len(rows)
+        embeds = self.model.embed(torch.tensor(ids, device=self.model.kv_shape.device))
+        self._forward(parts, embeds, np.concatenate(numbers, axis=1))
+        self._spread("prefill", begun, jobs, [part.last - part.first for part in parts])
 
     def _prefill(self, jobs: Sequence[Job], feeds: Sequence[Feed], visions: Sequence[Sequence[Vision]]) -> None:
         """One forward pass over the turns of some streams, one behind the other; then their first ids."""

@@ -130,8 +130,7 @@ class KVPool:
             for store, new in stores:
                 store[layer][slots, :, lengths] = new[: len(slots)]
             return
-        for part in batch.parts:
-            first = self.length[part.slot]
+        for part, first in zip(batch.parts, batch.held, strict=True):
             rows = slice(first, first + part.last - part.first)
             for store, new in stores:
                 store[layer, part.slot, :, rows] = new[part.first : part.last].transpose(0, 1)
@@ -146,7 +145,7 @@ class KVPool:
             return batch.attend(layer, queries, scaling)
         out = torch.zeros_like(queries)
         for number, part in enumerate(batch.parts):
-            rows = self.length[part.slot] + part.last - part.first
+            rows = batch.held[number] + part.last - part.first
             keys, values = (store[layer, part.slot, :, :rows] for store in (self.view, self.values))
             single = ends or batch.single
             place = slice(number, number + 1) if single else slice(part.first, part.last)
@@ -182,11 +181,16 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, s
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Tokens ``first`` to ``last`` (left out) of a batch: the new ones of ``slot``."""
+    """Tokens ``first`` to ``last`` (left out) of a batch: the new ones of ``slot``.
+
+    ``at``: the first of the rows that they are written to, in the place of what is there; they see no row behind their
+    own (None: behind all rows).
+    """
 
     slot: int
     first: int
     last: int
+    at: int | None = None
 
 
 class Batch:
@@ -204,9 +208,13 @@ class Batch:
         self.rotation = rotation
         #: Cosine and sine for (tokens, heads, head_dim), in the pool's dtype.
         self.turned = (rotation[0][:, None].to(shape.dtype), rotation[1][:, None].to(shape.dtype))
-        #: Every part is one token: a step of decoding.
-        self.single = all((part.first, part.last) == (i, i + 1) for i, part in enumerate(parts))
-        self.masks = [_mask(pool.length[part.slot], part.last - part.first, shape.device) for part in parts]
+        #: Rows in front of each part's.
+        self.held = [pool.length[part.slot] if part.at is None else part.at for part in parts]
+        #: Every part is one token behind all rows: a step of decoding.
+        self.single = all((part.first, part.last, part.at) == (i, i + 1, None) for i, part in enumerate(parts))
+        self.masks = [
+            _mask(held, part.last - part.first, shape.device) for part, held in zip(parts, self.held, strict=True)
+        ]
         ends = [part.last - 1 for part in parts]
         self.ends = torch.tensor(ends + ends[-1:] * (bucket(len(ends)) - len(ends)), device=shape.device)
         #: Slots and lengths (parts,), to write the rows of several streams that decode in one operation.
@@ -215,8 +223,9 @@ class Batch:
             slots = [part.slot for part in parts]
             rows = [pool.length[slot] for slot in slots]
             self.where = (torch.tensor(slots, device=shape.device), torch.tensor(rows, device=shape.device))
-        for part in parts:
-            assert pool.length[part.slot] + part.last - part.first <= pool.rows, "capacity is known when a stream opens"
+        for part, held in zip(parts, self.held, strict=True):
+            most = pool.rows if part.at is None else pool.length[part.slot]
+            assert held + part.last - part.first <= most, "capacity is known when a stream opens"
 
     def take_ends(self, states: Tensor) -> Tensor:
         """States (tokens, ...) of each part's last token, padded to a bucket: (bucket, ...)."""
@@ -232,7 +241,8 @@ class Batch:
     def finish(self) -> None:
         """After the last layer: the new rows belong to their slots."""
         for part in self.parts:
-            self.pool.advance(part.slot, part.last - part.first)
+            if part.at is None:
+                self.pool.advance(part.slot, part.last - part.first)
 
 
 #: Writes one new row per stream and attends; see :func:`streamingvlm.ops.decode_rows`.

@@ -17,7 +17,7 @@ from .policy import CachePolicy, Sizes
 from .prompt import Grammar
 from .rope import FloatArray, positions
 from .sampling import Sampling
-from .spans import Kind, Span, Timeline
+from .spans import Kind, Span, Timeline, newly_archived
 from .turn import Feed, Opened
 
 if TYPE_CHECKING:
@@ -68,6 +68,8 @@ class Session:
         self.last_position = -1.0
         #: Positions of the ids that had no row when the policy was last applied, (3, n) float32.
         self._pending_positions: FloatArray = self.positions
+        #: Rows of the history block whose states are computed anew in the coming step.
+        self.renewed = range(0)
         self._opened: Opened | None = None
         #: Parts of the coming step, for a policy that feeds nothing ahead.
         self._held: list[Chunk] = []
@@ -207,6 +209,7 @@ class Session:
         """Apply the policy: rows that stay and their positions from now on."""
         policy = self.options.policy
         plan = policy.plan(self.timeline.spans, chunk.end, self.options.step)
+        self.renewed = newly_archived(self.timeline.spans, plan) if policy.history == "renewed" else range(0)
         rows = self.timeline.rearrange(plan)
         if policy.recompute:
             self.timeline.forget()

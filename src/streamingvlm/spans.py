@@ -190,6 +190,19 @@ class Timeline:
         return rows
 
 
+def newly_archived(spans: Sequence[Span], plan: Sequence[Piece]) -> range:
+    """Where the words that a plan moves into the history block will stand, and what closes that block: as ids."""
+    first, at = None, 0
+    for piece in plan:
+        moved = piece.kind is Kind.HISTORY and spans[piece.span].kind is not Kind.HISTORY
+        if first is None and moved and piece.hi > piece.lo:
+            first = at
+        if first is not None and piece.role is not Role.HISTORY:
+            break
+        at += piece.hi - piece.lo
+    return range(at if first is None else first, at)
+
+
 def _offsets(spans: Iterable[Span]) -> list[int]:
     offsets, total = [], 0
     for span in spans:

@@ -27,6 +27,10 @@ from ..rope import FloatArray, Rope, positions
 class PerTokenRotationEngine(Engine):
     """An engine that numbers and rotates the whole stream for every token; for contiguous positions."""
 
+    def _renew(self, jobs: Sequence[Job]) -> None:
+        self._number(jobs)
+        super()._renew(jobs)
+
     def _prefill(self, jobs: Sequence[Job], *rest: Any) -> None:
         self._number(jobs)
         super()._prefill(jobs, *rest)
@@ -93,16 +97,17 @@ class PerTokenRotation(KVPool):
             new = slice(part.first, part.last)
             past_keys, past_values = self._past[part.slot][layer]
             self._past[part.slot][layer] = (
-                torch.cat([past_keys, keys[new].transpose(0, 1)], dim=1),
-                torch.cat([past_values, values[new].transpose(0, 1)], dim=1),
+                _put(past_keys, keys[new].transpose(0, 1), part.at),
+                _put(past_values, values[new].transpose(0, 1), part.at),
             )
 
     def attend(self, layer: int, batch: Batch, queries: Tensor, scaling: float, *, ends: bool = False) -> Tensor:
         """See :meth:`KVPool.attend`: all keys of a stream are rotated, for every token."""
         out = torch.zeros_like(queries)
         for number, part in enumerate(batch.parts):
-            keys, values = self._past[part.slot][layer]
-            cos, sin = (self._put_together(table) for table in self._rotation[part.slot])
+            rows = batch.held[number] + part.last - part.first
+            keys, values = (states[:, :rows] for states in self._past[part.slot][layer])
+            cos, sin = (self._put_together(table[:, :rows]) for table in self._rotation[part.slot])
             group = queries.shape[1] // self.shape.heads
             keys, values = (_repeat(states, group) for states in (_rotate(keys, cos, sin), values))
             place = slice(number, number + 1) if ends or batch.single else slice(part.first, part.last)
@@ -113,6 +118,13 @@ class PerTokenRotation(KVPool):
     def _put_together(self, table: Tensor) -> Tensor:
         """(rows, head_dim) of (3, rows, head_dim): each frequency from its axis."""
         return torch.cat([table[axis, :, low:high] for axis, low, high in self._sections], dim=-1)
+
+
+def _put(past: Tensor, new: Tensor, at: int | None) -> Tensor:
+    """``new`` rows (heads, n, d) in the place of those from ``at`` on, or behind all."""
+    if at is None:
+        return torch.cat([past, new], dim=1)
+    return torch.cat([past[:, :at], new, past[:, at + new.shape[1] :]], dim=1)
 
 
 def sections(rope: Rope) -> list[tuple[int, int, int]]:

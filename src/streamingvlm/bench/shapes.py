@@ -106,7 +106,7 @@ def _arcade() -> Shape:
         marks=SMALL,
         size=(420, 320),
         pixels=(own["min_pixels"], own["max_pixels"]),
-        policy={key: own[key] for key in ("vision", "turns", "sink", "text")},
+        policy={key: own[key] for key in ("vision", "turns", "sink", "text", "history") if key in own},
         words=own["max_new_tokens"],
     )
 

@@ -19,7 +19,7 @@ from .patches import Patcher, Patches
 class StreamDefaults:
     """How a checkpoint likes to be run, unless the caller says otherwise.
 
-    ``policy``: options of the streaming window (vision, turns, sink, text); ``instruction``: the standing
+    ``policy``: options of the streaming window (vision, turns, sink, text, history); ``instruction``: the standing
     instruction it was trained with. The values come from ``generation_config.json``, key ``"streaming"``; the
     defaults are the paper's.
     """

@@ -134,7 +134,7 @@ def stream_defaults(folder: Path) -> StreamDefaults:
     names = {field.name for field in fields(Sampling)}
     return StreamDefaults(
         sampling=Sampling(**{key: value for key, value in streaming.items() if key in names}),
-        policy={key: streaming[key] for key in ("vision", "turns", "sink", "text") if key in streaming},
+        policy={key: streaming[key] for key in ("vision", "turns", "sink", "text", "history") if key in streaming},
         instruction=streaming.get("instruction", ""),
     )
 

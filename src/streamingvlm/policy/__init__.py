@@ -35,7 +35,7 @@ __all__ = [
 #: Name on the command line -> class and the fields that the name fixes.
 POLICIES: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "streaming": (StreamingWindow, {}),
-    "faithful": (StreamingWindow, {"faithful": True}),
+    "faithful": (StreamingWindow, {"faithful": True, "history": "reused"}),
     "full": (KeepAll, {}),
     "sliding-reset": (SlidingReset, {}),
     "sliding-recompute": (SlidingRecompute, {}),

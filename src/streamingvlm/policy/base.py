@@ -10,6 +10,7 @@ from ..errors import PolicyError
 from ..spans import PREAMBLE, Kind, Piece, Role, Span
 
 Positions = Literal["contiguous", "append"]
+History = Literal["reused", "renewed"]
 
 #: Slack for comparing times that were added up as floats, seconds.
 EPS = 1e-6
@@ -53,6 +54,12 @@ class CachePolicy(Protocol):
         ...
 
     @property
+    def history(self) -> History:
+        """``reused``: words that move into the history block keep the states that they were said with; ``renewed``:
+        they get those that they have behind the words before them, without any picture, as in training."""
+        ...
+
+    @property
     def frames(self) -> int | None:
         """How many of the newest frames the video block of a step shows, at most; None: those of its chunk."""
         ...
@@ -78,6 +85,12 @@ def check_positions(positions: str) -> None:
     """Raise :class:`PolicyError` for a way of numbering that does not exist."""
     if positions not in ("contiguous", "append"):
         raise PolicyError(f"positions must be contiguous or append, not {positions!r}")
+
+
+def check_history(history: str) -> None:
+    """Raise :class:`PolicyError` for a kind of history that does not exist."""
+    if history not in ("reused", "renewed"):
+        raise PolicyError(f"history must be reused or renewed, not {history!r}")
 
 
 def newest_query(spans: Sequence[Span]) -> tuple[int, int]:

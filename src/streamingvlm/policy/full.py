@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from ..errors import PolicyError
 from ..spans import PREAMBLE, Piece, Span
-from .base import EPS, Positions, Sizes, check_positions, keep_turns
+from .base import EPS, History, Positions, Sizes, check_positions, keep_turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,7 @@ class KeepAll:
     positions: Positions = "contiguous"
     faithful: bool = False
     recompute: ClassVar[bool] = False
+    history: ClassVar[History] = "reused"
     frames: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from ..errors import PolicyError
 from ..spans import Piece, Span
-from .base import Positions, Sizes, keep_turns
+from .base import History, Positions, Sizes, keep_turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,7 @@ class RecentFrames:
     positions: ClassVar[Positions] = "contiguous"
     faithful: ClassVar[bool] = False
     recompute: ClassVar[bool] = True
+    history: ClassVar[History] = "reused"
 
     def __post_init__(self) -> None:
         if not isinstance(self.frames, int) or self.frames < 1:

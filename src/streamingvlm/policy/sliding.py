@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from ..errors import PolicyError
 from ..spans import PREAMBLE, Kind, Piece, Span
-from .base import EPS, Positions, Sizes, check_positions, keep_turns
+from .base import EPS, History, Positions, Sizes, check_positions, keep_turns
 from .streaming import StreamingWindow
 
 
@@ -29,6 +29,7 @@ class SlidingReset:
     positions: Positions = "contiguous"
     faithful: ClassVar[bool] = False
     recompute: ClassVar[bool] = False
+    history: ClassVar[History] = "reused"
     frames: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:
@@ -79,6 +80,7 @@ class SlidingRecompute:
     positions: ClassVar[Positions] = "contiguous"
     faithful: ClassVar[bool] = False
     recompute: ClassVar[bool] = True
+    history: ClassVar[History] = "reused"
     frames: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:

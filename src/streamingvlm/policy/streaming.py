@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from ..errors import PolicyError
 from ..spans import PREAMBLE, Kind, Piece, Role, Span
-from .base import EPS, Positions, Sizes, check_positions, newest_query
+from .base import EPS, History, Positions, Sizes, check_history, check_positions, newest_query
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +18,10 @@ class StreamingWindow:
 
     ``vision``: seconds of video that stay, the coming step included; ``turns``: seconds whose turns (time stamp and
     words) stay in place; ``sink`` and ``text``: how many of the first and of the last ids of the history block stay.
+
+    ``history`` (beyond the paper): words that move into the history block either keep the states that they were said
+    with, behind pictures that are gone by then, or are read once more, behind the words before them: see
+    :meth:`CachePolicy.history`.
 
     With ``faithful`` the public code's rules hold bit by bit: windows count steps, the instruction goes with the
     first turn, two ids are cut from every reply that moves into the history, and the text window is one id short.
@@ -28,6 +32,7 @@ class StreamingWindow:
     sink: int = 512
     text: int = 512
     positions: Positions = "contiguous"
+    history: History = "reused"
     faithful: bool = False
     recompute: ClassVar[bool] = False
     frames: ClassVar[int | None] = None
@@ -36,6 +41,9 @@ class StreamingWindow:
         if not all(0 <= number < inf for number in (self.vision, self.turns, self.sink, self.text)):
             raise PolicyError("a window's numbers (vision, turns, sink, text) must be 0 or more, and finite")
         check_positions(self.positions)
+        check_history(self.history)
+        if self.faithful and self.history != "reused":
+            raise PolicyError("the faithful rules reuse the states of the history")
         if self.faithful and (self.turns < 1 or self.vision < 1 or self.text < 1):
             raise PolicyError("the faithful rules need vision, turns and text of at least 1")
 

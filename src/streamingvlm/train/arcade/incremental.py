@@ -42,7 +42,8 @@ class LockstepCache:
         self.norm = model.model.language_model.norm
         self.rotary = model.model.language_model.rotary_emb
         self.head_dim = text.hidden_size // text.num_attention_heads
-        shape = (text.num_hidden_layers, streams, text.num_key_value_heads, rows, self.head_dim)
+        # One row more, for what is fed to no end.
+        shape = (text.num_hidden_layers, streams, text.num_key_value_heads, rows + 1, self.head_dim)
         self.keys = torch.zeros(shape)
         self.values = torch.zeros(shape)
         self.view = torch.zeros(shape)
@@ -71,16 +72,20 @@ class LockstepCache:
         keys, values = (store[:, stream, :, :rows].transpose(1, 2).contiguous() for store in (self.view, self.values))
         return Past(keys, values)
 
-    def forward(self, embeds: Tensor, positions: Tensor, counts: Tensor) -> Tensor:
+    def forward(self, embeds: Tensor, positions: Tensor, counts: Tensor, at: Tensor | None = None) -> Tensor:
         """Run new ids (streams, n, hidden), of which the first ``counts`` of each stream are real.
 
-        Returns the last hidden state (streams, hidden) of each stream's last real id.
+        ``at``: the first of the rows (streams,) that they are written to, in the place of what is there, and behind
+        which they see nothing (None: behind all rows). Returns the last hidden state (streams, hidden) of each
+        stream's last real id.
         """
         streams, new, _ = embeds.shape
         rotation = self.rotation(positions)
-        reach = int(self.length.max()) + new
-        target = self.length[:, None] + torch.arange(new)
-        # A padded id writes behind the real ones, where the next real id will overwrite it.
+        first = self.length if at is None else at
+        reach = int(first.max()) + new
+        target = first[:, None] + torch.arange(new)
+        # A padded id writes where nothing is looked at before it is overwritten.
+        target = target.where(torch.arange(new) < counts[:, None], self.keys.shape[3] - 1)
         mask = torch.zeros(streams, 1, new, reach).masked_fill_(
             (torch.arange(reach) > target[..., None])[:, None], _NEVER
         )
@@ -88,7 +93,7 @@ class LockstepCache:
         for number, layer in enumerate(self.layers):
             x = x + self._attend(number, layer.self_attn, layer.input_layernorm(x), rotation, target, mask)
             x = x + layer.mlp(layer.post_attention_layernorm(x))
-        self.length = self.length + counts
+        self.length = self.length + counts if at is None else self.length
         last: Tensor = self.norm(x[torch.arange(streams), (counts - 1).clamp(min=0)])
         return last
 

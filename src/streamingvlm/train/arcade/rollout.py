@@ -14,7 +14,7 @@ from torch import Tensor
 from ...policy import StreamingWindow
 from ...prompt import Grammar
 from ...rope import FloatArray, positions
-from ...spans import PREAMBLE, Kind, Span, Timeline
+from ...spans import PREAMBLE, Kind, Span, Timeline, newly_archived
 from .incremental import LockstepCache, Past
 from .layout import TOKENS_PER_SECOND, Ids
 from .tower import GRID
@@ -31,9 +31,11 @@ class _Stream:
     texts: list[str] = field(default_factory=list)
     reply: list[int] = field(default_factory=list)
 
-    def evict(self, policy: StreamingWindow, second: int) -> list[int]:
-        end = self.offset + second + 1.0
-        return self.timeline.rearrange(policy.plan(self.timeline.spans, end, 1.0))
+    def evict(self, policy: StreamingWindow, second: int) -> tuple[list[int], range]:
+        """Rows that stay, and where the words are that move into the history block."""
+        plan = policy.plan(self.timeline.spans, self.offset + second + 1.0, 1.0)
+        archived = newly_archived(self.timeline.spans, plan)
+        return self.timeline.rearrange(plan), archived
 
     @property
     def oldest(self) -> int:
@@ -112,12 +114,25 @@ class Rollout:
         return history, self.cache.past(number, sum(map(len, spans)))
 
     def _evict(self, second: int) -> None:
-        kept = [stream.evict(self.policy, second) for stream in self.streams]
+        kept, archived = zip(*(stream.evict(self.policy, second) for stream in self.streams), strict=True)
         numbered = [
             positions(stream.timeline.spans, TOKENS_PER_SECOND)[:, : len(rows)]
             for stream, rows in zip(self.streams, kept, strict=True)
         ]
         self.cache.select(kept, _stack(numbered))
+        if self.policy.history == "renewed" and any(archived):
+            self._renew(archived, numbered)
+
+    def _renew(self, archived: Sequence[range], numbered: Sequence[FloatArray]) -> None:
+        """Feed words once more where they stand in the history block from now on."""
+        ids = [
+            torch.tensor(stream.timeline.tokens[rows.start : rows.stop], dtype=torch.long)
+            for stream, rows in zip(self.streams, archived, strict=True)
+        ]
+        embeds = self.model.model.language_model.embed_tokens(torch.nn.utils.rnn.pad_sequence(ids, batch_first=True))
+        places = [part[:, rows.start : rows.stop] for part, rows in zip(numbered, archived, strict=True)]
+        counts, at = torch.tensor([len(rows) for rows in archived]), torch.tensor([rows.start for rows in archived])
+        self.cache.forward(embeds, _stack(places), counts, at)
 
     def _feed(self, second: int, replies: Sequence[Ids]) -> tuple[Tensor, Tensor]:
         """Feed the turn, and the reply but for its last id where it is given, which comes with the next turn.
