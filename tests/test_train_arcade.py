@@ -22,7 +22,7 @@ from streamingvlm.errors import OptionError
 from streamingvlm.events import BUNDLED_GAMES
 from streamingvlm.models import BUNDLED, load_model
 from streamingvlm.policy import StreamingWindow
-from streamingvlm.spans import Role
+from streamingvlm.spans import PREAMBLE, Kind
 from streamingvlm.train.arcade import habits, reader, stories, tower, vision
 from streamingvlm.train.arcade import work as arcade_work
 from streamingvlm.train.arcade.__main__ import main
@@ -43,7 +43,6 @@ from streamingvlm.train.arcade.shape import FRONT, Shape, config, grown, hold_fr
 from streamingvlm.train.arcade.stories import Scribe
 from streamingvlm.train.arcade.texts import example
 from streamingvlm.train.arcade.tokens import FRAME, SPECIAL, arcade_corpus, build, save
-from streamingvlm.train.arcade.watched import own_part
 from streamingvlm.train.arcade.work import Settings, Work
 from train_tools import ALL, arcade_grammar, arcade_tokenizer, recorded
 
@@ -303,8 +302,7 @@ def test_parts_of_the_recipe_can_be_left_out() -> None:
     whole, bare = stages(8, 16), stages(8, 16, without=PARTS)
     assert [stage.steps for stage in whole] == [stage.steps for stage in bare]
     assert any(stage.own and stage.roll[0] for stage in whole)
-    assert whole[-1].watch[0]
-    assert not any(stage.own or stage.roll[0] or stage.watch[0] or stage.plan.spoiled for stage in bare)
+    assert not any(stage.own or stage.roll[0] or stage.plan.spoiled for stage in bare)
     library, rng = _library(), random.Random(0)
     firsts = [{library.cut(rng, "pong", stages_[3].plan)[1] % 12 for _ in range(40)} for stages_ in (whole, bare)]
     assert len(firsts[0]) > 1
@@ -313,7 +311,7 @@ def test_parts_of_the_recipe_can_be_left_out() -> None:
     recording = library.recordings[number]
     library.own = {number: Own(recording, 10, [stories.words(recording.game, events) for events in recording.events])}
     scribe, seen = Scribe(arcade_grammar()), []
-    library.film = lambda *parts: seen.append(parts[3])  # type: ignore[method-assign,assignment,return-value]
+    library._film = lambda *parts: seen.append(parts[3])  # type: ignore[method-assign,assignment,return-value]
     for _ in range(20):
         library.own_example(rng, scribe, "pong", bare[3].plan)
     assert {first % 12 for _, first in seen} == {0}
@@ -360,7 +358,7 @@ def test_bad_settings_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture
         (["--vision-more", "chess=3"], "NAME=COUNT with one of pong, boxing, tennis, hockey, not 'chess=3'"),
         (["--vision-more", "boxing"], "NAME=COUNT"),
         (["--scale", "0"], "must be above 0"),
-        (["--without", "words"], "can be left out: corruption, on-policy, overlap, reuse, not words"),
+        (["--without", "words"], "can be left out: corruption, on-policy, overlap, not words"),
         (["--first-stage", "6"], "first stage: 0 to 5, not 6"),
         (["--precision", "int8"], "float32 or bfloat16"),
         ([], "run the step 'tokenizer' first"),
@@ -525,101 +523,41 @@ def test_rollout_says_what_the_training_pass_predicts(model: Any) -> None:
     assert right > 0.8
 
 
-def test_a_watched_stream_holds_the_states_its_words_were_said_with(model: Any) -> None:
-    """Against one pass over all that had been seen by then, while nothing had been evicted."""
-    from streamingvlm.train.arcade.layout import Turn, lay_out
-
-    grammar, scribe = arcade_grammar(), Scribe(arcade_grammar())
-    context = grammar.tokenizer.encode("first to 2 games")
-    features = torch.randn(5, tower.TOKENS, 64)
-    replies = [scribe.reply(text) for text in ("green scores", "", "blue scores", "", "")]
-    rollout = Rollout(model, grammar, StreamingWindow(vision=3, turns=3, sink=8, text=8), [features], [context])
-    (found,) = rollout.watch([replies], [[0, 1]])
-    assert found.keys() == {0, 1}
-    assert found[0][0] == context
-    archived = replies[0][: len(replies[0]) - 2]
-    history, past = found[1]
-    assert history == [*context, *archived]
-    laid = lay_out(grammar, context, [Turn(float(i), ids, (), ()) for i, ids in enumerate(replies)])
-    batch = collate([Example(laid, features)], 0)
-    embeds = model.model.language_model.embed_tokens(batch.ids)
-    embeds = embeds.flatten(0, 1).index_copy(0, batch.video, batch.features).view(embeds.shape)
-    with torch.no_grad():
-        seen = model.model.language_model(
-            inputs_embeds=embeds, position_ids=batch.positions, attention_mask={"full_attention": None}, use_cache=True
-        ).past_key_values
-    ids, before = laid.ids.tolist(), len(grammar.preamble(context)[0]) + len(context)
-    said = next(i for i in range(len(ids)) if ids[i : i + len(archived)] == list(archived))
-    rows = [*range(before), *range(said, said + len(archived)), *range(before, len(past) - len(archived))]
-    for layer, own in enumerate(past.values):
-        torch.testing.assert_close(own, seen.layers[layer].values[0, :, rows].transpose(0, 1))
-
-
 def test_a_renewed_history_has_the_states_of_a_chunks(model: Any) -> None:
     """Words that are read once more in the history block, while nothing was cut from it, are what training computes."""
     from streamingvlm.train.arcade.layout import Turn, lay_out
 
-    grammar, scribe = arcade_grammar(), Scribe(arcade_grammar())
-    context = grammar.tokenizer.encode("first to 2 games")
-    texts = ("green scores", "", "blue scores", "green wins the game", "", "blue scores", "", "")
-    features, others = torch.randn(8, tower.TOKENS, 64), torch.randn(8, tower.TOKENS, 64)
+    grammar, features = arcade_grammar(), [torch.randn(7, tower.TOKENS, 64) for _ in range(2)]
     policy = StreamingWindow(vision=3, turns=3, sink=64, text=64, history="renewed")
-    short = [scribe.reply(text) for text in ("", *texts[:7])]
-    rollout = Rollout(model, grammar, policy, [features, others], [context, context])
-    found, _ = rollout.watch([[scribe.reply(text) for text in texts], short], [[1, 4], [4]])
-    assert found.keys() == {1, 4}
-    for history, past in found.values():
-        laid = lay_out(grammar, history, [Turn(0.0, scribe.reply(""), (), ())])
-        batch = collate([Example(laid, features[:1])], 0)
-        embeds = model.model.language_model.embed_tokens(batch.ids)
+    rollout = Rollout(model, grammar, policy, features, ["first to 2 games", "first to 3"], most=4)
+    rollout.run(7)
+    for number, stream in enumerate(rollout.streams):
+        (history,) = (span.tokens for span in stream.timeline.spans if span.kind is Kind.HISTORY)
+        assert len(history) > 8, "words were archived"
+        laid = lay_out(grammar, list(history), [Turn(0.0, (), (), ())])
+        rows = sum(len(span) for span in stream.timeline.spans if span.turn == PREAMBLE)
+        assert laid.ids[:rows].tolist() == stream.timeline.tokens[:rows]
+        batch = collate([Example(laid, features[number][:1])], 0)
         with torch.no_grad():
             seen = model.model.language_model(
-                inputs_embeds=embeds[:, : len(past)], position_ids=batch.positions[:, :, : len(past)],
-                attention_mask={"full_attention": None}, use_cache=True,
-            ).past_key_values  # fmt: skip
-        for layer, (keys, values) in enumerate(zip(past.keys, past.values, strict=True)):
-            torch.testing.assert_close(values, seen.layers[layer].values[0].transpose(0, 1))
-            torch.testing.assert_close(keys, seen.layers[layer].keys[0].transpose(0, 1))
-
-
-def test_chunks_behind_a_streams_states_learn_nothing_of_its_ids(model: Any, tmp_path: Path) -> None:
-    scribe, library = Scribe(arcade_grammar()), _library()
-    policy = StreamingWindow(vision=4, turns=4, sink=8, text=16)
-    fit = Fit(model, scribe, library, library.recordings, tmp_path, policy)
-    number = library.numbers["boxing"][0]
-    own = library.recordings[number]
-    library.own = {number: Own(own, 5, [stories.words(own.game, events) for events in own.events[:30]])}
-    plan = Plan(seconds=6, sink=8, text=16)
-    stage = Stage(1, films=4, texts=0, plan=plan, watch=(8, 24, 3))
-    fit.watch(stage)
-    assert fit._cuts.keys() == library.games.keys()
-    for examples in fit._cuts.values():
-        for one in examples:
-            assert one.past is not None
-            assert len(one.laid.ends) == plan.seconds
-            header = scribe.grammar.header(Role.USER).tokens
-            assert one.laid.ids[len(one.past) :][: len(header)].tolist() == list(header)
-    watched = own_part(random.Random(0), scribe, library, "boxing", plan, 24, 3)
-    assert watched.replies == [scribe.reply(stories.words(own.game, events)) for events in own.events[5:29]]
-    batch = fit.batch(stage)
-    assert batch.past is not None
-    other = replace(batch, ids=batch.ids.flatten().index_fill(0, batch.past.rows, 7).view(batch.ids.shape))
-    behind = torch.ones(batch.ids.numel(), dtype=torch.bool).index_fill(0, batch.past.rows, False)
-    with torch.no_grad():
-        one, two, computed = (
-            hidden_states(model, each)[0].flatten(0, 1) for each in (batch, other, replace(batch, past=None))
-        )
-    torch.testing.assert_close(one[behind], two[behind])
-    assert (one - computed)[batch.rows].abs().max() > 1e-4
-    losses(model, fit.probes, batch).words.backward()  # type: ignore[no-untyped-call]
-    assert all(layer.self_attn.k_proj.weight.grad.abs().sum() > 0 for layer in model.model.language_model.layers)
+                inputs_embeds=model.model.language_model.embed_tokens(batch.ids[:, :rows]),
+                position_ids=batch.positions[:, :, :rows],
+                attention_mask={"full_attention": None},
+                use_cache=True,
+            ).past_key_values
+        for layer in range(len(seen)):
+            for held, computed in (
+                (rollout.cache.view, seen.layers[layer].keys),
+                (rollout.cache.values, seen.layers[layer].values),
+            ):
+                torch.testing.assert_close(held[layer, number, :, :rows], computed[0])
 
 
 def test_export_loads_and_speaks(model: Any, tmp_path: Path) -> None:
     export(model, arcade_tokenizer(), tmp_path / "m", training={"games": ["pong"]})
     loaded = load_model(tmp_path / "m", device="cpu")
     assert loaded.grammar.system == STREAMING["system"]
-    assert loaded.defaults.policy == {key: STREAMING[key] for key in ("vision", "turns", "sink", "text")}
+    assert loaded.defaults.policy == {key: STREAMING[key] for key in ("vision", "turns", "sink", "text", "history")}
     assert loaded.patcher.size(420, 320) == tower.SIZE
     assert loaded.tokens_per_second == 2.0
     assert json.loads((tmp_path / "m" / TRAINING).read_text()) == {"games": ["pong"]}

@@ -105,7 +105,7 @@ def claims(
             "--model",
             metavar="FOLDER|NAME=FOLDER",
             help="The checkpoint under test, once for each training seed; NAME=FOLDER: one of another training "
-            "(non-overlapping, no-corruption, no-on-policy, no-reuse). [default: the bundled arcade model]",
+            "(non-overlapping, no-corruption, no-on-policy). [default: the bundled arcade model]",
         ),
     ] = None,
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the results go, NAME.json each.")] = Path(

@@ -11,43 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .incremental import Past
 from .layout import Laid
 from .shape import middle
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A chunk with its pictures: ``features`` (k, TOKENS, hidden) and ``labels`` (k, probes), -1 for unknown.
-
-    ``past``: the states that its first ids have in a stream, where they are not to be computed from these ids.
-    """
+    """A chunk with its pictures: ``features`` (k, TOKENS, hidden) and ``labels`` (k, probes), -1 for unknown."""
 
     laid: Laid
     features: Tensor | None = None
     labels: Tensor | None = None
-    past: Past | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Reused:
-    """States of streams in the place of those of some rows of a batch. The stock attention takes it for its cache.
-
-    ``rows``: flat indices of n ids; ``keys`` and ``values``: (layers, n, kv heads, head_dim).
-    """
-
-    rows: Tensor
-    keys: Tensor
-    values: Tensor
-
-    def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        """Keys and values (batch, kv heads, length, head_dim) of a layer, with the streams' in their places."""
-        return self._put(keys, self.keys[layer]), self._put(values, self.values[layer])
-
-    def _put(self, computed: Tensor, kept: Tensor) -> Tensor:
-        rows = computed.transpose(1, 2)
-        flat = rows.flatten(0, 1).index_copy(0, self.rows, kept.to(rows.dtype))
-        return flat.view(rows.shape).transpose(1, 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +37,6 @@ class Batch:
     features: Tensor | None
     ends: Tensor
     labels: Tensor | None
-    past: Reused | None = None
 
 
 def collate(examples: Sequence[Example], pad: int) -> Batch:
@@ -92,17 +65,7 @@ def collate(examples: Sequence[Example], pad: int) -> Batch:
         features=torch.cat(features) if features else None,
         ends=flat("ends"),
         labels=torch.cat(labels) if labels else None,
-        past=_reused([example.past for example in examples], longest),
     )
-
-
-def _reused(parts: Sequence[Past | None], longest: int) -> Reused | None:
-    held = [(i, part) for i, part in enumerate(parts) if part is not None]
-    if not held:
-        return None
-    rows = torch.cat([torch.arange(len(part)) + i * longest for i, part in held])
-    keys, values = (torch.cat([getattr(part, name) for _, part in held], 1) for name in ("keys", "values"))
-    return Reused(rows, keys, values)
 
 
 class Probes(nn.Module):
@@ -172,7 +135,6 @@ def hidden_states(model: Any, batch: Batch, dtype: torch.dtype = torch.float32) 
             position_ids=batch.positions,
             # No mask: attention is then causal by itself, and fast.
             attention_mask={"full_attention": None},
-            past_key_values=batch.past,
             use_cache=False,
         )
     return out.last_hidden_state, seen[0]

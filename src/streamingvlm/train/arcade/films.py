@@ -89,28 +89,19 @@ class Library:
     def cut(self, rng: random.Random, name: str, plan: Plan) -> tuple[int, int]:
         """A recording of a game and the first second of a chunk of that plan."""
         number, first = self.pick(rng, name, plan.seconds)
-        return number, aligned(first, plan)
+        return number, _aligned(first, plan)
 
-    def pick(
-        self, rng: random.Random, name: str, seconds: int, within: tuple[int, int, int] | None = None
-    ) -> tuple[int, int]:
-        """A recording of a game and the first second of a chunk of that length.
-
-        ``within``: the recording, and between which of its seconds the chunk may begin.
-        """
+    def pick(self, rng: random.Random, name: str, seconds: int) -> tuple[int, int]:
+        """A recording of a game and the first second of a chunk of that length."""
         dice = rng.random()
         for kind, share in self.steer[name].items():
-            if 0 <= dice < share and (places := _near(self.places[name, kind], seconds, within)):
-                number, second = rng.choice(places)
-                return number, self._clamped(second - rng.randrange(seconds), number, seconds, within)
+            if 0 <= dice < share:
+                number, second = rng.choice(self.places[name, kind])
+                first = second - rng.randrange(seconds)
+                return number, min(max(first, 0), len(self.recordings[number]) - seconds)
             dice -= share
-        number = rng.choice(self.numbers[name]) if within is None else within[0]
-        low, high = (0, len(self.recordings[number]) - seconds) if within is None else within[1:]
-        return number, low if rng.random() < 0.06 else rng.randint(low, high)
-
-    def _clamped(self, first: int, number: int, seconds: int, within: tuple[int, int, int] | None) -> int:
-        low, high = (0, len(self.recordings[number]) - seconds) if within is None else within[1:]
-        return min(max(first, low), high)
+        number = rng.choice(self.numbers[name])
+        return number, 0 if rng.random() < 0.06 else rng.randint(0, len(self.recordings[number]) - seconds)
 
     def _rare(self, name: str) -> list[tuple[int, int]]:
         """Recordings and seconds of a game whose pictures show a rare fact."""
@@ -165,32 +156,26 @@ class Library:
         said = spoil(rng, habits, span, plan.spoil) if spoiled else [list(events) for events in span]
         replies = [scribe.reply(words(habits.game, events)) for events in said]
         early = [scribe.reply(words(habits.game, events)) for events in recording.events[: min(low, EARLY)]]
-        history = cut_words(rng, scribe, plan, recording, early + replies[: first - low])
-        return self.film(rng, scribe, recording, (number, first), history, replies[first - low :])
+        history = _history(rng, scribe, plan, recording, early + replies[: first - low])
+        return self._film(rng, scribe, recording, (number, first), history, replies[first - low :])
 
     def own_example(self, rng: random.Random, scribe: Scribe, name: str, plan: Plan) -> Example:
         """A chunk of a game whose history is what the model itself said."""
-        number, own = self.pick_own(rng, name)
-        first = aligned(rng.randint(own.first, len(own.texts) - plan.seconds), plan)
-        # The grid's first place may lie before the model's own words: what stands there is true, and fits as well.
-        replies = [scribe.reply(text) for text in own.texts]
-        low = max(first - RECENT, 0)
-        history = cut_words(rng, scribe, plan, own.recording, replies[: min(low, EARLY)] + replies[low:first])
-        unknown = {second - first for second in contradicted(own.recording.game, own.recording.events, own.texts)}
-        span = replies[first : first + plan.seconds]
-        return self.film(rng, scribe, own.recording, (number, first), history, span, unknown)
-
-    def pick_own(self, rng: random.Random, name: str) -> tuple[int, Own]:
-        """A recording of a game that the model has watched by itself, by its number."""
         number = rng.choice([number for number in self.numbers[name] if number in self.own])
-        return number, self.own[number]
+        recording, texts = self.own[number].recording, self.own[number].texts
+        first = _aligned(rng.randint(self.own[number].first, len(texts) - plan.seconds), plan)
+        # The grid's first place may lie before the model's own words: what stands there is true, and fits as well.
+        own = [scribe.reply(text) for text in texts]
+        low = max(first - RECENT, 0)
+        history = _history(rng, scribe, plan, recording, own[: min(low, EARLY)] + own[low:first])
+        unknown = {second - first for second in contradicted(recording.game, recording.events, texts)}
+        span = own[first : first + plan.seconds]
+        return self._film(rng, scribe, recording, (number, first), history, span, unknown)
 
-    def film(
+    def _film(
         self, rng: random.Random, scribe: Scribe, recording: Recording, at: tuple[int, int], history: list[int],
         said: list[Ids], unknown: Container[int] = (),
     ) -> Example:  # fmt: skip
-        """A chunk of a recording (``at``: its number and first second) with these words, the truth as target but for
-        ``unknown`` seconds of it, of which nothing is learnt."""
         (number, first), last = at, at[1] + len(said)
         game, offset = recording.game, first if rng.random() < 0.6 else _offset(rng)
         turns = []
@@ -208,17 +193,7 @@ def _offset(rng: random.Random) -> float:
     return float(int(10 ** rng.uniform(0, 5.5)))
 
 
-def _near(
-    places: Sequence[tuple[int, int]], seconds: int, within: tuple[int, int, int] | None
-) -> Sequence[tuple[int, int]]:
-    """Those of some places (recording, second) that lie in a chunk of that length within; see :meth:`Library.pick`."""
-    if within is None:
-        return places
-    number, low, high = within
-    return [place for place in places if place[0] == number and low <= place[1] < high + seconds]
-
-
-def aligned(first: int, plan: Plan) -> int:
+def _aligned(first: int, plan: Plan) -> int:
     """The second itself, or the last one before it at which a chunk of a plan without overlap begins."""
     return first if plan.overlapping else first - first % plan.seconds
 
@@ -230,7 +205,6 @@ def _steer(times: Mapping[str, int]) -> dict[str, float]:
     return shares | {kind: PLAYS * each / sum(rare.values()) for kind, each in rare.items()}
 
 
-def cut_words(rng: random.Random, scribe: Scribe, plan: Plan, recording: Recording, replies: list[Ids]) -> list[int]:
-    """Ids of the history block after these replies, now and then of a short one."""
+def _history(rng: random.Random, scribe: Scribe, plan: Plan, recording: Recording, replies: list[Ids]) -> list[int]:
     text = plan.text if rng.random() >= plan.short else rng.choice((0, 16, 64, 128))
     return scribe.history(recording.context.text, replies, plan.sink, text)

@@ -26,7 +26,6 @@ from .rollout import Rollout
 from .shape import hold_front
 from .stories import Scribe, words
 from .texts import example as text_example
-from .watched import own_part, part, watch
 
 #: Seconds of the longest chunks, for windows larger than the usual one.
 LONG = 28
@@ -47,9 +46,7 @@ class Stage:
     ``rate``: learning rate at the start and at the end of the stage; ``probed``: how much the probes count;
     ``pictures``: shares of batches of single pictures and of films without words instead; ``drills``: of the others
     those of lines, ledgers, roll calls and made-up games; ``long``: share with two films of LONG seconds; ``roll``: how
-    many recordings are rolled out, for how many seconds, every how many steps, first after a quarter of these;
-    ``watch``: how many recordings are watched with their words given, for how many seconds, and how many films are cut
-    out of each, whose history has the states that it has in a stream (0: states computed from its ids).
+    many recordings are rolled out, for how many seconds, every how many steps, first after a quarter of these.
     """
 
     steps: int
@@ -64,7 +61,6 @@ class Stage:
     drills: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
     long: float = 0.0
     roll: tuple[int, int, int] = (0, 0, 0)
-    watch: tuple[int, int, int] = (0, 0, 0)
 
 
 @dataclass(slots=True)
@@ -97,7 +93,6 @@ class Fit:
     hours: float = 0.0
     at: tuple[int, int] = (0, 0)
     _deck: list[str] = field(default_factory=list)
-    _cuts: dict[str, list[Example]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         torch.manual_seed(self.seed)
@@ -108,7 +103,7 @@ class Fit:
         hold_front(self.model)
         self.average = deepcopy(self.model).requires_grad_(False)
         if self.compile:
-            # All layers share one body: each counts, without and with states of a stream, and the kinds of batches.
+            # All layers share one body: each counts, and the kinds of batches.
             torch.compiler.config.recompile_limit = 64
             for layer in self.model.model.language_model.layers:
                 layer.forward = torch.compile(layer.forward, dynamic=True)
@@ -161,20 +156,11 @@ class Fit:
             plan, films = replace(plan, seconds=LONG), 2
         sink, text, seconds = plan.sink, plan.text, stage.text_seconds
         examples = [text_example(self.rng, self.scribe, self._deal(), sink, text, seconds) for _ in range(stage.texts)]
-        examples += [self._film(stage, plan) for _ in range(films)]
+        for _ in range(films):
+            own = bool(self.library.own) and self.rng.random() < stage.own
+            make = self.library.own_example if own else self.library.example
+            examples.append(make(self.rng, self.scribe, self._deal().game.name, plan))
         return collate(examples, pad)
-
-    def _film(self, stage: Stage, plan: Plan) -> Example:
-        name = self._deal().game.name
-        if stage.watch[0] and plan is stage.plan:
-            if not self._cuts.get(name):
-                self.watch(stage)
-            return self._cuts[name].pop()
-        make = self.library.own_example if self._tells_own(stage) else self.library.example
-        return make(self.rng, self.scribe, name, plan)
-
-    def _tells_own(self, stage: Stage) -> bool:
-        return bool(self.library.own) and self.rng.random() < stage.own
 
     def _deal(self) -> Habits:
         """The game of the next example: all games come once, shuffled, before one comes again."""
@@ -243,17 +229,6 @@ class Fit:
         }
         self.log(f"rolled out {len(numbers)} x {seconds} s in {time.monotonic() - began:.0f} s")
 
-    def watch(self, stage: Stage) -> None:
-        """Let the model watch parts of recordings with their words given, and keep films behind a stream's states."""
-        (streams, seconds, films), rng, library = stage.watch, self.rng, self.library
-        seconds = min(seconds, *map(len, library.recordings))
-        parts = [
-            (own_part if self._tells_own(stage) else part)(rng, self.scribe, library, name, stage.plan, seconds, films)
-            for name in library.games
-            for _ in range(max(1, streams // len(library.games)))
-        ]
-        self._cuts = watch(self.model, self.scribe, library, self.policy, rng, stage.plan, parts)
-
     def free(
         self, recordings: Sequence[Recording], seconds: int, told: Sequence[Sequence[str]] | None = None
     ) -> list[list[str]]:
@@ -316,7 +291,7 @@ class Fit:
 #: The stage before which the decoder gets its layers that look names up.
 GROWS = 4
 #: Parts of the recipe that a run can leave out, to see what they are good for.
-PARTS = ("corruption", "on-policy", "overlap", "reuse")
+PARTS = ("corruption", "on-policy", "overlap")
 
 
 def stages(sink: int, text: int, scale: float = 1.0, without: Container[str] = (), peak: float = 3e-3) -> list[Stage]:
@@ -342,7 +317,6 @@ def stages(sink: int, text: int, scale: float = 1.0, without: Container[str] = (
         Stage(150, films=0, texts=0, plan=full, rate=(peak, peak), probed=3.0, pictures=(0.1, 0.0), drills=names),
         Stage(
             1700, films=4, texts=1, plan=full, rate=(peak, 0.0), own=0.4, long=0.05, roll=(16, 120, 340),
-            watch=(16, 120, 8),
             pictures=(0.05, 0.12), drills=(0.03, 0.03, 0.03, 0.08),
         ),
     ]  # fmt: skip
@@ -357,7 +331,6 @@ def stages(sink: int, text: int, scale: float = 1.0, without: Container[str] = (
             ),
             own=0.0 if "on-policy" in without else stage.own,
             roll=(0, 0, 0) if "on-policy" in without else stage.roll,
-            watch=(0, 0, 0) if "reuse" in without else stage.watch,
         )
         for stage in recipe
     ]

@@ -6,7 +6,6 @@ Keys are kept raw and rotated by the positions that hold after eviction. A test 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,20 +16,6 @@ from ...rope import rotate
 
 #: What a masked key gets added to its score.
 _NEVER = torch.finfo(torch.float32).min
-
-
-@dataclass(frozen=True, slots=True)
-class Past:
-    """What a cache holds of the ids in front of a stream's turns: what stands before the first of them.
-
-    ``keys`` (rotated by the positions that hold there) and ``values``: (layers, n, kv heads, head_dim).
-    """
-
-    keys: Tensor
-    values: Tensor
-
-    def __len__(self) -> int:
-        return self.keys.shape[1]
 
 
 class LockstepCache:
@@ -66,11 +51,6 @@ class LockstepCache:
         cos, sin = self.rotation(positions)
         rotate(self.keys[..., :longest, :], cos, sin, out=self.view[..., :longest, :])
         self.length = torch.tensor([len(kept) for kept in rows])
-
-    def past(self, stream: int, rows: int) -> Past:
-        """A copy of the first ``rows`` rows of a stream, as they stand after :meth:`select`."""
-        keys, values = (store[:, stream, :, :rows].transpose(1, 2).contiguous() for store in (self.view, self.values))
-        return Past(keys, values)
 
     def forward(self, embeds: Tensor, positions: Tensor, counts: Tensor, at: Tensor | None = None) -> Tensor:
         """Run new ids (streams, n, hidden), of which the first ``counts`` of each stream are real.

@@ -1,9 +1,8 @@
-"""Many streams in lockstep, through the timeline, policy and positions of inference: run free by the model itself, or
-with every word given, for the states that a cache then holds."""
+"""Streams run free by the model itself: many in lockstep, through the timeline, policy and positions of inference."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,9 +13,9 @@ from torch import Tensor
 from ...policy import StreamingWindow
 from ...prompt import Grammar
 from ...rope import FloatArray, positions
-from ...spans import PREAMBLE, Kind, Span, Timeline, newly_archived
-from .incremental import LockstepCache, Past
-from .layout import TOKENS_PER_SECOND, Ids
+from ...spans import Kind, Span, Timeline, newly_archived
+from .incremental import LockstepCache
+from .layout import TOKENS_PER_SECOND
 from .tower import GRID
 
 
@@ -37,19 +36,12 @@ class _Stream:
         archived = newly_archived(self.timeline.spans, plan)
         return self.timeline.rearrange(plan), archived
 
-    @property
-    def oldest(self) -> int:
-        """The second of the oldest turn, or of the coming one."""
-        return next((span.turn for span in self.timeline.spans if span.turn != PREAMBLE), len(self.texts))
-
-    def begin(self, grammar: Grammar, second: int, reply: Ids = ()) -> list[Span]:
+    def begin(self, grammar: Grammar, second: int) -> list[Span]:
         spans = [] if self.timeline.spans else list(self.preamble)
         if self.timeline.spans and self.timeline.spans[-1].kind is Kind.COMMENTARY:
             spans.append(grammar.separator(second - 1))
         start = self.offset + second
         self.timeline.append(*spans, *grammar.turn(second, start, start + 1.0, GRID))
-        if reply:
-            self.timeline.append(grammar.commentary(second, start, start + 1.0, reply))
         return self.timeline.pending_spans()
 
 
@@ -81,37 +73,8 @@ class Rollout:
         """Greedy words of each stream for each second."""
         for second in range(len(self.streams[0].texts), seconds):
             self._evict(second)
-            hidden, places = self._feed(second, [()] * len(self.streams))
-            self._reply(second, hidden, places)
+            self._step(second)
         return [stream.texts for stream in self.streams]
-
-    @torch.no_grad()
-    def watch(
-        self, replies: Sequence[Sequence[Ids]], firsts: Sequence[Collection[int]]
-    ) -> list[dict[int, tuple[list[int], Past]]]:
-        """The history in front of some turns, as a stream whose words are ``replies`` (of each stream and second) holds
-        it once these turns are its oldest: the ids of the history block, and the states of all that stands there.
-
-        ``firsts``: the seconds of these turns, of each stream. States of words are those that they were said with.
-        """
-        found: list[dict[int, tuple[list[int], Past]]] = [{} for _ in self.streams]
-        for second in range(len(replies[0])):
-            self._evict(second)
-            for number, (stream, wanted) in enumerate(zip(self.streams, firsts, strict=True)):
-                if second and stream.oldest in wanted and stream.oldest not in found[number]:
-                    found[number][stream.oldest] = self._held(number)
-            if all(len(own) == len(set(wanted)) for own, wanted in zip(found, firsts, strict=True)):
-                break
-            said = [own[second] for own in replies]
-            self._feed(second, said)
-            for stream, reply in zip(self.streams, said, strict=True):
-                stream.texts.append(self.grammar.text(reply))
-        return found
-
-    def _held(self, number: int) -> tuple[list[int], Past]:
-        spans = [span for span in self.streams[number].timeline.spans if span.turn == PREAMBLE]
-        history = [token for span in spans if span.kind is Kind.HISTORY for token in span.tokens]
-        return history, self.cache.past(number, sum(map(len, spans)))
 
     def _evict(self, second: int) -> None:
         kept, archived = zip(*(stream.evict(self.policy, second) for stream in self.streams), strict=True)
@@ -134,25 +97,17 @@ class Rollout:
         counts, at = torch.tensor([len(rows) for rows in archived]), torch.tensor([rows.start for rows in archived])
         self.cache.forward(embeds, _stack(places), counts, at)
 
-    def _feed(self, second: int, replies: Sequence[Ids]) -> tuple[Tensor, Tensor]:
-        """Feed the turn, and the reply but for its last id where it is given, which comes with the next turn.
-
-        Returns the last states (streams, hidden) and their time positions (streams,).
-        """
-        feeds = [stream.begin(self.grammar, second, reply) for stream, reply in zip(self.streams, replies, strict=True)]
-        counts = torch.tensor([sum(map(len, feed)) - bool(reply) for feed, reply in zip(feeds, replies, strict=True)])
+    def _step(self, second: int) -> None:
+        feeds = [stream.begin(self.grammar, second) for stream in self.streams]
         places = [
-            positions(stream.timeline.spans, TOKENS_PER_SECOND)[:, stream.timeline.cached :][:, :count]
-            for stream, count in zip(self.streams, counts.tolist(), strict=True)
+            positions(stream.timeline.spans, TOKENS_PER_SECOND)[:, stream.timeline.cached :] for stream in self.streams
         ]
-        embeds = [
-            self._embed(feed, stream.features[second])[:count]
-            for feed, stream, count in zip(feeds, self.streams, counts.tolist(), strict=True)
-        ]
+        embeds = [self._embed(feed, stream.features[second]) for feed, stream in zip(feeds, self.streams, strict=True)]
+        counts = torch.tensor([len(part) for part in embeds])
         hidden = self.cache.forward(torch.nn.utils.rnn.pad_sequence(embeds, batch_first=True), _stack(places), counts)
         for stream, part in zip(self.streams, embeds, strict=True):
             stream.timeline.commit(len(part))
-        return hidden, torch.tensor([float(part[0, -1]) for part in places])
+        self._reply(second, hidden, torch.tensor([float(part[0, -1]) for part in places]))
 
     def _reply(self, second: int, hidden: Tensor, last: Tensor) -> None:
         """Decode until every stream has ended its turn. The last id of a reply is fed with the next turn."""

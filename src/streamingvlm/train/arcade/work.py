@@ -206,7 +206,7 @@ class Work:
         return fit
 
     def _fit(self, model: Any, library: Library, held: Sequence[Recording]) -> Fit:
-        policy = StreamingWindow(**{key: STREAMING[key] for key in ("vision", "turns", "sink", "text")})
+        policy = StreamingWindow(**{key: STREAMING[key] for key in ("vision", "turns", "sink", "text", "history")})
         s = self.settings
         return Fit(
             model, Scribe(self.grammar), library, held, s.folder, policy, self.log, s.seed,
