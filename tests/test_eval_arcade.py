@@ -302,3 +302,13 @@ def test_help_loads_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "--quick" in done.stdout
     assert "'torch'" not in done.stdout
+
+
+def test_words_stay_those_of_a_checkpoint_whose_story_is_told_anew(tmp_path: Path) -> None:
+    for name, text in (("config.json", "{}"), ("training.json", '{"notes": "a"}'), ("model.safetensors", "w")):
+        (tmp_path / name).write_text(text)
+    before = arcade._fingerprint(tmp_path)
+    (tmp_path / "training.json").write_text('{"notes": "b"}')
+    assert arcade._fingerprint(tmp_path) == before
+    (tmp_path / "config.json").write_text('{"a": 1}')
+    assert arcade._fingerprint(tmp_path) != before

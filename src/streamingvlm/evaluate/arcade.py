@@ -52,9 +52,10 @@ class Checkpoint:
 
 
 def _fingerprint(folder: Path) -> str:
-    """Of the contents of a checkpoint's files."""
+    """Of the contents of a checkpoint's files, but for what tells how it was trained."""
     digest = hashlib.sha256()
-    for file in sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors")):
+    files = [path for path in folder.iterdir() if path.suffix in (".json", ".safetensors")]
+    for file in sorted(path for path in files if path.name != "training.json"):
         digest.update(file.name.encode())
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
