@@ -179,7 +179,6 @@ class Engine:
         # On a GPU one turn fills the device, and a product's last bit would depend on who else has a turn.
         together = self.model.kv_shape.device.type == "cpu"
         for group in [range(len(jobs))] if together else [range(i, i + 1) for i in range(len(jobs))]:
-            self._renew([jobs[i] for i in group])
             self._prefill([jobs[i] for i in group], [feeds[i] for i in group], [visions[i] for i in group])
         for job in jobs:
             if job.chunk.last:
@@ -232,41 +231,30 @@ class Engine:
         job.spend("evict", time.perf_counter() - begun)
         return feed
 
-    def _renew(self, jobs: Sequence[Job]) -> None:
-        """Read words once more where they stand in the history block from now on, in one pass for all streams."""
-        jobs = [job for job in jobs if job.session.renewed]
-        if not jobs:
-            return
-        begun, at, parts, ids, numbers = time.perf_counter(), 0, [], [], []
-        for job in jobs:
-            session = job.session
-            rows, session.renewed = session.renewed, range(0)
-            parts.append(Part(session.slot, at, at + len(rows), rows.start))
-            ids += session.timeline.tokens[rows.start : rows.stop]
-            numbers.append(session.positions[:, rows.start : rows.stop])
-            at += len(rows)
-        embeds = self.model.embed(torch.tensor(ids, device=self.model.kv_shape.device))
-        self._forward(parts, embeds, np.concatenate(numbers, axis=1))
-        self._spread("prefill", begun, jobs, [part.last - part.first for part in parts])
-
     def _prefill(self, jobs: Sequence[Job], feeds: Sequence[Feed], visions: Sequence[Sequence[Vision]]) -> None:
-        """One forward pass over the turns of some streams, one behind the other; then their first ids."""
+        """One forward pass over the turns of some streams, one behind the other; then their first ids.
+
+        Words that have moved into the history block are read once more in the same pass: in every layer their rows are
+        written before the new turn looks at them.
+        """
         begun = time.perf_counter()
-        embeds, pads = zip(*(self._embed(*pair) for pair in zip(feeds, visions, strict=True)), strict=True)
+        again = [(job.session.slot, feed) for job in jobs if (feed := job.session.again()) is not None]
+        fed = [*((job.session.slot, feed) for job, feed in zip(jobs, feeds, strict=True)), *again]
+        seen = [*visions, *[[]] * len(again)]
+        embeds, pads = zip(*(self._embed(feed, own) for (_, feed), own in zip(fed, seen, strict=True)), strict=True)
         lasts = np.cumsum([part.shape[0] for part in embeds]).tolist()
-        firsts = [0, *lasts[:-1]]
-        parts = [Part(job.session.slot, a, b) for job, a, b in zip(jobs, firsts, lasts, strict=True)]
-        numbers = [feed.positions for feed in feeds]
-        deepstack = _deepstack(torch.cat(pads), [vision for seen in visions for vision in seen])
-        hidden = self._forward(parts, torch.cat(embeds), np.concatenate(numbers, axis=1), deepstack)
-        for row, job in enumerate(jobs):
-            job.session.fed(numbers[row])
+        parts = [Part(slot, a, b, feed.at) for (slot, feed), a, b in zip(fed, [0, *lasts], lasts, strict=False)]
+        deepstack = _deepstack(torch.cat(pads), [vision for own in visions for vision in own])
+        numbers = np.concatenate([feed.positions for _, feed in fed], axis=1)
+        hidden = self._forward(parts, torch.cat(embeds), numbers, deepstack)
+        for job, feed in zip(jobs, feeds, strict=True):
+            job.session.fed(feed.positions)
         if asked := [row for row, job in enumerate(jobs) if job.chunk.last]:
             for row in asked:
                 jobs[row].seen = self._mark_seen(jobs[row].session)
                 self._running.append(jobs[row])
             self._take([jobs[row] for row in asked], self.model.logits(hidden)[asked])
-        self._spread("prefill", begun, jobs, [part.shape[0] for part in embeds])
+        self._spread("prefill", begun, jobs, [len(feed.tokens) for feed in feeds])
 
     def _decode(self, jobs: Sequence[Job]) -> None:
         begun = time.perf_counter()

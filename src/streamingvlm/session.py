@@ -223,6 +223,14 @@ class Session:
             self.positions, self._pending_positions = np.split(numbered, [self.timeline.cached], axis=1)
         return rows, self.positions
 
+    def again(self) -> Feed | None:
+        """The words that have moved into the history block, to be read once more there; once in a step."""
+        rows, self.renewed = self.renewed, range(0)
+        if not rows:
+            return None
+        tokens, numbers = self.timeline.tokens[rows.start : rows.stop], self.positions[:, rows.start : rows.stop]
+        return Feed(tokens, np.zeros(len(rows), np.bool_), numbers, [], rows.start)
+
     @property
     def opened(self) -> Opened | None:
         """The turn that is being shown, if a part of it was."""

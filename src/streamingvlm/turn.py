@@ -25,12 +25,14 @@ class Feed:
 
     ``tokens``: n ids; ``pads``: (n,) bool, which of them are pads of video; ``positions``: (3, n) float32;
     ``patches``: one for every video block (or part of one) among them, in order; all of them have to be encoded.
+    ``at``: the row of the first id, if the ids have rows already, to be written anew (None: behind all rows).
     """
 
     tokens: list[int]
     pads: BoolArray
     positions: FloatArray
     patches: list[Patches]
+    at: int | None = None
 
 
 @dataclass(slots=True)

@@ -27,10 +27,6 @@ from ..rope import FloatArray, Rope, positions
 class PerTokenRotationEngine(Engine):
     """An engine that numbers and rotates the whole stream for every token; for contiguous positions."""
 
-    def _renew(self, jobs: Sequence[Job]) -> None:
-        self._number(jobs)
-        super()._renew(jobs)
-
     def _prefill(self, jobs: Sequence[Job], *rest: Any) -> None:
         self._number(jobs)
         super()._prefill(jobs, *rest)
