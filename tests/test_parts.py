@@ -26,6 +26,7 @@ FPS, STEPS = 8.0, 6
 POLICIES: dict[str, CachePolicy] = {
     "window": StreamingWindow(vision=2, turns=3, sink=6, text=6),
     "append": StreamingWindow(vision=2, turns=2, sink=4, text=4, positions="append"),
+    "renewed": StreamingWindow(vision=2, turns=2, sink=6, text=9, history="renewed"),
     "full": KeepAll(seconds=STEPS),
     "reset": SlidingReset(seconds=3),
     "recompute": SlidingRecompute(vision=2, turns=3, sink=6, text=5),
