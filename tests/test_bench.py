@@ -34,13 +34,13 @@ def model() -> Model:
 
 
 def watch(
-    model: Model, kind: type[Engine], pool: type[KVPool], count: int
+    model: Model, kind: type[Engine], pool: type[KVPool], count: int, policy: str = "streaming"
 ) -> tuple[list[tuple[int, ...]], list[torch.Tensor]]:
     """Two streams side by side, one from the start and one that joins later; ids and logits of all their steps."""
     engine = kind(model, slots=2, pool=pool)
     frames = Synthetic((84, 56), 2.0, 1.0)
     ids, logits = [], []
-    with TINY.open_session(engine, "streaming") as first, TINY.open_session(engine, "streaming", stream=1) as second:
+    with TINY.open_session(engine, policy) as first, TINY.open_session(engine, policy, stream=1) as second:
         for index in range(count):
             jobs = [(Trace(), session) for session in (first, second)[: 1 + (index > 2)]]
             handles = [engine.submit(s, frames.chunk(index, s.time), trace=trace) for trace, s in jobs]
@@ -50,9 +50,10 @@ def watch(
 
 
 @torch.inference_mode()
-def test_per_token_rotation_says_the_same(model: Model) -> None:
-    ours = watch(model, Engine, KVPool, 12)
-    theirs = watch(with_stock_layers(model), PerTokenRotationEngine, PerTokenRotation, 12)
+@pytest.mark.parametrize("policy", ["streaming", "streaming:history=renewed"])
+def test_per_token_rotation_says_the_same(model: Model, policy: str) -> None:
+    ours = watch(model, Engine, KVPool, 12, policy)
+    theirs = watch(with_stock_layers(model), PerTokenRotationEngine, PerTokenRotation, 12, policy)
     assert ours[0] == theirs[0]
     assert len(ours[1]) > 12 * 5
     for a, b in zip(ours[1], theirs[1], strict=True):
