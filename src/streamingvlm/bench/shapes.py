@@ -16,7 +16,7 @@ import torch
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from ..errors import ModelError, OptionError
-from ..models import BUNDLED, FAMILIES, Model, Patcher, StreamDefaults
+from ..models import BUNDLED, FAMILIES, Model, Patcher, StreamDefaults, window_options
 from ..prompt import Grammar, Marks
 from ..sampling import Sampling
 
@@ -106,7 +106,7 @@ def _arcade() -> Shape:
         marks=SMALL,
         size=(420, 320),
         pixels=(own["min_pixels"], own["max_pixels"]),
-        policy={key: own[key] for key in ("vision", "turns", "sink", "text", "history") if key in own},
+        policy=window_options(own),
         words=own["max_new_tokens"],
     )
 

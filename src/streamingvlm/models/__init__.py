@@ -14,7 +14,7 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
 from ..errors import ModelError
-from .base import Frontend, Model, StreamDefaults
+from .base import Frontend, Model, StreamDefaults, window_options
 from .patches import Patcher, Patches
 from .quantize import check, quantize, quiet_torchao
 
@@ -32,6 +32,7 @@ __all__ = [
     "pick_device",
     "pick_dtype",
     "settle_threads",
+    "window_options",
 ]
 
 #: model_type of config.json -> module of this package with a ``load`` function.

@@ -14,14 +14,22 @@ from ..rope import Rope
 from ..sampling import Sampling
 from .patches import Patcher, Patches
 
+#: Options of the streaming window that a checkpoint may set for itself.
+WINDOW_OPTIONS = ("vision", "turns", "sink", "text", "history")
+
+
+def window_options(streaming: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of ``generation_config.json``'s key ``"streaming"`` that are options of the window."""
+    return {key: streaming[key] for key in WINDOW_OPTIONS if key in streaming}
+
 
 @dataclass(frozen=True, slots=True)
 class StreamDefaults:
     """How a checkpoint likes to be run, unless the caller says otherwise.
 
-    ``policy``: options of the streaming window (vision, turns, sink, text, history); ``instruction``: the standing
-    instruction it was trained with. The values come from ``generation_config.json``, key ``"streaming"``; the
-    defaults are the paper's.
+    ``policy``: options of the streaming window (:data:`WINDOW_OPTIONS`); ``instruction``: the standing instruction it
+    was trained with. The values come from ``generation_config.json``, key ``"streaming"``; the defaults are the
+    paper's.
     """
 
     sampling: Sampling = field(default_factory=Sampling)

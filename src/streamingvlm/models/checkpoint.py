@@ -14,7 +14,7 @@ from transformers.utils import logging
 
 from ..errors import ModelError
 from ..sampling import Sampling
-from .base import StreamDefaults
+from .base import StreamDefaults, window_options
 from .patches import Patcher
 
 #: The paper's budget per frame, in tokens of 28 x 28 pixels (32 x 32 in families with larger patches); a checkpoint's
@@ -134,7 +134,7 @@ def stream_defaults(folder: Path) -> StreamDefaults:
     names = {field.name for field in fields(Sampling)}
     return StreamDefaults(
         sampling=Sampling(**{key: value for key, value in streaming.items() if key in names}),
-        policy={key: streaming[key] for key in ("vision", "turns", "sink", "text", "history") if key in streaming},
+        policy=window_options(streaming),
         instruction=streaming.get("instruction", ""),
     )
 

@@ -17,7 +17,7 @@ from transformers import AutoTokenizer, Qwen2_5_VLConfig, Qwen2_5_VLForCondition
 
 from ...arcade.games import GAMES, find_game
 from ...errors import OptionError
-from ...models import BUNDLED
+from ...models import BUNDLED, window_options
 from ...models.checkpoint import HFTokenizer
 from ...policy import StreamingWindow
 from ...prompt import Grammar, Marks
@@ -206,7 +206,7 @@ class Work:
         return fit
 
     def _fit(self, model: Any, library: Library, held: Sequence[Recording]) -> Fit:
-        policy = StreamingWindow(**{key: STREAMING[key] for key in ("vision", "turns", "sink", "text", "history")})
+        policy = StreamingWindow(**window_options(STREAMING))
         s = self.settings
         return Fit(
             model, Scribe(self.grammar), library, held, s.folder, policy, self.log, s.seed,
