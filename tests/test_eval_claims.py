@@ -15,6 +15,7 @@ import pytest
 import tiny
 from streamingvlm import cli
 from streamingvlm.arcade.context import EVALUATION_SEEDS
+from streamingvlm.cli.eval import choose_claims
 from streamingvlm.errors import OptionError
 from streamingvlm.evaluate import compare, plot, proof
 from streamingvlm.evaluate.arcade import Checkpoint, Setting
@@ -73,7 +74,7 @@ def test_rows_are_what_the_paper_compares() -> None:
         assert {expectation.row for expectation in claim.expectations} <= set(names)
         for row in claim.rows:
             make_policy(row.policy)
-    assert [row.name for row in CLAIMS["vision-window"].rows[1:]] == [f"vision {s} s" for s in (0, 1, 4, 8, 16, 32)]
+    assert [row.name for row in CLAIMS["vision-window"].rows[1:-1]] == [f"vision {s} s" for s in (0, 1, 4, 8, 16, 32)]
     assert CHECKPOINTS == ("non-overlapping", "no-corruption", "no-on-policy")
 
 
@@ -193,6 +194,18 @@ def test_plots(found: dict[str, Any], tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     plot.draw(tmp_path / "x.png", {**found, "figures": [["micro_f1_strict"], ["tally_steps", ">16s"]]})
     assert (tmp_path / "x.png").stat().st_size > 1000
+
+
+def test_some_claims_or_all_that_can_be(capsys: pytest.CaptureFixture[str]) -> None:
+    chosen, tested, others = choose_claims(["positions", "history", "positions"], [])
+    assert [claim.name for claim in chosen] == ["positions", "history"]
+    assert (tested, others) == ([None], {})
+    chosen, tested, others = choose_claims(["all"], ["one", "two", "no-corruption=three"])
+    assert [claim.name for claim in chosen] == [
+        name for name in CLAIMS if name not in ("overlapping-training", "on-policy")
+    ]
+    assert (tested, others) == (["one", "two"], {"no-corruption": "three"})
+    assert capsys.readouterr().err.count("not tested, needs --model") == 2
 
 
 @pytest.mark.parametrize(

@@ -96,8 +96,8 @@ def arcade(
 
 @app.command()
 def claims(
-    name: Annotated[
-        str, typer.Argument(metavar="NAME|all", help="Which claim; see docs/proof.md.", show_default=False)
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAME...|all", help="Which claims; see docs/proof.md.", show_default=False)
     ],
     model: Annotated[
         list[str] | None,
@@ -128,7 +128,7 @@ def claims(
     dtype: DtypeOption = None,
     weights: WeightsOption = None,
 ) -> int:
-    """Test what the paper says of the cache: run a claim's rows on the same streams and say what holds.
+    """Test what the paper says of the cache: run claims' rows on the same streams and say what holds.
 
     Ctrl-C keeps what was said: the same command goes on from there. `eval proof` writes the results into a page.
     """
@@ -136,7 +136,7 @@ def claims(
     from ..evaluate.proof import summary
 
     setting = make_setting(hours, streams, game or known_games(model), seeds, quick, words, memory)
-    chosen, tested, others = choose_claims(name, model or [])
+    chosen, tested, others = choose_claims(names, model or [])
     make_folder(out)
     for one in chosen:
         reports.check_targets(out / f"{one.name}.json", out / f"{one.name}.png" if plot else None)
@@ -195,7 +195,7 @@ def kept(end: BaseException) -> int:
     return 143 if isinstance(end, Stopped) else 130
 
 
-def choose_claims(name: str, models: list[str]) -> tuple[list[Claim], list[str | None], dict[str, str]]:
+def choose_claims(names: list[str], models: list[str]) -> tuple[list[Claim], list[str | None], dict[str, str]]:
     """The claims that are tested, the checkpoints under test, and those of other trainings by name.
 
     ``all`` leaves out the claims whose checkpoints were not given, and says so. OptionError for unknown names.
@@ -208,17 +208,18 @@ def choose_claims(name: str, models: list[str]) -> tuple[list[Claim], list[str |
         if sign and key not in CHECKPOINTS:
             raise OptionError(f"no training is called {key!r}; known: {', '.join(CHECKPOINTS)}")
     tested: list[str | None] = [part for part, (key, _, _) in zip(models, named, strict=True) if key not in others]
-    if name != "all" and name not in CLAIMS:
-        raise OptionError(f"unknown claim {name!r}; known: all, {', '.join(CLAIMS)}")
+    for name in names:
+        if name != "all" and name not in CLAIMS:
+            raise OptionError(f"unknown claim {name!r}; known: all, {', '.join(CLAIMS)}")
     chosen = []
-    for claim in [CLAIMS[name]] if name != "all" else CLAIMS.values():
+    for claim in CLAIMS.values() if "all" in names else [CLAIMS[name] for name in dict.fromkeys(names)]:
         missing = [key for key in claim.checkpoints if key not in others]
-        if missing and name != "all":
-            raise OptionError(f"{claim.name} needs a checkpoint of another training: --model {missing[0]}=FOLDER")
-        if missing:
+        if missing and claim.name not in names:
             print(f"{claim.name}: not tested, needs --model {missing[0]}=FOLDER", file=sys.stderr)
-        else:
-            chosen.append(claim)
+            continue
+        if missing:
+            raise OptionError(f"{claim.name} needs a checkpoint of another training: --model {missing[0]}=FOLDER")
+        chosen.append(claim)
     return chosen, tested or [None], others
 
 
