@@ -241,6 +241,10 @@ def test_a_policy_can_be_named_with_its_numbers() -> None:
     assert make_policy("sliding-reset:seconds=60") == SlidingReset(seconds=60)
     assert make_policy("sliding-recompute:text=9", {"sink": 5, "vision": 8}) == SlidingRecompute(8, sink=5, text=9)
     assert make_policy("recent-frames:frames=8", {"sink": 5}) == RecentFrames(8)
+    # Words are recorded by the policy's repr: a checkpoint's own 16 (JSON) and a given 16 are one policy.
+    assert repr(make_policy("streaming:vision=16", {"vision": 16})) == repr(make_policy("streaming", {"vision": 16}))
+    with pytest.raises(PolicyError, match="vision must be a number"):
+        make_policy("streaming", {"vision": "wide"})
 
 
 @pytest.mark.parametrize(

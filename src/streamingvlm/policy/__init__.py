@@ -54,16 +54,21 @@ def make_policy(spec: str, defaults: Mapping[str, Any] | None = None) -> CachePo
         raise PolicyError(f"unknown policy {name!r}; known: {', '.join(POLICIES)}")
     kind, fixed = POLICIES[name]
     types: dict[str, type[Any]] = {field.name: type(field.default) for field in fields(kind) if field.name not in fixed}
-    options = {key: value for key, value in (defaults or {}).items() if key in types}
+    # A checkpoint's JSON says 16 where the field is 16.0: one policy has one name, whoever asked for it.
+    options = {key: _value(types[key], key, value) for key, value in (defaults or {}).items() if key in types}
     for part in filter(None, rest.split(",")):
         key, _, value = (text.strip() for text in part.partition("="))
         if key not in types or types[key] is bool:
             known = ", ".join(key for key, kind_of in types.items() if kind_of is not bool)
             raise PolicyError(f"policy {name!r} has no option {key!r}; it has: {known}")
-        try:
-            options[key] = types[key](value)
-        except ValueError:
-            number = "a whole number" if types[key] is int else "a number"
-            raise PolicyError(f"policy option {key} must be {number}, not {value!r}") from None
+        options[key] = _value(types[key], key, value)
     policy: CachePolicy = kind(**options, **fixed)
     return policy
+
+
+def _value(kind: type[Any], key: str, value: Any) -> Any:
+    try:
+        return kind(value)
+    except (TypeError, ValueError):
+        number = "a whole number" if kind is int else "a number"
+        raise PolicyError(f"policy option {key} must be {number}, not {value!r}") from None
