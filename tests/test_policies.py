@@ -245,6 +245,8 @@ def test_a_policy_can_be_named_with_its_numbers() -> None:
     assert repr(make_policy("streaming:vision=16", {"vision": 16})) == repr(make_policy("streaming", {"vision": 16}))
     with pytest.raises(PolicyError, match="vision must be a number"):
         make_policy("streaming", {"vision": "wide"})
+    with pytest.raises(PolicyError, match="text must be a whole number"):
+        make_policy("streaming", {"text": 16.5})
 
 
 @pytest.mark.parametrize(

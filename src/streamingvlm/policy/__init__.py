@@ -68,7 +68,10 @@ def make_policy(spec: str, defaults: Mapping[str, Any] | None = None) -> CachePo
 
 def _value(kind: type[Any], key: str, value: Any) -> Any:
     try:
-        return kind(value)
+        made = kind(value)
+        if kind is int and made != float(value):
+            raise ValueError
+        return made
     except (TypeError, ValueError):
         number = "a whole number" if kind is int else "a number"
         raise PolicyError(f"policy option {key} must be {number}, not {value!r}") from None
