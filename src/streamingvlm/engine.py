@@ -190,8 +190,8 @@ class Engine:
 
     def encode_ahead(self, prepared: Prepared) -> Prepared:
         """``prepared`` with what the tower sees in it; for a thread of its own, beside what the engine does."""
-        began = time.perf_counter()
         with self._tower:
+            began = time.perf_counter()
             device = self.model.kv_shape.device
             if device.type != "cuda":
                 vision = self.model.encode([prepared.patches])[0]

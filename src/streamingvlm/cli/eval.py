@@ -33,7 +33,12 @@ SeedsOption = Annotated[
 QuickOption = Annotated[bool, typer.Option("--quick", help="Six minutes of six streams of every game.")]
 WordsOption = Annotated[
     Path,
-    typer.Option("--words", metavar="FOLDER", help="Where words are kept as they are said; a run goes on from there."),
+    typer.Option(
+        "--words",
+        metavar="FOLDER",
+        help="Where words are kept as they are said, a run goes on from there; beside them what the tower saw of "
+        "streams that are watched more than once.",
+    ),
 ]
 MemoryOption = Annotated[float, typer.Option(metavar="GB", help="For the caches of full attention, together.")]
 
@@ -77,7 +82,7 @@ def arcade(
     from ..policy import make_policy
 
     make_policy(policy)
-    setting = make_setting(hours, streams, game or known_games(model), seeds, quick, words, memory)
+    setting = make_setting(hours, streams, game or known_games(model), seeds, quick, words, memory, again=gate)
     reports.check_targets(json_file)
     try:
         with stoppable():
@@ -135,7 +140,7 @@ def claims(
     from .. import reports
     from ..evaluate.proof import summary
 
-    setting = make_setting(hours, streams, game or known_games(model), seeds, quick, words, memory)
+    setting = make_setting(hours, streams, game or known_games(model), seeds, quick, words, memory, again=True)
     chosen, tested, others = choose_claims(names, model or [])
     make_folder(out)
     for one in chosen:
@@ -239,8 +244,12 @@ def make_setting(
     words: Path,
     memory: float,
     usual: tuple[float, int] = (1 / 3, 8),
+    again: bool = False,
 ) -> Setting:
-    """What is to be watched; OptionError for what cannot be meant. ``usual``: hours and streams by default."""
+    """What is to be watched; OptionError for what cannot be meant.
+
+    ``usual``: hours and streams by default; ``again``: the same streams are watched more than once.
+    """
     from ..arcade.context import EVALUATION_SEEDS
     from ..arcade.games import GAMES
     from ..evaluate.arcade import QUICK_HOURS, QUICK_STREAMS, Setting
@@ -265,6 +274,7 @@ def make_setting(
         seeds=range(first, last),
         seconds=round(length * 3600),
         folder=words,
+        features=words / "features" if again else None,
         memory=memory * 1e9,
         command=shlex.join(["streamingvlm", *sys.argv[1:]]),
     )

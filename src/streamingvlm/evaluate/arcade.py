@@ -16,6 +16,7 @@ from ..errors import OptionError
 from ..models import BUNDLED, Model, find_checkpoint, load_model
 from ..policy import make_policy
 from ..reports import provenance
+from .features import Features
 from .figures import Evaluation, Watched, measure
 from .gate import gate
 from .match import Match, matches
@@ -66,14 +67,15 @@ def _fingerprint(folder: Path) -> str:
 class Setting:
     """What is watched: ``streams`` seeds of every game, each for ``seconds``; words are recorded under ``folder``.
 
-    ``memory``: bytes that the caches of a policy that keeps everything may take together; ``command``: what was asked,
-    for the files.
+    ``features``: where what the tower sees is kept for other rows and runs (None: nowhere); ``memory``: bytes that the
+    caches of a policy that keeps everything may take together; ``command``: what was asked, for the files.
     """
 
     games: tuple[str, ...] = tuple(GAMES)
     seeds: range = range(EVALUATION_SEEDS, EVALUATION_SEEDS + 8)
     seconds: int = 1200
     folder: Path = Path("runs/eval")
+    features: Path | None = None
     memory: float = 8e9
     command: str = ""
 
@@ -94,7 +96,9 @@ def run(checkpoint: Checkpoint, policy: str, setting: Setting, bar: Bar, *, flip
     """Watch, and count what was said."""
     found = [replace(match, flipped=flipped) for match in matches(list(setting.games), setting.seeds)]
     policy = fitting(policy, checkpoint.model, setting)
-    watcher = Watcher(checkpoint.model, policy, _folder(checkpoint, policy, setting), checkpoint.fingerprint)
+    features = Features.of(checkpoint.model, setting.features) if setting.features else None
+    folder = _folder(checkpoint, policy, setting)
+    watcher = Watcher(checkpoint.model, policy, folder, checkpoint.fingerprint, features)
     what = f"{checkpoint.name}, {policy}{', names flipped' if flipped else ''}"
     with bar(what, setting.total) as done:
         records = watcher.watch(found, setting.seconds, done)

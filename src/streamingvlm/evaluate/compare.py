@@ -52,7 +52,8 @@ class Comparison:
         if not claim.long:
             return self.setting
         seeds = self.setting.seeds[:LONG_STREAMS]
-        return replace(self.setting, seconds=round(self.setting.seconds * LONG), seeds=seeds)
+        # Its one other row needs the frames.
+        return replace(self.setting, seconds=round(self.setting.seconds * LONG), seeds=seeds, features=None)
 
     @property
     def setting_of_gate(self) -> Setting:

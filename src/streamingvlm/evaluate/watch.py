@@ -23,7 +23,8 @@ from ..models import Model
 from ..policy import make_policy
 from ..session import Session
 from ..snapshot import restore, save
-from ..video.pace import fast
+from ..video.pace import Paced, fast
+from .features import Features
 from .match import Match
 from .record import Record
 
@@ -56,12 +57,14 @@ class Watcher:
     """Watches matches with one model and one policy (as :func:`make_policy` takes it); records under ``folder``.
 
     ``fingerprint``: of the checkpoint's files. Words that were recorded with the same of all this are taken up.
+    ``features``: where what the tower sees is kept, for policies that it is enough for (None: nowhere).
     """
 
     model: Model
     policy: str
     folder: Path
     fingerprint: str
+    features: Features | None = None
 
     def settings(self, match: Match) -> dict[str, Any]:
         """All that the words of a match depend on."""
@@ -105,10 +108,15 @@ class Watcher:
             if session.time > record.seconds:
                 raise OutputError(f"{record.path} ends before its snapshot; remove both to start the stream again")
         record.begin(session.time)
-        source = fast(match.source(seconds, session.time), session.prepare)
-        lane = Lane(record, session, stack.enter_context(closing(iter(source))))
+        lane = Lane(record, session, stack.enter_context(closing(iter(self._source(match, session, seconds)))))
         stack.callback(lambda: record.close(lane.done))
         return lane
+
+    def _source(self, match: Match, session: Session, seconds: int) -> Paced:
+        """The rest of a match, made a little ahead."""
+        if self.features is not None and self.features.enough_for(session):
+            return fast(self.features.source(match, session, seconds))
+        return fast(match.source(seconds, session.time), session.prepare)
 
     def _run(self, engine: Engine, lanes: Sequence[Lane], tell: Callable[[], None]) -> None:
         growing = any(lane.session.options.policy.seconds_left(0.0) is not None for lane in lanes)

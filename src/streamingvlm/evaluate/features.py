@@ -1,0 +1,162 @@
+"""What the vision tower sees of streams, kept on disk: rows that differ behind the tower need not play and look again.
+
+Every minute of a stream is a file, written when the minute has been seen. Words are the same with and without it, bit
+for bit, because a step's pictures alone decide what the tower makes of them; the work that it was is kept beside.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..errors import OutputError
+from ..events import Chunk
+from ..models import Model
+from ..models.base import Prepared, Vision
+from ..models.patches import Patches
+from ..session import Session
+from .match import Match
+
+#: Steps of a file.
+BLOCK = 60
+#: Height and width of the noise that tells one tower from another.
+NOISE = (420, 320)
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """Files under ``folder``, which is of one tower on one kind of device: see :meth:`of`. ``device``: where to."""
+
+    folder: Path
+    device: torch.device
+
+    @staticmethod
+    def of(model: Model, folder: Path) -> Features:
+        """Those of a checkpoint's tower, told from others by what it sees in noise."""
+        noise = np.random.default_rng(0).integers(0, 256, (model.patcher.temporal, *NOISE, 3), np.uint8)
+        times = tuple(float(frame) for frame in range(len(noise)))
+        seen = model.encode([model.patcher(Chunk(noise, times, 0.0, times[-1] + 1))])[0]
+        digest = hashlib.sha256()
+        for part in (seen.embeds, *seen.deepstack):
+            digest.update(part.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return Features(folder / digest.hexdigest()[:16], model.kv_shape.device)
+
+    @staticmethod
+    def enough_for(session: Session) -> bool:
+        """Whether a policy wants nothing of a step but what the tower sees in it, once."""
+        policy = session.options.policy
+        return policy.frames is None and not policy.recompute
+
+    def source(self, match: Match, session: Session, seconds: int) -> Seen:
+        """The steps of a match from where ``session`` is."""
+        folder = self.folder / f"{match.game}-{match.seed}-{match.fingerprint()}"
+        return Seen(folder, self.device, match, session, seconds)
+
+
+class Seen:
+    """A stream whose chunks are prepared: read where they were seen before, else played, encoded and written.
+
+    Their frames are blank. ``seconds``: where the stream ends, from its start.
+    """
+
+    live = False
+
+    def __init__(self, folder: Path, device: torch.device, match: Match, session: Session, seconds: int) -> None:
+        played = match.source(seconds)
+        self.name, self.context, self.arcade = played.name, match.context, played.arcade
+        self.folder, self.device = folder, device
+        self.match, self.session, self.seconds = match, session, seconds
+        self.first = int(session.time)
+
+    def __iter__(self) -> Iterator[Chunk]:
+        second = self.first
+        while second < self.seconds:
+            known = self._read(second // BLOCK)[second % BLOCK :][: self.seconds - second]
+            if not known:
+                yield from self._play(second)
+                return
+            yield from known
+            second += len(known)
+
+    def _play(self, second: int) -> Iterator[Chunk]:
+        """The rest of the stream from ``second``; every minute that is seen from its beginning is written."""
+        seen: list[Chunk] = []
+        for chunk in self.match.source(self.seconds, second):
+            ready = self.session.prepare(chunk, encode=True)
+            yield ready
+            if seen or int(chunk.start) % BLOCK == 0:
+                seen.append(ready)
+            if int(chunk.end) % BLOCK == 0 or int(chunk.end) == self.seconds:
+                self._write(seen)
+                seen = []
+
+    def _path(self, block: int) -> Path:
+        return self.folder / f"{block:05d}.safetensors"
+
+    def _read(self, block: int) -> list[Chunk]:
+        """The steps of a minute, as far as they are there."""
+        path = self._path(block)
+        try:
+            with safe_open(path, "pt") as file:
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        except FileNotFoundError:
+            return []
+        except (OSError, SafetensorError) as error:
+            raise OutputError(f"{path} cannot be read ({error}); remove it to have the stream seen anew") from None
+        return _unpack(tensors, self.device)
+
+    def _write(self, chunks: Sequence[Chunk]) -> None:
+        if not chunks:
+            return
+        path = self._path(int(chunks[0].start) // BLOCK)
+        # Another process may be at the same stream: whoever is last replaces a whole file by an equal one.
+        part = path.with_suffix(f".{os.getpid()}")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            save_file(_pack(chunks), part)
+            part.replace(path)
+        except (OSError, SafetensorError) as error:
+            part.unlink(missing_ok=True)
+            raise OutputError(f"cannot write {path} ({error})") from None
+
+
+def _pack(chunks: Sequence[Chunk]) -> dict[str, Tensor]:
+    ready = [chunk.prepared for chunk in chunks]
+    seen = [(one.patches, one.vision, one) for one in ready if isinstance(one, Prepared) and one.vision is not None]
+    assert len(seen) == len(chunks), "what is written has been encoded"
+    layers = zip(*(vision.deepstack for _, vision, _ in seen), strict=True)
+    work = [
+        (chunk.decode_seconds, one.seconds, one.vision_seconds) for chunk, (*_, one) in zip(chunks, seen, strict=True)
+    ]
+    return {
+        "embeds": torch.stack([vision.embeds for _, vision, _ in seen]).cpu(),
+        **{f"deepstack.{layer:02d}": torch.stack(parts).cpu() for layer, parts in enumerate(layers)},
+        "grids": torch.tensor([(*patches.grid, *patches.merged) for patches, *_ in seen]),
+        "times": torch.tensor([chunk.times for chunk in chunks], dtype=torch.float64),
+        "bounds": torch.tensor([(chunk.start, chunk.end) for chunk in chunks], dtype=torch.float64),
+        "work": torch.tensor(work, dtype=torch.float64),
+    }
+
+
+def _unpack(tensors: Mapping[str, Tensor], device: torch.device) -> list[Chunk]:
+    """What :func:`_pack` packed."""
+    layers = [part.to(device) for key, part in sorted(tensors.items()) if key.startswith("deepstack.")]
+    embeds = tensors["embeds"].to(device)
+    rows = zip(*(tensors[key].tolist() for key in ("times", "bounds", "work", "grids")), strict=True)
+    chunks = []
+    for step, (times, (start, end), (decode, patch, encode), (t, h, w, *merged)) in enumerate(rows):
+        vision = Vision(embeds[step], tuple(layer[step] for layer in layers))
+        patches = Patches(torch.zeros(0, 0), (t, h, w), (merged[0], merged[1], merged[2]))
+        frames = np.broadcast_to(np.uint8(0), (len(times), 1, 1, 3))
+        prepared = Prepared(patches, patch, vision, encode)
+        chunks.append(Chunk(frames, tuple(times), start, end, decode_seconds=decode, prepared=prepared))
+    return chunks
