@@ -360,6 +360,7 @@ def test_bad_settings_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture
         (["--scale", "0"], "must be above 0"),
         (["--without", "words"], "can be left out: corruption, on-policy, overlap, not words"),
         (["--first-stage", "6"], "first stage: 0 to 5, not 6"),
+        (["--first-stage", "2", "--last-stage", "1"], "last stage: 2 to 5, not 1"),
         (["--precision", "int8"], "float32 or bfloat16"),
         ([], "run the step 'tokenizer' first"),
     ):
@@ -600,6 +601,9 @@ def test_a_run_grows_its_decoder_and_goes_on_with_it(tmp_path: Path, monkeypatch
     save(arcade_tokenizer(), tmp_path / "tokenizer")
     work = Work(settings, log)
     torch.save(work.model(tower=False).model.visual.state_dict(), tmp_path / "tower.pt")
+    Work(replace(settings, last_stage=GROWS - 1), lines.append).decoder()
+    assert torch.load(tmp_path / "state.pt", weights_only=False)["at"] == (GROWS, 0)
+    assert not any("more layers" in line for line in lines)
     with pytest.raises(KeyboardInterrupt):
         work.decoder()
     assert sum("more layers" in line for line in lines) == 1

@@ -68,6 +68,7 @@ class Settings:
     scale: Annotated[float, "more or fewer steps of the decoder"] = 1.0
     rate: Annotated[float, "highest learning rate of the decoder"] = 3e-3
     first_stage: Annotated[int, "of the decoder's six, for a run that begins with earlier weights"] = 0
+    last_stage: Annotated[int, "of them, for a run that others begin with"] = 5
     without: Annotated[tuple[str, ...], f"parts of the recipe to leave out, of {', '.join(PARTS)}"] = ()
     precision: Annotated[str, "of products in training: float32 or, on some processors faster, bfloat16"] = "float32"
     notes: Annotated[str, "what else the model card should say of the run"] = ""
@@ -83,8 +84,10 @@ class Settings:
                 raise OptionError(f"{name.replace('_', ' ')}: {least} or more, not {getattr(self, name)}")
         if not set(self.without) <= set(PARTS):
             raise OptionError(f"what can be left out: {', '.join(PARTS)}, not {', '.join(self.without)}")
-        if not 0 <= self.first_stage < len(stages(0, 0)):
-            raise OptionError(f"first stage: 0 to {len(stages(0, 0)) - 1}, not {self.first_stage}")
+        for name, least in (("first_stage", 0), ("last_stage", self.first_stage)):
+            if not least <= getattr(self, name) < len(stages(0, 0)):
+                many = len(stages(0, 0)) - 1
+                raise OptionError(f"{name.replace('_', ' ')}: {least} to {many}, not {getattr(self, name)}")
         if self.precision not in ("float32", "bfloat16"):
             raise OptionError(f"precision: float32 or bfloat16, not {self.precision}")
         self.further()
@@ -236,9 +239,11 @@ class Work:
     def decoder(self) -> None:
         """Train the decoder; goes on where it was stopped."""
         s, fit = self.settings, self.fit()
-        recipe = stages(STREAMING["sink"], STREAMING["text"], s.scale, s.without, s.rate)
+        recipe = stages(STREAMING["sink"], STREAMING["text"], s.scale, s.without, s.rate)[: s.last_stage + 1]
         if len(fit.model.model.language_model.layers) == Shape().layers:
             fit.run(recipe[:GROWS])
+            if s.last_stage < GROWS:
+                return
             fit = self._grow(fit)
         fit.run(recipe)
 
