@@ -19,6 +19,7 @@ from streamingvlm.evaluate.features import Features
 from streamingvlm.evaluate.match import Match, matches
 from streamingvlm.evaluate.record import Record
 from streamingvlm.evaluate.watch import Watcher
+from streamingvlm.jobs import Job
 
 pytest.importorskip("ale_py", reason="the arcade extra is not installed")
 
@@ -109,12 +110,32 @@ def test_a_file_that_is_cut_is_named(tmp_path: Path) -> None:
 
 def test_what_is_read_is_what_was_seen(model: Any, tmp_path: Path) -> None:
     match = Match("pong", EVALUATION_SEEDS)
-    with Engine(model).open(policy=POLICY, context=match.context) as session:
-        source = Features.of(model, tmp_path).source(match, session, 6)
-        first, second = list(source), list(source)
-    assert [(one.start, one.end, one.times) for one in first] == [(one.start, one.end, one.times) for one in second]
-    for one, other in zip(first, second, strict=True):
-        assert one.decode_seconds == other.decode_seconds
-        assert one.prepared.patches.grid == other.prepared.patches.grid  # type: ignore[attr-defined]
-        assert torch.equal(one.prepared.vision.embeds, other.prepared.vision.embeds)  # type: ignore[attr-defined]
-        assert len(one.frames) == len(other.frames)
+    rounds: list[list[Job]] = []
+    for _ in range(2):
+        engine = Engine(model)
+        with engine.open(policy=POLICY, context=match.context) as session:
+            seen = Features.of(model, tmp_path).seen(match, session, 6)
+            rounds.append([])
+            for chunk in seen:
+                rounds[-1].append(engine.submit(session, chunk))
+                engine.wait(rounds[-1][-1])
+                seen.keep(rounds[-1][-1])
+    assert len(rounds[0]) == len(rounds[1]) == 6
+    for played, read in zip(*rounds, strict=True):
+        one, other = played.chunk, read.chunk
+        assert (one.start, one.end, one.times, len(one.frames)) == (
+            other.start,
+            other.end,
+            other.times,
+            len(other.frames),
+        )
+        assert played.ahead.patches.grid == read.ahead.patches.grid
+        assert played.ahead.vision is not None
+        assert read.ahead.vision is not None
+        assert torch.equal(played.ahead.vision.embeds, read.ahead.vision.embeds)
+        for layer, same in zip(played.ahead.vision.deepstack, read.ahead.vision.deepstack, strict=True):
+            assert torch.equal(layer, same)
+        # The work that it was counts again.
+        for stage in ("decode", "patch", "vision"):
+            assert getattr(played.timing, stage) == getattr(read.timing, stage) > 0
+        assert played.tokens == read.tokens

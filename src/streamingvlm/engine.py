@@ -212,6 +212,8 @@ class Engine:
                 seen = iter(self.model.encode([patches for index in left for patches in feeds[index].patches]))
             for index in left:
                 visions[index] = [next(seen) for _ in feeds[index].patches]
+                if len(visions[index]) == 1:
+                    jobs[index].ahead = replace(jobs[index].ahead, vision=visions[index][0])
             sizes = [sum(len(patches.pixels) for patches in feeds[index].patches) for index in left]
             self._spread("vision", begun, [jobs[index] for index in left], sizes)
         return visions

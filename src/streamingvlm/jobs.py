@@ -33,7 +33,10 @@ class Trace:
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """One submitted chunk on its way to a commentary; a part of a step only on its way into the cache."""
+    """One submitted chunk on its way to a commentary; a part of a step only on its way into the cache.
+
+    ``ahead``: what was made of its frames, also what the tower sees in them as soon as that is known.
+    """
 
     session: Session
     chunk: Chunk

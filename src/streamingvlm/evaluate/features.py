@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..errors import OutputError
 from ..events import Chunk
+from ..jobs import Job
 from ..models import Model
 from ..models.base import Prepared, Vision
 from ..models.patches import Patches
@@ -56,16 +57,16 @@ class Features:
         policy = session.options.policy
         return policy.frames is None and not policy.recompute
 
-    def source(self, match: Match, session: Session, seconds: int) -> Seen:
-        """The steps of a match from where ``session`` is."""
+    def seen(self, match: Match, session: Session, seconds: int) -> Seen:
+        """The steps of a match from where ``session`` is up to ``seconds`` from the stream's start."""
         folder = self.folder / f"{match.game}-{match.seed}-{match.fingerprint()}"
         return Seen(folder, self.device, match, session, seconds)
 
 
 class Seen:
-    """A stream whose chunks are prepared: read where they were seen before, else played, encoded and written.
+    """A stream whose steps are read where they were seen before, with blank frames, else played.
 
-    Their frames are blank. ``seconds``: where the stream ends, from its start.
+    :meth:`keep` is told what the tower saw in those that were played, in order.
     """
 
     live = False
@@ -76,28 +77,29 @@ class Seen:
         self.folder, self.device = folder, device
         self.match, self.session, self.seconds = match, session, seconds
         self.first = int(session.time)
+        self._kept: list[Chunk] = []
 
     def __iter__(self) -> Iterator[Chunk]:
         second = self.first
         while second < self.seconds:
             known = self._read(second // BLOCK)[second % BLOCK :][: self.seconds - second]
             if not known:
-                yield from self._play(second)
+                yield from map(self.session.prepare, self.match.source(self.seconds, second))
                 return
             yield from known
             second += len(known)
 
-    def _play(self, second: int) -> Iterator[Chunk]:
-        """The rest of the stream from ``second``; every minute that is seen from its beginning is written."""
-        seen: list[Chunk] = []
-        for chunk in self.match.source(self.seconds, second):
-            ready = self.session.prepare(chunk, encode=True)
-            yield ready
-            if seen or int(chunk.start) % BLOCK == 0:
-                seen.append(ready)
-            if int(chunk.end) % BLOCK == 0 or int(chunk.end) == self.seconds:
-                self._write(seen)
-                seen = []
+    def keep(self, job: Job) -> None:
+        """Take what was seen in a step that was said; a minute that was seen from its beginning is written."""
+        before = job.chunk.prepared
+        if isinstance(before, Prepared) and before.vision is not None:
+            return
+        chunk = replace(job.chunk, prepared=replace(job.ahead, vision_seconds=job.timing.vision))
+        if self._kept or int(chunk.start) % BLOCK == 0:
+            self._kept.append(chunk)
+        if int(chunk.end) % BLOCK == 0 or int(chunk.end) == self.seconds:
+            self._write(self._kept)
+            self._kept = []
 
     def _path(self, block: int) -> Path:
         return self.folder / f"{block:05d}.safetensors"

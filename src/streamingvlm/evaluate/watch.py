@@ -23,8 +23,8 @@ from ..models import Model
 from ..policy import make_policy
 from ..session import Session
 from ..snapshot import restore, save
-from ..video.pace import Paced, fast
-from .features import Features
+from ..video.pace import fast
+from .features import Features, Seen
 from .match import Match
 from .record import Record
 
@@ -38,11 +38,12 @@ Progress = Callable[[float], None]
 
 @dataclass(slots=True)
 class Lane:
-    """One stream on its way."""
+    """One stream on its way. ``seen``: its source, if that wants to know what the tower saw."""
 
     record: Record
     session: Session
     chunks: Iterator[Chunk]
+    seen: Seen | None
     done: bool = False
     work: list[float] = field(default_factory=list)
 
@@ -108,15 +109,13 @@ class Watcher:
             if session.time > record.seconds:
                 raise OutputError(f"{record.path} ends before its snapshot; remove both to start the stream again")
         record.begin(session.time)
-        lane = Lane(record, session, stack.enter_context(closing(iter(self._source(match, session, seconds)))))
+        seen = None
+        if self.features is not None and self.features.enough_for(session):
+            seen = self.features.seen(match, session, seconds)
+        source = fast(seen) if seen else fast(match.source(seconds, session.time), session.prepare)
+        lane = Lane(record, session, stack.enter_context(closing(iter(source))), seen)
         stack.callback(lambda: record.close(lane.done))
         return lane
-
-    def _source(self, match: Match, session: Session, seconds: int) -> Paced:
-        """The rest of a match, made a little ahead."""
-        if self.features is not None and self.features.enough_for(session):
-            return fast(self.features.source(match, session, seconds))
-        return fast(match.source(seconds, session.time), session.prepare)
 
     def _run(self, engine: Engine, lanes: Sequence[Lane], tell: Callable[[], None]) -> None:
         growing = any(lane.session.options.policy.seconds_left(0.0) is not None for lane in lanes)
@@ -152,4 +151,6 @@ class Watcher:
         for lane, job in jobs:
             event = engine.wait(job)
             lane.record.add(event)
+            if lane.seen is not None:
+                lane.seen.keep(job)
             lane.work.append(event.timing.work / (event.end - event.start))
