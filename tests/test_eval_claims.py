@@ -122,6 +122,22 @@ def test_verdicts_are_told_by_game(found: dict[str, Any]) -> None:
     assert "  - pong: does not hold, 0.000 (0.000 to 0.000)" in proof._verdicts(TWO, found)
 
 
+def test_verdicts_are_told_by_training_seed(comparison: Comparison, checkpoint: Checkpoint) -> None:
+    again = replace(checkpoint, name="again")
+    found = replace(comparison, seeds=[checkpoint, again], _done={}).test(TWO)
+    for one in found["expectations"]:
+        # The same checkpoint twice: the mean is what each of them has.
+        assert list(one["training_seeds"]) == ["tiny", "again"]
+        assert {seen["value"] for seen in one["training_seeds"].values()} == {one["value"]}
+    lines = proof._verdicts(TWO, found)
+    assert "  - tiny: does not hold, 0.000 (0.000 to 0.000); again: does not hold, 0.000 (0.000 to 0.000)" in lines
+    assert "Streams: 1 of pong, " in proof._origin(found)
+    # Of a row with a checkpoint of its own there is one.
+    other = replace(TWO, rows=(Row(REFERENCE), Row("reset", checkpoint="no-corruption")))
+    bare = replace(comparison, seeds=[checkpoint, again], others={"no-corruption": checkpoint}, _done={})
+    assert not any(one["training_seeds"] for one in bare.test(other)["expectations"])
+
+
 def test_a_claim_over_hours_has_few_streams(comparison: Comparison) -> None:
     long = replace(comparison, setting=Setting(("pong",), range(9_000_000, 9_000_008), 1200))
     setting = long.setting_of(CLAIMS["endurance"])

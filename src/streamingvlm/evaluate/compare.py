@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import attrgetter, methodcaller
 from typing import Any
 
 import numpy as np
@@ -122,15 +123,25 @@ def _trim(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _verdicts(expectation: Expectation, rows: Mapping[str, Evaluation]) -> dict[str, Any]:
-    """What is seen in the mean over the games, and in each of them."""
-    games = {
-        game: _verdict(expectation, {name: evaluation.game(game) for name, evaluation in rows.items()})
-        for game in rows[REFERENCE].games
-    }
-    kept = ("value", "low", "high", "verdict")
+    """What is seen in the mean over the games and training seeds, in each game, and with each training seed.
+
+    The last only where there are several, and every row has them all.
+    """
+
+    def seen(of: Callable[[Evaluation], Replicates]) -> dict[str, Any]:
+        return _verdict(expectation, {name: of(evaluation) for name, evaluation in rows.items()})
+
+    def short(of: Callable[[Evaluation], Replicates]) -> dict[str, Any]:
+        return {key: value for key, value in seen(of).items() if key in ("value", "low", "high", "verdict")}
+
+    reference = rows[REFERENCE]
+    seeds = reference.checkpoints
+    if len(seeds) < 2 or any(evaluation.checkpoints != seeds for evaluation in rows.values()):
+        seeds = []
     return {
-        **_verdict(expectation, {name: evaluation.mean for name, evaluation in rows.items()}),
-        "games": {game: {key: found[key] for key in kept} for game, found in games.items()},
+        **seen(attrgetter("mean")),
+        "games": {game: short(methodcaller("game", game)) for game in reference.games},
+        "training_seeds": {seed: short(methodcaller("checkpoint", seed)) for seed in seeds},
     }
 
 

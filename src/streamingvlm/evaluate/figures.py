@@ -115,6 +115,15 @@ class Evaluation:
         """The games, in order."""
         return list(dict.fromkeys(game for _, game in self.cells))
 
+    @property
+    def checkpoints(self) -> list[str]:
+        """The checkpoints' names, in order."""
+        return list(dict.fromkeys(name for name, _ in self.cells))
+
+    def checkpoint(self, name: str) -> Replicates:
+        """The figures of one checkpoint, as the mean over games."""
+        return bootstrap.mean([found for (own, _), found in self.replicates.items() if own == name])
+
     def game(self, name: str) -> Replicates:
         """The figures of one game, as the mean over training seeds."""
         return bootstrap.mean([found for (_, game), found in self.replicates.items() if game == name])

@@ -93,7 +93,7 @@ def _origin(found: Mapping[str, Any]) -> str:
         else f"**Gate not passed, compared all the same**: {'; '.join(gate['reasons'])}."
     )
     games = next(iter(found["rows"].values()))["games"]
-    streams = ", ".join(f"{one['streams']} of {name}" for name, one in games.items())
+    streams = ", ".join(f"{len(one['seeds'])} of {name}" for name, one in games.items())
     versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
     return (
         f"Streams: {streams}, {found['seconds'] / 60:g} min each. {verdict} Model {found['model']}; "
@@ -123,6 +123,9 @@ def _verdicts(claim: Claim, found: Mapping[str, Any] | None) -> list[str]:
             f"- {one['text']}: **{one['verdict']}** ({one['row']}; {what}: {show(one)}, wanted {one['least']:g})"
         )
         lines.append(f"  - {'; '.join(_of_games(one['games'], found['gate']['games']))}")
+        if seeds := one.get("training_seeds"):
+            found_by = (f"{name}: {own['verdict']}, {show(own)}" for name, own in seeds.items())
+            lines.append(f"  - {'; '.join(found_by)}")
     return lines
 
 
