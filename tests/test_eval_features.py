@@ -120,6 +120,7 @@ def test_what_is_read_is_what_was_seen(model: Any, tmp_path: Path) -> None:
                 rounds[-1].append(engine.submit(session, chunk))
                 engine.wait(rounds[-1][-1])
                 seen.keep(rounds[-1][-1])
+                assert all(one.frames.nbytes < 10 for one in seen._kept), "frames are not kept"
     assert len(rounds[0]) == len(rounds[1]) == 6
     for played, read in zip(*rounds, strict=True):
         one, other = played.chunk, read.chunk

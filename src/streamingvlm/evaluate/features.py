@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -31,6 +32,8 @@ from .match import Match
 BLOCK = 60
 #: Height and width of the noise that tells one tower from another.
 NOISE = (420, 320)
+#: Pixels of patches that the tower has seen already.
+NOTHING = torch.zeros(0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +97,10 @@ class Seen:
         before = job.chunk.prepared
         if isinstance(before, Prepared) and before.vision is not None:
             return
-        chunk = replace(job.chunk, prepared=replace(job.ahead, vision_seconds=job.timing.vision))
+        # A minute of frames and patches of every stream would be gigabytes.
+        patches = replace(job.ahead.patches, pixels=NOTHING)
+        ready = replace(job.ahead, patches=patches, vision_seconds=job.timing.vision)
+        chunk = replace(job.chunk, frames=_blank(len(job.chunk.frames)), prepared=ready)
         if self._kept or int(chunk.start) % BLOCK == 0:
             self._kept.append(chunk)
         if int(chunk.end) % BLOCK == 0 or int(chunk.end) == self.seconds:
@@ -131,6 +137,11 @@ class Seen:
             raise OutputError(f"cannot write {path} ({error})") from None
 
 
+def _blank(count: int) -> NDArray[np.uint8]:
+    """So many frames of one blank pixel, in the room of one."""
+    return np.broadcast_to(np.uint8(0), (count, 1, 1, 3))
+
+
 def _pack(chunks: Sequence[Chunk]) -> dict[str, Tensor]:
     ready = [chunk.prepared for chunk in chunks]
     seen = [(one.patches, one.vision, one) for one in ready if isinstance(one, Prepared) and one.vision is not None]
@@ -157,8 +168,7 @@ def _unpack(tensors: Mapping[str, Tensor], device: torch.device) -> list[Chunk]:
     chunks = []
     for step, (times, (start, end), (decode, patch, encode), (t, h, w, *merged)) in enumerate(rows):
         vision = Vision(embeds[step], tuple(layer[step] for layer in layers))
-        patches = Patches(torch.zeros(0, 0), (t, h, w), (merged[0], merged[1], merged[2]))
-        frames = np.broadcast_to(np.uint8(0), (len(times), 1, 1, 3))
+        patches = Patches(NOTHING, (t, h, w), (merged[0], merged[1], merged[2]))
         prepared = Prepared(patches, patch, vision, encode)
-        chunks.append(Chunk(frames, tuple(times), start, end, decode_seconds=decode, prepared=prepared))
+        chunks.append(Chunk(_blank(len(times)), tuple(times), start, end, decode_seconds=decode, prepared=prepared))
     return chunks
