@@ -40,6 +40,15 @@ def test_two_units_have_three_resamples() -> None:
     assert counts / counts.sum() == pytest.approx([0.25, 0.5, 0.25], abs=0.05)
 
 
+def test_one_unit_has_no_interval_nor_has_what_it_is_part_of() -> None:
+    one, several = replicate([[3.0], [1.0, 5.0]], average, resamples=50)
+    assert interval(*one["mean",]).json() == {"value": 3.0, "low": None, "high": None}
+    assert interval(*mean([one, several])["mean",]).json() == {"value": 3.0, "low": None, "high": None}
+    assert interval(*mean([one, several])["parts", 1, "rows"]).value == 5.0
+    assert interval(*mean([several, several])["mean",]).low == 1.0
+    assert difference(one, one, ("mean",)).json() == {"value": 0.0, "low": None, "high": None}
+
+
 def test_equal_units_are_certain_and_a_figure_without_cases_is_none() -> None:
     (found,) = replicate([[3.0] * 4], average, resamples=50)
     tree = intervals(found)

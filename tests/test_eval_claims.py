@@ -118,8 +118,8 @@ def test_verdicts_are_told_by_game(found: dict[str, Any]) -> None:
         assert one["games"]["pong"] == {key: one[key] for key in ("value", "low", "high", "verdict")}
     assert not found["gate"]["games"]["pong"]["passed"]
     passing = {**found, "gate": {**found["gate"], "games": {"pong": {"passed": True}}}}
-    assert "  - pong (passes the gate): does not hold, 0.000 (0.000 to 0.000)" in proof._verdicts(TWO, passing)
-    assert "  - pong: does not hold, 0.000 (0.000 to 0.000)" in proof._verdicts(TWO, found)
+    assert "  - pong (passes the gate): does not hold, 0.000" in proof._verdicts(TWO, passing)
+    assert "  - pong: does not hold, 0.000" in proof._verdicts(TWO, found)
 
 
 def test_verdicts_are_told_by_training_seed(comparison: Comparison, checkpoint: Checkpoint) -> None:
@@ -130,7 +130,7 @@ def test_verdicts_are_told_by_training_seed(comparison: Comparison, checkpoint: 
         assert list(one["training_seeds"]) == ["tiny", "again"]
         assert {seen["value"] for seen in one["training_seeds"].values()} == {one["value"]}
     lines = proof._verdicts(TWO, found)
-    assert "  - tiny: does not hold, 0.000 (0.000 to 0.000); again: does not hold, 0.000 (0.000 to 0.000)" in lines
+    assert "  - tiny: does not hold, 0.000; again: does not hold, 0.000" in lines
     assert "Streams: 1 of pong, " in proof._origin(found)
     # Of a row with a checkpoint of its own there is one.
     other = replace(TWO, rows=(Row(REFERENCE), Row("reset", checkpoint="no-corruption")))
@@ -172,6 +172,15 @@ def test_an_interval_that_reaches_below_is_said() -> None:
     means = {REFERENCE: {("x",): (0.6, drawn)}, "row": {("x",): (0.0, np.zeros(40))}}
     one = compare._verdict(Expectation("", "row", ("x",), 0.5), means)
     assert one["verdict"] == "holds, but the interval reaches below"
+
+
+def test_without_an_interval_a_verdict_is_of_the_value_alone() -> None:
+    def figures(value: float) -> Any:
+        return {("x",): (value, np.full(9, np.nan))}
+
+    for row, verdict in ((0.1, "holds, without an interval"), (0.9, "does not hold")):
+        means = {REFERENCE: figures(0.9), "row": figures(row)}
+        assert compare._verdict(Expectation("", "row", ("x",), 0.5), means)["verdict"] == verdict
 
 
 def test_the_page_is_written_from_the_results_alone(found: dict[str, Any]) -> None:

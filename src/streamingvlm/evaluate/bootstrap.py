@@ -3,7 +3,8 @@
 Streams are the independent units: seconds of one stream are not. A resample draws as many streams as there are, with
 replacement, inside each cell (a game, or a game of one training seed), and computes every figure anew from the drawn
 streams' counts. The interval is the percentile interval (Efron and Tibshirani 1993, chapter 13). With the few streams
-of an evaluation it is too narrow rather than too wide: three streams have only ten different resamples.
+of an evaluation it is too narrow rather than too wide: three streams have only ten different resamples. A cell of one
+stream tells nothing of how streams differ: it has no interval, and no mean that it is part of has one.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ SEED = 20251009
 
 Unit = TypeVar("Unit")
 Path = tuple[Hashable, ...]
-#: A figure's value, and its values in every resample (nan where a resample has no case).
+#: A figure's value, and its values in every resample (nan where a resample has no case, and of a single unit).
 Replicates = dict[Path, tuple[float | None, NDArray[np.float64]]]
 #: All figures of some units, as a tree of mappings, lists and numbers. A ratio without cases is None.
 Statistic = Callable[[Sequence[Unit]], Mapping[str, Any]]
@@ -31,7 +32,10 @@ MAXIMA = frozenset({"longest_repeat", "rows"})
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A figure with the bounds between which ``LEVEL`` of the resamples lie; None where there is no case."""
+    """A figure with the bounds between which ``LEVEL`` of the resamples lie; None where there is no case.
+
+    The bounds are also None where there is nothing to resample.
+    """
 
     value: float | None
     low: float | None
@@ -84,7 +88,8 @@ def replicate(
         random = np.random.default_rng([seed, number])
         values = flatten(statistic(units))
         drawn = np.full((resamples, len(values)), np.nan)
-        for row, places in zip(drawn, random.integers(0, len(units), (resamples, len(units))), strict=True):
+        choices = random.integers(0, len(units), (resamples, len(units)))
+        for row, places in zip(drawn, choices, strict=True) if len(units) > 1 else ():
             leaves = flatten(statistic([units[place] for place in places]))
             row[:] = [np.nan if (leaf := leaves.get(path)) is None else leaf for path in values]
         found.append({path: (value, drawn[:, place]) for place, (path, value) in enumerate(values.items())})
@@ -103,8 +108,10 @@ def mean(cells: Sequence[Replicates]) -> Replicates:
             out[path] = (max(values, default=None), np.fmax.reduce(stack))
             continue
         count = (~np.isnan(stack)).sum(axis=0)
-        total = np.nansum(stack, axis=0)
-        average = np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
+        known = count > 0
+        if any(cell[path][0] is not None and np.isnan(cell[path][1]).all() for cell in cells):
+            known = np.zeros_like(known)  # a single unit: its share of the mean cannot be drawn
+        average = np.divide(np.nansum(stack, axis=0), count, out=np.full(len(count), np.nan), where=known)
         out[path] = (sum(values) / len(values) if values else None, average)
     return out
 

@@ -148,12 +148,6 @@ def _verdicts(expectation: Expectation, rows: Mapping[str, Evaluation]) -> dict[
 def _verdict(expectation: Expectation, means: Mapping[str, Replicates]) -> dict[str, Any]:
     seen = _seen(expectation, means)
     least = expectation.least
-    verdict = "not measured"
-    if seen.value is not None and seen.low is not None:
-        # A direction alone must be sure; a target may be reached by the value.
-        sure = seen.low > least if least == 0 and expectation.how == "fall" else seen.low >= least
-        reached = seen.value > least if least == 0 and expectation.how == "fall" else seen.value >= least
-        verdict = "holds" if sure else "holds, but the interval reaches below" if reached else "does not hold"
     return {
         "text": expectation.text,
         "row": expectation.row,
@@ -161,8 +155,23 @@ def _verdict(expectation: Expectation, means: Mapping[str, Replicates]) -> dict[
         "how": expectation.how,
         "least": least,
         **seen.json(),
-        "verdict": verdict,
+        "verdict": _says(seen, least, equal=least != 0 or expectation.how != "fall"),
     }
+
+
+def _says(seen: Interval, least: float, *, equal: bool) -> str:
+    """Whether a figure is at least ``least`` (more, if ``equal`` is not enough: a direction alone), and how sure."""
+
+    def enough(value: float) -> bool:
+        return value >= least if equal else value > least
+
+    if seen.value is None:
+        return "not measured"
+    if not enough(seen.value):
+        return "does not hold"
+    if seen.low is None:
+        return "holds, without an interval"
+    return "holds" if enough(seen.low) else "holds, but the interval reaches below"
 
 
 def _seen(expectation: Expectation, means: Mapping[str, Replicates]) -> Interval:
