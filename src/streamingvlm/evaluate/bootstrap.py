@@ -87,11 +87,13 @@ def replicate(
     for number, units in enumerate(cells):
         random = np.random.default_rng([seed, number])
         values = flatten(statistic(units))
-        drawn = np.full((resamples, len(values)), np.nan)
-        choices = random.integers(0, len(units), (resamples, len(units)))
-        for row, places in zip(drawn, choices, strict=True) if len(units) > 1 else ():
-            leaves = flatten(statistic([units[place] for place in places]))
-            row[:] = [np.nan if (leaf := leaves.get(path)) is None else leaf for path in values]
+        # In order, so that the few different resamples of few streams are counted once each.
+        choices = np.sort(random.integers(0, len(units), (resamples, len(units))), axis=1)
+        different, which = np.unique(choices, axis=0, return_inverse=True)
+        drawn_anew = different if len(units) > 1 else ()
+        counted = [flatten(statistic([units[place] for place in places])) for places in drawn_anew] or [{}]
+        table = np.array([[leaves.get(path) for path in values] for leaves in counted], np.float64)  # None: nan
+        drawn = table[which.ravel()]
         found.append({path: (value, drawn[:, place]) for place, (path, value) in enumerate(values.items())})
     return found
 
