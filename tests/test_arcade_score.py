@@ -73,6 +73,24 @@ def test_names_near_and_far() -> None:
     assert figures["names_by_gap"] == {"<=240s": 1.0, ">240s": 0.5}
 
 
+def test_names_that_are_said_are_judged_by_the_context_alone() -> None:
+    context = "first to 3 games ; player green Mina ; player orange Felix ; home green Oslo ; home orange Turin"
+    truth = {**clip((10, "game player green Mina"), (400, "match home green Oslo")), "title": context}
+    # A game that opens no match, a match that the other side won, and one that was not over: each names whom it says.
+    words = said(
+        (10, "game green"),
+        (50, "game player orange Felix"),
+        (200, "match home green Turin"),
+        (400, "match home orange Turin"),
+    )
+    figures = score(truth, words)
+    assert figures["names"] == 0.0
+    assert figures["names_said"] == pytest.approx(2 / 3)
+    assert figures["counts"]["names_said"] == 3
+    assert score({**truth, "title": ""}, words)["names_said"] is None
+    assert score(truth, said((10, "game green")))["names_said"] is None
+
+
 def test_tally_steps_by_gap() -> None:
     truth = clip(
         (10, "games 0 to 0"),

@@ -106,6 +106,7 @@ def _ratios(counts: Counter[Key], kinds: Sequence[str]) -> dict[str, Any]:
     figures["play"] = _macro(counts, [kind for kind in kinds if kind not in COMMON], "strict")
     figures["by_kind"] = {kind: _kind(counts, kind) for kind in kinds if _seen(counts, kind)}
     figures |= {what: fact(what) for what in ("colours", "zones", "score", "names", "tally", "streak")}
+    figures["names_said"] = fact("names said")
     figures["names_by_gap"] = {f"<={RARE}s": fact("names near"), f">{RARE}s": fact("names far")}
     window = f"{VISION_WINDOW}s"
     figures["tally_steps"] = {
@@ -121,6 +122,7 @@ def _ratios(counts: Counter[Key], kinds: Sequence[str]) -> dict[str, Any]:
         "events_true": sum(counts["kind", kind, "n_true"] for kind in kinds),
         "events_said": sum(counts["kind", kind, "n_said"] for kind in kinds),
         "names": counts["fact", "names", "n"],
+        "names_said": counts["fact", "names said", "n"],
         "tally_steps": counts["tally", "true", "all", "n"],
     }
     return figures

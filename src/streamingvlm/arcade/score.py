@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .context import Colours
+from .context import Colours, Context
 from .figures import RARE, VISION_WINDOW, Counts, Key, ScoreError, figures, pool
 from .game import Game
 from .games import GAMES
@@ -51,6 +51,7 @@ def count(truth: Record, predictions: Said) -> Counts:
     for lag in LAGS:
         chance += _overlap(true_events, _shifted(true_events, lag, duration))
     counts = _measure(true_events, said_events, duration, game) + _silence(right, said, duration)
+    counts += _named(said_events, game.parse_context(str(truth.get("title", ""))))
     return Counts(game, counts, chance, _longest_repeat(said), 1)
 
 
@@ -185,6 +186,21 @@ def _compare(counts: Counter[Key], event: Event, said: Event, gap: str) -> None:
         right = (said.name, said.town) == (event.name, event.town)
         note("names", right)
         note("names " + gap, right)
+
+
+def _named(said: Timed, context: Context | None) -> Counter[Key]:
+    """Names and towns that are said: which are those that the context gives to the side they are said of.
+
+    Whether one was due, and of which side, follows from the tally: that is not asked here.
+    """
+    counts: Counter[Key] = Counter()
+    for _, event in said:
+        if context is not None and event.colour is not None and (event.name or event.town):
+            player = context.player(event.colour)
+            right = (event.name or player.name, event.town or player.town) == (player.name, player.town)
+            counts["fact", "names said", "n"] += 1
+            counts["fact", "names said", "right"] += right
+    return counts
 
 
 def _tallies(true: Timed, said: Timed, colours: Colours) -> Counter[Key]:

@@ -13,6 +13,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "macro F1, within 1 s": ("macro_f1",),
     "play": ("play",),
     "names": ("names",),
+    "names that are said": ("names_said",),
     "score": ("score",),
     "tally": ("tally",),
     "tally steps": ("tally_steps", "all"),

@@ -22,9 +22,9 @@ from .gate import SECONDS, STREAMS, gate
 LONG, LONG_STREAMS = 7.5, 3
 #: What is kept of a row's figures.
 _KEPT = (
-    *F1S, "play", "names", "score", "tally", "tally_steps", "streak", "colours", "silence_precision", "repetition",
-    "longest_repeat", "drift", "fifths", "of_ceiling", "work_per_second", "rows", "lag", "streams", "seeds", "seconds",
-    "stopped",
+    *F1S, "play", "names", "names_said", "score", "tally", "tally_steps", "streak", "colours", "silence_precision",
+    "repetition", "longest_repeat", "drift", "fifths", "of_ceiling", "work_per_second", "rows", "lag", "streams",
+    "seeds", "seconds", "stopped",
 )  # fmt: skip
 
 

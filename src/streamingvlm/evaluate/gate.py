@@ -2,7 +2,8 @@
 
 What a weak model says under two policies differs by its weaknesses. So no comparison before it says nearly what can be
 seen, takes names from its context (with the two sides' names exchanged there, it must say the exchanged ones), and
-there are streams and training seeds enough to tell a difference from luck.
+there are streams and training seeds enough to tell a difference from luck. Of the names only those that it says are
+asked: whether one was due, and whose, follows from the tally, and counts in the F1.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from .figures import Evaluation
 
 #: Strict micro F1 of a game must be above this share of the ceiling.
 OF_CEILING = 0.85
-#: Share of names and towns that must be right when they are exchanged in the context.
+#: Share of the said names and towns that must be right when they are exchanged in the context.
 NAMES_FLIPPED = 0.90
 #: Fewest streams of a game, seconds of each that claims look at, and fewest training seeds for claims.
 STREAMS, SECONDS, TRAINING_SEEDS = 6, 360, 2
@@ -32,11 +33,11 @@ def gate(own: Evaluation, flipped: Evaluation, training_seeds: int | None = None
     return {
         "passed": not reasons,
         "reasons": reasons,
-        "names_flipped": interval(*flipped.mean["names",]).json(),
+        "names_flipped": interval(*flipped.mean["names_said",]).json(),
         "games": {
             game: {
                 "passed": not of_games[game],
-                "names_flipped": _figure(flipped, game, "names").json(),
+                "names_flipped": _figure(flipped, game, "names_said").json(),
                 "micro_f1_strict_of_ceiling": _figure(own, game, "of_ceiling", "micro_f1_strict").json(),
                 "streams": len(own.streams(game)),
             }
@@ -53,7 +54,7 @@ def gate(own: Evaluation, flipped: Evaluation, training_seeds: int | None = None
 
 def _reasons(game: str, own: Evaluation, flipped: Evaluation) -> list[str]:
     reasons = []
-    share, names = _figure(own, game, "of_ceiling", "micro_f1_strict"), _figure(flipped, game, "names")
+    share, names = _figure(own, game, "of_ceiling", "micro_f1_strict"), _figure(flipped, game, "names_said")
     if share.value is None or share.value <= OF_CEILING:
         reasons.append(f"strict F1 is {_show(share)} of the ceiling, more than {OF_CEILING} is needed")
     if names.value is None or names.value < NAMES_FLIPPED:

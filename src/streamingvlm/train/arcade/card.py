@@ -119,7 +119,8 @@ def _flipped(found: Mapping[str, Any]) -> str:
     gate = found["gate"]
     verdict = "passed" if gate["passed"] else f"not passed ({'; '.join(gate['reasons'])})"
     names = show(gate["names_flipped"])
-    return f"\nWith the sides' names exchanged in the context, {names} of them are right. Gate: {verdict}.\n"
+    told = f"With the sides' names exchanged in the context, {names} of those that are said are right."
+    return f"\n{told} Gate: {verdict}.\n"
 
 
 def _read(path: Path) -> dict[str, Any] | None:
