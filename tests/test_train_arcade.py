@@ -269,6 +269,31 @@ def test_a_silent_film_is_around_a_rare_play_and_counts_nothing(game: Game) -> N
 
 
 @pytest.mark.parametrize("game", ALL, ids=lambda game: game.name)
+def test_films_of_verdicts_end_with_a_game_that_wins_a_short_match_only(
+    game: Game, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording, rng, scribe = recorded(game.name, 200), random.Random(0), Scribe(arcade_grammar())
+    library, told = Library([_featured(recording, 64)]), []
+    monkeypatch.setattr(library, "_told", lambda *given: told.append(given[-2:]))
+    for overlapping in (True, False) * 10:
+        library.verdict(rng, scribe, game.name, Plan(seconds=8, overlapping=overlapping))
+        (_, first), other = told[-1]
+        last = [
+            max(event.numbers)
+            for events in other.events[first : first + 8]
+            for event in events
+            if event.kind == "tally"
+        ]
+        assert 2 in last
+        assert overlapping or first % 8 == 0
+    assert {other.context.games_to_win for _, other in told} == {2, 3}
+    # Where no game is told any chunk does.
+    library.places = {}
+    monkeypatch.setattr(library, "example", lambda *_: "any")
+    assert library.verdict(rng, scribe, game.name, Plan(seconds=8)) == "any"
+
+
+@pytest.mark.parametrize("game", ALL, ids=lambda game: game.name)
 def test_what_happened_is_found_again_in_what_was_said(game: Game) -> None:
     recording = recorded(game.name)
     announcer = Announcer(game, recording.context)

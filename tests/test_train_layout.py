@@ -166,6 +166,22 @@ def test_drills_hold_what_they_teach(grammar: Grammar, game: Game) -> None:
     assert ledger.ids[ledger.rows + 1].tolist() == ledger.targets.tolist()
 
 
+def test_a_verdict_follows_from_the_tally_and_the_length_of_a_match(grammar: Grammar, game: Game) -> None:
+    scribe, rng, seen = stories.Scribe(grammar), random.Random(5), set()
+    for _ in range(60):
+        laid = drills.verdict(rng, scribe, habits_of(game.name), 96, TEXT).laid
+        (asked,) = laid.targets[laid.weights > 0].tolist()
+        (row,) = laid.rows[laid.weights > 0].tolist()
+        text = grammar.tokenizer.decode(laid.ids[: row + 1].tolist())
+        about = game.parse_context(text)
+        assert about is not None
+        assert text.count(f"{about.games} ") == 2, "one tally, and the length of the match"
+        won = max(int(number) for number in text.rsplit(f"{about.games} ", 1)[1].split(" to "))
+        assert asked == (scribe.joiner if won == about.games_to_win else grammar.closing[0])
+        seen.add((about.games_to_win, won))
+    assert seen == {(length, won) for length in game.rules.lengths for won in (1, 2)}
+
+
 def test_probes_are_labelled_from_words_and_memory(game: Game) -> None:
     recording, sizes = recorded(game.name), probes.probes(game)
     labels = probes.probe_labels(recording)

@@ -17,7 +17,7 @@ from ...rope import positions
 from .decoder import Example
 from .habits import Events, Habits
 from .layout import TOKENS_PER_SECOND, Laid
-from .stories import Scribe, words
+from .stories import FOLLOWING, Scribe, words
 from .texts import bare, story, told_kinds, told_weights
 
 
@@ -47,6 +47,32 @@ def roll_call(rng: random.Random, scribe: Scribe, habits: Habits, sink: int, tex
     proper = names(scribe)
     weights = [tuple(2.0 * (token in proper) for token in reply) for reply in replies[before:]]
     return bare(rng, scribe, history, replies[before:], weights, before)
+
+
+def verdict(rng: random.Random, scribe: Scribe, habits: Habits, sink: int, text: int) -> Example:
+    """A second that ends a game behind words that tell nothing of matches; whether its match is over is alone learnt.
+
+    That is one id behind the tally. The tally decides it together with the length of a match, which stands at the very
+    beginning: an earlier match, or a tally that only long ones have, would tell the length as well.
+    """
+    game, about = habits.game, habits.game.draw_context(rng)
+    before = rng.choice((0, 20, 60, 120))
+    told = [[e for e in events if e.kind not in FOLLOWING] for events in story(rng, habits, about, before)]
+    colour = rng.choice(game.colours)
+    shortest = min(game.rules.lengths)
+    player, won, lost = about.player(colour), shortest - (rng.random() < 0.2), rng.randrange(shortest)
+    numbers = (won, lost) if colour == game.colours[0] else (lost, won)
+    events = [
+        Event("point", colour),
+        Event("game", colour, name=player.name if won + lost == 1 else None),
+        Event("tally", numbers=numbers),
+    ]
+    events += [Event("match", colour, town=player.town)] * (won == about.games_to_win)
+    reply = scribe.reply(words(game, events))
+    weights = [0.0] * len(reply)
+    weights[len(scribe.grammar.opening) + sum(len(clause.ids) for clause in scribe.clauses(game, events)[:3])] = 2.0
+    history = scribe.history(about.text, [scribe.reply(words(game, each)) for each in told], sink, text)
+    return bare(rng, scribe, history, [reply], [tuple(weights)], before)
 
 
 def lines(rng: random.Random, scribe: Scribe, game: Game) -> Example:

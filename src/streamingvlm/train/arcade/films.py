@@ -26,6 +26,8 @@ RECENT, EARLY = 150, 60
 #: in it by how rare it is in the game's streams.
 STEER = {"game": 0.16, "match": 0.1, "point": 0.08, "tally": 0.16, "streak": 0.1}
 PLAYS = 0.2
+#: How often a game is told anew in search of one that may be the last of its match.
+TRIES = 12
 #: Seconds of a film without words, and how many of them are over before what takes seconds is asked for.
 SILENT, LEAD = 8, 4
 
@@ -149,7 +151,24 @@ class Library:
     def example(self, rng: random.Random, scribe: Scribe, name: str, plan: Plan) -> Example:
         """A chunk of a game with the true or a spoiled history."""
         number, first = self.cut(rng, name, plan)
-        recording, habits = retold(rng, self.recordings[number], first), self.habits[name]
+        return self._told(rng, scribe, plan, (number, first), retold(rng, self.recordings[number], first))
+
+    def verdict(self, rng: random.Random, scribe: Scribe, name: str, plan: Plan) -> Example:
+        """A chunk up to a game that wins a match of the shortest length and no longer one; where none is found, any."""
+        games, shortest = self.places.get((name, "game"), []), min(self.games[name].rules.lengths)
+        for number, second in rng.choices(games, k=TRIES) if games else ():
+            first = max(second - plan.seconds + 1, 0) if plan.overlapping else _aligned(second, plan)
+            recording = retold(rng, self.recordings[number], first)
+            tallies = [max(event.numbers) for event in recording.events[second] if event.kind == "tally"]
+            if tallies == [shortest] and first + plan.seconds <= len(recording):
+                return self._told(rng, scribe, plan, (number, first), recording)
+        return self.example(rng, scribe, name, plan)
+
+    def _told(
+        self, rng: random.Random, scribe: Scribe, plan: Plan, at: tuple[int, int], recording: Recording
+    ) -> Example:
+        """A chunk of a recording that was told anew, from that number's second on."""
+        (number, first), habits = at, self.habits[recording.name]
         low = max(first - RECENT, 0)
         span = recording.events[low : first + plan.seconds]
         spoiled = rng.random() < plan.spoiled

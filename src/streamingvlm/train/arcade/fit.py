@@ -15,7 +15,7 @@ import torch
 from ...errors import OptionError
 from ...policy import StreamingWindow
 from .decoder import Batch, Example, Probes, collate, losses
-from .drills import ledger, lines, roll_call
+from .drills import ledger, lines, roll_call, verdict
 from .films import Library, Own, Plan
 from .free import figures
 from .habits import Habits
@@ -30,7 +30,7 @@ from .texts import example as text_example
 #: Seconds of the longest chunks, for windows larger than the usual one.
 LONG = 28
 #: Drills of a batch, and seconds of a roll call.
-LINES, LEDGERS, CALLS, CALL, STORIES = 40, 9, 8, 12, 8
+LINES, LEDGERS, CALLS, CALL, STORIES, VERDICTS = 40, 9, 8, 12, 8, 24
 #: Single pictures of a batch of nothing else, and films of one without words.
 GLANCES, SILENTS = 96, 12
 #: Seconds after which the state is written to disk.
@@ -42,11 +42,13 @@ class Stage:
     """Some steps of training.
 
     ``films`` and ``texts``: chunks with pictures and made-up games in a batch, of all games alike; ``own``: share of
-    the films whose history is what the model itself said; ``plan.seconds`` and ``text_seconds``: their lengths;
+    the films whose history is what the model itself said; ``ends``: share of the others that end with a game which may
+    be the last of its match; ``plan.seconds`` and ``text_seconds``: their lengths;
     ``rate``: learning rate at the start and at the end of the stage; ``probed``: how much the probes count;
     ``pictures``: shares of batches of single pictures and of films without words instead; ``drills``: of the others
-    those of lines, ledgers, roll calls and made-up games; ``long``: share with two films of LONG seconds; ``roll``: how
-    many recordings are rolled out, for how many seconds, every how many steps, first after a quarter of these.
+    those of lines, ledgers, roll calls, made-up games and verdicts; ``long``: share with two films of LONG seconds;
+    ``roll``: how many recordings are rolled out, for how many seconds, every how many steps, first after a quarter of
+    these.
     """
 
     steps: int
@@ -57,8 +59,9 @@ class Stage:
     rate: tuple[float, float] = (2e-3, 2e-3)
     probed: float = 1.0
     own: float = 0.0
+    ends: float = 0.0
     pictures: tuple[float, float] = (0.0, 0.0)
-    drills: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    drills: tuple[float, float, float, float, float] = (0.0, 0.0, 0.0, 0.0, 0.0)
     long: float = 0.0
     roll: tuple[int, int, int] = (0, 0, 0)
 
@@ -158,7 +161,8 @@ class Fit:
         examples = [text_example(self.rng, self.scribe, self._deal(), sink, text, seconds) for _ in range(stage.texts)]
         for _ in range(films):
             own = bool(self.library.own) and self.rng.random() < stage.own
-            make = self.library.own_example if own else self.library.example
+            other = self.library.verdict if self.rng.random() < stage.ends else self.library.example
+            make = self.library.own_example if own else other
             examples.append(make(self.rng, self.scribe, self._deal().game.name, plan))
         return collate(examples, pad)
 
@@ -177,16 +181,18 @@ class Fit:
             return [library.glance(rng, scribe, self._deal().game.name) for _ in range(GLANCES)]
         if dice < stage.pictures[1]:
             return [library.silent(rng, scribe, self._deal().game.name) for _ in range(SILENTS)]
-        dice = rng.random() - stage.drills[0]
-        if dice < 0:
-            return [lines(rng, scribe, self._deal().game) for _ in range(LINES)]
-        if dice < stage.drills[1]:
-            return [ledger(rng, scribe, self._deal()) for _ in range(LEDGERS)]
-        if dice < stage.drills[1] + stage.drills[2]:
-            return [roll_call(rng, scribe, self._deal(), sink, text, CALL) for _ in range(CALLS)]
-        if dice < sum(stage.drills[1:]):
-            seconds = stage.text_seconds
-            return [text_example(rng, scribe, self._deal(), sink, text, seconds) for _ in range(STORIES)]
+        kinds: list[tuple[int, Callable[[], Example]]] = [
+            (LINES, lambda: lines(rng, scribe, self._deal().game)),
+            (LEDGERS, lambda: ledger(rng, scribe, self._deal())),
+            (CALLS, lambda: roll_call(rng, scribe, self._deal(), sink, text, CALL)),
+            (STORIES, lambda: text_example(rng, scribe, self._deal(), sink, text, stage.text_seconds)),
+            (VERDICTS, lambda: verdict(rng, scribe, self._deal(), sink, text)),
+        ]
+        dice = rng.random()
+        for share, (count, make) in zip(stage.drills, kinds, strict=True):
+            if dice < share:
+                return [make() for _ in range(count)]
+            dice -= share
         return []
 
     def step(self, batch: Batch, rate: float, probed: float = 1.0) -> tuple[float, float]:
@@ -305,7 +311,7 @@ def stages(sink: int, text: int, scale: float = 1.0, without: Container[str] = (
     short = Plan(seconds=6, sink=sink, text=64, short=0.3)
     middle = Plan(seconds=12, sink=sink, text=text)
     full = Plan(seconds=18, sink=sink, text=text, spoiled=0.4)
-    some, words, names = (0.04, 0.07, 0.04, 0.05), (0.25, 0.45, 0.2, 0.1), (0.3, 0.05, 0.6, 0.05)
+    some, words, names = (0.04, 0.07, 0.04, 0.05, 0.03), (0.2, 0.35, 0.15, 0.1, 0.2), (0.2, 0.05, 0.3, 0.05, 0.4)
     seen = (0.1, 0.15)
     recipe = [
         Stage(150, films=0, texts=0, plan=short, rate=(peak, peak), drills=words),
@@ -316,8 +322,8 @@ def stages(sink: int, text: int, scale: float = 1.0, without: Container[str] = (
         ),
         Stage(150, films=0, texts=0, plan=full, rate=(peak, peak), probed=3.0, pictures=(0.1, 0.0), drills=names),
         Stage(
-            1700, films=4, texts=1, plan=full, rate=(peak, 0.0), own=0.4, long=0.05, roll=(16, 120, 340),
-            pictures=(0.05, 0.12), drills=(0.03, 0.03, 0.03, 0.08),
+            1700, films=4, texts=1, plan=full, rate=(peak, 0.0), own=0.4, ends=0.25, long=0.05, roll=(16, 120, 340),
+            pictures=(0.05, 0.12), drills=(0.03, 0.03, 0.03, 0.08, 0.08),
         ),
     ]  # fmt: skip
     return [
