@@ -209,6 +209,8 @@ def start(clip: Path, folder: Path) -> tuple[subprocess.Popen[str], list[Path]]:
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "FAKE_SECONDS": "0.15"},
+        # A job of a script's background is born deaf to Ctrl-C, and so are the tests and the children of such a job.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
     for _ in range(4):
