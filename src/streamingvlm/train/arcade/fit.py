@@ -322,7 +322,7 @@ def stages(sink: int, text: int, scale: float = 1.0, without: Container[str] = (
         ),
         Stage(150, films=0, texts=0, plan=full, rate=(peak, peak), probed=3.0, pictures=(0.1, 0.0), drills=names),
         Stage(
-            1700, films=4, texts=1, plan=full, rate=(peak, 0.0), own=0.4, ends=0.25, long=0.05, roll=(16, 120, 340),
+            1700, films=4, texts=1, plan=full, rate=(peak, 0.0), own=0.4, ends=0.1, long=0.05, roll=(16, 120, 340),
             pictures=(0.05, 0.12), drills=(0.03, 0.03, 0.03, 0.08, 0.08),
         ),
     ]  # fmt: skip
