@@ -67,11 +67,11 @@ def decode(clip: Path) -> float:
     return time.perf_counter() - began
 
 
-def watch(model: Model, clip: Path) -> tuple[float, float]:
+def watch(model: Model, clip: Path, sampling: sv.Sampling) -> tuple[float, float]:
     """Wall seconds of watching the clip, and of the model's own work in it."""
     source = sv.open_source(str(clip))
     began, work = time.perf_counter(), 0.0
-    with sv.Engine(model).open(context="") as session:
+    with sv.Engine(model).open(sampling=sampling) as session:
         ahead = partial(session.prepare, encode=True)
         with closing(iter(pace.fast(source, ahead))) as chunks:
             for chunk in chunks:
@@ -94,9 +94,8 @@ def main() -> None:
     model = sv.load_model()
     settle_threads(model)
     sampling = replace(model.defaults.sampling, max_new_tokens=args.words, forced=True)
-    model.defaults = replace(model.defaults, sampling=sampling)
-    watch(model, clip)  # warm-up
-    turns = [(decode(clip), *watch(model, clip)) for _ in range(args.turns)]
+    watch(model, clip, sampling)  # warm-up
+    turns = [(decode(clip), *watch(model, clip, sampling)) for _ in range(args.turns)]
     alone, watched, own = (statistics.median(column) / args.seconds for column in zip(*turns, strict=True))
     result = {
         "decode_alone": alone,

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def test_words_are_forced_whatever_is_sampled(model: Model) -> None:
     everything = frozenset(range(model.vocabulary))
     before, model.end_tokens = model.end_tokens, everything
     try:
-        with Engine(model).open(max_new_tokens=7) as session:
+        with Engine(model).open(sampling=replace(TINY.sampling(model), max_new_tokens=7)) as session:
             said = session.step(Synthetic((84, 56), 2.0, 1.0).chunk(0))
         free = Request(shape="tiny", device="cpu").make_model()
         free.end_tokens = everything

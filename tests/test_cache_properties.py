@@ -116,16 +116,16 @@ def check(session: Session, model: SerialModel, known: dict[int, tuple[int, floa
     """Everything that must hold after a step; returns the serial numbers of the rows, in order."""
     pool, slot = session._engine.pool, session.slot
     held = pool.length[slot]
-    assert held == session.timeline.cached <= session.capacity
+    assert held == session.state.timeline.cached <= session.capacity
     serials = [int(serial) for serial in pool.keys[0, slot, 0, :held, 0].tolist()]
     assert torch.equal(pool.values[0, slot, 0, :held], pool.keys[0, slot, 0, :held] * 3), "keys and values went apart"
-    assert [model.tokens[serial] for serial in serials] == session.timeline.tokens[:held]
+    assert [model.tokens[serial] for serial in serials] == session.state.timeline.tokens[:held]
     assert len(set(serials)) == held
-    numbers = session.positions
+    numbers = session.state.positions
     assert numbers.shape == (3, held)
     if session.options.policy.positions == "contiguous":
         np.testing.assert_array_equal(
-            numbers, positions(session.timeline.spans, model.tokens_per_second)[:, :held], "positions have gaps"
+            numbers, positions(session.state.timeline.spans, model.tokens_per_second)[:, :held], "positions have gaps"
         )
     angles = torch.from_numpy(numbers[0]).double()
     expected = pool.keys[0, slot, 0, :held, 0] * angles.float().cos().double()
@@ -140,7 +140,7 @@ def check(session: Session, model: SerialModel, known: dict[int, tuple[int, floa
 
 def rows_of_kind(session: Session, kind: Kind) -> list[int]:
     rows, at = [], 0
-    for span in session.timeline.spans:
+    for span in session.state.timeline.spans:
         if span.kind is kind:
             rows.extend(range(at, at + len(span)))
         at += len(span)
@@ -161,7 +161,7 @@ def drive(policy: CachePolicy, seed: int, steps: int, step: float, every: int = 
                 serials = check(session, model, known)
                 append = policy.positions == "append"
                 assert not append or all(
-                    known[serial][1] == session.positions[0, row] for row, serial in enumerate(serials)
+                    known[serial][1] == session.state.positions[0, row] for row, serial in enumerate(serials)
                 )
 
 
@@ -219,7 +219,7 @@ def test_recomputing_shows_what_streaming_shows(policy: SlidingRecompute, seed: 
                 session.instruct(new)
             session.step(item, trace=trace)
         assert traces[0].retained == traces[1].retained
-        assert pair[0].timeline == pair[1].timeline
+        assert pair[0].state.timeline == pair[1].state.timeline
         np.testing.assert_array_equal(traces[0].prefill_positions, traces[1].prefill_positions)
         np.testing.assert_array_equal(pair[0].positions, pair[1].positions)
 

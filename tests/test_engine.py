@@ -82,8 +82,8 @@ def test_without_eviction_equals_one_stock_forward(family: str, step: int) -> No
         for item in chunks:
             traces.append(Trace())
             session.step(item, trace=traces[-1])
-        spans = session.timeline.spans
-        ids = session.timeline.tokens
+        spans = session.state.timeline.spans
+        ids = session.state.timeline.tokens
     numbers, logits = stock_run(family, ids, [model.patcher(item) for item in chunks])
     np.testing.assert_array_equal(positions(spans, model.tokens_per_second), numbers)
     for trace in traces:
@@ -466,7 +466,7 @@ def test_the_instruction_outlives_the_window_and_can_be_replaced(model: StockMod
 
 def query_text(session: Session) -> list[str]:
     decode = tiny.CharTokenizer().decode
-    return [decode(span.tokens) for span in session.timeline.spans if span.kind is Kind.QUERY]
+    return [decode(span.tokens) for span in session.state.timeline.spans if span.kind is Kind.QUERY]
 
 
 def test_windows_are_in_seconds_whatever_the_step(model: StockModel) -> None:
@@ -475,9 +475,9 @@ def test_windows_are_in_seconds_whatever_the_step(model: StockModel) -> None:
         with Engine(model).open(policy=window, step=step, fps=2) as session:
             for i in range(12):
                 session.step(chunk(i, step=step, frames=max(int(2 * step), 1)))
-            shown = [span for span in session.timeline.spans if span.kind is Kind.VISION]
+            shown = [span for span in session.state.timeline.spans if span.kind is Kind.VISION]
             assert len(shown) == 4 / step
-            assert session.timeline.spans[-1].end - shown[0].start == 4
+            assert session.state.timeline.spans[-1].end - shown[0].start == 4
 
 
 def test_frame_size_may_change_and_rows_stay_under_the_capacity(model: StockModel) -> None:
@@ -486,7 +486,7 @@ def test_frame_size_may_change_and_rows_stay_under_the_capacity(model: StockMode
         for i in range(10):
             event = session.step(chunk(i, size=sizes[i % len(sizes)]))
             assert sum(event.rows.values()) <= event.capacity
-            assert engine_rows(session) == session.timeline.cached <= session.capacity
+            assert engine_rows(session) == session.state.timeline.cached <= session.capacity
 
 
 def test_the_pixel_budget_is_an_argument(model: StockModel) -> None:
@@ -507,7 +507,7 @@ def test_a_reply_that_is_cut_loses_no_token(model: StockModel) -> None:
     with Engine(model).open(policy=window, max_new_tokens=1) as session:
         events = [session.step(chunk(i)) for i in range(4)]
         words = [t for event in events[:2] if event.cut for t in event.tokens]
-        history = [t for span in session.timeline.spans if span.kind is Kind.HISTORY for t in span.tokens]
+        history = [t for span in session.state.timeline.spans if span.kind is Kind.HISTORY for t in span.tokens]
     assert words
     assert history == words
 
@@ -533,7 +533,7 @@ def test_words_end_when_the_next_step_is_due(model: StockModel) -> None:
     assert len(whole.tokens) > 1
     assert len(after.tokens) > 1
     # The cut reply has its end of turn, and no id of it is lost.
-    spans = [span for span in session.timeline.spans if span.kind is Kind.COMMENTARY]
+    spans = [span for span in session.state.timeline.spans if span.kind is Kind.COMMENTARY]
     assert spans[1].tokens == (*late.tokens, *([tiny.TURN_END] if late.cut else []))
 
 

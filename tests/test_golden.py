@@ -133,6 +133,10 @@ class RecordedPatcher(Patcher):
     def __call__(self, chunk: Chunk) -> Patches:
         return self.case.patches(int(chunk.frames[0, 0, 0, 0]))
 
+    def patches(self, frames: int) -> int:
+        del frames
+        return self.case.patches(0).merged[0]
+
     def most_tokens(self, frames: int) -> int:
         del frames  # the recorded grid is the same in every chunk
         patches = self.case.patches(0)

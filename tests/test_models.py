@@ -87,7 +87,7 @@ def test_a_folder_written_by_transformers_streams(family: str, of_family: Path, 
     model.patcher = model.patcher.with_budget(model.patcher.factor**2 * 6)
     with Engine(model).open(context="ünï <|im_end|> code", temperature=0.7) as session:
         events = [session.step(chunk(i)) for i in range(3)]
-        assert "ünï <|im_end|> code" in model.grammar.tokenizer.decode(session.timeline.tokens)
+        assert "ünï <|im_end|> code" in model.grammar.tokenizer.decode(session.state.timeline.tokens)
     assert all(event.capacity >= sum(event.rows.values()) > 0 for event in events)
 
 

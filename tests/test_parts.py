@@ -81,7 +81,7 @@ def test_only_the_rest_is_left_to_do(session: Session) -> None:
     held = []
     for part in early:
         session.feed(part)
-        held.append(session.timeline.cached)
+        held.append(session.state.timeline.cached)
     assert len(held) == 3
     assert held == sorted(set(held))
     pads = 8 // 2 * size[0] * size[1] // 28**2
@@ -114,11 +114,11 @@ def test_parts_that_are_only_kept_are_bounded_too(policy: str) -> None:
     with Engine(tiny_model()).open(policy=POLICIES[policy], fps=FPS, instruction="") as session:
         first, rest = pace.split(chunk(0, size), 4)
         session.feed(first)
-        assert not session.between_steps
+        assert not session.state.between_steps
         with pytest.raises(CapacityError, match="12 frames in one step"):
             session.step(chunk(0, size))
         assert session.step(rest).end == 1
-        assert session.between_steps
+        assert session.state.between_steps
 
 
 def test_streams_in_parts_and_whole_share_a_batch() -> None:

@@ -50,7 +50,7 @@ def stock_logits(stock: Any, ids: Sequence[int], numbers: np.ndarray, vision: Se
 
 def check_against_stock(stock: Any, session: Session, trace: Trace, shown: Mapping[int, Patches]) -> None:
     """One plain forward over exactly what the stream holds gives the step's logits; ``shown``: turn -> its video."""
-    spans = session.timeline.spans
+    spans = session.state.timeline.spans
     numbers = positions(spans, session._engine.model.tokens_per_second)
     count = trace.prefill_positions.shape[1]
     np.testing.assert_array_equal(trace.prefill_positions, numbers[:, :count])
@@ -58,13 +58,13 @@ def check_against_stock(stock: Any, session: Session, trace: Trace, shown: Mappi
     seen = [
         stock.model.visual(patches.pixels, grid_thw=torch.tensor([patches.grid])).pooler_output for patches in vision
     ]
-    logits = stock_logits(stock, session.timeline.tokens, numbers, seen)
+    logits = stock_logits(stock, session.state.timeline.tokens, numbers, seen)
     for offset, ours in enumerate(trace.logits):
         torch.testing.assert_close(ours, logits[count - 1 + offset], rtol=0, atol=1e-4)
 
 
 def text_of(session: Session) -> str:
-    return tiny.CharTokenizer().decode(session.timeline.tokens)
+    return tiny.CharTokenizer().decode(session.state.timeline.tokens)
 
 
 # --- sliding-recompute ------------------------------------------------------------------------------------------
@@ -92,7 +92,7 @@ def test_recomputing_equals_a_stock_forward_over_what_stays(
             shown[i] = model.patcher(item)
             session.step(item, trace=trace)
             check_against_stock(stock, session, trace, shown)
-        assert len(session.retained) <= policy.vision
+        assert len(session.state.retained) <= policy.vision
         assert query_text(session) == ["that"]
 
 
@@ -135,7 +135,7 @@ def test_recent_frames_of_another_size_are_stretched(model: StockModel) -> None:
     with Engine(model).open(policy="recent-frames:frames=6") as session:
         for i in range(8):
             event = session.step(chunk(i, size=SIZES[i % len(SIZES)]))
-            (block,) = [span for span in session.timeline.spans if span.kind is Kind.VISION]
+            (block,) = [span for span in session.state.timeline.spans if span.kind is Kind.VISION]
             assert block.grid is not None
             assert block.grid[0] == min(i + 1, 3)
             assert block.grid[1:] == model.patcher(chunk(0, size=SIZES[i % len(SIZES)])).merged[1:]
@@ -154,7 +154,7 @@ def test_reset_is_full_attention_and_then_a_fresh_stream(model: StockModel) -> N
             for item in items:
                 trace = Trace()
                 session.step(item, trace=trace)
-                out.append((session.timeline.tokens, trace))
+                out.append((session.state.timeline.tokens, trace))
         return out
 
     ours = watch(SlidingReset(seconds=3), chunks)
@@ -177,7 +177,7 @@ def test_reset_counts_seconds_whatever_the_step(model: StockModel, step: float, 
         counts = []
         for i in range(2 * shown + 1):
             session.step(chunk(i, step=step, frames=max(int(2 * step), 1)))
-            counts.append(sum(span.kind is Kind.VISION for span in session.timeline.spans))
+            counts.append(sum(span.kind is Kind.VISION for span in session.state.timeline.spans))
     assert counts == [*range(1, shown + 1), *range(1, shown + 1), 1]
 
 
@@ -186,7 +186,7 @@ def test_positions_go_on_counting_over_a_reset_if_asked(model: StockModel) -> No
         last = []
         for i in range(5):
             session.step(chunk(i))
-            last.append(session.last_position)
+            last.append(session.state.last_position)
     assert last == sorted(last)
 
 
@@ -197,11 +197,11 @@ def test_without_a_sink_the_context_goes_like_any_old_text(model: StockModel) ->
     policy = make_policy("streaming:vision=1,turns=1,sink=0,text=6")
     with Engine(model).open(policy=policy, context="abcdefghij") as session:
         session.step(chunk(0))
-        history = [span for span in session.timeline.spans if span.kind is Kind.HISTORY]
+        history = [span for span in session.state.timeline.spans if span.kind is Kind.HISTORY]
         assert sum(map(len, history)) == 10, "there until something has to go"
         for second in range(1, 6):
             session.step(chunk(second))
-        history = [span for span in session.timeline.spans if span.kind is Kind.HISTORY]
+        history = [span for span in session.state.timeline.spans if span.kind is Kind.HISTORY]
         assert sum(map(len, history)) <= 6
     with pytest.raises(CapacityError, match="context"):
         Engine(model).open(policy="streaming:sink=4", context="abcdefghij")

@@ -27,10 +27,11 @@ MAY_IMPORT = {
     "ops": {"kernels", "kv"},
     "graphs": {"kv", "models", "ops"},
     "turn": VOCABULARY | {"rope", "models"},
-    "jobs": VOCABULARY | {"rope", "models", "session"},
+    "state": VOCABULARY | {"rope", "models", "turn"},
+    "jobs": VOCABULARY | {"rope", "models", "session", "turn"},
     "engine": VOCABULARY | {"policy", "rope", "kv", "graphs", "sampling", "models", "session", "jobs", "turn"},
-    "session": VOCABULARY | {"policy", "prompt", "rope", "sampling", "engine", "jobs", "models", "turn"},
-    "snapshot": VOCABULARY | {"kv", "models", "session"},
+    "session": VOCABULARY | {"policy", "prompt", "rope", "sampling", "engine", "jobs", "kv", "models", "state", "turn"},
+    "snapshot": VOCABULARY | {"kv", "models", "session", "state"},
     "video": VOCABULARY,
     "arcade": VOCABULARY,
     "outputs": VOCABULARY,
@@ -39,7 +40,7 @@ MAY_IMPORT = {
     "sources": VOCABULARY | {"video", "arcade"},
 }
 PROGRAMS = {"train", "curate", "evaluate", "serve", "bench"}
-NO_TORCH = VOCABULARY | {"policy", "prompt", "video", "arcade", "outputs", "view", "sources"}
+NO_TORCH = VOCABULARY | {"state", "policy", "prompt", "video", "arcade", "outputs", "view", "sources"}
 
 
 def room_of(path: Path) -> str:
@@ -98,6 +99,7 @@ def test_exported_names() -> None:
         "Chunk",
         "Commentary",
         "Engine",
+        "InstructionUpdated",
         "KeepAll",
         "ModelError",
         "OptionError",
@@ -106,6 +108,7 @@ def test_exported_names() -> None:
         "RecentFrames",
         "Sampling",
         "Session",
+        "SessionError",
         "SlidingRecompute",
         "SlidingReset",
         "Source",

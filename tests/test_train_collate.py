@@ -108,8 +108,8 @@ def test_a_chunk_has_the_ids_and_positions_of_the_session_that_replays_it(
     said = said_until(example, example.start + WINDOW, folder)
     session, trace = Scripted(family).play(policy, folder / "film.mp4", said, context=TITLE)
     ids, places = batch["input_ids"][0].tolist(), batch["position_ids"][:, 0].numpy()
-    assert ids == session.timeline.tokens
-    assert session.timeline.rows_by_kind[Kind.HISTORY] == len(example.history)
+    assert ids == session.state.timeline.tokens
+    assert session.state.timeline.rows_by_kind[Kind.HISTORY] == len(example.history)
     assert number == 0 or len(example.history) > len(TITLE)
     if number == 4:
         assert len(example.history) == SINK + TEXT
@@ -119,7 +119,7 @@ def test_a_chunk_has_the_ids_and_positions_of_the_session_that_replays_it(
     assert ids[fed:] == trace.tokens
     np.testing.assert_array_equal(places[:, :fed], trace.prefill_positions)
     # The end of the turn is still pending: every id before it has a row.
-    np.testing.assert_array_equal(places[:, :-1], session.positions)
+    np.testing.assert_array_equal(places[:, :-1], session.state.positions)
     np.testing.assert_array_equal(places[:, -1:], session.next_position())
 
 

@@ -54,11 +54,20 @@ def test_a_stream_says_what_it_says_alone(file: Path, lines: list[str]) -> None:
     assert any(text for text in said[16])
     piece = list(pieces(chunks, 8))[2]
     model = load_model(stage.model)
+    before = model.defaults
+    sampling = Rollout(stage, model, chunks, file.parent / "none.jsonl").sampling
+    assert model.defaults is before
     # Opened with the stage's numbers by hand.
-    Rollout(stage, model, chunks, file.parent / "none.jsonl")
     policy = "streaming:vision=3,turns=3,sink=16,text=16"
     session = Engine(model).open(
-        policy=policy, context="a clip", instruction="Watch.", seed=0, stream=2, fps=3, max_pixels=6 * 28 * 28
+        policy=policy,
+        sampling=sampling,
+        context="a clip",
+        instruction="Watch.",
+        seed=0,
+        stream=2,
+        fps=3,
+        max_pixels=6 * 28 * 28,
     )
     with session:
         assert [words.text for words in session.run(piece)] == said[16]

@@ -17,10 +17,11 @@ if TYPE_CHECKING:
         OptionError,
         OutputError,
         PolicyError,
+        SessionError,
         SourceError,
         StreamingVLMError,
     )
-    from .events import Chunk, Commentary, Source, Timing
+    from .events import Chunk, Commentary, InstructionUpdated, Source, Timing
     from .models import load_model
     from .policy import (
         CachePolicy,
@@ -41,6 +42,7 @@ _HOME = {
     "Chunk": "events",
     "Commentary": "events",
     "Engine": "engine",
+    "InstructionUpdated": "events",
     "KeepAll": "policy",
     "ModelError": "errors",
     "OptionError": "errors",
@@ -49,6 +51,7 @@ _HOME = {
     "RecentFrames": "policy",
     "Sampling": "sampling",
     "Session": "session",
+    "SessionError": "errors",
     "SlidingRecompute": "policy",
     "SlidingReset": "policy",
     "Source": "events",
@@ -68,6 +71,7 @@ __all__ = [  # noqa: RUF022 - in the order a newcomer needs them
     "Session",
     "Chunk",
     "Commentary",
+    "InstructionUpdated",
     "Timing",
     "Source",
     "Sampling",
@@ -84,6 +88,7 @@ __all__ = [  # noqa: RUF022 - in the order a newcomer needs them
     "OptionError",
     "PolicyError",
     "CapacityError",
+    "SessionError",
     "OutputError",
 ]
 

@@ -1,9 +1,13 @@
 """Schedule, run, deliver: one loop for all live sessions together.
 
 A step of a stream is: evict, encode the new frames, prefill the new turn, then decode until the turn ends. Prefill
-runs stream by stream; decoding runs as one batch over every stream that is in the middle of a reply, so a session
-may join and leave at any second. Batches are padded to fixed numbers of rows and every stream attends by itself, so
-its words do not depend on who shares the batch.
+and decoding run as one batch over all streams that have the same to do, so a session may join and leave at any second.
+Batches are padded to fixed numbers of rows and every stream attends by itself, so its words do not depend on who
+shares the batch.
+
+A fault stays in its stream. What can be refused is refused at ``submit``. Whatever is raised while a step is begun,
+encoded, prefilled, decoded or delivered ends that request and puts its stream back where it was before the step; a
+batch that raises is run again stream by stream, so that the others go on with the same words.
 """
 
 from __future__ import annotations
@@ -11,30 +15,36 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .errors import CapacityError, OptionError
+from .errors import CapacityError, OptionError, SessionError
 from .events import Chunk, Commentary, Timing
 from .graphs import CAPTURES, DecodeSteps
-from .jobs import Job, Trace
+from .jobs import Job, Status, Trace
 from .kv import LEAST, Batch, CosSin, KVPool, Part, bucket
 from .models.base import Deepstack, Model, Prepared, Vision
 from .policy import CachePolicy, make_policy
 from .rope import FloatArray
-from .sampling import choose
-from .session import Session, StreamOptions
+from .sampling import Sampling, choose
+from .session import Before, Session, StreamOptions
 from .turn import Feed
+
+T = TypeVar("T")
+AT_WORK = "the engine is at work; a callback may open, close and instruct sessions, not run their steps"
 
 
 class Engine:
-    """Runs any number of sessions, up to ``slots``, on one model.
+    """Runs any number of sessions, up to ``slots``, on one model, for one thread.
 
+    The thread is the first that opens a session; others are refused with a :class:`SessionError` as long as it lives.
     ``rows``: rows of a slot; by default the pool grows to the capacity of the largest session that is opened.
     ``capture``: how steps of decoding run: ``none``, one operation after the other; ``graph``, as CUDA graphs;
     ``compile``, through torch.compile (the first steps then take a minute). ``pool``: the class that keeps keys and
@@ -59,8 +69,10 @@ class Engine:
         self._fixed_rows = rows
         self._pool = pool(model.kv_shape, slots, rows or 1)
         self._captured = None if capture == "none" else DecodeSteps(model, self._pool, capture)
-        self._waiting: list[Job] = []
-        self._running: list[Job] = []
+        #: Requests under way, in the order in which they came.
+        self._jobs: list[Job] = []
+        self._thread: threading.Thread | None = None
+        self._at_work = False
         #: The tower is asked by the engine and, ahead of it, by the threads of sources.
         self._tower = threading.Lock()
         self._beside: torch.cuda.Stream | None = None
@@ -78,6 +90,7 @@ class Engine:
         instruction: str | None = None,
         seed: int = 0,
         stream: int = 0,
+        sampling: Sampling | None = None,
         temperature: float | None = None,
         max_new_tokens: int | None = None,
         fps: float = 2.0,
@@ -88,38 +101,61 @@ class Engine:
 
         ``policy``: a policy, or what :func:`make_policy` takes; the checkpoint's own windows are its defaults.
         ``context``: what is known before the video starts; it goes into the sink. ``instruction``: the standing
-        instruction (None: the checkpoint's). ``seed`` and ``stream`` fix the sampling noise. ``fps`` and ``step``
-        (seconds) bound the frames of a chunk, ``max_pixels`` a frame's area after the resize (None: the checkpoint's).
-        Raises :class:`CapacityError` when there is no free slot or a text is over its budget.
+        instruction (None: the checkpoint's). ``sampling``: how replies are sampled (None: the checkpoint's way);
+        ``temperature`` and ``max_new_tokens`` replace these two of its numbers. ``seed`` and ``stream`` fix the
+        sampling noise. ``fps`` and ``step`` (seconds) bound the frames of a chunk, ``max_pixels`` a frame's area after
+        the resize (None: the checkpoint's).
+        Raises :class:`CapacityError` when there is no free slot or a text is over its budget, :class:`OptionError` for
+        numbers that cannot be meant, :class:`SessionError` in a second thread.
         """
+        self.check_thread()
         for name, value in (("fps", fps), ("step", step)):
             if not (value > 0 and math.isfinite(value)):
                 raise OptionError(f"{name} must be a number above 0, not {value}")
         defaults = self.model.defaults
         if isinstance(policy, str):
             policy = make_policy(policy, defaults.policy)
-        sampling = defaults.sampling
+        sampling = sampling or defaults.sampling
         if temperature is not None:
             sampling = replace(sampling, temperature=temperature)
         if max_new_tokens is not None:
             sampling = replace(sampling, max_new_tokens=max_new_tokens)
-        wish = defaults.instruction if instruction is None else instruction
-        options = StreamOptions(policy, sampling, context, wish, seed, stream, fps, step)
+        text = defaults.instruction if instruction is None else instruction
+        options = StreamOptions(policy, sampling, context, text, seed, stream, fps, step)
         return Session(self, options, self.model.patcher.with_budget(max_pixels))
+
+    def check_thread(self) -> None:
+        """Raise :class:`SessionError` in another thread than the one that the engine works for."""
+        thread = threading.current_thread()
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = thread
+        if self._thread is not thread:
+            raise SessionError(
+                f"an engine and its sessions are for one thread, here {self._thread.name!r}; {thread.name!r} needs an "
+                "engine of its own (they may share the model)"
+            )
 
     def admit(self, capacity: int) -> int:
         """A slot of at least ``capacity`` rows, for a session that opens."""
         if self._fixed_rows is not None and capacity > self._fixed_rows:
             raise CapacityError(f"the stream needs {capacity} rows; the engine was opened with {self._fixed_rows}")
         slot = self._pool.acquire()
-        self._pool.grow(capacity)
+        try:
+            self._pool.grow(capacity)
+        except BaseException:
+            self._pool.release(slot)
+            raise
         return slot
 
     def dismiss(self, session: Session) -> None:
-        """Forget a session that closes, and what it had submitted."""
-        self._waiting = [job for job in self._waiting if job.session is not session]
-        self._running = [job for job in self._running if job.session is not session]
-        self._pool.release(session.slot)
+        """Forget a session that closes; what it had submitted ends with an error."""
+        self.check_thread()
+        for job in [job for job in self._jobs if job.session is session]:
+            self._end(job, SessionError("the session was closed before its step had ended"))
+        if not session.closed:
+            session.closed = True
+            session.before = None
+            self._pool.release(session.slot)
 
     def submit(
         self,
@@ -129,64 +165,162 @@ class Engine:
         on_text: Callable[[str], None] | None = None,
         trace: Trace | None = None,
     ) -> Job:
-        """Hand in the next chunk of a session. One chunk per session is under way at a time."""
-        chunk = session.whole(chunk)
+        """Hand in the next chunk of a session. One chunk per session is under way at a time.
+
+        Whatever can be refused is refused here, and then nothing has changed: what :meth:`Session.step` raises.
+        """
+        self._check_free(session)
         session.check(chunk)
-        if any(job.session is session for job in (*self._waiting, *self._running)):
-            raise ValueError("this session's last chunk is still under way; wait for it first")
+        chunk = session.whole(chunk)
         submitted = time.perf_counter()
-        # Here and not in `advance`: frames that cannot be used are the error of whoever handed them in.
-        ahead = chunk.prepared
-        if not isinstance(ahead, Prepared):
-            ahead = Prepared(session.patcher(session.look(chunk)), time.perf_counter() - submitted)
+        ahead, shown = chunk.prepared, session.look(chunk)
+        if isinstance(ahead, Prepared):
+            session.check_prepared(ahead, len(shown.frames))
+        else:
+            ahead = Prepared(session.patcher(shown), time.perf_counter() - submitted)
+        session.check_patches(ahead.patches, len(shown.frames))
         job = Job(session, chunk, ahead, submitted, on_text, trace)
-        earlier = session.opened.timing if session.opened else Timing()
+        opened = session.state.opened
+        earlier = opened.timing if opened else Timing()
         job.timing = earlier.plus(decode=chunk.decode_seconds, patch=ahead.seconds, vision=ahead.vision_seconds)
-        self._waiting.append(job)
+        self._jobs.append(job)
         return job
 
     def feed(self, session: Session, part: Chunk) -> None:
         """See :meth:`Session.feed`."""
         part = replace(part, last=False)
         if session.options.policy.recompute:
+            self._check_free(session)
             session.hold(part)
             return
         self._finish(self.submit(session, part))
 
+    def abandon(self, session: Session) -> None:
+        """See :meth:`Session.abandon`."""
+        self._check_free(session)
+        session.state.held = ()
+        self._undo(session)
+
     def wait(self, job: Job) -> Commentary:
-        """Run everybody's work until ``job`` is done."""
+        """Run everybody's work until ``job`` is done. Raises what ended it, if it failed."""
         self._finish(job)
         assert job.result is not None, "a step that is not whole has no words"
         return job.result
 
+    def _check_free(self, session: Session) -> None:
+        """Whether something may be handed in for a session."""
+        self.check_thread()
+        if self._at_work:
+            raise SessionError(AT_WORK)
+        if any(job.session is session for job in self._jobs):
+            raise ValueError("this session's last chunk is still under way; wait for it first")
+
     def _finish(self, job: Job) -> None:
         while not job.done:
-            assert job in self._waiting or job in self._running, "a job that was dismissed never ends"
+            if job not in self._jobs:
+                raise SessionError("this step was handed in to another engine")
             self.advance()
+        if job.error is not None:
+            raise job.error
 
     def advance(self) -> None:
-        """One round: start what is waiting, then one more token for every reply under way."""
-        if self._waiting:
-            jobs, self._waiting = self._waiting, []
-            self._start(jobs)
-        if self._running:
-            self._decode(list(self._running))
+        """One round: start what is waiting, then one more token for every reply under way.
+
+        A request that fails is not raised here: its ``status`` and ``error`` say so, and :meth:`wait` raises it. An
+        interrupt (KeyboardInterrupt, SystemExit) is, and ends all requests that are under way.
+        """
+        with self._working():
+            if waiting := [job for job in self._jobs if job.status is Status.WAITING]:
+                self._start(waiting)
+            if running := [job for job in self._jobs if job.status is Status.RUNNING]:
+                for job, (token, logits) in self._each(running, self._decode):
+                    job.session.fed(job.session.next_position())
+                    self._say(job, token, logits)
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        """A round of work; not within another one."""
+        self.check_thread()
+        if self._at_work:
+            raise SessionError(AT_WORK)
+        self._at_work = True
+        try:
+            yield
+        except BaseException as error:
+            for job in list(self._jobs):
+                self._end(job, error)
+            raise
+        finally:
+            self._at_work = False
+
+    def _each(self, jobs: Sequence[Job], run: Callable[[Sequence[Job]], Sequence[T]]) -> Iterator[tuple[Job, T]]:
+        """What ``run`` gives for each of ``jobs``, run as one batch, or one by one if the batch raises.
+
+        ``run`` changes nothing but rows behind a slot's length and the length. Requests that it raises for alone fail;
+        those that end while others are dealt with (a callback may close them) are left out.
+        """
+        jobs = [job for job in jobs if not job.done]
+        lengths = [(job.session.slot, self._pool.length[job.session.slot]) for job in jobs]
+        results: Sequence[T] = ()
+        try:
+            results = run(jobs) if jobs else ()
+        except Exception as error:
+            for slot, length in lengths:
+                self._pool.rewind(slot, length)
+            if len(jobs) > 1:
+                for job in jobs:
+                    yield from self._each([job], run)
+                return
+            self._end(jobs[0], error)
+            return
+        for job, result in zip(jobs, results, strict=True):
+            if not job.done:
+                yield job, result
+
+    def _end(self, job: Job, error: BaseException | None = None) -> None:
+        """A request has ended; with an ``error`` its stream goes back to where it was before the step."""
+        if job.done:
+            return
+        self._jobs.remove(job)
+        job.status, job.error = (Status.DONE if error is None else Status.FAILED), error
+        if error is None:
+            if job.chunk.last:
+                job.session.before = None
+            return
+        try:
+            self._undo(job.session)
+        except Exception as problem:
+            error.add_note(f"its session is closed, since the stream could not be put back: {problem}")
+            job.session.closed = True
+            self._pool.release(job.session.slot)
+
+    def _undo(self, session: Session) -> None:
+        """Put a stream back where it was before the step under way."""
+        before, session.before = session.before, None
+        if before is None:
+            return
+        if before.evicted is not None:
+            self._pool.put_back(session.slot, before.evicted, self._rotation(before.state.positions))
+        session.state = before.state.with_instructions_of(session.state)
 
     def _start(self, jobs: Sequence[Job]) -> None:
-        """Evict, encode and prefill the new turns of some streams together."""
-        feeds = [self._begin(job) for job in jobs]
-        visions = self._encode(jobs, feeds)
+        """Evict, encode and prefill the new turns of some streams."""
+        begun = [job for job in jobs for job, _ in self._each([job], self._begin)]
+        begun = [job for job, _ in self._each(begun, self._encode)]
         # On a GPU one turn fills the device, and a product's last bit would depend on who else has a turn.
         together = self.model.kv_shape.device.type == "cpu"
-        for group in [range(len(jobs))] if together else [range(i, i + 1) for i in range(len(jobs))]:
-            self._prefill([jobs[i] for i in group], [feeds[i] for i in group], [visions[i] for i in group])
-        for job in jobs:
-            if job.chunk.last:
-                self._deliver(job)
-            else:
-                opened = job.session.opened
-                assert opened is not None
-                opened.timing, job.done = job.timing, True
+        for group in [begun] if together else [[job] for job in begun]:
+            for job, first in self._each(group, self._prefill):
+                session = job.session
+                assert job.feed is not None
+                session.fed(job.feed.positions)
+                if first is None:
+                    assert session.state.opened is not None
+                    session.state.opened.timing = job.timing
+                    self._end(job)
+                else:
+                    job.status = Status.RUNNING
+                    self._say(job, *first)
 
     def encode_ahead(self, prepared: Prepared) -> Prepared:
         """``prepared`` with what the tower sees in it; for a thread of its own, beside what the engine does."""
@@ -202,63 +336,78 @@ class Engine:
                 self._beside.synchronize()
         return replace(prepared, vision=vision, vision_seconds=time.perf_counter() - began)
 
-    def _encode(self, jobs: Sequence[Job], feeds: Sequence[Feed]) -> list[list[Vision]]:
+    def _begin(self, jobs: Sequence[Job]) -> list[None]:
+        """Evict where the turn of a single request begins, and append the turn or more of it: what has to be fed."""
+        begun = time.perf_counter()
+        (job,) = jobs
+        session, chunk = job.session, job.chunk
+        if session.state.opened is None:
+            session.before = Before(session.state.before_step())
+            rows, kept, renewed = session.evict(chunk)
+            if session.options.policy.recompute:
+                # Nothing is read again of the rows that are there; what was fed is fed anew in any case.
+                session.before.state.forget()
+                self._pool.rewind(session.slot, 0)
+            else:
+                evicted = self._pool.select(session.slot, rows, self._rotation(kept), renewed)
+                session.before = replace(session.before, evicted=evicted)
+            job.again = session.again(renewed)
+            if job.trace:
+                job.trace.retained = session.state.timeline.tokens
+        job.feed, job.told = session.show(chunk, job.ahead.patches)
+        if job.trace:
+            job.trace.prefill_positions = np.concatenate([session.state.positions, job.feed.positions], axis=1)
+        job.spend("evict", time.perf_counter() - begun)
+        return [None]
+
+    def _encode(self, jobs: Sequence[Job]) -> list[None]:
         """What is seen in each feed: in one call for all that was not encoded ahead."""
         begun = time.perf_counter()
-        left = [index for index, job in enumerate(jobs) if job.ahead.vision is None]
-        visions = [[] if job.ahead.vision is None else [_here(job.ahead.vision)] for job in jobs]
+        left = [job for job in jobs if job.ahead.vision is None]
+        feeds = [_feed(job) for job in left]
         if left:
             with self._tower:
-                seen = iter(self.model.encode([patches for index in left for patches in feeds[index].patches]))
-            for index in left:
-                visions[index] = [next(seen) for _ in feeds[index].patches]
-                if len(visions[index]) == 1:
-                    jobs[index].ahead = replace(jobs[index].ahead, vision=visions[index][0])
-            sizes = [sum(len(patches.pixels) for patches in feeds[index].patches) for index in left]
-            self._spread("vision", begun, [jobs[index] for index in left], sizes)
-        return visions
+                seen = iter(self.model.encode([patches for feed in feeds for patches in feed.patches]))
+            visions = [[next(seen) for _ in feed.patches] for feed in feeds]
+            sizes = [sum(len(patches.pixels) for patches in feed.patches) for feed in feeds]
+            self._spread("vision", begun, left, sizes)
+            for job, own in zip(left, visions, strict=True):
+                job.visions = own
+                if len(own) == 1:
+                    job.ahead = replace(job.ahead, vision=own[0])
+        for job in jobs:
+            if job not in left and job.ahead.vision is not None:
+                job.visions = [_here(job.ahead.vision)]
+        return [None] * len(jobs)
 
-    def _begin(self, job: Job) -> Feed:
-        """Evict where a turn begins, and append the turn or more of it: what has to be fed."""
-        begun = time.perf_counter()
-        session, chunk = job.session, job.chunk
-        if session.opened is None:
-            rows, kept = session.evict(chunk)
-            self._pool.select(session.slot, rows, self._rotation(kept))
-            if job.trace:
-                job.trace.retained = session.timeline.tokens
-        feed = session.show(chunk, job.ahead.patches)
-        if job.trace:
-            job.trace.prefill_positions = np.concatenate([session.positions, feed.positions], axis=1)
-        job.spend("evict", time.perf_counter() - begun)
-        return feed
-
-    def _prefill(self, jobs: Sequence[Job], feeds: Sequence[Feed], visions: Sequence[Sequence[Vision]]) -> None:
-        """One forward pass over the turns of some streams, one behind the other; then their first ids.
+    def _prefill(self, jobs: Sequence[Job]) -> list[tuple[int, Tensor] | None]:
+        """One forward pass over the turns of some streams, one behind the other; the first id of each with its logits.
 
         Words that have moved into the history block are read once more in the same pass: in every layer their rows are
-        written before the new turn looks at them.
+        written before the new turn looks at them. A part of a step has no id.
         """
         begun = time.perf_counter()
-        again = [(job.session.slot, feed) for job in jobs if (feed := job.session.again()) is not None]
-        fed = [*((job.session.slot, feed) for job, feed in zip(jobs, feeds, strict=True)), *again]
-        seen = [*visions, *[[]] * len(again)]
+        again = [(job.session.slot, job.again) for job in jobs if job.again is not None]
+        fed = [*((job.session.slot, _feed(job)) for job in jobs), *again]
+        seen = [*(job.visions for job in jobs), *[[]] * len(again)]
         embeds, pads = zip(*(self._embed(feed, own) for (_, feed), own in zip(fed, seen, strict=True)), strict=True)
         lasts = np.cumsum([part.shape[0] for part in embeds]).tolist()
         parts = [Part(slot, a, b, feed.at) for (slot, feed), a, b in zip(fed, [0, *lasts], lasts, strict=False)]
-        deepstack = _deepstack(torch.cat(pads), [vision for own in visions for vision in own])
+        deepstack = _deepstack(torch.cat(pads), [vision for own in seen for vision in own])
         numbers = np.concatenate([feed.positions for _, feed in fed], axis=1)
         hidden = self._forward(parts, torch.cat(embeds), numbers, deepstack)
-        for job, feed in zip(jobs, feeds, strict=True):
-            job.session.fed(feed.positions)
+        out: list[tuple[int, Tensor] | None] = [None] * len(jobs)
         if asked := [row for row, job in enumerate(jobs) if job.chunk.last]:
             for row in asked:
                 jobs[row].seen = self._mark_seen(jobs[row].session)
-                self._running.append(jobs[row])
-            self._take([jobs[row] for row in asked], self.model.logits(hidden)[asked])
-        self._spread("prefill", begun, jobs, [len(feed.tokens) for feed in feeds])
+            chosen = self._choose([jobs[row] for row in asked], self.model.logits(hidden)[asked])
+            for row, first in zip(asked, chosen, strict=True):
+                out[row] = first
+        self._spread("prefill", begun, jobs, [len(_feed(job).tokens) for job in jobs])
+        return out
 
-    def _decode(self, jobs: Sequence[Job]) -> None:
+    def _decode(self, jobs: Sequence[Job]) -> list[tuple[int, Tensor]]:
+        """One more id of some replies, with its logits (vocabulary,)."""
         begun = time.perf_counter()
         tokens = torch.tensor([job.tokens[-1] for job in jobs], device=self.model.kv_shape.device)
         numbers = np.concatenate([job.session.next_position() for job in jobs], axis=1)
@@ -268,12 +417,9 @@ class Engine:
         else:
             parts = [Part(slot, row, row + 1) for row, slot in enumerate(slots)]
             logits = self.model.logits(self._forward(parts, self.model.embed(tokens), numbers))
-        for row, job in enumerate(jobs):
-            job.session.fed(numbers[:, row : row + 1])
-        self._take(jobs, logits)
+        chosen = self._choose(jobs, logits)
         self._spread("words", begun, jobs, [1] * len(jobs))
-        for job in jobs:
-            self._deliver(job)
+        return chosen
 
     def _forward(
         self, parts: Sequence[Part], embeds: Tensor, numbers: FloatArray, deepstack: Deepstack | None = None
@@ -295,32 +441,38 @@ class Engine:
         for job, size in zip(jobs, sizes, strict=True):
             job.spend(stage, spent * size / sum(sizes))
 
-    def _take(self, jobs: Sequence[Job], logits: Tensor) -> None:
-        """Choose the next id of each reply and write it down; ``logits`` (at least one row per job, vocabulary)."""
+    def _choose(self, jobs: Sequence[Job], logits: Tensor) -> list[tuple[int, Tensor]]:
+        """The next id of each reply, with its logits; ``logits`` (at least one row per job, vocabulary)."""
         logits = logits[: len(jobs)]
         seen = torch.stack([job.seen for job in jobs if job.seen is not None])
         options = [job.session.options for job in jobs]
-        counters = [(o.seed, o.stream, job.session.sampled) for o, job in zip(options, jobs, strict=True)]
-        tokens = choose(logits, seen, [o.sampling for o in options], counters)
-        for row, (job, token) in enumerate(zip(jobs, tokens, strict=True)):
-            if job.trace:
-                job.trace.logits.append(logits[row])
-            self._note(job, token)
+        counters = [(o.seed, o.stream, job.session.state.sampled) for o, job in zip(options, jobs, strict=True)]
+        return list(zip(choose(logits, seen, [o.sampling for o in options], counters), logits, strict=True))
 
-    def _note(self, job: Job, token: int) -> None:
+    def _say(self, job: Job, token: int, logits: Tensor) -> None:
+        """One more id of a reply has been chosen: note it, tell its text, deliver the reply if it has ended."""
+        try:
+            self._note(job, token, logits)
+            if not job.done:  # a callback may have closed the session
+                self._deliver(job)
+        except Exception as error:
+            self._end(job, error)
+
+    def _note(self, job: Job, token: int, logits: Tensor) -> None:
         session = job.session
         assert job.seen is not None
         if job.trace:
+            job.trace.logits.append(logits)
             job.trace.tokens.append(token)
-        session.sampled += 1
+        session.state.sampled += 1
         job.seen[token] = True
         job.tokens.append(token)
         session.write(job.chunk, job.tokens)
         if job.on_text:
             text = self.model.grammar.text(job.tokens)
             if len(text) > len(job.said) and not text.endswith("\N{REPLACEMENT CHARACTER}"):
-                job.on_text(text[len(job.said) :])
-                job.said = text
+                said, job.said = job.said, text
+                job.on_text(text[len(said) :])
 
     def _deliver(self, job: Job) -> None:
         """Turn a reply that has ended into a commentary."""
@@ -333,10 +485,8 @@ class Engine:
         if not ended and not full:
             return
         session.end_turn(chunk, job.tokens)
-        self._running.remove(job)
         ready = chunk.ready_at if chunk.ready_at is not None else job.submitted
         job.timing = replace(job.timing, lag=time.perf_counter() - ready)
-        job.done = True
         job.result = Commentary(
             start=chunk.start,
             end=chunk.end,
@@ -347,7 +497,9 @@ class Engine:
             rows=session.rows,
             capacity=session.capacity,
             dropped=chunk.dropped,
+            instructions=job.told,
         )
+        self._end(job)
 
     def _embed(self, feed: Feed, visions: Sequence[Vision]) -> tuple[Tensor, Tensor]:
         """Embeddings (n, hidden) of what is fed, the pads of its video replaced by what was seen; and the pads (n,)."""
@@ -362,11 +514,16 @@ class Engine:
     def _mark_seen(self, session: Session) -> Tensor:
         """Which ids occur in the stream's text, (vocabulary,) bool; the repetition penalty is for them."""
         seen = torch.zeros(self.model.vocabulary, dtype=torch.bool)
-        seen[torch.tensor(session.timeline.tokens)] = True
+        seen[torch.tensor(session.state.timeline.tokens)] = True
         return seen.to(self.model.kv_shape.device)
 
     def _rotation(self, numbers: FloatArray) -> CosSin:
         return self.model.rope.cos_sin(torch.from_numpy(np.ascontiguousarray(numbers)).to(self.model.kv_shape.device))
+
+
+def _feed(job: Job) -> Feed:
+    assert job.feed is not None, "a request is begun before it is run"
+    return job.feed
 
 
 def _here(vision: Vision) -> Vision:

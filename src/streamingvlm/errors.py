@@ -25,5 +25,9 @@ class CapacityError(StreamingVLMError):
     """No free slot, or a text is larger than the token budget that was reserved for it."""
 
 
+class SessionError(StreamingVLMError):
+    """A session or its engine is used as it cannot be: closed, from a second thread, or from within a callback."""
+
+
 class OutputError(StreamingVLMError):
     """An output cannot be written (unknown format, unwritable folder)."""

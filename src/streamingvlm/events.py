@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -37,8 +39,14 @@ class Chunk:
     def __post_init__(self) -> None:
         if self.frames.ndim != 4 or self.frames.shape[-1] != 3 or self.frames.dtype != np.uint8:
             raise ValueError(f"frames must be (n, height, width, 3) uint8, not {self.frames.shape} {self.frames.dtype}")
-        if len(self.times) != len(self.frames) or not self.times:
+        if not self.frames.size:
+            raise ValueError(f"frames must have pixels, not {self.frames.shape}")
+        if len(self.times) != len(self.frames):
             raise ValueError(f"{len(self.frames)} frames but {len(self.times)} times; a chunk has one time per frame")
+        if not all(map(math.isfinite, (self.start, self.end, *self.times))):
+            raise ValueError(f"times are finite numbers of seconds, not {self.start}..{self.end} with {self.times}")
+        if any(a > b for a, b in pairwise(self.times)):
+            raise ValueError(f"the times of a chunk's frames must not decrease, not {self.times}")
         if not self.end > self.start:
             raise ValueError(f"a chunk must end after it starts, not {self.start}..{self.end}")
 
@@ -69,13 +77,27 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True)
+class InstructionUpdated:
+    """The standing instruction of a stream was replaced.
+
+    ``version`` counts from 1 (0 is the one that the stream was opened with). ``start``: seconds, the start of the step
+    that the model is told it with; None if a later one came before that step: then the model never sees this one.
+    """
+
+    version: int
+    text: str
+    start: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Commentary:
     """The words for one step, with everything a view or a benchmark wants to know about it.
 
     ``text`` has no markup and is empty for a silent step; ``cut`` is true when the reply hit its token cap or, live,
     had not ended when the next step was due.
     ``rows``: cache rows by kind after the step; ``capacity``: the bound that was reserved; ``dropped``: steps skipped
-    just before this one because the stream was behind.
+    just before this one because the stream was behind; ``instructions``: those that came since the step before, in
+    order: the last one holds from this step on.
     """
 
     start: float
@@ -87,6 +109,7 @@ class Commentary:
     rows: Mapping[str, int] = field(default_factory=dict)
     capacity: int = 0
     dropped: int = 0
+    instructions: tuple[InstructionUpdated, ...] = ()
 
 
 #: Games of the arcade that the bundled model was trained on.

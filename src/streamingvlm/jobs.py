@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
-from .events import Chunk, Commentary, Timing
-from .models.base import Prepared
+from .events import Chunk, Commentary, InstructionUpdated, Timing
+from .models.base import Prepared, Vision
 from .rope import FloatArray
 
 if TYPE_CHECKING:
     from .session import Session
+    from .turn import Feed
 
 
 @dataclass(slots=True)
@@ -31,11 +33,21 @@ class Trace:
     logits: list[Tensor] = field(default_factory=list)
 
 
+class Status(StrEnum):
+    """How far a request has come. ``failed``: its ``error`` says why, and its stream stands as before the step."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
 @dataclass(slots=True, eq=False)
 class Job:
     """One submitted chunk on its way to a commentary; a part of a step only on its way into the cache.
 
-    ``ahead``: what was made of its frames, also what the tower sees in them as soon as that is known.
+    ``ahead``: what was made of its frames, also what the tower sees in them as soon as that is known. ``feed`` and
+    ``again``: what has to be prefilled, known when it is begun; ``visions``: what the tower sees in that.
     """
 
     session: Session
@@ -44,12 +56,22 @@ class Job:
     submitted: float
     on_text: Callable[[str], None] | None = None
     trace: Trace | None = None
+    feed: Feed | None = None
+    again: Feed | None = None
+    visions: list[Vision] = field(default_factory=list)
+    told: tuple[InstructionUpdated, ...] = ()
     tokens: list[int] = field(default_factory=list)
     seen: Tensor | None = None
     said: str = ""
     timing: Timing = field(default_factory=Timing)
-    done: bool = False
+    status: Status = Status.WAITING
+    error: BaseException | None = None
     result: Commentary | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended, well or not."""
+        return self.status in (Status.DONE, Status.FAILED)
 
     def spend(self, stage: str, seconds: float) -> None:
         """Add work to a stage."""

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .errors import CapacityError
@@ -43,6 +45,21 @@ class KVShape:
     def bytes_per_row(self) -> int:
         """Bytes of one row: value, raw key and rotated key in every layer."""
         return 3 * self.layers * self.heads * self.head_dim * self.dtype.itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class Evicted:
+    """What a selection takes from a slot, so that :meth:`KVPool.put_back` can undo it.
+
+    ``length``: rows of the slot before; ``stayed``: rows after it. ``place``: (length,) where each row is then: below
+    ``stayed`` in the slot, behind that among ``keys`` and ``values`` (layers, heads, n, head_dim), which are kept here.
+    """
+
+    length: int
+    stayed: int
+    place: NDArray[np.int64]
+    keys: Tensor
+    values: Tensor
 
 
 class KVPool:
@@ -96,24 +113,56 @@ class KVPool:
             setattr(self, name, new)
         self.rows = rows
 
-    def select(self, slot: int, rows: Sequence[int], rotation: CosSin) -> None:
+    def put_back(self, slot: int, evicted: Evicted, rotation: CosSin) -> None:
+        """Undo a selection and all that was written behind it; ``rotation`` (rows before, head_dim) was the rows'."""
+        moved = np.flatnonzero((evicted.place != np.arange(evicted.length)) | (evicted.place >= evicted.stayed))
+        first = int(moved[0]) if len(moved) else evicted.length
+        index = torch.from_numpy(evicted.place[first:]).to(self.shape.device)
+        there = (slot, slice(None), slice(first, evicted.length))
+        cos, sin = (part[first:] for part in rotation)
+        # Layer by layer: memory may be what the step failed for.
+        for layer in range(self.shape.layers):
+            for store, taken in ((self.keys, evicted.keys), (self.values, evicted.values)):
+                rows = torch.cat([store[layer, slot, :, : evicted.stayed], taken[layer]], dim=1)
+                store[layer][there] = rows.index_select(1, index)
+            rotate(self.keys[layer][there], cos, sin, out=self.view[layer][there])
+        self.length[slot] = evicted.length
+
+    def rewind(self, slot: int, length: int) -> None:
+        """Forget the rows of a slot behind the first ``length``."""
+        self.length[slot] = length
+
+    def select(self, slot: int, rows: Sequence[int], rotation: CosSin, rewritten: range = range(0)) -> Evicted:
         """Keep the rows ``rows`` of a slot, in that order, and rebuild the view with their new rotation.
 
         ``rotation``: cosine and sine (len(rows), head_dim). Evicting and moving are the same gather. A leading run
-        of rows that stays where it is keeps its view: its positions have not changed either.
+        of rows that stays where it is keeps its view: its positions have not changed either. ``rewritten``: rows after
+        the selection that will be written anew. Returns what :meth:`put_back` needs; all that may fail for want of
+        memory comes before the first write.
         """
         count = len(rows)
         assert rotation[0].shape[0] == count, "one rotation per row"
+        evicted = self._evicted(slot, rows, rewritten)
         same = next((i for i, row in enumerate(rows) if i != row), count)
         if same < count:
             index = torch.tensor(rows[same:], device=self.shape.device)
             moved = (slice(None), slot, slice(None), slice(same, count))
-            keys = self.keys[:, slot].index_select(2, index)
-            self.keys[moved] = keys
-            self.values[moved] = self.values[:, slot].index_select(2, index)
-            cos, sin = rotation
-            rotate(keys, cos[same:], sin[same:], out=self.view[moved])
+            keys, values = (store[:, slot].index_select(2, index) for store in (self.keys, self.values))
+            view = rotate(keys, *(part[same:] for part in rotation))
+            self.keys[moved], self.values[moved], self.view[moved] = keys, values, view
         self.length[slot] = count
+        return evicted
+
+    def _evicted(self, slot: int, rows: Sequence[int], rewritten: range) -> Evicted:
+        length, count = self.length[slot], len(rows)
+        place = np.full(length, -1, np.int64)
+        place[rows] = np.arange(count)
+        place[rows[rewritten.start : rewritten.stop]] = -1
+        lost = np.flatnonzero(place < 0)
+        place[lost] = count + np.arange(len(lost))
+        index = torch.from_numpy(lost).to(self.shape.device)
+        keys, values = (store[:, slot].index_select(2, index) for store in (self.keys, self.values))
+        return Evicted(length, count, place, keys, values)
 
     def store(self, layer: int, batch: Batch, keys: Tensor, values: Tensor) -> None:
         """Write a batch's new rows in one layer; ``keys`` (n, heads, head_dim), raw, and ``values`` alike.

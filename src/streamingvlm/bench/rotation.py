@@ -12,14 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
-from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..engine import Engine
 from ..jobs import Job
-from ..kv import Batch, CosSin, KVPool, KVShape, attend
+from ..kv import Batch, CosSin, Evicted, KVPool, KVShape, attend
 from ..models import Model
 from ..rope import FloatArray, Rope, positions
 
@@ -27,18 +27,18 @@ from ..rope import FloatArray, Rope, positions
 class PerTokenRotationEngine(Engine):
     """An engine that numbers and rotates the whole stream for every token; for contiguous positions."""
 
-    def _prefill(self, jobs: Sequence[Job], *rest: Any) -> None:
+    def _prefill(self, jobs: Sequence[Job]) -> list[tuple[int, Tensor] | None]:
         self._number(jobs)
-        super()._prefill(jobs, *rest)
+        return super()._prefill(jobs)
 
-    def _decode(self, jobs: Sequence[Job]) -> None:
+    def _decode(self, jobs: Sequence[Job]) -> list[tuple[int, Tensor]]:
         self._number(jobs)
-        super()._decode(jobs)
+        return super()._decode(jobs)
 
     def _number(self, jobs: Sequence[Job]) -> None:
         assert isinstance(self._pool, PerTokenRotation)
         for job in jobs:
-            numbers = positions(job.session.timeline.spans, self.model.tokens_per_second)
+            numbers = positions(job.session.state.timeline.spans, self.model.tokens_per_second)
             self._pool.number(job.session.slot, numbers, self.model.rope)
 
 
@@ -80,12 +80,28 @@ class PerTokenRotation(KVPool):
         del self._past[slot]
         self._rotation.pop(slot, None)
 
-    def select(self, slot: int, rows: Sequence[int], rotation: CosSin) -> None:
+    def select(self, slot: int, rows: Sequence[int], rotation: CosSin, rewritten: range = range(0)) -> Evicted:
         """See :meth:`KVPool.select`: the same gather; the rotation is left to every token to come."""
         assert rotation[0].shape[0] == len(rows), "one rotation per row"
+        evicted = self._evicted(slot, rows, rewritten)
         index = torch.tensor(rows, device=self.shape.device, dtype=torch.long)
         self._past[slot] = [(keys[:, index], values[:, index]) for keys, values in self._past[slot]]
         self.length[slot] = len(rows)
+        return evicted
+
+    def _evicted(self, slot: int, rows: Sequence[int], rewritten: range) -> Evicted:  # noqa: ARG002
+        keys, values = (torch.stack(states) for states in zip(*self._past[slot], strict=True))
+        return Evicted(self.length[slot], 0, np.arange(self.length[slot]), keys, values)
+
+    def put_back(self, slot: int, evicted: Evicted, rotation: CosSin) -> None:  # noqa: ARG002
+        """See :meth:`KVPool.put_back`."""
+        self._past[slot] = list(zip(evicted.keys, evicted.values, strict=True))
+        self.length[slot] = evicted.length
+
+    def rewind(self, slot: int, length: int) -> None:
+        """See :meth:`KVPool.rewind`."""
+        self._past[slot] = [(keys[:, :length], values[:, :length]) for keys, values in self._past[slot]]
+        self.length[slot] = length
 
     def store(self, layer: int, batch: Batch, keys: Tensor, values: Tensor) -> None:
         """See :meth:`KVPool.store`: the new rows are concatenated with all that there are."""

@@ -16,6 +16,7 @@ from ..kv import KVPool
 from ..models import BUNDLED, Model, load_model, pick_device, pick_dtype, settle_threads
 from ..models.quantize import quantize
 from ..policy import CachePolicy, StreamingWindow
+from ..sampling import Sampling
 from ..session import Session
 from ..sources import open_source
 from .measure import synced, synced_pool
@@ -80,7 +81,7 @@ class Request:
         return max(min(width * height, model.patcher.max_pixels), model.patcher.factor**2)
 
     def make_model(self) -> Model:
-        """Load the checkpoint, or make up the shape; with ``words`` every reply is forced to that length."""
+        """Load the checkpoint, or make up the shape."""
         if self.shape is None:
             model = load_model(self.model, device=self.device, dtype=self.dtype, weights=self.weights)
         else:
@@ -89,10 +90,13 @@ class Request:
             if self.weights is not None:
                 quantize(model, self.weights)
         settle_threads(model, self.threads)
-        if self.words is not None:
-            sampling = replace(model.defaults.sampling, max_new_tokens=self.words, forced=True)
-            model.defaults = replace(model.defaults, sampling=sampling)
         return model
+
+    def sampling(self, model: Model) -> Sampling:
+        """The checkpoint's way of sampling; with ``words`` every reply is forced to that length."""
+        if self.words is None:
+            return model.defaults.sampling
+        return replace(model.defaults.sampling, max_new_tokens=self.words, forced=True)
 
     def make_source(self, duration: float | None = None) -> Source:
         """Open the source. SourceError if it cannot be, or if it is nothing for the bundled model."""
@@ -137,6 +141,7 @@ class Request:
             context=context,
             seed=self.seed,
             stream=stream,
+            sampling=self.sampling(engine.model),
             fps=self.fps,
             step=self.step,
             max_pixels=self.max_pixels(engine.model),

@@ -91,9 +91,11 @@ class Fleet:
             self.engine.advance()
             now = time.perf_counter() - began
             for index, job in left:
-                if job.result is not None:
+                if job.done:
                     done[index] = now
-            left = [(index, job) for index, job in left if job.result is None]
+            left = [(index, job) for index, job in left if not job.done]
+        for job in jobs:
+            self.engine.wait(job)  # raises what went wrong, if anything did
         stages = {stage: sum(getattr(job.timing, stage) for job in jobs) for stage in STAGES}
         return Round(max(done), tuple(done), stages)
 
@@ -141,9 +143,7 @@ class Fleet:
 
 def copy_stream(engine: Engine, source: Session, target: Session) -> None:
     """Put a new stream into the state of one that has run: text, positions and cache rows."""
-    target.timeline.spans, target.timeline.cached = list(source.timeline.spans), source.timeline.cached
-    target.turn, target.sampled, target.time = source.turn, source.sampled, source.time
-    target.positions, target.last_position = source.positions.copy(), source.last_position
+    target.state = source.state.before_step()
     pool = engine.pool
     held = pool.length[target.slot] = pool.length[source.slot]
     for store in (pool.keys, pool.values, pool.view):

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..engine import Engine
 from ..errors import OptionError, SourceError
 from ..jobs import Trace
-from ..kv import Batch, CosSin, KVPool
+from ..kv import Batch, CosSin, Evicted, KVPool
 from ..models import Model
 from ..models.uncached import uncached
 from ..reports import Figures, provenance
@@ -66,9 +66,9 @@ class Recorder:
         recorder = self
 
         class Recorded(KVPool):
-            def select(self, slot: int, rows: Sequence[int], rotation: CosSin) -> None:
+            def select(self, slot: int, rows: Sequence[int], rotation: CosSin, rewritten: range = range(0)) -> Evicted:
                 recorder.keep(rows)
-                super().select(slot, rows, rotation)
+                return super().select(slot, rows, rotation, rewritten)
 
         return Recorded
 
@@ -102,7 +102,7 @@ def compare_logits(request: Request, model: Model) -> list[Figures]:
             if not recorder.evicted and not math.log2(index + 1).is_integer():
                 continue
             assert recorder.rows is not None
-            hidden = uncached(model, recorder.rows, session.positions, recorder.features)
+            hidden = uncached(model, recorder.rows, session.state.positions, recorder.features)
             apart = differences(torch.stack(trace.logits), model.logits(hidden[-len(trace.logits) :]))
             out.append({"step": index, "rows": len(recorder.rows), "evicted": recorder.evicted, **apart})
             if sum(one["evicted"] for one in out) == AFTER:

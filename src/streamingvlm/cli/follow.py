@@ -24,7 +24,7 @@ class Pace(StrEnum):
     FAST = "fast"
 
 
-class Stopped(Exception):  # noqa: N818  (a request, not an error)
+class Stopped(BaseException):
     """The system asked the process to end (SIGTERM)."""
 
 

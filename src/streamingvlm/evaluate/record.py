@@ -15,6 +15,7 @@ from typing import IO, Any
 
 from ..errors import OutputError
 from ..events import Commentary
+from ..snapshot import remove
 
 Row = dict[str, Any]
 
@@ -99,7 +100,7 @@ class Record:
             self._file.close()
             self._file = None
         if done:
-            self.snapshot.unlink(missing_ok=True)
+            remove(self.snapshot)
 
     def _write(self, line: Mapping[str, Any]) -> None:
         assert self._file is not None, "begin comes first"

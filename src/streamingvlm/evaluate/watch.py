@@ -22,7 +22,7 @@ from ..events import Chunk
 from ..models import Model
 from ..policy import make_policy
 from ..session import Session
-from ..snapshot import restore, save
+from ..snapshot import restore, save, there_is
 from ..video.pace import fast
 from .features import Features, Seen
 from .match import Match
@@ -104,7 +104,7 @@ class Watcher:
 
     def _open(self, stack: ExitStack, engine: Engine, match: Match, record: Record, seconds: int) -> Lane:
         session = stack.enter_context(engine.open(policy=self.policy, context=match.context, stream=match.seed))
-        if record.rows and record.snapshot.exists():
+        if record.rows and there_is(record.snapshot):
             restore(session, engine.pool, record.snapshot)
             if session.time > record.seconds:
                 raise OutputError(f"{record.path} ends before its snapshot; remove both to start the stream again")

@@ -110,6 +110,11 @@ class Model(Protocol):
     #: How the decoder's matrices are kept: "" as they were loaded, or a kind of :mod:`streamingvlm.models.quantize`.
     weights: str
 
+    @property
+    def fingerprint(self) -> str:
+        """Which weights these are: the same for the same weights from another folder, never for others."""
+        ...
+
     def check_stock(self) -> None:
         """Raise :class:`ModelError` if there are no transformers' layers to compare with."""
         ...

@@ -57,6 +57,7 @@ def quantize(model: Model, kind: str) -> None:
         return Matrix(linear.weight.detach(), matrix.bias)
 
     ours: Any = model
+    ours.fingerprint = f"{kind} of {ours.fingerprint}"  # some of the weights that it is made of are about to go
     language, head, layers = ours.hf.model.language_model, ours.hf.lm_head, ours.decoder.layers
     try:
         for number, layer in enumerate(layers):

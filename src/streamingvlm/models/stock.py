@@ -7,8 +7,9 @@ mask function beside it, so transformers makes no mask either.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
-from functools import wraps
+from functools import cached_property, wraps
 from math import prod
 from pathlib import Path
 from typing import Any, ClassVar, ParamSpec, Self, TypeVar
@@ -204,6 +205,17 @@ class StockModel:
             raise ModelError(f"{self.name}: mrope_section {sections} must be three numbers that add up to {count}")
         axes = self._axes(sections).to(self.hf.device)
         return Rope(rotary.inv_freq.float(), axes, float(rotary.attention_scaling))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """See :attr:`Model.fingerprint`: SHA-256 of every parameter's name, shape and up to 256 of its numbers."""
+        digest = hashlib.sha256()
+        for name, weight in self.hf.named_parameters():
+            flat = weight.detach().reshape(-1)
+            index = torch.linspace(0, len(flat) - 1, min(len(flat), 256)).long()
+            digest.update(f"{name} {tuple(weight.shape)}".encode())
+            digest.update(flat[index.to(flat.device)].float().cpu().numpy().tobytes())
+        return digest.hexdigest()
 
     @inferring
     def embed(self, tokens: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from pathlib import Path
 from ..engine import Engine
 from ..errors import OptionError, OutputError, SourceError
 from ..events import Chunk, Commentary
-from ..models import Model, StreamDefaults
+from ..models import Model
 from ..policy import StreamingWindow
 from ..sampling import Sampling
 from ..session import Session
@@ -123,12 +123,10 @@ class Rollout:
 
     def __init__(self, stage: Stage, model: Model, chunks: ChunkDataset, path: Path, part: tuple[int, int] = (0, 1)):
         self.stage, self.model, self.path = stage, model, path
-        model.defaults = StreamDefaults(
-            Sampling(
-                temperature=stage.temperature,
-                repetition_penalty=stage.repetition_penalty,
-                max_new_tokens=stage.max_new_tokens,
-            )
+        self.sampling = Sampling(
+            temperature=stage.temperature,
+            repetition_penalty=stage.repetition_penalty,
+            max_new_tokens=stage.max_new_tokens,
         )
         self.made = {"model": stage.model or "bundled", **{key: getattr(stage, key) for key in MADE_WITH}}
         self.failed: list[str] = []
@@ -163,6 +161,7 @@ class Rollout:
             instruction=piece.example.instruction,
             seed=stage.seed,
             stream=piece.number,
+            sampling=self.sampling,
             fps=stage.fps,
             max_pixels=stage.pixel_budget,
         )
