@@ -221,7 +221,7 @@ def test_recomputing_shows_what_streaming_shows(policy: SlidingRecompute, seed: 
         assert traces[0].retained == traces[1].retained
         assert pair[0].state.timeline == pair[1].state.timeline
         np.testing.assert_array_equal(traces[0].prefill_positions, traces[1].prefill_positions)
-        np.testing.assert_array_equal(pair[0].positions, pair[1].positions)
+        np.testing.assert_array_equal(pair[0].state.positions, pair[1].state.positions)
 
 
 @settings(max_examples=5, deadline=None, derandomize=True)
