@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
+from contextlib import redirect_stdout
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streamingvlm.cli import main
 from streamingvlm.errors import OutputError
-from streamingvlm.events import Commentary, Timing
-from streamingvlm.outputs import Cue, CueMerger, FileOutput, open_outputs
+from streamingvlm.events import Chunk, Commentary, InstructionUpdated, Timing
+from streamingvlm.outputs import FORMATS, Cue, CueMerger, FileOutput, open_outputs
+from streamingvlm.view import JsonLines, Plain, Tally, Terminal
 
 CUE = re.compile(r"(\d\d+):(\d\d):(\d\d)[.,](\d{3}) --> (\d\d+):(\d\d):(\d\d)[.,](\d{3})")
 
@@ -186,3 +192,69 @@ def test_the_truth_of_a_clip_is_never_overwritten(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="holds the true words of a clip"):
         open_outputs([truth])
     assert "content" in truth.read_text()
+
+
+#: What may not reach a screen or a player as it is.
+OBEYED = [
+    *map(chr, range(0x20)),
+    *map(chr, range(0x7F, 0xA0)),
+    *"\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069",
+    *map(chr, (0xD800, 0xDFFF)),
+]
+odd_words = st.text(st.one_of(st.sampled_from(OBEYED), st.sampled_from("ab é漢🙂"), st.characters()), max_size=60)
+
+
+def raw(text: str) -> set[str]:
+    return (set(text) & set(OBEYED)) - {"\n"}
+
+
+@settings(deadline=None, max_examples=150)
+@given(texts=st.lists(odd_words, max_size=4))
+def test_control_characters_reach_no_file(texts: list[str]) -> None:
+    for suffix, make in FORMATS.items():
+        written = make()
+        pieces = [written.head()]
+        for start, text in enumerate(texts):
+            pieces += written.text(said(start, text))
+        whole = "".join([*pieces, *written.rest()])
+        assert not raw(whole)
+        if suffix == ".jsonl":
+            # Nothing is lost where it can be escaped.
+            assert [json.loads(line)["text"] for line in whole.split("\n")[:-1]] == texts
+        else:
+            parse(whole, srt=suffix == ".srt")
+
+
+@settings(deadline=None, max_examples=60)
+@given(text=odd_words, name=odd_words)
+def test_control_characters_reach_no_screen(text: str, name: str) -> None:
+    event, tally = replace(said(0, text), dropped=1), Tally()
+    tally.add(event)
+    chunk = Chunk(np.zeros((1, 2, 2, 3), np.uint8), (0.0,), 0.0, 1.0)
+    for view in (Plain(), Plain(lambda *_: name), JsonLines()):
+        with redirect_stdout(io.StringIO()) as out:
+            view.show(event, tally)
+        assert not raw(out.getvalue())
+    screen = io.StringIO()
+    with redirect_stdout(screen):
+        terminal = Terminal(name)
+        terminal.begin(chunk)
+        terminal.words(text)
+        terminal.show(event, tally)
+        terminal.close()
+    # What is left are the view's own ways to move and to colour.
+    assert not raw(re.sub("\x1b\\[[0-9;?]*[a-zA-Z]|\r", "", screen.getvalue()))
+
+
+def test_control_characters_of_a_name_reach_no_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["watch", "\x1b[31mno\x07 film\x9b.mp4"]) == 2
+    assert capsys.readouterr().err.startswith("streamingvlm: error: [31mno film.mp4")
+
+
+def test_instructions_are_in_the_json_line() -> None:
+    event = replace(said(1, "a"), instructions=(InstructionUpdated(1, "x", None), InstructionUpdated(2, "y", 1.0)))
+    (line,) = FORMATS[".jsonl"]().text(event)
+    assert json.loads(line)["instructions"] == [
+        {"version": 1, "text": "x", "start": None},
+        {"version": 2, "text": "y", "start": 1.0},
+    ]

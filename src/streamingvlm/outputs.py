@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -24,6 +25,18 @@ SHORTEST = 1.0
 SENTENCE_ENDS = (".", "!", "?", "…", "。", "！", "？")
 #: Two times closer than this (seconds) are the same: they were added up as floats.
 _EPS = 1e-6
+
+
+#: What a terminal or a player would obey and not show: control characters (C0 but tab and line feed, DEL, C1), line and
+#: paragraph separators, overrides of the writing direction, halves of surrogate pairs.
+_OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+#: Those of them that part words.
+_BREAKS = "\x0b\x0c\r\x1c\x1d\x1e\x1f\x85\u2028\u2029"
+
+
+def printable(text: str) -> str:
+    """``text`` without characters that a terminal or a player would obey; those that part words become a blank."""
+    return _OBEYED.sub(lambda found: " " if found[0] in _BREAKS else "", text)
 
 
 class Output(Protocol):
@@ -68,7 +81,7 @@ class CueMerger:
 
     def add(self, event: Commentary) -> Iterator[Cue]:
         """The cues that are complete now that ``event`` is known."""
-        words = event.text.split()
+        words = printable(event.text).split()
         begin = event.start if words else event.end
         fits = len(_wrap([*self._words, *words])) <= LINES and event.end - self._start <= LONGEST + _EPS
         if self._words and (begin - self._end > SILENCE + _EPS or (words and not fits)):
@@ -158,7 +171,7 @@ class JsonLines:
 
 
 def json_line(event: Commentary) -> str:
-    """An event as one line of JSON; times, lag and work in seconds."""
+    """An event as one line of JSON, without a raw control character; times, lag and work in seconds."""
     record: dict[str, Any] = {
         "start": round(event.start, 6),
         "end": round(event.end, 6),
@@ -169,7 +182,9 @@ def json_line(event: Commentary) -> str:
         "work": round(event.timing.work, 6),
         "rows": {str(kind): count for kind, count in event.rows.items()},
     }
-    return json.dumps(record, ensure_ascii=False)
+    if event.instructions:
+        record["instructions"] = [asdict(one) for one in event.instructions]
+    return _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(record, ensure_ascii=False))
 
 
 def _clock(seconds: float, point: str) -> str:

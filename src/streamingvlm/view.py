@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .events import Chunk, Commentary
-from .outputs import json_line
+from .outputs import json_line, printable
 
 #: Percentiles of the lag are over this many of the last steps: a stream has no end, memory has.
 LAGS = 10_000
@@ -105,7 +105,7 @@ class JsonLines(Quiet):
 
 
 class Plain(Quiet):
-    """A line for every step with something to say; no control characters."""
+    """A line for every step with something to say; nothing that a terminal obeys."""
 
     def __init__(self, beside: Beside | None = None) -> None:
         self.beside = beside
@@ -119,7 +119,7 @@ class Terminal:
     """Lines that scroll away, over a status that stays: the words of this step, lag, cache and memory."""
 
     def __init__(self, name: str, beside: Beside | None = None) -> None:
-        self.name, self.beside = name, beside
+        self.name, self.beside = printable(name), beside
         self._now = 0.0
         self._words = ""
         self._status: RenderableType = Text("waiting for the first step", style="dim")
@@ -131,7 +131,7 @@ class Terminal:
         self._live.update(self._render())
 
     def words(self, text: str) -> None:
-        self._words += text
+        self._words += printable(text)
         self._live.update(self._render())
 
     def show(self, event: Commentary, tally: Tally) -> None:
@@ -181,8 +181,8 @@ def event_lines(event: Commentary, beside: Beside | None = None) -> list[str]:
     if event.dropped:
         steps = "step" if event.dropped == 1 else "steps"
         lines.append(f"{stamp(event.start)} ({event.dropped} {steps} dropped to keep up)")
-    text = " ".join(event.text.split()) + (" [cut]" if event.cut else "")
-    truth = beside(event.start, event.end) if beside else ""
+    text = " ".join(printable(event.text).split()) + (" [cut]" if event.cut else "")
+    truth = printable(beside(event.start, event.end)) if beside else ""
     if truth or (beside and text):
         lines.append(f"{stamp(event.start)} {text or '-':40} | {truth or '-'}")
     elif text:

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from ..errors import StreamingVLMError
+from ..outputs import printable
 from . import arcade, bench, eval, train, verify, watch
 from .follow import mute_stdout
 
@@ -70,6 +71,7 @@ def main(args: Sequence[str] | None = None) -> int:
         tell = getattr(error, "format_message", None)
         if not isinstance(error, StreamingVLMError) and tell is None:
             raise
-        print(f"streamingvlm: error: {' '.join(str(tell() if tell else error).split())}", file=sys.stderr)
+        message = printable(" ".join(str(tell() if tell else error).split()))
+        print(f"streamingvlm: error: {message}", file=sys.stderr)
         return 2
     return code if isinstance(code, int) else 0

@@ -97,7 +97,8 @@ def _family(folder: Path) -> Any:
     family = _config(folder).get("model_type")
     if family not in FAMILIES:
         raise ModelError(f"{folder} is of model_type {family!r}; supported: {', '.join(FAMILIES)}")
-    return import_module(f".{FAMILIES[str(family)]}", __name__)
+    with quiet_torchao():  # transformers imports it
+        return import_module(f".{FAMILIES[str(family)]}", __name__)
 
 
 @contextmanager
