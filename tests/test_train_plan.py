@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from streamingvlm import cli
+from streamingvlm.train.checkpoints import mark_whole
 from streamingvlm.train.plan import Plan, count
 from streamingvlm.train.weights import load_weights
 from training import make_stage, opened
@@ -53,9 +54,13 @@ def test_hours_say_where_they_come_from(file: Path, capsys: pytest.CaptureFixtur
     assert stated["hours"] == pytest.approx(stated["flops"] / 1e9 / 3600)
     assert stated["hours_from"].startswith("stated: 0.001 TFLOP/s")
     output = file.parent / "measured"
-    output.mkdir()
-    rate = {"tokens_per_second_per_device": 100.0, "steps": 5, "devices": 1, "device": "cpu"}
-    (output / "throughput.json").write_text(json.dumps(rate))
+    for step, rate in ((2, 50), (5, 200), (6, 1)):
+        folder = output / f"checkpoint-{step}"
+        folder.mkdir(parents=True)
+        log = [{"loss": 1.0, "train_tokens_per_second": rate}, {"eval_loss": 1.0}]
+        (folder / "trainer_state.json").write_text(json.dumps({"log_history": log}))
+        if step < 6:  # the newest is half written
+            mark_whole(output, step, devices=2, device="cpu")
     measured = dry_run(file, capsys, f"output={output}", "--devices", "2")
     assert measured["hours"] == pytest.approx(measured["tokens"] / 100 / 2 / 3600)
     assert measured["hours_from"].startswith("measured: 100 tokens/s a device (cpu")

@@ -5,22 +5,26 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import tiny
 from streamingvlm import cli
 from streamingvlm.models import load_frontend, load_model
+from streamingvlm.train import data, trainer
 from streamingvlm.train.arguments import training_arguments
+from streamingvlm.train.checkpoints import checkpoints, is_whole, throughput
 from streamingvlm.train.config import Stage
-from streamingvlm.train.run import checkpoints, is_whole
 from streamingvlm.train.trainer import Upcoming, weighted_sums
-from streamingvlm.train.weights import load_weights, save_checkpoint
+from streamingvlm.train.weights import load_checkpoint, load_weights, save_checkpoint
 from training import check_positions, launch, losses, make_stage, opened, positions_seen, train
 
 WINDOWS = ("vision=7", "turns=6", "temperature=0.5", "max_new_tokens=9", "global_batch=2", "max_steps=2")
@@ -106,7 +110,7 @@ def test_a_result_is_a_checkpoint_with_the_stages_habits(file: Path, folder: Pat
     assert (model.defaults.sampling.temperature, model.defaults.sampling.max_new_tokens) == (0.5, 9)
     assert model.patcher.max_pixels == 6 * 28 * 28
     assert model.grammar.system == load_frontend(folder / "base").grammar.system
-    assert any((output / "tensorboard").iterdir())
+    assert any(output.glob("runs/*/events.out.tfevents.*"))
 
 
 def test_an_adapter_is_merged_into_a_checkpoint(file: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -138,18 +142,44 @@ def test_tied_weights_are_saved_once(tmp_path: Path) -> None:
     assert again.parameters == load_model(None).parameters
 
 
-def test_killed_and_resumed_is_as_if_it_had_not_been(file: Path, folder: Path) -> None:
-    # Dropout: the random numbers have to go on as well. Two epochs: the order of the data, too.
-    keys = ["method=lora", "lora_dropout=0.3", "max_steps=8", "eval_steps=4"]
-    whole = train(file, f"output={folder / 'whole'}", *keys)
-    output = folder / "killed"
-    with launch(file, f"output={output}", *keys) as process:
+def weights_of(output: Path) -> dict[str, torch.Tensor]:
+    (found,) = [*output.glob("model/model.safetensors"), *output.glob("adapter/adapter_model.safetensors")]
+    return load_file(found)
+
+
+def same_run(one: Path, other: Path) -> None:
+    """Whether two runs report the same losses and gradients, and end in the same weights, to the last bit."""
+    rows = [json.loads((path / "trainer_state.json").read_text())["log_history"] for path in (one, other)]
+    keys = ("step", "loss", "eval_loss", "grad_norm", "learning_rate", "num_input_tokens_seen")
+    ours, theirs = ([{key: row[key] for key in keys if key in row} for row in log] for log in rows)
+    assert ours == theirs
+    before, after = weights_of(one), weights_of(other)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def kill_after(file: Path, losses_seen: int, *arguments: str) -> None:
+    """Start a run and kill it (-9) once it has reported so many losses."""
+    with launch(file, *arguments) as process:
         assert process.stderr is not None
         for line in process.stderr:
-            if line.startswith("step 5/8"):
+            losses_seen -= "'loss'" in line
+            if not losses_seen:
                 process.send_signal(signal.SIGKILL)
                 break
     assert process.returncode == -signal.SIGKILL
+
+
+#: Dropout: the random numbers have to go on as well. Two epochs: the order of the data, too.
+KILLED = {"full": ["method=full"], "lora": ["method=lora", "lora_dropout=0.3"]}
+
+
+@pytest.mark.parametrize("method", KILLED)
+def test_killed_and_resumed_is_as_if_it_had_not_been(file: Path, folder: Path, method: str) -> None:
+    keys = [*KILLED[method], "max_steps=8", "eval_steps=4"]
+    whole = train(file, f"output={folder / 'whole'}-{method}", *keys)
+    output = folder / f"killed-{method}"
+    kill_after(file, 5, f"output={output}", *keys)
     # What is half written when a process dies is no checkpoint.
     shutil.rmtree(output / "checkpoint-6", ignore_errors=True)
     (output / "checkpoint-6").mkdir()
@@ -160,9 +190,153 @@ def test_killed_and_resumed_is_as_if_it_had_not_been(file: Path, folder: Path) -
     ]
     assert cli.main(["train", str(file), f"output={output}", *keys]) == 2
     train(file, f"output={output}", *keys, "--resume")
-    assert losses(output) == losses(whole)
-    one, other = (load_file(path / "adapter" / "adapter_model.safetensors") for path in (whole, output))
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    same_run(output, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bf16", ["true", "false"])
+@pytest.mark.parametrize("method", KILLED)
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_every_family_is_killed_and_resumed(family: str, method: str, bf16: str, tmp_path: Path) -> None:
+    file = make_stage(tmp_path, family, bf16=bf16 == "true", max_steps=6)
+    whole = train(file, f"output={tmp_path / 'whole'}", *KILLED[method])
+    kill_after(file, 5, f"output={tmp_path / 'killed'}", *KILLED[method])
+    train(file, f"output={tmp_path / 'killed'}", *KILLED[method], "--resume")
+    same_run(tmp_path / "killed", whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", KILLED)
+def test_two_processes_without_shards_are_resumed(file: Path, folder: Path, method: str) -> None:
+    output = folder / f"ddp-{method}"
+
+    def run(*arguments: str) -> None:
+        _, errors = (process := launch(file, f"output={output}", *arguments, processes=2)).communicate(timeout=280)
+        assert process.returncode == 0, errors
+
+    run(*KILLED[method], "device_batch=1", "max_steps=6")
+    whole, weights = losses(output), weights_of(output)
+    shutil.rmtree(output / "checkpoint-6")
+    run(*KILLED[method], "device_batch=1", "max_steps=6", "--resume")
+    assert losses(output) == whole
+    assert all(torch.equal(weights[name], part) for name, part in weights_of(output).items())
+
+
+def change(path: Path, edit: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    weights = load_file(path)
+    edit(weights)
+    save_file(weights, path, {"format": "pt"})
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_a_checkpoint_that_is_not_the_runs_is_refused_by_name(
+    file: Path, folder: Path, method: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = train(file, f"output={folder / 'broken'}-{method}", f"method={method}", "max_steps=2", "global_batch=2")
+    (path,) = (output / "checkpoint-2").glob("*.safetensors")
+    good, names = path.read_bytes(), sorted(load_file(path))
+    for edit, says in (
+        (lambda w: w.pop(names[0]), "lacks 1 weights, such as"),
+        (lambda w: w.update({"model.other.weight": torch.zeros(2)}), "has 1 weights that the run does not have"),
+        (lambda w: w.update({names[0]: torch.zeros(3, 3)}), "checkpoint-2"),
+    ):
+        change(path, edit)
+        again = ["train", str(file), f"output={output}", f"method={method}", "max_steps=2", "global_batch=2"]
+        assert cli.main([*again, "--resume"]) == 2
+        error = capsys.readouterr().err.strip().splitlines()[-1]
+        assert says in error
+        assert "checkpoint-2" in error
+        path.write_bytes(good)
+    path.write_bytes(good[: len(good) // 2])
+    assert cli.main([*again, "--resume"]) == 2
+    assert "checkpoint-2 cannot be loaded" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_checkpoint_is_loaded_by_name(file: Path, tmp_path: Path, tied: bool) -> None:
+    stage = replace(opened(file)[0], **({"model": ""} if tied else {}))
+    model = load_weights(stage)
+    assert model.config.tie_word_embeddings == tied
+    wanted = {name: part.clone() for name, part in model.state_dict().items()}
+    model.save_pretrained(tmp_path)
+    with torch.no_grad():
+        for part in model.parameters():
+            part.zero_()
+    load_checkpoint(model, tmp_path)
+    for name, part in model.state_dict().items():
+        assert torch.equal(part, wanted[name]), name
+
+
+def test_gradients_that_are_not_finite_end_the_run(
+    file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = folder / "infinite"
+    plain = trainer.weighted_sums
+    calls = []
+
+    def spoiled(model: Any, batch: Any) -> torch.Tensor:
+        calls.append(1)
+        return plain(model, batch) * (float("nan") if len(calls) == 9 else 1.0)
+
+    monkeypatch.setattr(trainer, "weighted_sums", spoiled)
+    arguments = ["train", str(file), f"output={output}", "eval_data=[]"]
+    assert cli.main(arguments) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert f"the gradient norm of step 5 is nan; the last good checkpoint is {output / 'checkpoint-4'}" in error
+    assert [path.name for path in checkpoints(output)] == ["checkpoint-2", "checkpoint-4"]
+    assert not (output / "model").exists()
+    monkeypatch.undo()
+    train(file, f"output={output}", "eval_data=[]", "--resume")
+    same_run(output, train(file, f"output={folder / 'finite'}", "eval_data=[]"))
+
+
+def test_a_checkpoint_is_written_when_the_last_one_is_old(file: Path, folder: Path) -> None:
+    keys = ["save_steps=100", "keep=9", "max_steps=4", "eval_data=[]"]
+    by_time = train(file, f"output={folder / 'by-time'}", *keys, "save_minutes=1e-9")
+    assert [path.name for path in checkpoints(by_time)] == [f"checkpoint-{step}" for step in (1, 2, 3, 4)]
+    by_steps = train(file, f"output={folder / 'by-steps'}", *keys, "save_minutes=0")
+    assert [path.name for path in checkpoints(by_steps)] == ["checkpoint-4"]  # the last step is always saved
+    assert losses(by_time) == losses(by_steps)
+
+
+@pytest.mark.filterwarnings("error::FutureWarning")
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_nothing_but_reports_is_told(file: Path, folder: Path, method: str, capsys: pytest.CaptureFixture[str]) -> None:
+    output = train(file, f"output={folder / 'told'}-{method}", f"method={method}", "max_steps=2")
+    out, err = capsys.readouterr()
+    assert out.strip() == str(output / {"full": "model", "lora": "adapter"}[method])
+    assert "Writing model shards" not in err
+    assert "Warning" not in err
+    assert "'loss'" in err
+
+
+class Stuck:
+    """A collator that hangs in a worker, as a broken file may make FFmpeg do."""
+
+    def __init__(self, collator: Any) -> None:
+        self.collator = collator
+
+    def __call__(self, examples: Any) -> Any:
+        time.sleep(60)
+        return self.collator(examples)
+
+
+def test_a_worker_that_hangs_ends_the_run(
+    file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    collator_of = data.collator_of
+    monkeypatch.setattr(data, "collator_of", lambda stage: Stuck(collator_of(stage)))
+    keys = ["workers=1", "dataloader_timeout=1", "eval_data=[]", f"output={folder / 'stuck'}"]
+    began = time.monotonic()
+    assert cli.main(["train", str(file), *keys]) == 2
+    assert time.monotonic() - began < 30
+    assert "the workers that read video gave nothing for 1 s" in capsys.readouterr().err
+
+
+def test_a_report_that_cannot_be_made_is_one_line(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, says in (("paper", "unknown 'paper'; known:"), ("comet_ml", "comet_ml is not installed")):
+        assert cli.main(["train", str(file), f"report_to={name}", f"output={file.parent / name}"]) == 2
+        assert f"report_to: {says}" in capsys.readouterr().err
 
 
 def test_a_run_is_resumed_as_it_was_begun(file: Path, plain: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -196,11 +370,16 @@ def test_sharding_needs_several_processes(file: Path, capsys: pytest.CaptureFixt
 def test_the_arguments_follow_the_stage(file: Path) -> None:
     stage, *_ = opened(file, "warmup=0.1", "weight_decay=0.01")
     args = training_arguments(stage, held_out=False)
+    assert args.report_to == ["tensorboard"]
+    assert training_arguments(replace(stage, report_to=()), held_out=False).report_to == []
     assert (args.lr_scheduler_type, args.get_warmup_steps(100), args.weight_decay) == ("cosine", 10, 0.01)
     assert args.gradient_accumulation_steps == 2
 
 
-def test_throughput_is_measured(plain: Path) -> None:
-    measured = json.loads((plain / "throughput.json").read_text())
+def test_throughput_is_measured(file: Path, plain: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    measured = throughput(plain)
+    assert measured is not None
     assert measured["tokens_per_second_per_device"] > 0
-    assert measured["steps"] == 4
+    assert (measured["steps"], measured["devices"]) == (6, 1)
+    assert cli.main(["train", str(file), f"output={plain}", "--dry-run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["hours_from"].startswith("measured: ")

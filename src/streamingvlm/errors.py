@@ -29,5 +29,9 @@ class SessionError(StreamingVLMError):
     """A session or its engine is used as it cannot be: closed, from a second thread, or from within a callback."""
 
 
+class TrainingError(StreamingVLMError):
+    """A run cannot go on: gradients that are not finite, or a checkpoint that does not hold the run's weights."""
+
+
 class OutputError(StreamingVLMError):
     """An output cannot be written (unknown format, unwritable folder)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -41,21 +41,27 @@ class HFTokenizer:
 
 
 @contextmanager
-def quiet_loading(bars: bool = True) -> Iterator[None]:
-    """Let transformers draw its bars only where a person can see them, and no table of weights: see ``load``.
-
-    ``bars``: False for none at all.
-    """
-    bar, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.set_verbosity_error()
-    if not (bars and sys.stderr.isatty()):
-        logging.disable_progress_bar()
+def no_bars() -> Iterator[None]:
+    """Without transformers' bars."""
+    bar = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
     try:
         yield
     finally:
-        logging.set_verbosity(verbosity)
         if bar:
             logging.enable_progress_bar()
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Let transformers draw its bars only where a person can see them, and no table of weights: see ``load``."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        with nullcontext() if sys.stderr.isatty() else no_bars():
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def read_json(folder: Path, name: str) -> dict[str, Any]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from transformers import TrainingArguments
+from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
 from ..errors import OptionError
 from .config import Stage
@@ -40,6 +43,7 @@ def training_arguments(stage: Stage, held_out: bool) -> Any:
         max_grad_norm=stage.max_grad_norm,
         optim="adamw_torch",
         bf16=stage.bf16,
+        tf32=stage.tf32 if torch.cuda.is_available() else None,
         seed=stage.seed,
         data_seed=stage.seed,
         save_strategy="steps",
@@ -50,8 +54,8 @@ def training_arguments(stage: Stage, held_out: bool) -> Any:
         logging_steps=stage.log_steps,
         logging_nan_inf_filter=False,  # a loss that is no number has to be seen
         include_num_input_tokens_seen="non_padding",
-        report_to=[],
-        disable_tqdm=True,
+        report_to=reports(stage.report_to),
+        disable_tqdm=not sys.stderr.isatty(),
         remove_unused_columns=False,
         label_names=["labels"],
         dataloader_num_workers=stage.workers,
@@ -75,6 +79,16 @@ def training_arguments(stage: Stage, held_out: bool) -> Any:
     if stage.fsdp:
         _keep_positions(args, stage)
     return args
+
+
+def reports(names: Sequence[str]) -> list[str]:
+    """Where the losses go, as transformers has it. :class:`OptionError` for what it does not know or is not there."""
+    if unknown := [name for name in names if name not in INTEGRATION_TO_CALLBACK]:
+        raise OptionError(f"report_to: unknown {unknown[0]!r}; known: {', '.join(sorted(INTEGRATION_TO_CALLBACK))}")
+    there = get_available_reporting_integrations()
+    if missing := [name for name in names if name not in there]:
+        raise OptionError(f"report_to: {missing[0]} is not installed: pip install {missing[0]}")
+    return list(names)
 
 
 def _keep_positions(args: Any, stage: Stage) -> None:

@@ -17,7 +17,19 @@ from ..errors import OptionError
 
 #: What may change when a run is resumed: how often it reports and saves, and how the same batch is split.
 FREE_WHEN_RESUMED = frozenset(
-    {"output", "device_batch", "workers", "save_steps", "eval_steps", "log_steps", "keep", "tflops"}
+    {
+        "output",
+        "device_batch",
+        "workers",
+        "save_steps",
+        "save_minutes",
+        "eval_steps",
+        "log_steps",
+        "keep",
+        "tflops",
+        "report_to",
+        "dataloader_timeout",
+    }
 )
 
 
@@ -46,7 +58,13 @@ class Stage:
         decoder's linear layers by name); ``freeze_vision``: leave the vision tower as it is.
     How
         ``bf16`` products; ``attention``: sdpa, flash_attention_2, eager or auto (flash where it is installed);
-        ``gradient_checkpointing``; ``fsdp``: shard weights, gradients and optimizer over the processes.
+        ``tf32`` products where they are float32 and the GPU can; ``gradient_checkpointing``; ``fsdp``: shard weights,
+        gradients and optimizer over the processes; ``workers`` that read video, and ``dataloader_timeout``: seconds
+        after which a worker that gives nothing ends the run (0: never).
+    What a run leaves
+        A checkpoint every ``save_steps`` steps, and when the last one is ``save_minutes`` old (0: by steps alone), of
+        which the newest ``keep`` stay; the held-out loss every ``eval_steps``, the loss every ``log_steps``;
+        ``report_to``: where they go, as transformers names it (tensorboard, wandb, ...).
     The checkpoint's habits, for those who run it
         ``vision`` and ``turns`` seconds kept, ``temperature``, ``repetition_penalty``, ``max_new_tokens`` a step.
     Rollouts (on-policy stage)
@@ -96,15 +114,19 @@ class Stage:
     freeze_vision: bool = True
 
     bf16: bool = True
+    tf32: bool = True
     attention: str = "auto"
     gradient_checkpointing: bool = True
     fsdp: bool = False
     workers: int = 2
+    dataloader_timeout: int = 900
 
     save_steps: int = 200
+    save_minutes: float = 30.0
     eval_steps: int = 200
     log_steps: int = 1
     keep: int = 2
+    report_to: tuple[str, ...] = ("tensorboard",)
 
     vision: float = 16.0
     turns: float = 16.0
@@ -128,7 +150,7 @@ class Stage:
                     "max_new_tokens", "repetition_penalty")  # fmt: skip
         not_negative = ("overlap", "sink", "text", "silence_weight", "weight_decay", "max_steps", "workers",
                         "vision", "turns", "max_pixels", "longest", "temperature", "rollout_seconds", "tflops",
-                        "seed")  # fmt: skip
+                        "seed", "save_minutes", "dataloader_timeout")  # fmt: skip
         values = {name: getattr(self, name) for name in (*positive, *not_negative)}
         return [
             *((math.isfinite(v), f"{name} must be a finite number, not {v}") for name, v in values.items()),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,9 +12,9 @@ import torch
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from ..errors import OptionError
+from .checkpoints import throughput
 from .config import Stage
 from .examples import Example
-from .progress import THROUGHPUT
 from .weights import start_folder
 
 #: Chunks whose tokens are counted; of more, so many are taken at even distances.
@@ -80,7 +79,7 @@ class Plan:
         with torch.device("meta"):
             self._model: Any = AutoModelForImageTextToText.from_config(config)
         self._text: Any = config.text_config
-        self.measured = self._measured()
+        self.measured = throughput(Path(stage.output))
 
     @property
     def steps(self) -> int:
@@ -168,14 +167,6 @@ class Plan:
         inside = layers * kept + layer if self.stage.gradient_checkpointing else layers * layer
         patches = 4 * round(self.lengths.seen * self.stage.device_batch) * _patch_size(self._model.config.vision_config)
         return int(inside + patches)
-
-    def _measured(self) -> dict[str, Any] | None:
-        path = Path(self.stage.output, THROUGHPUT)
-        try:
-            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-        return found
 
     def to_dict(self) -> dict[str, Any]:
         """All figures."""

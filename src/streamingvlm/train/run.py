@@ -5,26 +5,25 @@ from __future__ import annotations
 import json
 import os
 import sys
-from contextlib import closing
+import time
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
-from transformers import PrinterCallback, TrainerCallback, set_seed
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers import TrainerCallback, set_seed
 
-from ..errors import OptionError, OutputError
+from ..errors import OptionError, OutputError, TrainingError
 from ..models import Frontend
-from ..models.checkpoint import quiet_loading
+from ..models.checkpoint import no_bars
 from .arguments import training_arguments
+from .checkpoints import checkpoints, mark_whole, newest, step_of
 from .config import Stage
-from .progress import Throughput, Told, board
-from .trainer import ChunkTrainer
-from .weights import load_weights, save_checkpoint, stage_of
-
-#: The mark of a checkpoint that is whole.
-WHOLE = "whole"
+from .trainer import ChunkTrainer, NotFiniteError
+from .weights import load_weights, save_checkpoint, stage_of, without_notice
 
 
 class Chunks(Protocol):
@@ -40,36 +39,48 @@ def train(
     """Train a stage and return where its result is: ``model`` (a checkpoint folder) or ``adapter`` in its output.
 
     ``resume``: go on from the newest whole checkpoint in the output, with the same order of data and the same random
-    numbers; from the start if there is none. Raises :class:`OptionError` for an output that holds another run.
+    numbers; from the start if there is none. Raises :class:`OptionError` for an output that holds another run,
+    :class:`TrainingError` where a step's gradients are not finite.
     """
     args = training_arguments(stage, held_out is not None)
     output = Path(stage.output)
     take_up(stage, resume)
-    whole = [path for path in checkpoints(output) if is_whole(path)]
-    start = whole[-1] if whole else None
+    start = newest(output)
     if resume and args.process_index == 0:
         print(
             f"going on from {start}" if start else "no whole checkpoint to go on from: from the start", file=sys.stderr
         )
     set_seed(stage.seed)
-    told = Told()
-    trainer = ChunkTrainer(
-        model=load_weights(stage),
-        args=args,
-        data_collator=collator,
-        train_dataset=chunks,
-        eval_dataset=held_out,
-        callbacks=[told, Throughput(), MarkWhole()],
-    )
-    trainer.remove_callback(PrinterCallback)
-    if trainer.is_world_process_zero():
-        trainer.add_callback(board(output / "tensorboard", _step(start) + 1 if start else 0))
-    with quiet_loading(bars=False), closing(told):
-        trainer.train(resume_from_checkpoint=str(start) if start else None)
+    # Trainer reports on standard output: what we print there is data.
+    with redirect_stdout(sys.stderr), without_notice(), no_bars():
+        trainer = ChunkTrainer(
+            model=load_weights(stage),
+            args=args,
+            data_collator=collator,
+            train_dataset=chunks,
+            eval_dataset=held_out,
+            callbacks=[SaveByTime(stage.save_minutes), MarkWhole()],
+            loader_timeout=stage.dataloader_timeout,
+        )
+        try:
+            trainer.train(resume_from_checkpoint=str(start) if start else None)
+        except NotFiniteError as error:
+            advice = "a lower learning_rate, a longer warmup or a lower max_grad_norm may help"
+            raise TrainingError(f"{error}; {_last(output)}; {advice}") from None
+        except RuntimeError as error:
+            if "DataLoader" not in str(error):
+                raise
+            reason = f"the workers that read video gave nothing for {stage.dataloader_timeout} s, or died ({error})"
+            raise TrainingError(f"{reason}; {_last(output)}") from error
         if held_out is not None and not _evaluated(trainer.state):
             trainer.evaluate()
         trainer.save_state()
         return _save(trainer, stage, front, output)
+
+
+def _last(output: Path) -> str:
+    good = newest(output)
+    return f"the last good checkpoint is {good}" if good else "there is no checkpoint yet"
 
 
 def _evaluated(state: Any) -> bool:
@@ -86,7 +97,9 @@ def take_up(stage: Stage, resume: bool) -> None:
     output = Path(stage.output)
     found = checkpoints(output)
     if found and not resume:
-        raise OptionError(f"{output} holds a run that has got to step {_step(found[-1])}: --resume, or another output")
+        raise OptionError(
+            f"{output} holds a run that has got to step {step_of(found[-1])}: --resume, or another output"
+        )
     other = stage.differs(stage_of(output).to_dict()) if found else []
     if other:
         raise OptionError(
@@ -103,29 +116,43 @@ def take_up(stage: Stage, resume: bool) -> None:
             raise OutputError(f"cannot write to {output} ({error.strerror or error})") from error
 
 
-def checkpoints(output: Path) -> list[Path]:
-    """The checkpoints in a run's folder, oldest first, also those that a killed process left half written."""
-    found = [path for path in output.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if path.name.rpartition("-")[2].isdigit()]
-    return sorted(found, key=_step)
+class SaveByTime(TrainerCallback):  # type: ignore[misc]
+    """Asks for a checkpoint when the last one is ``minutes`` old (0: never); the first process's clock decides."""
 
+    def __init__(self, minutes: float) -> None:
+        self._pause, self._saved = 60 * minutes, time.monotonic()
 
-def is_whole(checkpoint: Path) -> bool:
-    """Whether all processes have written their part of a checkpoint to its end."""
-    return (checkpoint / WHOLE).is_file()
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        """The clock begins with the training, not with reading the data."""
+        self._saved = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        """A step has ended."""
+        if not self._pause:
+            return
+        due = [time.monotonic() - self._saved >= self._pause]
+        if args.world_size > 1:
+            broadcast_object_list(due)
+        if due[0]:
+            control.should_save = True
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        """A checkpoint is there, for whatever reason."""
+        self._saved = time.monotonic()
 
 
 class MarkWhole(TrainerCallback):  # type: ignore[misc]
-    """Puts a mark into every checkpoint behind everything else, when all processes have written theirs."""
+    """Puts a mark into every checkpoint behind everything else, when all processes have written theirs.
+
+    In the mark stands what was trained on, for later dry runs.
+    """
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         """The checkpoint of this step is written."""
         PartialState().wait_for_everyone()
         if state.is_world_process_zero:
-            Path(args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}", WHOLE).touch()
-
-
-def _step(checkpoint: Path) -> int:
-    return int(checkpoint.name.rpartition("-")[2])
+            device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+            mark_whole(Path(args.output_dir), state.global_step, devices=args.world_size, device=device)
 
 
 def _save(trainer: Any, stage: Stage, front: Frontend, output: Path) -> Path:

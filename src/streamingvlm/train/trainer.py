@@ -8,12 +8,17 @@ What is added to :class:`transformers.Trainer`, and why:
   720p video are 175 GB of patches. Here sums are accumulated and the gradients divided once, before they are clipped.
 - Logits are computed only where a token is predicted: 24 s of video are 18,000 positions, some 200 of them words.
 - The evaluation loss is the same weighted mean over the held-out chunks.
+- A gradient that is not finite ends the run before it reaches the weights: :class:`NotFiniteError`.
+- A checkpoint is loaded by name, with no weight missing and none left over. Trainer writes the hub's names, looks for
+  those in memory, and goes on from the base weights with a warning.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +27,8 @@ from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from torch import Tensor
 from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput
+
+from .weights import load_checkpoint
 
 #: What of a batch the model is given; the rest is for the loss.
 MODEL_INPUTS = ("input_ids", "attention_mask", "position_ids", "pixel_values_videos", "video_grid_thw")
@@ -62,11 +69,19 @@ class Upcoming:
         return self._batches
 
 
-class ChunkTrainer(Trainer):  # type: ignore[misc]
-    """Trains on chunks; see the module. ``data_collator`` gives what :func:`weighted_sums` takes."""
+class NotFiniteError(Exception):
+    """The gradients of a step are infinite or no numbers; the weights are as they were before it."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+
+class ChunkTrainer(Trainer):  # type: ignore[misc]
+    """Trains on chunks; see the module. ``data_collator`` gives what :func:`weighted_sums` takes.
+
+    ``loader_timeout``: seconds after which a worker that gives no batch ends the run (0: never).
+    """
+
+    def __init__(self, *args: Any, loader_timeout: float = 0, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._loader_timeout = loader_timeout
         self.model_accepts_loss_kwargs = True  # the loss is normalised here: Trainer shall not divide it again
         self._sums = torch.zeros(2, device=self.args.device)
 
@@ -79,6 +94,13 @@ class ChunkTrainer(Trainer):  # type: ignore[misc]
             state.distributed_type, state.fsdp_plugin = DistributedType.FSDP, plugin
             self.is_fsdp_enabled = True
         assert self.is_fsdp_enabled == (self.args.fsdp_plugin_args is not None), "sharded if and only if asked to"
+
+    def _get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
+        """A loader that does not wait for ever; Trainer has no argument for that."""
+        loader = super()._get_dataloader(*args, **kwargs)
+        if self.args.dataloader_num_workers:
+            getattr(loader, "base_dataloader", loader).timeout = self._loader_timeout
+        return loader
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
@@ -114,6 +136,21 @@ class ChunkTrainer(Trainer):  # type: ignore[misc]
         loss: Tensor = self._sums[0] * share
         self._sums = torch.zeros_like(self._sums)
         return loss
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        """Clip, and look at the norm before the optimizer does."""
+        norm = super()._clip_grad_norm(model)
+        value = float(norm)
+        if not math.isfinite(value):
+            raise NotFiniteError(f"the gradient norm of step {self.state.global_step + 1} is {value}")
+        return norm
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """See the module; shards are loaded by name by ``torch.distributed.checkpoint`` itself."""
+        if self.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            load_checkpoint(self.model if model is None else model, Path(resume_from_checkpoint))
 
     @torch.no_grad()
     def evaluation_loop(

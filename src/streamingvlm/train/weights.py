@@ -10,18 +10,20 @@ import importlib.util
 import json
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText
 
-from ..errors import ModelError, OptionError
+from ..errors import ModelError, OptionError, TrainingError
 from ..models import Frontend, find_checkpoint, load_frontend
-from ..models.checkpoint import quiet_loading, write_streaming
+from ..models.checkpoint import no_bars, quiet_loading, write_streaming
 from ..models.windows import WINDOWS
 from .config import Stage
 
@@ -87,9 +89,18 @@ def with_adapters(model: Any, stage: Stage) -> Any:
         task_type="CAUSAL_LM",
     )
     try:
-        return get_peft_model(model, config)
+        with without_notice():
+            return get_peft_model(model, config)
     except ValueError as error:
         raise OptionError(f"lora_targets {list(stage.lora_targets)} name no layer of the decoder: {error}") from None
+
+
+@contextmanager
+def without_notice() -> Iterator[None]:
+    """Without the notice that peft asks for a property which transformers is about to rename; with all others."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        yield
 
 
 def streaming_block(stage: Stage, front: Frontend) -> dict[str, Any]:
@@ -121,11 +132,51 @@ def save_checkpoint(
         weights.pop("lm_head.weight", None)  # no longer the embedding's own memory: it would be written twice
     model.config.dtype = dtype
     with whole_folder(folder) as draft:
-        model.save_pretrained(draft, state_dict=weights)
+        with no_bars():
+            model.save_pretrained(draft, state_dict=weights)
         for path in sorted(p for pattern in SMALL_FILES for p in start_folder(stage).glob(pattern)):
             if not (draft / path.name).exists() and not path.name.endswith(".index.json"):
                 shutil.copyfile(path, draft / path.name)
         write_streaming(draft, streaming_block(stage, front), front.patcher.with_budget(stage.pixel_budget))
+
+
+@torch.no_grad()
+def load_checkpoint(model: Any, folder: Path) -> None:
+    """Put a run's checkpoint into its model, full or adapters: every weight by name, none missing and none left over.
+
+    Raises :class:`TrainingError` where the two do not fit, or the files cannot be read.
+    """
+    from peft import PeftModel, get_peft_model_state_dict, load_peft_weights, set_peft_model_state_dict
+
+    adapters = isinstance(model, PeftModel)
+    try:
+        if adapters:
+            saved = load_peft_weights(str(folder), device="cpu")
+        else:
+            # from_pretrained turns the hub's names into those of the model in memory.
+            with quiet_loading():
+                other, report = type(model).from_pretrained(
+                    folder, dtype=model.dtype, attn_implementation="sdpa", output_loading_info=True
+                )
+            _nothing_apart(folder, report["missing_keys"], report["unexpected_keys"])
+            saved = other.state_dict()
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        raise TrainingError(f"{folder} cannot be loaded: {str(error).strip().splitlines()[0]}") from None
+    own = get_peft_model_state_dict(model) if adapters else model.state_dict()
+    _nothing_apart(folder, own.keys() - saved.keys(), saved.keys() - own.keys())
+    if wrong := [name for name in sorted(own) if own[name].shape != saved[name].shape]:
+        raise TrainingError(f"{folder} does not fit the run: {wrong[0]} has another shape")
+    if adapters:
+        set_peft_model_state_dict(model, saved)
+    else:
+        model.load_state_dict(saved, strict=True)
+
+
+def _nothing_apart(folder: Path, missing: Iterable[str], unexpected: Iterable[str]) -> None:
+    for names, what in ((sorted(missing), "lacks"), (sorted(unexpected), "has")):
+        if names:
+            beyond = "" if what == "lacks" else " that the run does not have"
+            raise TrainingError(f"{folder} {what} {len(names)} weights{beyond}, such as {names[0]}")
 
 
 @contextmanager
@@ -155,7 +206,8 @@ def merge(run: Path, folder: Path) -> None:
     stage = stage_of(run)
     plain = replace(stage, method="full", gradient_checkpointing=False, attention="sdpa")
     base = load_weights(plain, torch.float32)
-    merged = PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()
+    with without_notice():
+        merged = PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()
     save_checkpoint(merged, folder, stage, load_frontend(stage.model or None))
 
 
