@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import Qwen2_5_VLForConditionalGeneration
@@ -24,6 +26,7 @@ from streamingvlm.engine import Engine
 from streamingvlm.errors import OptionError, SourceError
 from streamingvlm.jobs import Trace
 from streamingvlm.models import BUNDLED, load_model
+from streamingvlm.models.patches import Patcher
 from streamingvlm.models.stock import StockModel
 from streamingvlm.policy import CachePolicy, KeepAll, StreamingWindow
 from streamingvlm.sampling import Sampling
@@ -31,10 +34,11 @@ from streamingvlm.session import Session
 from streamingvlm.spans import Kind, Role
 from streamingvlm.train.arcade.stories import words as arcade_words
 from streamingvlm.train.chunks import ChunkPlan
-from streamingvlm.train.collate import IGNORED, ChunkDataset, Collator
+from streamingvlm.train.collate import IGNORED, ChunkDataset, Collator, unpack
 from streamingvlm.train.examples import Encoding, Example
+from streamingvlm.train.trainer import weighted_sums
 from streamingvlm.video.file import FileSource
-from train_data import clip, conversation, encoding, words, write_lines
+from train_data import clip, conversation, encoding, unknown_codec, words, write_lines
 
 WINDOW, SINK, TEXT = 4, 30, 20
 TITLE, INSTRUCTION = "A game", "Comment."
@@ -319,6 +323,116 @@ def test_only_the_chunk_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     # Half-seconds of a film of five frames a second whose greys repeat after 55.
     assert frames == [(500 + round(k * 2.5 - 0.5 * (k % 2))) % 55 for k in range(8)]
     assert len(decoded) < 100
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+@pytest.mark.parametrize("fps", [2.0, 3.0, 5.0])
+def test_a_worker_hands_over_bytes_that_become_the_patches_of_inference(folder: Path, family: str, fps: float) -> None:
+    model = tiny.model(family=family)
+    data = dataset(folder, Encoding.of(model, fps=fps, max_pixels=model.patcher.factor**2 * 4))
+    packed, batch = Collator().pack([data[0], data[3]]), Collator()([data[0], data[3]])
+    assert packed["patches"].dtype == torch.uint8
+    assert 4 * packed["patches"].nbytes == batch["pixel_values_videos"].nbytes
+    others = batch.keys() - {"pixel_values_videos"}
+    assert packed.keys() == others | {"patches", "pixel_scale"}
+    seen = [model.patcher.with_budget(model.patcher.factor**2 * 4)(one) for i in (0, 3) for one in data[i].chunks()]
+    unpacked = unpack(packed)
+    assert unpacked["pixel_values_videos"].dtype == torch.float32
+    assert torch.equal(unpacked["pixel_values_videos"], torch.cat([one.pixels for one in seen]))
+    assert all(torch.equal(unpacked[name], batch[name]) for name in batch)
+    assert "patches" in packed, "unpacking leaves the batch as it was"
+
+
+def test_what_a_worker_sends_is_a_fourth(tmp_path: Path) -> None:
+    """At the sizes of real frames, where ids and positions are next to nothing."""
+    clip(tmp_path / "film.mp4", 4.0, width=640, height=360)
+    write_lines(tmp_path / "film.jsonl", [{"video": "film.mp4", "content": words(0.0, 4.0)}])
+    data = dataset(tmp_path, encoding(max_pixels=768 * 28 * 28))
+    loader = DataLoader(data, num_workers=1, collate_fn=Collator().pack, multiprocessing_context="fork")
+    (sent,) = loader
+    whole = Collator()([data[0]])
+    assert sum(part.nbytes for part in sent.values()) < 0.26 * sum(part.nbytes for part in whole.values())
+    assert torch.equal(unpack(sent)["pixel_values_videos"], whole["pixel_values_videos"])
+
+
+def test_the_loss_is_the_same_on_what_a_worker_sends(folder: Path) -> None:
+    data = dataset(folder)
+    stock = tiny.stock(tiny.GOLDEN)
+    with torch.inference_mode():
+        sent, whole = (weighted_sums(stock, batch) for batch in (Collator().pack([data[1]]), Collator()([data[1]])))
+    assert torch.equal(sent, whole)
+
+
+def test_a_chunk_is_decoded_once_by_one_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import streamingvlm.video.decode as decode
+
+    media.write_clip(tmp_path / "film.mp4", count=300, fps=5, codec_options={"g": "250"}, width=FRAME[0], height=48)
+    write_lines(tmp_path / "film.jsonl", [conversation("film.mp4", 40.0, 44.0, words(40, 44))])
+    (example,) = dataset(tmp_path)
+    threads: list[Any] = []
+    decoded: list[Any] = []
+    opened, stamp = decode.open_container, decode._stamp
+
+    def noted(path: Path, *rest: Any) -> Any:
+        container, stream = opened(path, *rest)
+        threads.append(stream.codec_context.thread_count)
+        return container, stream
+
+    monkeypatch.setattr(decode, "open_container", noted)
+    monkeypatch.setattr(decode, "_stamp", lambda frame: (decoded.append(1), stamp(frame))[1])
+    assert sum(len(chunk.frames) for chunk in example.chunks()) == 2 * WINDOW
+    # Once for the moment of its first frame, once for its chunk: 220 frames from the only key frame on.
+    assert threads == [1, 1]
+    assert len(decoded) < 230
+
+
+# What cannot be read.
+
+
+@pytest.mark.parametrize(
+    "error", [AttributeError, RuntimeError, KeyError, MemoryError, ZeroDivisionError, OverflowError]
+)
+@pytest.mark.parametrize("where", ["open_container", "_stamp"])
+def test_whatever_a_clip_makes_the_decoder_raise_is_one_kind_of_error(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception], where: str
+) -> None:
+    data = dataset(folder)
+
+    def broken(*_: Any) -> Any:
+        raise error("odd")
+
+    monkeypatch.setattr(f"streamingvlm.video.decode.{where}", broken)
+    with pytest.raises(SourceError, match=r"film\.mp4 cannot be read") as caught:
+        Collator()([data[1]])
+    assert isinstance(caught.value.__cause__, error)
+    batch = Collator(unreadable="blank")([data[1]])
+    assert (batch["labels"] == IGNORED).all()
+    assert batch["input_ids"].shape[1] == data[1].length
+
+
+def test_a_bug_of_ours_is_no_broken_video(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = dataset(folder)
+    monkeypatch.setattr(Example, "lay_out", lambda *_: [][1])
+    with pytest.raises(IndexError):
+        Collator(unreadable="blank")([data[1]])
+
+
+def test_a_clip_of_an_unknown_codec_is_black(tmp_path: Path) -> None:
+    clip(tmp_path / "film.mp4", 12.0, width=FRAME[0], height=FRAME[1])
+    write_lines(tmp_path / "film.jsonl", [{"video": "film.mp4", "content": words(0.0, 12.0)}])
+    data = dataset(tmp_path)
+    unknown_codec(tmp_path / "film.mp4")
+    with pytest.raises(SourceError, match=r"film\.mp4"):
+        Collator()([data[1]])
+    assert (Collator(unreadable="blank")([data[1]])["labels"] == IGNORED).all()
+
+
+@given(st.integers(1, 4000), st.integers(1, 4000), st.integers(784, 768 * 784))
+def test_every_budget_leaves_a_frame_at_least_a_token(height: int, width: int, budget: int) -> None:
+    assume(max(height, width) <= 200 * min(height, width))
+    h, w = Patcher().with_budget(budget).size(height, width)
+    assert h % 28 == w % 28 == 0
+    assert 0 < h * w <= budget
 
 
 def test_workers_can_decode(folder: Path) -> None:

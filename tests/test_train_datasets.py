@@ -22,7 +22,7 @@ from streamingvlm.train.collate import ChunkDataset, Collator
 from streamingvlm.train.datasets import annotation_files, lines, parse
 from streamingvlm.train.report import NAMED, Reason, Report, Unusable
 from streamingvlm.train.videos import Header, Videos
-from train_data import clip, conversation, encoding, words, write_lines
+from train_data import clip, conversation, encoding, unknown_codec, words, write_lines
 
 PLAN = ChunkPlan(window=8.0, overlap=4.0)
 
@@ -236,6 +236,40 @@ def test_every_reason_is_counted_and_named(tmp_path: Path, videos: Path) -> None
     assert "left out: 2 x duplicate" in shown
     assert "and 6 more" in shown
     assert "gone.mp4" in shown
+
+
+def test_videos_that_break_the_decoder_or_the_resize_are_counted(tmp_path: Path, videos: Path) -> None:
+    unknown_codec(tmp_path / "codec.mp4")
+    media.write_clip(tmp_path / "column.mp4", codec="mpeg4", width=2, height=1000, count=90)
+    media.write_clip(tmp_path / "line.mov", codec="png", pix_fmt="rgb24", width=300, height=1, count=90)
+    media.spoil(clip(tmp_path / "noise.mp4"), 0.0, 1.0)
+    media.cut(clip(tmp_path / "half.mp4"), 0.5)
+    names = ["codec.mp4", "column.mp4", "line.mov", "noise.mp4", "half.mp4", "film.mp4"]
+    write_lines(tmp_path / "a.jsonl", [stream(name, 8.0) for name in names])
+    data = dataset(videos, tmp_path / "a.jsonl")
+    assert data.report.skipped[Reason.UNREADABLE] == 5
+    assert {one.clip.path.name for one in data} == {"film.mp4"}
+    named = " ".join(data.report.named[Reason.UNREADABLE])
+    assert all(name in named for name in names[:5])
+
+
+def test_a_length_that_cannot_be_meant_is_none(videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import streamingvlm.train.videos as room
+
+    opened = room.open_container
+
+    class Told:
+        def __init__(self, stream: Any, duration: int) -> None:
+            self.codec_context, self.time_base, self.duration = stream.codec_context, stream.time_base, duration
+
+    for duration in (-5, 1 << 62):
+
+        def odd(path: Path, duration: int = duration) -> Any:
+            container, stream = opened(path)
+            return container, Told(stream, duration)
+
+        monkeypatch.setattr(room, "open_container", odd)
+        assert Videos(videos).header(videos / "film.mp4").seconds is None
 
 
 def test_windows_with_few_words_and_words_beyond_the_video_are_named(tmp_path: Path, videos: Path) -> None:

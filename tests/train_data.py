@@ -46,6 +46,13 @@ def write_lines(path: Path, records: Sequence[Any]) -> list[int]:
     return offsets
 
 
+def unknown_codec(path: Path) -> Path:
+    """A whole MP4 whose video is in a format that no decoder is called by."""
+    data = clip(path).read_bytes()
+    path.write_bytes(data.replace(b"avc1", b"zzz1"))
+    return path
+
+
 def clip(path: Path, seconds: float = 30.0, **more: Any) -> Path:
     """A real H.264 file of flat greys, five frames a second."""
     return media.write_clip(path, count=round(seconds * 5), fps=5, **more)

@@ -64,7 +64,7 @@ def train(
             print(f"held out: {held_out.report}", file=sys.stderr)
         try:
             with stoppable():
-                folder = run.train(stage, front, chunks, held_out, data.collator_of(stage), resume=resume)
+                folder = run.train(stage, front, chunks, held_out, data.collator_of(stage).pack, resume=resume)
         except (KeyboardInterrupt, Stopped) as stop:
             if first:
                 print("stopped; --resume goes on from the newest checkpoint", file=sys.stderr)

@@ -25,13 +25,24 @@ HALF = (0.5, 0.5, 0.5)
 class Patches:
     """What the vision tower eats.
 
-    ``pixels``: (t * h * w, channels * temporal * patch * patch) float32; ``grid``: (t, h, w) in patches;
-    ``merged``: the same after spatial merging, which is the grid of the language model's tokens.
+    ``pixels``: (t * h * w, channels * temporal * patch * patch) float32, uint8 from :meth:`Patcher.unnormalized`;
+    ``grid``: (t, h, w) in patches; ``merged``: the same after spatial merging, which is the grid of the language
+    model's tokens.
     """
 
     pixels: Tensor
     grid: tuple[int, int, int]
     merged: tuple[int, int, int]
+
+
+def normalize(pixels: Tensor, scale: Tensor) -> Tensor:
+    """Patches (k, channels * ...) uint8 as float32, given :attr:`Patcher.scale` on the same device.
+
+    Inference and training both end with it, so they see the same numbers; training calls it on the device.
+    """
+    mean, std = scale.unsqueeze(-1)
+    values = pixels.view(len(pixels), len(mean), -1).float()
+    return values.sub_(mean).div_(std).view(pixels.shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +102,24 @@ class Patcher:
             stretch = math.sqrt(self.min_pixels / (height * width))
             new_h, new_w = (math.ceil(side * stretch / factor) * factor for side in (height, width))
         # Beyond the processor: a side raised to one token, or rounded up, may not push the area over the budget.
+        most = self.max_pixels // factor // factor * factor
+        new_h, new_w = min(new_h, most), min(new_w, most)
         if new_h >= new_w:
             return min(new_h, self.max_pixels // new_w // factor * factor), new_w
         return new_h, min(new_w, self.max_pixels // new_h // factor * factor)
 
     def __call__(self, chunk: Chunk) -> Patches:
         """Patches of a chunk; the last frame is repeated to fill the last temporal patch."""
+        patches = self.unnormalized(chunk)
+        return replace(patches, pixels=normalize(patches.pixels, self.scale))
+
+    @property
+    def scale(self) -> Tensor:
+        """Mean and standard deviation per channel, of values from 0 to 255: (2, 3) float32, for :func:`normalize`."""
+        return torch.tensor([tuple(self.mean), tuple(self.std)]) * 255
+
+    def unnormalized(self, chunk: Chunk) -> Patches:
+        """Patches of a chunk before :func:`normalize`: ``pixels`` are uint8, a fourth of the bytes."""
         frames = torch.from_numpy(chunk.frames).permute(0, 3, 1, 2)
         missing = -len(frames) % self.temporal
         if missing:
@@ -105,11 +128,7 @@ class Patcher:
         if size != tuple(frames.shape[2:]):
             # On uint8: in float the result differs from the processor's by up to 0.4.
             frames = F.interpolate(frames, size, mode="bicubic", antialias=True)
-        return self.patchify(self._normalize(frames))
-
-    def _normalize(self, frames: Tensor) -> Tensor:
-        mean, std = (torch.tensor(values).view(1, 3, 1, 1) * 255 for values in (self.mean, self.std))
-        return (frames.float() - mean) / std
+        return self.patchify(frames)
 
     def stretch(self, frames: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
         """Frames (n, h, w, 3) uint8 in another size, so that they can share a video block with frames of that size."""
@@ -121,7 +140,7 @@ class Patcher:
         return stretched
 
     def patchify(self, frames: Tensor) -> Patches:
-        """Patches of normalised frames (n, 3, height, width); n must fill whole temporal patches."""
+        """Patches of frames (n, 3, height, width), of their dtype; n must fill whole temporal patches."""
         count, channels, height, width = frames.shape
         p, m, tp = self.patch, self.merge, self.temporal
         t, h, w = count // tp, height // p, width // p

@@ -33,18 +33,46 @@ FREE_WHEN_RESUMED = frozenset(
 )
 
 
+#: Keys that name annotation files.
+TABLES = ("data", "eval_data")
+#: A file that is to be seen more often than this is a slip: so many epochs of everything else would pass.
+MOST_REPEATS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """An annotation file, or a folder of them, and how much of it an epoch sees.
+
+    ``most``: so many of its chunks at most (0: all); ``repeat``: how often each of these is seen. With 0.25 a fourth of
+    them is seen, with 2.5 each twice and half of them once more; ``seed`` of the stage chooses which. Raises
+    OptionError for numbers that cannot be meant.
+    """
+
+    file: str
+    repeat: float = 1.0
+    most: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.repeat <= MOST_REPEATS:
+            raise OptionError(f"repeat of {self.file} must be above 0 and at most {MOST_REPEATS}, not {self.repeat:g}")
+        if self.most < 0:
+            raise OptionError(f"most of {self.file} must be 0 (all) or more, not {self.most}")
+
+
 @dataclass(frozen=True, slots=True)
 class Stage:
     """One stage of supervised fine-tuning. Times in seconds, lengths in tokens.
 
     What it reads and writes
         ``model``: checkpoint folder or hub id to start from (``""``: the bundled model); ``output``: folder of the
-        run; ``data`` and ``eval_data``: annotation files; ``video_root``: folder that their paths count from;
-        ``rollouts``: a file of ``streamingvlm rollout``, for the on-policy stage (``""``: histories are true).
+        run; ``data`` and ``eval_data``: annotation files, by name or as tables of :class:`DataFile`; ``video_root``:
+        folder that their paths count from; ``rollouts``: a file of ``streamingvlm rollout``, for the on-policy stage
+        (``""``: histories are true).
     Chunks (paper, section 3.1)
         ``window`` W and ``overlap`` O; ``min_words`` of a chunk (-1: two a second); previous text cut to its first
         ``sink`` and last ``text`` tokens; ``fps`` frames looked at per second; ``max_pixels`` of a frame after the
-        resize (0: the checkpoint's, else the paper's 768 tokens); ``instruction``: the standing one (``"default"``:
+        resize (0: the checkpoint's, else the paper's 768 tokens) and ``clip_pixels`` of a whole chunk, the frames of a
+        temporal patch counted once (0: no bound); ``instruction``: the standing one (``"default"``:
         the checkpoint's); ``silence_weight``: how much the tokens of a silent second count in the loss; ``lead``: what
         stands before the words of a second (the public code: a space); ``recut``: cut published clips into windows
         too; ``longest``: seconds beyond which such a clip is left out (0: no bound); ``titles`` and ``queries``: a
@@ -75,8 +103,8 @@ class Stage:
 
     model: str = ""
     output: str = "runs/train"
-    data: tuple[str, ...] = ()
-    eval_data: tuple[str, ...] = ()
+    data: tuple[str | DataFile, ...] = ()
+    eval_data: tuple[str | DataFile, ...] = ()
     video_root: str = "."
     rollouts: str = ""
 
@@ -87,6 +115,7 @@ class Stage:
     text: int = 512
     fps: float = 2.0
     max_pixels: int = 0
+    clip_pixels: int = 0
     instruction: str = "default"
     silence_weight: float = 1.0
     lead: str = " "
@@ -149,8 +178,8 @@ class Stage:
                     "device_batch", "lora_rank", "lora_alpha", "save_steps", "eval_steps", "log_steps", "keep",
                     "max_new_tokens", "repetition_penalty")  # fmt: skip
         not_negative = ("overlap", "sink", "text", "silence_weight", "weight_decay", "max_steps", "workers",
-                        "vision", "turns", "max_pixels", "longest", "temperature", "rollout_seconds", "tflops",
-                        "seed", "save_minutes", "dataloader_timeout")  # fmt: skip
+                        "vision", "turns", "max_pixels", "clip_pixels", "longest", "temperature", "rollout_seconds",
+                        "tflops", "seed", "save_minutes", "dataloader_timeout")  # fmt: skip
         values = {name: getattr(self, name) for name in (*positive, *not_negative)}
         return [
             *((math.isfinite(v), f"{name} must be a finite number, not {v}") for name, v in values.items()),
@@ -192,6 +221,11 @@ class Stage:
     def standing_instruction(self) -> str | None:
         """The standing instruction; None: the checkpoint's own."""
         return None if self.instruction == "default" else self.instruction
+
+    @property
+    def clip_budget(self) -> int | None:
+        """Most pixels of a chunk; None: no bound."""
+        return self.clip_pixels or None
 
     @property
     def pixel_budget(self) -> int | None:
@@ -248,7 +282,9 @@ def checked(table: Mapping[str, Any], where: str) -> dict[str, Any]:
         kind = kinds[key]
         if kind is float and type(value) is int:
             value = float(value)
-        if get_origin(kind) is tuple:
+        if key in TABLES:
+            value = _data_files(value, f"{where}: {key}")
+        elif get_origin(kind) is tuple:
             value = (value,) if isinstance(value, str) else value
             if not isinstance(value, list | tuple) or not all(isinstance(part, str) for part in value):
                 raise OptionError(f"{where}: {key} must be a list of texts, not {value!r}")
@@ -257,6 +293,36 @@ def checked(table: Mapping[str, Any], where: str) -> dict[str, Any]:
             raise OptionError(f"{where}: {key} must be {_NAMES[kind]}, not {value!r}")
         out[key] = value
     return out
+
+
+def _data_files(value: Any, where: str) -> tuple[str | DataFile, ...]:
+    """Names and tables of annotation files; a table that says no more than the name is the name."""
+    items = value if isinstance(value, list | tuple) else [value] if value != "" else []
+    return tuple(_data_file(item, where) for item in items)
+
+
+def _data_file(item: Any, where: str) -> str | DataFile:
+    if isinstance(item, DataFile) or (isinstance(item, str) and item):
+        return item
+    if not isinstance(item, Mapping):
+        raise OptionError(
+            f"{where} must be a list of texts or of tables such as {{file = 'a.jsonl', repeat = 2}}, not {item!r}"
+        )
+    table = dict(item)
+    if "weight" in table:
+        if "repeat" in table:
+            raise OptionError(f"{where}: weight and repeat are the same; name one of them")
+        table["repeat"] = table.pop("weight")
+    unknown = sorted(set(table) - set(get_type_hints(DataFile)))
+    if unknown:
+        raise OptionError(f"{where}: unknown key {unknown[0]!r}; a table has file, repeat (or weight) and most")
+    if not (isinstance(table.get("file"), str) and table["file"]):
+        raise OptionError(f"{where}: a table must name its file: file = 'a.jsonl'")
+    for key, kinds in (("repeat", (int, float)), ("most", (int,))):
+        if type(table.get(key, 1)) not in kinds:
+            raise OptionError(f"{where}: {key} of {table['file']} must be {_NAMES[kinds[-1]]}, not {table[key]!r}")
+    found = DataFile(table["file"], float(table.get("repeat", 1)), table.get("most", 0))
+    return found.file if found == DataFile(found.file) else found
 
 
 _NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}

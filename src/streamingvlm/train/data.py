@@ -10,12 +10,15 @@ from ..errors import OptionError
 from ..models import Frontend
 from .chunks import ChunkPlan
 from .collate import ChunkDataset, Collator
-from .config import Stage
+from .config import DataFile, Stage
 from .examples import Encoding
+from .processes import from_first
 from .rollouts import OnPolicyDataset, read_rollouts
+from .scan import Scan, scan
+from .videos import Videos
 
-#: Headers of videos are remembered in the run's folder.
-HEADERS = "headers.json"
+#: Headers of videos are remembered beside them. JSON lines, but not by its name: a folder of annotations may be there.
+HEADERS = ".video-headers.cache"
 
 
 def encoding_of(stage: Stage, front: Frontend) -> Encoding:
@@ -26,6 +29,7 @@ def encoding_of(stage: Stage, front: Frontend) -> Encoding:
         instruction=stage.standing_instruction,
         max_pixels=stage.pixel_budget,
         lead=stage.lead,
+        clip_pixels=stage.clip_budget,
     )
 
 
@@ -48,20 +52,31 @@ def collator_of(stage: Stage) -> Collator:
     return Collator(silence_weight=stage.silence_weight, unreadable=unreadable)
 
 
-def open_chunks(stage: Stage, front: Frontend, files: Sequence[str]) -> ChunkDataset:
-    """The chunks of some annotation files, histories true. OptionError if there is not one."""
+def header_caches(stage: Stage) -> list[Path]:
+    """Where headers are remembered: beside the videos, also by a dry run; if nothing can be written there, in the
+    output."""
     output = Path(stage.output)
+    return [folder / HEADERS for folder in (Path(stage.video_root), output) if folder.is_dir()]
+
+
+def open_chunks(stage: Stage, front: Frontend, files: Sequence[str | DataFile], name: str = "data") -> ChunkDataset:
+    """The chunks of some annotation files, histories true. OptionError if there is not one.
+
+    Of several processes that ``torchrun`` started the first one reads the files; the others get what it found.
+    ``name``: of these chunks, the same in all processes.
+    """
+    named = [file if isinstance(file, DataFile) else Path(file) for file in files]
+    encoding, plan, root = encoding_of(stage, front), plan_of(stage), Path(stage.video_root)
+
+    def read() -> Scan:
+        return scan(named, Videos(root, header_caches(stage)), plan, encoding.patcher, seed=stage.seed)
+
     chunks = ChunkDataset(
-        encoding_of(stage, front),
-        plan_of(stage),
-        [Path(file) for file in files],
-        Path(stage.video_root),
-        titles=stage.titles,
-        queries=stage.queries,
-        cache=output / HEADERS if output.is_dir() else None,
+        encoding, plan, named, root, titles=stage.titles, queries=stage.queries, found=from_first(name, read)
     )
     if not len(chunks):
-        raise OptionError(f"no chunk to train on in {', '.join(files)}; {' '.join(str(chunks.report).split())}")
+        names = ", ".join(file if isinstance(file, str) else file.file for file in files)
+        raise OptionError(f"no chunk to train on in {names}; {' '.join(str(chunks.report).split())}")
     return chunks
 
 
@@ -75,4 +90,4 @@ def training_chunks(stage: Stage, front: Frontend) -> ChunkDataset | OnPolicyDat
 
 def held_out_chunks(stage: Stage, front: Frontend) -> ChunkDataset | None:
     """What the evaluation loss is of; None: nothing is held out. Histories are true, so that stages compare."""
-    return open_chunks(stage, front, stage.eval_data) if stage.eval_data else None
+    return open_chunks(stage, front, stage.eval_data, "eval_data") if stage.eval_data else None

@@ -51,13 +51,17 @@ class Line:
         return f"{self.path.name}, byte {self.offset}"
 
     def read(self) -> bytes:
-        """The line. :class:`Unusable` if no line begins here (a seek index of another file)."""
-        with self.path.open("rb") as file:
-            if self.offset:
-                file.seek(self.offset - 1)
-                if file.read(1) != b"\n":
-                    raise Unusable(Reason.SEEK_INDEX, "no line begins there")
-            text = file.readline()
+        """The line. :class:`Unusable` if no line begins here (a seek index of another file), SourceError if the file
+        cannot be read."""
+        try:
+            with self.path.open("rb") as file:
+                if self.offset:
+                    file.seek(self.offset - 1)
+                    if file.read(1) != b"\n":
+                        raise Unusable(Reason.SEEK_INDEX, "no line begins there")
+                text = file.readline()
+        except OSError as error:
+            raise SourceError(f"cannot read {self.path} ({error.strerror or error})") from error
         if not text:
             raise Unusable(Reason.SEEK_INDEX, "the file ends before that")
         return text

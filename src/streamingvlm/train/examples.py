@@ -16,7 +16,7 @@ from ..models.patches import Patcher
 from ..prompt import Grammar
 from ..video.file import FileSource
 from .layout import Grid, Ids, Laid, Turn, archived, cut_history, lay_out, spans
-from .videos import Clip
+from .videos import Clip, media_errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,8 @@ class Encoding:
 
     ``fps``: frames a second, ``step``: seconds of a turn; ``instruction``: the standing one ("" for none);
     ``lead`` stands before the words of a step: the public code begins them with a space, the arcade with nothing.
+    ``clip_pixels``: most pixels of a whole chunk after the resize, those of a temporal patch counted once (None: only
+    frames are bounded).
     """
 
     grammar: Grammar
@@ -34,6 +36,7 @@ class Encoding:
     step: float = 1.0
     instruction: str = ""
     lead: str = " "
+    clip_pixels: int | None = None
 
     def __post_init__(self) -> None:
         if not (self.fps > 0 and self.step * self.fps >= 1 - 1e-9):
@@ -49,17 +52,29 @@ class Encoding:
         instruction: str | None = None,
         max_pixels: int | None = None,
         lead: str = " ",
+        clip_pixels: int | None = None,
     ) -> Self:
         """The encoding of a model, loaded or not. ``instruction`` and ``max_pixels`` (of a frame after the resize):
         None takes the checkpoint's, as :meth:`streamingvlm.Engine.open` does."""
         wish = model.defaults.instruction if instruction is None else instruction
         patcher = model.patcher.with_budget(max_pixels)
-        return cls(model.grammar, patcher, model.tokens_per_second, fps, step, wish, lead)
+        return cls(model.grammar, patcher, model.tokens_per_second, fps, step, wish, lead, clip_pixels)
 
     @property
     def patch_seconds(self) -> float:
         """Seconds that one temporal patch covers."""
         return self.patcher.temporal / self.fps
+
+    def patcher_of(self, steps: int) -> Patcher:
+        """What makes patches of a chunk of so many steps: with ``clip_pixels`` its frames share them evenly.
+
+        A frame keeps at least one token, so only a chunk of more temporal patches than tokens can exceed the bound.
+        """
+        if self.clip_pixels is None:
+            return self.patcher
+        patches = sum(self.patcher.patches(len(self.samples(number))) for number in range(steps))
+        share = max(self.clip_pixels // max(patches, 1), self.patcher.factor**2)
+        return self.patcher.with_budget(min(share, self.patcher.max_pixels))
 
     def reply(self, text: str) -> Ids:
         """Ids of what is said in a step; "" is silence."""
@@ -103,6 +118,17 @@ class Example:
         """Seconds of video."""
         return len(self.true) * self.encoding.step
 
+    @cached_property
+    def patcher(self) -> Patcher:
+        """What makes patches of its frames."""
+        return self.encoding.patcher_of(len(self.true))
+
+    @cached_property
+    def grid(self) -> tuple[int, int]:
+        """Height and width of its frames in tokens, from the size that the video's header tells."""
+        height, width = self.patcher.size(self.clip.header.height, self.clip.header.width)
+        return height // self.patcher.factor, width // self.patcher.factor
+
     @property
     def words(self) -> int:
         """Words to be said."""
@@ -114,13 +140,11 @@ class Example:
 
         A video that changes its size on the way or ends within the chunk's last step may give another number.
         """
-        size = self.encoding.patcher.size(self.clip.header.height, self.clip.header.width)
-        h, w = (side // self.encoding.patcher.factor for side in size)
         turns = []
         for number in range(len(self.true)):
             samples = self.encoding.samples(number)
             times = self.encoding.patcher.times([self.start + k / self.encoding.fps for k in samples])
-            turns.append(self._turn(number, (len(times), h, w), times, 1.0))
+            turns.append(self._turn(number, (len(times), *self.grid), times, 1.0))
         grammar, seconds = self.encoding.grammar, self.encoding.patch_seconds
         pieces, _ = spans(grammar, self.history, turns, instruction=self.instruction, patch_seconds=seconds)
         return sum(map(len, pieces))
@@ -132,12 +156,16 @@ class Example:
         """
         offset, step = self.clip.offset, self.encoding.step
         first = self.start - offset
-        source = FileSource(self.clip.path, fps=self.encoding.fps, step=step, start=first, duration=self.seconds)
         count = 0
-        for count, chunk in enumerate(source, 1):
-            start = self.start + (count - 1) * step
-            times = tuple(time + offset for time in chunk.times)
-            yield replace(chunk, start=start, end=start + step, times=times)
+        with media_errors(self.clip.path):
+            # One thread: a run has several workers for each device.
+            source = FileSource(
+                self.clip.path, fps=self.encoding.fps, step=step, start=first, duration=self.seconds, threads=1
+            )
+            for count, chunk in enumerate(source, 1):
+                start = self.start + (count - 1) * step
+                times = tuple(time + offset for time in chunk.times)
+                yield replace(chunk, start=start, end=start + step, times=times)
         if count < len(self.true):
             raise SourceError(f"{self.clip.path} ends at {first + count * step:g} s; {self.where} tells more of it")
 

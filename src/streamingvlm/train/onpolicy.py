@@ -23,10 +23,11 @@ from ..sampling import Sampling
 from ..session import Session
 from ..video.pace import fast
 from .chunks import EPS, Stream
-from .collate import ChunkDataset, Place
+from .collate import ChunkDataset
 from .config import Stage
 from .examples import Example
 from .rollouts import Said, whole_lines
+from .scan import Place
 
 #: The keys of a stage that decide what is said.
 MADE_WITH = (

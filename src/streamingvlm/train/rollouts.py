@@ -22,9 +22,10 @@ from torch.utils.data import Dataset
 
 from ..errors import OptionError
 from .chunks import EPS
-from .collate import ChunkDataset, Place
+from .collate import ChunkDataset
 from .examples import Example
 from .report import Reason, Report
+from .scan import Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,8 @@ class OnPolicyDataset(Dataset[Example]):
             self._rollouts.setdefault(said.line, []).append(said)
         #: Numbers of the chunks that stay, and what was said while they were watched.
         self._kept: list[tuple[int, Said]] = []
-        for number, place in enumerate(chunks.places):
+        for number in range(len(chunks)):
+            place = chunks.place(number)
             if (found := self._of(place)) is None:
                 self.report.skip(Reason.NO_ROLLOUT, f"{place.line}: chunk at {place.cut.start:g} s")
             else:
@@ -109,7 +111,7 @@ class OnPolicyDataset(Dataset[Example]):
 
     def __getitem__(self, index: int) -> Example:
         number, said = self._kept[index]
-        place, plan = self.chunks.places[number], self.chunks.plan
+        place, plan = self.chunks.place(number), self.chunks.plan
         first = round((place.cut.start - said.start) / plan.step)
         stream = self.chunks.stream(place.line)
         before = ((stream.previous,) if stream.previous else ()) + said.said[:first]

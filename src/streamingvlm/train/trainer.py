@@ -28,6 +28,7 @@ from torch import Tensor
 from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
+from .collate import unpack
 from .weights import load_checkpoint
 
 #: What of a batch the model is given; the rest is for the loss.
@@ -39,8 +40,9 @@ def weighted_sums(model: Any, batch: Mapping[str, Tensor]) -> Tensor:
 
     ``batch``: ``input_ids``, ``attention_mask`` (B, n) int64; ``position_ids`` (3, B, n) float32; ``labels`` (B, n)
     int64, -100 where nothing is predicted; ``loss_weights`` (B, n) float32, one per label; patches and grids of the
-    video. A label is predicted from the position before its own.
+    video, also as :meth:`Collator.pack` has them. A label is predicted from the position before its own.
     """
+    batch = unpack(batch)
     labels, weights = batch["labels"][:, 1:], batch["loss_weights"][:, 1:]
     rows = (labels != -100).any(0).nonzero()[:, 0]
     inputs = {name: batch[name] for name in MODEL_INPUTS if name in batch and batch[name].numel()}

@@ -67,8 +67,11 @@ class Clock:
         return time
 
 
-def open_container(path: Path) -> tuple[Any, Any]:
-    """Open a file and pick its video stream; ``(container, stream)``. Raises SourceError."""
+def open_container(path: Path, threads: int | None = None) -> tuple[Any, Any]:
+    """Open a file and pick its video stream; ``(container, stream)``. Raises SourceError.
+
+    ``threads``: of the decoder (None: up to four, as many as there are processors).
+    """
     if not path.exists():
         raise SourceError(f"{path}: no such file")
     if not path.is_file():
@@ -87,7 +90,7 @@ def open_container(path: Path) -> tuple[Any, Any]:
     for stream in container.streams.video:
         if not stream.disposition & Disposition.attached_pic:
             stream.thread_type = "AUTO"
-            stream.codec_context.thread_count = min(4, os.cpu_count() or 1)
+            stream.codec_context.thread_count = threads or min(4, os.cpu_count() or 1)
             return container, stream
     container.close()
     raise SourceError(f"{path} has no video track")
@@ -98,16 +101,18 @@ class VideoFile:
     """A file that is known to hold at least one frame that can be decoded.
 
     ``tags``: the container's metadata with lower-case keys. ``broken`` counts packets that could not be read or
-    decoded and were skipped. Raises SourceError when the file is missing, broken or has no video track.
+    decoded and were skipped. ``threads``: see :func:`open_container`. Raises SourceError when the file is missing,
+    broken or has no video track.
     """
 
     path: Path
+    threads: int | None = None
     tags: Mapping[str, str] = field(init=False)
     origin: float | None = field(init=False)
     broken: int = 0
 
     def __post_init__(self) -> None:
-        container, stream = open_container(self.path)
+        container, stream = open_container(self.path, self.threads)
         with container:
             self.tags = {key.lower(): value for key, value in container.metadata.items()}
             first = next(self._packets(container, stream), None)
@@ -132,7 +137,7 @@ class VideoFile:
 
     def _from(self, target: float | None) -> Iterator[Shown]:
         """Frames from the key frame before ``target`` (None: from the beginning); none if the file cannot seek."""
-        container, stream = open_container(self.path)
+        container, stream = open_container(self.path, self.threads)
         with container:
             if target is not None:
                 stamp = int((target + (self.origin or 0.0)) / stream.time_base)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ class FileSource:
     Sample ``k`` is taken at ``start + k / fps`` and gets the last frame that is shown by then. A frame keeps its own
     time; where the video stands still and a frame is taken again, it gets the time of the sample. ``start`` and
     ``duration`` are seconds; times count from the first frame of the file, also when ``start`` is later. The last
-    chunk may hold fewer frames. Each iteration reads the file anew.
+    chunk may hold fewer frames. Each iteration reads the file anew. ``threads``: of the decoder (None: up to four).
 
     Raises SourceError if the file is missing or broken, has no video track, or ends before ``start``.
     """
@@ -41,14 +42,21 @@ class FileSource:
         step: float = 1.0,
         start: float = 0.0,
         duration: float | None = None,
+        threads: int | None = None,
     ) -> None:
         if not (fps > 0 and step * fps >= 1 - 1e-9 and start >= 0 and (duration is None or duration > 0)):
             raise ValueError(f"a step needs at least one frame: fps={fps}, step={step}, {start=}, {duration=}")
         self.fps, self.step, self.start = fps, step, start
         self.stop = math.inf if duration is None else start + duration
-        self.video = VideoFile(Path(path))
-        if start > 0 and next(self._samples(), None) is None:
-            raise SourceError(f"{path} ends before {start:g} s")
+        self.video = VideoFile(Path(path), threads)
+        # The first iteration goes on with what was decoded to check the start: it may be half a minute of frames.
+        self._checked: Iterator[tuple[int, Shown]] | None = None
+        if start > 0:
+            samples = self._samples()
+            first = next(samples, None)
+            if first is None:
+                raise SourceError(f"{path} ends before {start:g} s")
+            self._checked = chain([first], samples)
         self.name = Path(path).name
         self.context = " ".join(self.video.tags.get("title", "").split())[:TITLE_LIMIT]
         comment = self.video.tags.get("comment", "")
@@ -66,7 +74,8 @@ class FileSource:
         used: Shown | None = None
         picture: NDArray[np.uint8] | None = None
         index = 0
-        for sample, shown in self._samples():
+        samples, self._checked = self._checked or self._samples(), None
+        for sample, shown in samples:
             if self._chunk_of(sample) != index:
                 yield self._chunk(index, frames, times, time.perf_counter() - began)
                 began = time.perf_counter()
