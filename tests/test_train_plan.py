@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoConfig
 
+import tiny
 from streamingvlm import cli
+from streamingvlm.bench.shapes import shape_named
 from streamingvlm.train.checkpoints import mark_whole
-from streamingvlm.train.plan import Plan, count
+from streamingvlm.train.collate import unpack
+from streamingvlm.train.config import Stage
+from streamingvlm.train.examples import Encoding, Example
+from streamingvlm.train.plan import Lengths, Plan, count
+from streamingvlm.train.videos import Clip, Header
 from streamingvlm.train.weights import load_weights
 from training import make_stage, opened
 
@@ -77,6 +85,98 @@ def test_bytes_follow_what_is_trained_and_sharded(file: Path) -> None:
     assert memory(1, "gradient_checkpointing=false")["activations"] > full["activations"]
     stage, chunks, _ = opened(file)
     assert full["optimizer"] == 8 * Plan(stage, count(chunks), 1).parameters["trained"]
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+@pytest.mark.parametrize("keys", [("device_batch=1",), ("device_batch=2", "fps=2.5"), ("clip_pixels=9408",)])
+def test_patches_and_learnt_rows_are_those_of_a_batch(tmp_path: Path, family: str, keys: tuple[str, ...]) -> None:
+    stage, chunks, collate = opened(make_stage(tmp_path, family), *keys)
+    plan = Plan(stage, count(chunks), 1)
+    batch = [chunks[i] for i in range(stage.device_batch)]
+    sent = collate.pack(batch)
+    assert plan.memory["patches"] == sent["patches"].nbytes + unpack(sent)["pixel_values_videos"].nbytes
+    # Two batches that each worker holds ready; pictures are nearly all of them.
+    assert replace_workers(plan, 3).shared_memory == 3 * 2 * sent["patches"].nbytes
+    rows = [int((collate([chunk])["labels"] != -100).sum()) for chunk in chunks]
+    seen = [int((collate([chunk])["input_ids"] == chunk.encoding.grammar.marks.vision_pad).sum()) for chunk in chunks]
+    assert (plan.lengths.predicted, plan.lengths.most_seen) == (max(rows), max(seen))
+    assert plan.lengths.seen == pytest.approx(sum(seen) / len(seen))
+
+
+def replace_workers(plan: Plan, workers: int) -> Plan:
+    return Plan(replace(plan.stage, workers=workers), plan.lengths, 1)
+
+
+def published(folder: Path, name: str, **keys: Any) -> Plan:
+    """The plan for a published shape: chunks of 24 s of 720p."""
+    shape = shape_named(name)
+    config = AutoConfig.for_model(
+        shape.family,
+        text_config=dict(shape.text),
+        vision_config=dict(shape.vision),
+        tie_word_embeddings=shape.tied,
+    )
+    config.save_pretrained(folder)
+    lengths = Lengths(
+        chunks=525_000, counted=1, mean=18_800, longest=18_800, squares=18_800**2, seen=17_280, most_seen=17_280,
+        predicted=300, seconds=525_000 * 24,
+    )  # fmt: skip
+    return Plan(Stage(model=str(folder), **keys), lengths, 8 if keys.get("fsdp") else 1)
+
+
+def test_what_eight_devices_gather_is_in_the_plan(tmp_path: Path) -> None:
+    plan = published(tmp_path, "qwen2.5-vl-7b", fsdp=True)
+    memory = plan.memory
+    assert plan.parameters["all"] == 8_292_166_656
+    embedding = 152_064 * 3584
+    # Embedding and head stay gathered, and their gradient is whole in bf16 and in float32.
+    assert memory["communication"] > (2 + 2 + 4) * 2 * embedding
+    assert memory["communication"] == pytest.approx(9.6e9, rel=0.03)
+    assert memory["logits"] == 300 * 152_064 * 14
+    # 24 s of 720 tokens, four patches each, in float32.
+    assert memory["patches"] == 17_280 * 4 * 1176 * 5
+    assert 32e9 < sum(memory.values()) < 36e9
+    shown = "\n".join(plan.lines())
+    assert "communication 9.7 GB" in shown
+    assert "without the tower's activations" in shown
+    assert plan.to_dict()["shared_memory_per_device"] == 2 * 2 * 17_280 * 4 * 1176
+    frozen = published(tmp_path, "qwen2.5-vl-7b", fsdp=True, method="lora")
+    assert frozen.memory["communication"] < 0.4 * memory["communication"], "no gradient of what is not trained"
+
+
+def test_adapters_copy_what_they_read(tmp_path: Path) -> None:
+    plan = published(tmp_path, "qwen2.5-vl-3b", method="lora")
+    some = published(tmp_path, "qwen2.5-vl-3b", method="lora", lora_targets=("q_proj",))
+    reads = 6 * 2048 + 11_008
+    assert plan.memory["activations"] - some.memory["activations"] == 18_800 * 4 * (reads - 2048)
+    assert plan.memory["communication"] == 0
+
+
+def test_one_device_without_sharding_keeps_float32(tmp_path: Path) -> None:
+    one = published(tmp_path, "qwen2.5-vl-3b")
+    exact = published(tmp_path, "qwen2.5-vl-3b", bf16=False)
+    kept = 36 * 18_800 * 2048 * 4
+    assert kept < one.memory["activations"] < exact.memory["activations"]
+    assert exact.memory["logits"] == 300 * 151_936 * 12
+
+
+def test_a_bound_on_a_clip_makes_the_papers_tokens() -> None:
+    """720p, 64 s: the frame bound of inference alone, and with the authors' bound of 24,576 x 28 x 28 on a clip."""
+    ours, theirs = (
+        Example(
+            Encoding.of(tiny.model(), max_pixels=768 * 28 * 28, clip_pixels=bound),
+            Clip(Path("a.mp4"), 0.0, Header(720, 1280, 64.0)), 0.0, ("",) * 64, ("",) * 64, (), "",
+        )
+        for bound in (None, 24_576 * 28 * 28)
+    )  # fmt: skip
+    assert (ours.grid, ours.video_tokens) == ((20, 36), 46_080)
+    assert (theirs.grid, theirs.video_tokens) == ((14, 26), 23_296)
+    shorter = {seconds: replace(theirs, true=("",) * seconds, said=("",) * seconds) for seconds in (24, 30, 32, 33, 48)}
+    tokens = {seconds: one.video_tokens // seconds for seconds, one in shorter.items()}
+    assert (tokens[24], tokens[30], tokens[32]) == (720, 720, 720), "no bound up to 32 s"
+    assert tokens[48] == 480
+    assert all(one.video_tokens <= 24_576 for one in shorter.values())
+    assert shorter[24].length == replace(ours, true=("",) * 24, said=("",) * 24).length
 
 
 def test_many_chunks_are_sampled(file: Path) -> None:

@@ -65,6 +65,10 @@ class Encoding:
         """Seconds that one temporal patch covers."""
         return self.patcher.temporal / self.fps
 
+    def patches(self, steps: int) -> int:
+        """Temporal patches of a chunk of so many steps."""
+        return sum(self.patcher.patches(len(self.samples(number))) for number in range(steps))
+
     def patcher_of(self, steps: int) -> Patcher:
         """What makes patches of a chunk of so many steps: with ``clip_pixels`` its frames share them evenly.
 
@@ -72,8 +76,7 @@ class Encoding:
         """
         if self.clip_pixels is None:
             return self.patcher
-        patches = sum(self.patcher.patches(len(self.samples(number))) for number in range(steps))
-        share = max(self.clip_pixels // max(patches, 1), self.patcher.factor**2)
+        share = max(self.clip_pixels // max(self.patches(steps), 1), self.patcher.factor**2)
         return self.patcher.with_budget(min(share, self.patcher.max_pixels))
 
     def reply(self, text: str) -> Ids:
@@ -133,6 +136,16 @@ class Example:
     def words(self) -> int:
         """Words to be said."""
         return sum(len(text.split()) for text in self.true)
+
+    @property
+    def video_tokens(self) -> int:
+        """Ids of its pictures, by the header."""
+        return self.encoding.patches(len(self.true)) * self.grid[0] * self.grid[1]
+
+    @property
+    def predicted(self) -> int:
+        """Ids that are learnt where its words are the true ones, those of silent steps included."""
+        return sum(len(self.encoding.reply(text)) for text in self.true)
 
     @cached_property
     def length(self) -> int:

@@ -17,6 +17,12 @@ from .config import Stage
 from .examples import Example
 from .weights import start_folder
 
+#: Batches that a worker holds ready (PyTorch's default).
+PREFETCHED = 2
+#: Bytes on a device of a value of a patch: as it comes from a worker, and normalised.
+PATCH_BYTES = 1 + 4
+#: What :attr:`Plan.memory` leaves out.
+NOT_COUNTED = "the tower's activations, what the allocator wastes, CUDA itself: some 2 to 4 GB more"
 #: Chunks whose tokens are counted; of more, so many are taken at even distances.
 COUNTED = 2000
 
@@ -30,8 +36,9 @@ class Examples(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """The chunks of a data set: ``mean`` and ``longest`` tokens, ``seen``: mean tokens of video, ``seconds`` of video
-    in all; ``squares``: mean of the squared tokens; ``counted``: chunks that this was counted in."""
+    """The chunks of a data set: ``mean`` and ``longest`` tokens, ``seen`` and ``most_seen``: mean and most tokens of
+    video, ``predicted``: most tokens that are learnt, ``seconds`` of video in all; ``squares``: mean of the squared
+    tokens; ``counted``: chunks that this was counted in."""
 
     chunks: int
     counted: int
@@ -39,6 +46,8 @@ class Lengths:
     longest: int
     squares: float
     seen: float
+    most_seen: int
+    predicted: int
     seconds: float
 
 
@@ -46,24 +55,18 @@ def count(examples: Examples, most: int = COUNTED) -> Lengths:
     """Measure at most ``most`` chunks at even distances."""
     size = len(examples)
     numbers = sorted({i * size // min(size, most) for i in range(min(size, most))})
-    rows = []
-    for number in numbers:
-        example = examples[number]
-        patcher, header = example.encoding.patcher, example.clip.header
-        height, width = patcher.size(header.height, header.width)
-        frames = len(example.encoding.samples(0))
-        block = patcher.patches(frames) * (height // patcher.factor) * (width // patcher.factor)
-        rows.append((example.length, block * len(example.true), example.seconds))
-    lengths = [row[0] for row in rows]
-    share = size / len(rows)
+    rows = [(one.length, one.video_tokens, one.predicted, one.seconds) for one in map(examples.__getitem__, numbers)]
+    lengths, seen, predicted, seconds = zip(*rows, strict=True)
     return Lengths(
         chunks=size,
         counted=len(rows),
         mean=sum(lengths) / len(rows),
         longest=max(lengths),
         squares=sum(length**2 for length in lengths) / len(rows),
-        seen=sum(row[1] for row in rows) / len(rows),
-        seconds=sum(row[2] for row in rows) * share,
+        seen=sum(seen) / len(rows),
+        most_seen=max(seen),
+        predicted=max(predicted),
+        seconds=sum(seconds) * size / len(rows),
     )
 
 
@@ -142,7 +145,8 @@ class Plan:
 
     @property
     def memory(self) -> dict[str, int]:
-        """Bytes on a device: weights, gradients and optimizer counted, activations estimated for the longest chunk."""
+        """Bytes on a device, for the longest chunks. Weights, gradients, optimizer and patches are counted, the others
+        are estimates; :data:`NOT_COUNTED` is left out."""
         stage, p = self.stage, self.parameters
         shards = self.devices if stage.fsdp else 1
         half, whole = (2 if stage.bf16 else 4), 4
@@ -155,18 +159,67 @@ class Plan:
             "weights": weights if stage.method == "full" else weights // shards,
             "gradients": whole * p["trained"] // shards,
             "optimizer": 2 * whole * p["trained"] // shards,
+            "communication": self._communication(half),
             "activations": self._activations(half),
+            "logits": self._logits(half),
+            "patches": self._patches(PATCH_BYTES),
         }
 
+    @property
+    def shared_memory(self) -> int:
+        """Bytes of /dev/shm for each device: the batches that its workers hold ready, uint8, of the longest chunks."""
+        return self.stage.workers * PREFETCHED * self._patches(1)
+
+    def _communication(self, size: int) -> int:
+        """What several devices gather and reduce at a time, in bytes.
+
+        With FSDP the weights outside of the layers (embedding, head, merger) stay gathered, two layers are, and the
+        gradient of the former is whole before it is reduced in float32. Without, DDP's buckets are the gradients again.
+        """
+        if self.devices == 1:
+            return 0
+        if not self.stage.fsdp:
+            return 4 * self.parameters["trained"]
+        p, model = self.parameters, self._model.model
+        blocks = _count(model.visual.blocks)
+        root = p["all"] - p["decoder"] - blocks
+        learnt = 0 if self.stage.method == "lora" else root - (p["vision"] - blocks if self.stage.freeze_vision else 0)
+        layer = p["decoder"] // self._text.num_hidden_layers
+        return size * (root + 2 * layer) + (size + 4) * learnt
+
+    def _logits(self, size: int) -> int:
+        """Logits of the rows that are learnt, in bytes: as they are computed, in float32, and twice for the loss."""
+        batch = self.stage.device_batch
+        # The rows of a batch are those of any of its chunks.
+        rows = batch * min(batch * self.lengths.predicted, self.lengths.longest)
+        return rows * int(self._text.vocab_size) * ((size if size < 4 else 0) + 3 * 4)
+
+    def _patches(self, size: int) -> int:
+        """Bytes of a batch's patches, ``size`` a value. A token is merged from several patches."""
+        vision = self._model.config.vision_config
+        values = 3 * vision.temporal_patch_size * (vision.patch_size * vision.spatial_merge_size) ** 2
+        return int(self.lengths.most_seen * self.stage.device_batch * values * size)
+
     def _activations(self, size: int) -> int:
-        """A rough count of what the backward pass needs of the longest chunks, in bytes."""
-        text, rows = self._text, self.lengths.longest * self.stage.device_batch
+        """A rough count of what the backward pass needs of the longest chunks in the decoder, in bytes."""
+        stage, text, rows = self.stage, self._text, self.lengths.longest * self.stage.device_batch
         layer = rows * (8 * text.hidden_size + 2 * _width(text) + 3 * text.intermediate_size) * size
-        kept = rows * text.hidden_size * size
+        if stage.method == "lora":
+            layer += rows * self._adapted * 4  # adapters are float32, and so are the copies of what they read
+        # Weights in float32 under autocast: what runs from layer to layer is float32.
+        kept = rows * text.hidden_size * (4 if stage.method == "full" and not stage.fsdp else size)
         layers = text.num_hidden_layers
-        inside = layers * kept + layer if self.stage.gradient_checkpointing else layers * layer
-        patches = 4 * round(self.lengths.seen * self.stage.device_batch) * _patch_size(self._model.config.vision_config)
-        return int(inside + patches)
+        return int(layers * kept + layer if stage.gradient_checkpointing else layers * layer)
+
+    @cached_property
+    def _adapted(self) -> int:
+        """Values a token that the adapters of one layer read."""
+        layer = self._model.model.language_model.layers[0]
+        return sum(
+            module.in_features
+            for name, module in layer.named_modules()
+            if name.rpartition(".")[2] in self.stage.lora_targets
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """All figures."""
@@ -185,6 +238,8 @@ class Plan:
             "hours": hours,
             "hours_from": source,
             "bytes_per_device": self.memory,
+            "bytes_not_counted": NOT_COUNTED,
+            "shared_memory_per_device": self.shared_memory,
         }
 
     def lines(self) -> list[str]:
@@ -193,7 +248,7 @@ class Plan:
         how = "" if counted == self.lengths.chunks else f" (from {counted:,} of the chunks)"
         hours, source = self.hours
         memory = self.memory
-        parts = ", ".join(f"{name} {_bytes(size)}" for name, size in memory.items())
+        parts = ", ".join(f"{name} {_bytes(size)}" for name, size in memory.items() if size)
         rows = {
             "chunks": f"{self.lengths.chunks:,}, {self.lengths.seconds / 3600:,.1f} h of video, overlaps counted",
             "tokens": f"{self.tokens:,}{how}; {self.lengths.mean:,.0f} a chunk, {self.lengths.longest:,} the longest",
@@ -201,7 +256,9 @@ class Plan:
             f"{self.stage.device_batch} x {self.accumulation} accumulated",
             "parameters": f"{self.parameters['all']:,}, {self.parameters['trained']:,} of them trained",
             "hours": ("unknown" if hours is None else f"{hours:,.2f}") + f" ({source})",
-            "memory": f"{_bytes(sum(memory.values()))} a device: {parts} (activations are an estimate)",
+            "memory": f"{_bytes(sum(memory.values()))} a device: {parts} ",
+            "": f"without {NOT_COUNTED}",
+            "/dev/shm": f"{_bytes(self.shared_memory)} a device: batches that {self.stage.workers} workers hold ready",
         }
         return [f"{name:10} {text}" for name, text in rows.items()]
 
@@ -213,10 +270,6 @@ def _count(module: Any) -> int:
 def _width(text: Any) -> int:
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     return int(head_dim * text.num_attention_heads)
-
-
-def _patch_size(vision: Any) -> int:
-    return int(3 * vision.temporal_patch_size * vision.patch_size**2)
 
 
 def _bytes(size: int) -> str:
