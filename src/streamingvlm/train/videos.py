@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from ..errors import OutputError, SourceError
-from ..video.decode import open_container
+from ..video.container import open_container
 from .report import Reason, Unusable
 
 #: Clips that Live-WhisperX-526K publishes are called ID_START-END_2.0fps.mp4, in seconds of the video that ID names.
