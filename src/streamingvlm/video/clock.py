@@ -111,24 +111,23 @@ class FrameStamps:
     """
 
     def __init__(self) -> None:
-        self._last: dict[str, int | None] = {"pts": None, "dts": None}
-        self._faults = {"pts": 0, "dts": 0}
-        self._lead: int | None = None
+        self._last: dict[str, float | None] = {"shown": None, "decoded": None}
+        self._faults = {"shown": 0, "decoded": 0}
+        self._lead: float | None = None
 
-    def read(self, frame: Any) -> float | None:
+    def read(self, shown: float | None, decoded: float | None) -> float | None:
         """Seconds on the file's own clock; None if the frame has no stamp. To be called once a frame, in order."""
-        pts, dts = frame.pts, frame.dts
-        if not frame.time_base or (pts is None and dts is None):
+        if shown is None and decoded is None:
             return None
-        if pts is not None and dts is not None and self._lead is None:
-            self._lead = dts - pts
-        self._note("dts", dts, pts)
-        self._note("pts", pts, dts)
-        if pts is None or self._faults["pts"] > self._faults["dts"]:
-            pts = None if dts is None else dts - (self._lead or 0)
-        return None if pts is None else float(pts * frame.time_base)
+        if shown is not None and decoded is not None and self._lead is None:
+            self._lead = decoded - shown
+        self._note("decoded", decoded, shown)
+        self._note("shown", shown, decoded)
+        if shown is not None and self._faults["shown"] <= self._faults["decoded"]:
+            return shown
+        return None if decoded is None else decoded - (self._lead or 0.0)
 
-    def _note(self, kind: str, stamp: int | None, other: int | None) -> None:
+    def _note(self, kind: str, stamp: float | None, other: float | None) -> None:
         last = self._last[kind]
         if stamp is not None and last is not None:
             self._faults[kind] += stamp <= last
@@ -136,4 +135,4 @@ class FrameStamps:
 
     def forget(self) -> None:
         """The file was moved to another place: a step back there is no fault."""
-        self._last = {"pts": None, "dts": None}
+        self._last = {"shown": None, "decoded": None}

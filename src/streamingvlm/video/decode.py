@@ -182,12 +182,12 @@ class _Pass:
     def _shown_by(self, packet: Any, time: float | None) -> float:
         """When a packet's picture is there at the latest."""
         if packet.pts is not None:
-            return float(packet.pts * packet.time_base) - (self._origin or 0.0)
+            return (_seconds(packet.pts, packet.time_base) or 0.0) - (self._origin or 0.0)
         return math.inf if time is None else time + DECODED_AHEAD
 
     def _timed(self, frames: Iterator[Any], placed: bool = True) -> Iterator[Shown]:
         for frame in frames:
-            stamp = self._stamps.read(frame)
+            stamp = self._stamps.read(_stamp(frame), _seconds(frame.dts, frame.time_base))
             if not placed and stamp is None:
                 continue
             placed = True
@@ -195,7 +195,7 @@ class _Pass:
             time = self._shown.read(stamp)
             if self._shown.breaks > before:
                 self._note_break(time)
-            length = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 0.0
+            length = _seconds(frame.duration, frame.time_base) or 0.0
             # A frame that lasts no time, or hours, is a damaged header.
             yield Shown(time, length if 2 * SAME_MOMENT < length <= self._shown.gap else self.spacing, frame)
 
@@ -239,6 +239,16 @@ class _Pass:
             yield from self.video.attempt(packet.decode) or ()
         if not flushed:
             yield from self.video.attempt(lambda: self.stream.codec_context.decode(None)) or ()
+
+
+def _stamp(frame: Any) -> float | None:
+    """Presentation stamp in seconds, on the file's own clock."""
+    return _seconds(frame.pts, frame.time_base)
+
+
+def _seconds(ticks: int | None, base: Any) -> float | None:
+    """Ticks of a time base (falsy: unknown) in seconds."""
+    return float(ticks * base) if ticks is not None and base else None
 
 
 class _SideData(SideDataContainer):
