@@ -6,6 +6,7 @@ import struct
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -82,7 +83,7 @@ def write_audio(path: Path, seconds: float = 1.0, cover: bool = False) -> Path:
         if cover:
             stream = output.add_stream("mjpeg", rate=1)
             stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
-            stream.disposition = Disposition.attached_pic
+            stream.disposition = Disposition.attached_pic.value
             frame = av.VideoFrame.from_ndarray(flat(0, 64, 48), format="rgb24")
             frame.pts = 0
             output.mux(stream.encode(frame))
@@ -98,6 +99,83 @@ def _write_tone(output: av.container.OutputContainer, stream: av.AudioStream, se
         frame.sample_rate, frame.pts, frame.time_base = 16000, start, Fraction(1, 16000)
         output.mux(stream.encode(frame))
     output.mux(stream.encode())
+
+
+def write_tracks(path: Path, *tracks: dict[str, Any]) -> Path:
+    """A file with several video streams: each a codec, and perhaps ``size``, ``count``, ``first``, ``disposition``."""
+    with av.open(str(path), "w") as output:
+        streams = []
+        for track in tracks:
+            stream = output.add_stream(track["codec"], rate=10)
+            stream.width, stream.height = track.get("size", (64, 48))
+            stream.pix_fmt = {"mjpeg": "yuvj420p", "png": "rgb24"}.get(track["codec"], "yuv420p")
+            if "disposition" in track:
+                stream.disposition = track["disposition"].value
+            streams.append(stream)
+        for track, stream in zip(tracks, streams, strict=True):
+            for index in range(track.get("count", 20)):
+                shown = flat(track.get("first", 0) + index, stream.width, stream.height)
+                frame = av.VideoFrame.from_ndarray(shown, format="rgb24")
+                frame.pts, frame.time_base = index, Fraction(1, 10)
+                output.mux(stream.encode(frame))
+            output.mux(stream.encode())
+    return path
+
+
+def write_packets(path: Path, packets: Sequence[tuple[bytes, int, int]], fps: int, codec: str = "libx264") -> Path:
+    """Mux packets of 64x48 pictures as they are, each with its bytes, pts and dts in frames."""
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream(codec, rate=fps)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for index, (data, pts, dts) in enumerate(packets):
+            packet = av.Packet(data)
+            packet.stream, packet.pts, packet.dts, packet.time_base = stream, pts, dts, Fraction(1, fps)
+            packet.is_keyframe = index == 0
+            output.mux(packet)
+    return path
+
+
+def encode(codec: str, count: int, fps: int, **options: str) -> list[av.Packet]:
+    """Packets of a clip, in the order of decoding, without a container."""
+    context = av.CodecContext.create(codec, "w")
+    context.width, context.height, context.pix_fmt = 64, 48, "yuv420p"
+    context.time_base, context.framerate, context.options = Fraction(1, fps), Fraction(fps), options
+    packets = []
+    for index in range(count):
+        frame = av.VideoFrame.from_ndarray(flat(index, 64, 48), format="rgb24").reformat(format="yuv420p")
+        frame.pts, frame.time_base = index, Fraction(1, fps)
+        packets += context.encode(frame)
+    return packets + context.encode(None)
+
+
+def write_photo(path: Path, orientation: int, picture: NDArray[np.uint8]) -> Path:
+    """A JPEG as a phone writes it: with a maker's name and the ``orientation`` (1 to 8) of its camera in EXIF."""
+    write_clip(
+        path,
+        count=1,
+        width=picture.shape[1],
+        height=picture.shape[0],
+        codec="mjpeg",
+        pix_fmt="yuvj444p",
+        container="image2",
+        picture=picture,
+    )
+    entries = struct.pack(">HHII", 0x010F, 2, 5, 38) + struct.pack(">HHIHH", 0x0112, 3, 1, orientation, 0)
+    tiff = b"MM\0*" + struct.pack(">IH", 8, 2) + entries + struct.pack(">I", 0) + b"Fone\0"
+    segment = b"Exif\0\0" + tiff
+    data = path.read_bytes()
+    path.write_bytes(data[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + data[2:])
+    return path
+
+
+def damage(data: bytes, seed: int) -> bytes:
+    """The same file after an accident: cut off, or with some bytes changed, by ``seed``."""
+    random = np.random.default_rng(seed)
+    spoiled = bytearray(data[: int(random.integers(1, len(data)))] if seed % 3 == 0 else data)
+    reach = len(spoiled) if seed % 5 else min(len(spoiled), 1500)  # headers are where it hurts
+    for at in random.integers(0, reach, 2 ** int(random.integers(0, 8))):
+        spoiled[at] = random.integers(256)
+    return bytes(spoiled)
 
 
 def turn(path: Path, matrix: tuple[int, int, int, int]) -> Path:

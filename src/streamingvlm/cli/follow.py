@@ -55,7 +55,7 @@ def follow(
     try:
         with ExitStack() as stack:
             stack.enter_context(stoppable())
-            stack.callback(lambda: report(tally, getattr(video, "broken", 0)))
+            stack.callback(lambda: report(tally, getattr(video, "broken", 0), getattr(video, "breaks", 0)))
             for output in outputs:
                 stack.callback(output.close)
             stack.callback(session.close)
@@ -112,12 +112,14 @@ def make_view(style: str, name: str, truth: Beside | None) -> View:
     return view.Plain(truth)
 
 
-def report(tally: Tally, broken: int) -> None:
+def report(tally: Tally, broken: int, breaks: int = 0) -> None:
     """The summary, on standard error: standard output is data."""
     for line in tally.summary():
         print(line, file=sys.stderr)
     if broken:
         print(f"broken   {broken} packets of the video could not be decoded", file=sys.stderr)
+    if breaks:
+        print(f"breaks   {breaks} times the video's clock jumped; time goes on as if it had not", file=sys.stderr)
 
 
 def mute_stdout() -> None:

@@ -62,6 +62,10 @@ def watch(
     ] = Pace.FAST,
     start: Annotated[float, typer.Option(help="Second to start at.")] = 0.0,
     duration: Annotated[float | None, typer.Option(help="Seconds to watch. [default: to the end]")] = None,
+    video_stream: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Which of the file's video streams, from 0. [default: the film, no cover]"),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the choice of words.")] = 0,
     temperature: Annotated[float | None, typer.Option(help="0 is greedy. [default: the checkpoint's own]")] = None,
     device: DeviceOption = None,
@@ -83,7 +87,7 @@ def watch(
 
     make_policy(policy)
     outputs = open_outputs(output or [])
-    video = open_source(source, fps=fps, step=step, start=start, duration=duration)
+    video = open_source(source, fps=fps, step=step, start=start, duration=duration, video_stream=video_stream)
     check_model_fits(model, video)
     session = open_session(
         model,

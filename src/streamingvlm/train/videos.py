@@ -17,7 +17,7 @@ from typing import Any
 
 from ..errors import OutputError, SourceError
 from ..prompt import LONGEST_STREAM
-from ..video.decode import open_container
+from ..video.container import open_container
 from .report import Reason, Unusable
 
 log = logging.getLogger(__name__)

@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping
+import math
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import av
 import numpy as np
-from av.stream import Disposition
+from av.sidedata.sidedata import SideDataContainer
 from numpy.typing import NDArray
 
 from ..errors import SourceError
+from .clock import CLOCK_BREAK, CLOCK_GAP, Clock, FrameStamps
+from .container import AV_VERSION, edge, may_jump, open_container, packet_clock, reason, spacing_of, tags_of
 
 #: Two times closer than this are the same moment: Matroska rounds stamps to whole milliseconds.
 SAME_MOMENT = 1e-3
-#: A step back of more than this, or forward of more than ``CLOCK_GAP``, is a new clock (a wrapped or joined stream).
-CLOCK_BACK = 0.25
-CLOCK_GAP = 3600.0
 #: A seek that landed behind its target is tried again this much earlier before the file is read from its beginning.
 SEEK_MARGIN = 10.0
 #: So many failures to read the next packet, one after another, mean that the file ends here.
 READ_FAILURES = 16
-#: Demuxers that would show a text file as pictures of letters.
-TEXT_FORMATS = frozenset({"tty", "bin", "xbin", "adf", "idf"})
+#: Packets that are kept on the way to a later start; with more since the last key frame, decoding begins.
+MAX_KEPT = 2000
+#: Frames that lie between the first and the last stamp that tells of the same break.
+REORDERED = 8
+#: A picture is shown at most so many seconds after it is decoded, where only the latter has a stamp.
+DECODED_AHEAD = 1.0
+#: FFmpeg's number of the full range of levels, and those of the colour matrices that are taken if none is told.
+FULL_RANGE = 2
+PLAIN_MATRICES = frozenset({0, 2, 5, 6})
+
+T = TypeVar("T")
+END = object()
+Packets = Iterator[tuple[float | None, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,148 +51,215 @@ class Shown:
 
 
 @dataclass(slots=True)
-class Clock:
-    """Turns presentation stamps into seconds from the first frame that never go back.
-
-    ``spacing`` is the time between frames where a stamp is missing. ``origin`` is the stamp of the first frame, if
-    it is known. A stamp that goes back a little is held; one that jumps starts a new clock that goes on from here.
-    """
-
-    spacing: float
-    origin: float | None = None
-    last: float | None = None
-
-    def read(self, stamp: float | None) -> float:
-        """Seconds from the first frame for the next frame in order of presentation."""
-        expected = 0.0 if self.last is None else self.last + self.spacing
-        if stamp is None:
-            time = expected
-        else:
-            if self.origin is None:
-                self.origin = stamp - expected
-            time = stamp - self.origin
-            if self.last is not None:
-                if time < self.last - CLOCK_BACK or time > self.last + CLOCK_GAP:
-                    self.origin = stamp - expected
-                    time = expected
-                time = max(time, self.last)
-        self.last = time
-        return time
-
-
-def open_container(path: Path, threads: int | None = None) -> tuple[Any, Any]:
-    """Open a file and pick its video stream; ``(container, stream)``. Raises SourceError.
-
-    ``threads``: of the decoder (None: up to four, as many as there are processors).
-    """
-    if not path.exists():
-        raise SourceError(f"{path}: no such file")
-    if not path.is_file():
-        raise SourceError(f"{path} is not a file")
-    if path.stat().st_size == 0:
-        raise SourceError(f"{path} is empty")
-    try:
-        # An absolute path cannot be taken for a protocol; a broken title must not stop the video.
-        container = av.open(str(path.absolute()), metadata_errors="replace")
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise SourceError(f"{path} is not a video that can be read ({reason})") from error
-    if container.format.name in TEXT_FORMATS:
-        container.close()
-        raise SourceError(f"{path} is a text file, not a video")
-    for stream in container.streams.video:
-        if not stream.disposition & Disposition.attached_pic:
-            stream.thread_type = "AUTO"
-            stream.codec_context.thread_count = threads or min(4, os.cpu_count() or 1)
-            return container, stream
-    container.close()
-    raise SourceError(f"{path} has no video track")
-
-
-@dataclass(slots=True)
 class VideoFile:
     """A file that is known to hold at least one frame that can be decoded.
 
+    ``number``: which of its video streams, from 0 (None: the film). ``threads``: decoder threads (None: up to four).
     ``tags``: the container's metadata with lower-case keys. ``broken`` counts packets that could not be read or
-    decoded and were skipped. ``threads``: see :func:`open_container`. Raises SourceError when the file is missing,
-    broken or has no video track.
+    decoded and were skipped; ``breaks`` counts jumps of the file's clock that the time goes on across. Raises
+    SourceError when the file is missing, broken or has no video track.
     """
 
     path: Path
+    number: int | None = None
     threads: int | None = None
     tags: Mapping[str, str] = field(init=False)
-    origin: float | None = field(init=False)
-    broken: int = 0
+    broken: int = field(default=0, init=False)
+    breaks: int = field(default=0, init=False)
+    _trouble: str = field(default="", init=False)
+    _opened: _Pass | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        container, stream = open_container(self.path, self.threads)
-        with container:
-            self.tags = {key.lower(): value for key, value in container.metadata.items()}
-            first = next(self._packets(container, stream), None)
-        self.broken = 0
-        if first is None:
-            raise SourceError(f"{self.path}: its video track has no frame that can be decoded")
-        self.origin = _stamp(first)
+        self._opened = _Pass(self)
+        self.tags = tags_of(self._opened.container)
 
     def frames(self, start: float = 0.0) -> Iterator[Shown]:
         """Frames in order from the last one at or before ``start`` (or a little earlier) to the end."""
-        targets: list[float | None] = [None]
-        if start > 0 and self.origin is not None:
-            targets = [start, start - SEEK_MARGIN, None] if start > SEEK_MARGIN else [start, None]
-        for target in targets:
-            frames = self._from(target)
-            head = next(frames, None)
-            if target is None or (head is not None and head.time <= start + SAME_MOMENT):
-                if head is not None:
-                    yield head
-                yield from frames
+        opened, self._opened = self._opened or _Pass(self), None
+        with closing(opened):
+            if opened.move_to(start):
+                yield from opened.frames()
                 return
+        with closing(_Pass(self)) as opened:
+            yield from opened.frames()
 
-    def _from(self, target: float | None) -> Iterator[Shown]:
-        """Frames from the key frame before ``target`` (None: from the beginning); none if the file cannot seek."""
-        container, stream = open_container(self.path, self.threads)
-        with container:
-            if target is not None:
-                stamp = int((target + (self.origin or 0.0)) / stream.time_base)
-                try:
-                    container.seek(stamp, stream=stream)
-                except (av.error.FFmpegError, OSError, ValueError):
-                    return
-            rate = stream.guessed_rate or stream.average_rate
-            clock = Clock(float(1 / rate) if rate else 1 / 25, self.origin)
-            for frame in self._packets(container, stream):
-                length = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 0.0
-                yield Shown(clock.read(_stamp(frame)), length or clock.spacing, frame)
+    def picture(self, frame: Any, size: tuple[int, int] | None = None) -> NDArray[np.uint8] | None:
+        """:func:`to_rgb`; None if FFmpeg cannot convert this one, which then counts as broken."""
+        return self.attempt(lambda: to_rgb(frame, size))
 
-    def _packets(self, container: Any, stream: Any) -> Iterator[Any]:
-        """All frames that can be decoded; packets that are broken are skipped and counted."""
-        packets, failures = container.demux(stream), 0
+    def attempt(self, call: Callable[[], T]) -> T | None:
+        """What a call of the library gives; None if it raises, whatever it raises: then something is broken."""
+        try:
+            return call()
+        except Exception as error:
+            self.broken += 1
+            self._trouble = reason(error)
+            return None
+
+    def refuse(self, what: str) -> SourceError:
+        """The error for a file of which nothing can be used, with the last thing that the library said."""
+        return SourceError(f"{self.path}: {what}" + (f" ({self._trouble})" if self._trouble else ""))
+
+
+class _Pass:
+    """One pass through a file, which stands at its first frame.
+
+    ``move_to`` may move it to a later start, once; then ``frames`` gives what comes. Raises SourceError.
+    """
+
+    def __init__(self, video: VideoFile) -> None:
+        self.video = video
+        self.container, self.stream = open_container(video.path, video.number, video.threads)
+        self.spacing = spacing_of(self.stream)
+        self._jumps = may_jump(self.container)
+        self._clock, self._stamps = packet_clock(self.container, self.stream), FrameStamps()
+        self._first: Shown | None = None
+        self._broke = -math.inf
+        self._read_before: deque[tuple[float | None, Any]] = deque(maxlen=MAX_KEPT)
+        self._packets = self._read()
+        self._shown = Clock(self.spacing, gap=CLOCK_BREAK if self._jumps else CLOCK_GAP, back=CLOCK_BREAK)
+        self._frames = self._timed(self._decoded(self._noted(self._packets)))
+        self._first = next(self._frames, None)
+        if self._first is None:
+            self.close()
+            raise video.refuse("its video track has no frame that can be decoded")
+        self._origin = self._shown.origin
+
+    def close(self) -> None:
+        self.container.close()
+
+    def frames(self) -> Iterator[Shown]:
+        if self._first is not None:
+            yield self._first
+        yield from self._frames
+
+    def move_to(self, start: float) -> bool:
+        """Go on to the last frame at or before ``start``; false if that failed and the pass cannot be used any more."""
+        if start <= 0 or self._origin is None:
+            return True
+        if self._jumps:
+            # Where stamps jump, a stamp does not tell a place: the packets are read, and decoded from there on.
+            self._restart(self._skip(start))
+            return self._before(start)
+        targets = [start, start - SEEK_MARGIN] if start > SEEK_MARGIN else [start]
+        return any(self._seek(target) and self._before(start) for target in targets)
+
+    def _before(self, start: float) -> bool:
+        return self._first is not None and self._first.time <= start + SAME_MOMENT
+
+    def _seek(self, target: float) -> bool:
+        stamp = int((target + (self._origin or 0.0)) / self.stream.time_base)
+        try:
+            self.container.seek(stamp, stream=self.stream)
+        except Exception:  # not every file can, and the library has no list of what it raises then
+            return False
+        self._clock.forget()
+        self._restart(self._read())
+        return True
+
+    def _restart(self, packets: Packets) -> None:
+        """Decode from other packets on; what comes without a stamp before the first that has one cannot be placed."""
+        with edge(self.video.path, "cannot be read on"):
+            self.stream.codec_context.flush_buffers()
+        self._stamps.forget()
+        self._shown.last = None
+        self._frames = self._timed(self._decoded(packets), placed=False)
+        self._first = next(self._frames, None)
+
+    def _skip(self, start: float) -> Packets:
+        """All packets from the last key frame at or before ``start`` on."""
+        kept: list[tuple[float | None, Any]] = []
+        packets = chain(self._read_before, self._packets)
+        for time, packet in packets:
+            if packet.is_keyframe and self._shown_by(packet, time) <= start + SAME_MOMENT:
+                kept = []
+            kept.append((time, packet))
+            if len(kept) > MAX_KEPT or (time is not None and time > start + CLOCK_BREAK):
+                break
+        yield from kept
+        yield from packets
+
+    def _shown_by(self, packet: Any, time: float | None) -> float:
+        """When a packet's picture is there at the latest."""
+        if packet.pts is not None:
+            return (_seconds(packet.pts, packet.time_base) or 0.0) - (self._origin or 0.0)
+        return math.inf if time is None else time + DECODED_AHEAD
+
+    def _timed(self, frames: Iterator[Any], placed: bool = True) -> Iterator[Shown]:
+        for frame in frames:
+            stamp = self._stamps.read(_stamp(frame), _seconds(frame.dts, frame.time_base))
+            if not placed and stamp is None:
+                continue
+            placed = True
+            before = self._shown.breaks
+            time = self._shown.read(stamp)
+            if self._shown.breaks > before:
+                self._note_break(time)
+            length = _seconds(frame.duration, frame.time_base) or 0.0
+            # A frame that lasts no time, or hours, is a damaged header.
+            yield Shown(time, length if 2 * SAME_MOMENT < length <= self._shown.gap else self.spacing, frame)
+
+    def _noted(self, packets: Packets) -> Packets:
+        """The same, and remembered up to the first frame, if they will have to be skipped once more."""
+        for item in packets:
+            if self._jumps and self._first is None:
+                self._read_before.append(item)
+            yield item
+
+    def _read(self) -> Packets:
+        """All packets with their times; those that cannot be read are skipped and counted."""
+        packets, failures = self.container.demux(self.stream), 0
         while failures < READ_FAILURES:
-            try:
-                packet = next(packets)
-            except StopIteration:
-                return
-            except (av.error.FFmpegError, OSError, ValueError):
+            packet = self.video.attempt(partial(next, packets, END))
+            if packet is None:
                 failures += 1
-                self.broken += 1
-                packets = container.demux(stream)
+                packets = self.container.demux(self.stream)
                 continue
             failures = 0
-            yield from self._decode(packet)
-        yield from self._decode(None, stream)
+            if packet is END:
+                return
+            before = self._clock.breaks
+            time = self._clock.mend(packet)
+            if self._clock.breaks > before:
+                self._note_break(time or 0.0)
+            yield time, packet
 
-    def _decode(self, packet: Any, stream: Any = None) -> Iterator[Any]:
-        try:
-            frames = stream.codec_context.decode(None) if packet is None else packet.decode()
-        except (av.error.FFmpegError, OSError, ValueError):
-            self.broken += 1
-            return
-        yield from frames
+    def _note_break(self, time: float) -> None:
+        """Count a break, once: where frames are reordered, several stamps on both of its sides tell of it."""
+        self.video.breaks += time > self._broke + REORDERED * self.spacing
+        self._broke = time
+
+    def _decoded(self, packets: Packets) -> Iterator[Any]:
+        """All frames that can be decoded; packets that are broken are skipped and counted."""
+        flushed = False
+        for _, packet in packets:
+            if packet.size == 0 and packet.dts is not None:
+                continue  # how AVI says that the picture stays
+            flushed = packet.size == 0
+            yield from self.video.attempt(packet.decode) or ()
+        if not flushed:
+            yield from self.video.attempt(lambda: self.stream.codec_context.decode(None)) or ()
 
 
 def _stamp(frame: Any) -> float | None:
     """Presentation stamp in seconds, on the file's own clock."""
-    return None if frame.pts is None or frame.time_base is None else float(frame.pts * frame.time_base)
+    return _seconds(frame.pts, frame.time_base)
+
+
+def _seconds(ticks: int | None, base: Any) -> float | None:
+    """Ticks of a time base (falsy: unknown) in seconds."""
+    return float(ticks * base) if ticks is not None and base else None
+
+
+class _SideData(SideDataContainer):
+    """A frame's side data up to the first kind that FFmpeg knows and this PyAV does not.
+
+    The display matrix comes before those: decoders put it in before what they find in the picture itself.
+    """
+
+    def __init__(self, frame: Any) -> None:
+        with suppress(ValueError):
+            super().__init__(frame)  # type: ignore[call-arg]
 
 
 def to_rgb(frame: Any, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
@@ -191,19 +271,41 @@ def to_rgb(frame: Any, size: tuple[int, int] | None = None) -> NDArray[np.uint8]
     height, width = size or (None, None)
     if transposed:
         height, width = width, height
-    pixels: NDArray[np.uint8] = frame.reformat(width=width, height=height, format="rgb24").to_ndarray()
+    picture = frame.reformat(width=width, height=height, format="rgb24", **_colours(frame))
+    pixels: NDArray[np.uint8] = picture.to_ndarray()
     if transposed:
         pixels = pixels.swapaxes(0, 1)
     return np.ascontiguousarray(pixels[:: -1 if flip_y else 1, :: -1 if flip_x else 1])
 
 
+def _colours(frame: Any) -> dict[str, int]:
+    """What av 16 has to be told of a frame's colours; later ones look themselves."""
+    full = frame.color_range == FULL_RANGE
+    if AV_VERSION > 16 or frame.format.is_rgb or (frame.colorspace in PLAIN_MATRICES and not full):
+        return {}
+    # Another matrix of the target makes it look at the source's; RGB has none.
+    target = next(matrix for matrix in (5, 6) if matrix != frame.colorspace)
+    return {
+        "src_colorspace": frame.colorspace,
+        "dst_colorspace": target,
+        "src_color_range": frame.color_range,
+        "dst_color_range": FULL_RANGE,
+    }
+
+
 def _orientation(frame: Any) -> tuple[bool, bool, bool]:
     """``(flip_y, flip_x, transposed)``: transpose first, then flip. Read off the frame's display matrix."""
-    data = frame.side_data.get("DISPLAYMATRIX")
+    data = _SideData(frame).get("DISPLAYMATRIX")
     if data is None:
-        return False, False, False
+        return _turn(frame.rotation)
     # Row vectors times ((a, b), (c, d)), y down: x' = a x + c y, y' = b x + d y. Only quarter turns are honoured.
     a, b, _, c, d = np.frombuffer(bytes(data), np.int32)[:5].tolist()
     if abs(a) + abs(d) >= abs(b) + abs(c):
         return d < 0, a < 0, False
     return b < 0, c < 0, True
+
+
+def _turn(degrees: int) -> tuple[bool, bool, bool]:
+    """The same for a turn against the clock without a mirror, which is what PyAV always tells."""
+    quarter = round(degrees / 90) % 4
+    return [(False, False, False), (True, False, True), (True, True, False), (False, True, True)][quarter]

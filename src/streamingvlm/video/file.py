@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..errors import SourceError
 from ..events import BUNDLED_GAMES, Chunk
-from .decode import SAME_MOMENT, Shown, VideoFile, to_rgb
+from .decode import SAME_MOMENT, Shown, VideoFile
 
 #: What ``record`` puts in front of a clip's comment tag, and how such a clip is known again.
 RECORDED_BY = "streamingvlm arcade:"
@@ -27,7 +27,10 @@ class FileSource:
     Sample ``k`` is taken at ``start + k / fps`` and gets the last frame that is shown by then. A frame keeps its own
     time; where the video stands still and a frame is taken again, it gets the time of the sample. ``start`` and
     ``duration`` are seconds; times count from the first frame of the file, also when ``start`` is later. The last
-    chunk may hold fewer frames. Each iteration reads the file anew. ``threads``: of the decoder (None: up to four).
+    chunk may hold fewer frames. Each iteration reads the file anew.
+
+    ``video_stream`` is one of the file's video streams, from 0 (None: the film, not a cover or thumbnail beside it).
+    ``threads``: how many the decoder may use (None: up to four).
 
     Raises SourceError if the file is missing or broken, has no video track, or ends before ``start``.
     """
@@ -42,21 +45,22 @@ class FileSource:
         step: float = 1.0,
         start: float = 0.0,
         duration: float | None = None,
+        video_stream: int | None = None,
         threads: int | None = None,
     ) -> None:
         if not (fps > 0 and step * fps >= 1 - 1e-9 and start >= 0 and (duration is None or duration > 0)):
             raise ValueError(f"a step needs at least one frame: fps={fps}, step={step}, {start=}, {duration=}")
         self.fps, self.step, self.start = fps, step, start
         self.stop = math.inf if duration is None else start + duration
-        self.video = VideoFile(Path(path), threads)
-        # The first iteration goes on with what was decoded to check the start: it may be half a minute of frames.
-        self._checked: Iterator[tuple[int, Shown]] | None = None
+        self.video = VideoFile(Path(path), video_stream, threads)
+        # What was read to see whether there is anything at ``start`` is where the first iteration goes on.
+        self._begun: Iterator[tuple[int, Shown]] | None = None
         if start > 0:
             samples = self._samples()
             first = next(samples, None)
             if first is None:
                 raise SourceError(f"{path} ends before {start:g} s")
-            self._checked = chain([first], samples)
+            self._begun = chain([first], samples)
         self.name = Path(path).name
         self.context = " ".join(self.video.tags.get("title", "").split())[:TITLE_LIMIT]
         comment = self.video.tags.get("comment", "")
@@ -67,6 +71,11 @@ class FileSource:
         """Packets skipped so far because they could not be read or decoded."""
         return self.video.broken
 
+    @property
+    def breaks(self) -> int:
+        """Jumps of the file's clock so far; the time goes on across them."""
+        return self.video.breaks
+
     def __iter__(self) -> Iterator[Chunk]:
         began = time.perf_counter()
         frames: list[NDArray[np.uint8]] = []
@@ -74,7 +83,7 @@ class FileSource:
         used: Shown | None = None
         picture: NDArray[np.uint8] | None = None
         index = 0
-        samples, self._checked = self._checked or self._samples(), None
+        samples, self._begun = self._begun or self._samples(), None
         for sample, shown in samples:
             if self._chunk_of(sample) != index:
                 yield self._chunk(index, frames, times, time.perf_counter() - began)
@@ -82,12 +91,21 @@ class FileSource:
                 index, frames, times = self._chunk_of(sample), [], []
             fresh = shown is not used
             if fresh or picture is None:
-                picture = to_rgb(shown.frame, picture.shape[:2] if picture is not None else None)
+                picture = self._picture(shown, picture)
             frames.append(picture)
             times.append(max(shown.time, self.start + index * self.step) if fresh else self._time(sample))
             used = shown
         if frames:
             yield self._chunk(index, frames, times, time.perf_counter() - began)
+
+    def _picture(self, shown: Shown, before: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
+        """The frame in the size of the one before, which stays if this one cannot be converted."""
+        picture = self.video.picture(shown.frame, None if before is None else before.shape[:2])
+        if picture is None:
+            picture = before
+        if picture is None:
+            raise self.video.refuse("its pictures cannot be shown")
+        return picture
 
     def _samples(self) -> Iterator[tuple[int, Shown]]:
         """Sample number and the frame to take for it."""
