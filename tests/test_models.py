@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer
 
 import tiny
 from streamingvlm.engine import Engine
@@ -23,37 +22,7 @@ from streamingvlm.events import Chunk
 from streamingvlm.jobs import Trace
 from streamingvlm.models import Patcher, load_model
 from streamingvlm.spans import Kind
-
-SPECIAL = [
-    "<|endoftext|>",
-    "<|im_start|>",
-    "<|im_end|>",
-    "<|vision_start|>",
-    "<|vision_end|>",
-    "<|video_pad|>",
-    "<|image_pad|>",
-]
-TEMPLATE = (
-    "{% for m in messages %}{% if loop.first and m['role'] != 'system' %}<|im_start|>system\nBe brief.<|im_end|>\n"
-    "{% endif %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
-)
-
-
-def write_checkpoint(family: str, path: Path) -> Path:
-    """A random checkpoint, written by transformers itself."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    raw = Tokenizer(models.BPE({character: i for i, character in enumerate(alphabet)}, []))
-    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    raw.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, additional_special_tokens=SPECIAL)
-    tokenizer.chat_template = TEMPLATE
-    tokenizer.save_pretrained(path)
-    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL}
-    torch.manual_seed(0)
-    model = tiny.FAMILIES[family].stock(tiny.config(family, 264, ids))
-    model.generation_config.eos_token_id = [ids["<|im_end|>"], ids["<|endoftext|>"]]
-    model.save_pretrained(path)
-    return path
+from tiny import write_checkpoint
 
 
 @pytest.fixture(scope="module", params=tiny.FAMILIES)

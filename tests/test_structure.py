@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "kv": {"errors", "rope"},
     "kernels": set(),
     "sampling": {"errors"},
-    "models": VOCABULARY | {"kv", "prompt", "rope", "sampling"},
+    "models": VOCABULARY | {"kv", "policy", "prompt", "rope", "sampling"},
     "ops": {"kernels", "kv"},
     "graphs": {"kv", "models", "ops"},
     "turn": VOCABULARY | {"rope", "models"},

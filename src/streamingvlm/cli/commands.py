@@ -55,6 +55,9 @@ def main(args: Sequence[str] | None = None) -> int:
     # transformers imports torchao where it is installed, and it reports every kernel library that a machine lacks.
     for name in ("torchao", "torch.utils._pytree"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    own = logging.getLogger("streamingvlm")
+    if logging.lastResort and logging.lastResort not in own.handlers:
+        own.addHandler(logging.lastResort)  # warnings, as plain lines on standard error
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # words that a narrow encoding cannot say are no reason to end

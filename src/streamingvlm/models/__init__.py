@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 
 from ..errors import ModelError
 from .base import Frontend, Model, StreamDefaults, window_options
+from .edge import library
+from .files import read_config
+from .hub import BUNDLED, find_checkpoint
 from .patches import Patcher, Patches
 from .quantize import check, quantize, quiet_torchao
 
@@ -29,6 +27,7 @@ __all__ = [
     "find_checkpoint",
     "load_frontend",
     "load_model",
+    "load_stock",
     "pick_device",
     "pick_dtype",
     "settle_threads",
@@ -41,9 +40,6 @@ FAMILIES = {
     "qwen2_5_vl": "qwen2_5_vl",
     "qwen3_vl": "qwen3_vl",
 }
-
-#: The small model that comes with the package; it knows the arcade.
-BUNDLED = Path(__file__).parent.parent / "assets" / "arcade"
 
 #: Parameters up to which one thread is faster than several: they would wait for each other most of the time.
 SMALL = 50_000_000
@@ -72,7 +68,7 @@ def load_model(
         check(weights)
     label = _label(name)
     kept = pick_dtype(dtype, place)
-    with _one_line(label), quiet_torchao():
+    with quiet_torchao():
         model: Model = family.load(folder, label, place, kept)
     if weights is not None:
         quantize(model, weights)
@@ -83,9 +79,17 @@ def load_frontend(name: str | Path | None = None) -> Frontend:
     """What a checkpoint makes of text and frames, without reading its weights. Raises as :func:`load_model` does."""
     folder = find_checkpoint(name)
     family = _family(folder)
-    with _one_line(_label(name)), quiet_torchao():
+    with quiet_torchao():
         front: Frontend = family.frontend(folder, _label(name))
     return front
+
+
+def load_stock(name: str | Path | None, dtype: torch.dtype, attention: str) -> Any:
+    """transformers' own model of a checkpoint, on the CPU, to be trained. Raises as :func:`load_model` does."""
+    folder = find_checkpoint(name)
+    family = _family(folder)
+    with quiet_torchao():
+        return family.load_stock(folder, _label(name), dtype, attention)
 
 
 def _label(name: str | Path | None) -> str:
@@ -94,51 +98,11 @@ def _label(name: str | Path | None) -> str:
 
 def _family(folder: Path) -> Any:
     """The module of :data:`FAMILIES` that knows the checkpoint."""
-    family = _config(folder).get("model_type")
-    if family not in FAMILIES:
+    family = read_config(folder).get("model_type")
+    if not isinstance(family, str) or family not in FAMILIES:
         raise ModelError(f"{folder} is of model_type {family!r}; supported: {', '.join(FAMILIES)}")
     with quiet_torchao():  # transformers imports it
-        return import_module(f".{FAMILIES[str(family)]}", __name__)
-
-
-@contextmanager
-def _one_line(label: str) -> Iterator[None]:
-    """What libraries raise over a folder that cannot be used, as one line."""
-    try:
-        yield
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError, StrictDataclassError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"{label} cannot be loaded: {reason}") from error
-
-
-def find_checkpoint(name: str | Path | None) -> Path:
-    """The folder of a checkpoint, fetched from the hub if need be. Raises :class:`ModelError`."""
-    if name is None:
-        return BUNDLED
-    if Path(name).is_dir():
-        return Path(name)
-    if str(name).count("/") != 1 or str(name).startswith((".", "/", "~")):
-        raise ModelError(f"no checkpoint folder {name}; give one, or a hub id like Qwen/Qwen2.5-VL-7B-Instruct")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(str(name), allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja"]))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError):
-        raise ModelError(
-            f"{name} is neither a folder here nor a checkpoint that the hub serves (or the hub cannot be reached)"
-        ) from None
-
-
-def _config(folder: Path) -> dict[str, object]:
-    path = folder / "config.json"
-    if not path.is_file():
-        raise ModelError(f"{folder} has no config.json; a checkpoint folder as written by save_pretrained is needed")
-    try:
-        config: dict[str, object] = json.loads(path.read_text())
-    except ValueError:
-        raise ModelError(f"{path} is not valid JSON") from None
-    return config
+        return import_module(f".{FAMILIES[family]}", __name__)
 
 
 def pick_device(device: str | None) -> torch.device:
@@ -147,11 +111,9 @@ def pick_device(device: str | None) -> torch.device:
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
+    with library(f"device {device!r} cannot be used"):
         place = torch.device(device)
         torch.empty(0, device=place)
-    except (RuntimeError, AssertionError) as error:
-        raise ModelError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
     return place
 
 

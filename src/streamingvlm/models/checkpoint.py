@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -12,14 +13,22 @@ from typing import Any
 
 from transformers.utils import logging
 
-from ..errors import ModelError
+from ..errors import ModelError, OptionError
+from ..policy import make_policy
 from ..sampling import Sampling
 from .base import StreamDefaults, window_options
+from .edge import library
+from .files import number, read_json, triple
 from .patches import Patcher
 
 #: The paper's budget per frame, in tokens of 28 x 28 pixels (32 x 32 in families with larger patches); a checkpoint's
 #: own processor config is for whole offline videos.
 PAPER_TOKENS = {"min_pixels": 128, "max_pixels": 768}
+#: Names of the least and the most pixels of a frame, and of the same in a size as transformers 5 saves it.
+_KEYS = ("min_pixels", "max_pixels")
+_EDGES = ("shortest_edge", "longest_edge")
+
+GENERATION = "generation_config.json"
 _DEFAULT_INSTRUCTION = "Commentate on this video."
 
 
@@ -64,37 +73,54 @@ def quiet_loading() -> Iterator[None]:
         logging.set_verbosity(verbosity)
 
 
-def read_json(folder: Path, name: str) -> dict[str, Any]:
-    """A JSON file of the folder, empty if it is not there. :class:`ModelError` if it is broken."""
-    path = folder / name
-    if not path.is_file():
-        return {}
-    try:
-        content: dict[str, Any] = json.loads(path.read_text())
-    except ValueError as error:
-        raise ModelError(f"{path} is not valid JSON: {error}") from None
-    return content
-
-
 def patcher(folder: Path, vision: Any, mean: Sequence[float], std: Sequence[float]) -> Patcher:
     """How the model wants its frames; the pixel budget is the paper's unless the folder is made for streams.
 
-    ``mean`` and ``std`` are the family's, for folders that have no processor's file.
+    ``mean`` and ``std`` are the family's, for folders that have no processor's file. :class:`ModelError` where the
+    file says what cannot be meant, or sizes of patches that are not the tower's.
     """
-    config = _processor(folder)
-    made_for_streams = "streaming" in read_json(folder, "generation_config.json")
-    token = (vision.patch_size * vision.spatial_merge_size) ** 2
-    budget = {key: count * token for key, count in PAPER_TOKENS.items()}
-    if made_for_streams:
-        budget |= {key: config[key] for key in budget if key in config}
+    path, config = _processor(folder)
+    sizes = {"patch_size": vision.patch_size, "temporal_patch_size": vision.temporal_patch_size}
+    for key, size in (sizes | {"merge_size": vision.spatial_merge_size}).items():
+        if number(config, key, path, 1, whole=True) not in (None, size):
+            raise ModelError(f"{path}: {key} is {config[key]}, by config.json {size}; they are not of one model")
+    side = vision.patch_size * vision.spatial_merge_size
     return Patcher(
         patch=vision.patch_size,
         temporal=vision.temporal_patch_size,
         merge=vision.spatial_merge_size,
-        mean=tuple(config.get("image_mean", mean)),
-        std=tuple(config.get("image_std", std)),
-        **budget,
+        mean=triple(config, "image_mean", mean, path, -math.inf),
+        std=triple(config, "image_std", std, path, 0),
+        **_budget(folder, config, path, side**2),
     )
+
+
+def _budget(folder: Path, config: Mapping[str, Any], path: Path, token: int) -> dict[str, int]:
+    """Least and most pixels of a frame, of ``token`` pixels a token: the folder's own if it is made for streams.
+
+    transformers 5 saves the two as edges of a size; the numbers stay areas.
+    """
+    paper = {key: count * token for key, count in PAPER_TOKENS.items()}
+    streaming = read_streaming(folder)
+    if streaming is None:
+        return paper
+    size = config.get("size")
+    edges = size if isinstance(size, dict) else {}
+    places = ((config, _KEYS), (edges, _EDGES), (edges, _KEYS), (streaming, _KEYS))
+    own: dict[str, int] = {}
+    for table, keys in places:
+        for name, key in zip(_KEYS, keys, strict=True):
+            value = number(table, key, path if table is not streaming else folder / GENERATION, 1, whole=True)
+            if value is not None:
+                own.setdefault(name, value)
+    if own.get("max_pixels", token) < token:
+        raise ModelError(f"{path}: at most {own['max_pixels']} pixels a frame is less than one token ({token})")
+    budget = paper | own
+    if budget["min_pixels"] > budget["max_pixels"]:
+        if len(own) == 2:
+            raise ModelError(f"{path}: min_pixels {own['min_pixels']} is above max_pixels {own['max_pixels']}")
+        budget = dict.fromkeys(_KEYS, next(iter(own.values())))
+    return budget
 
 
 def write_streaming(folder: Path, streaming: Mapping[str, Any], patcher: Patcher) -> None:
@@ -105,7 +131,7 @@ def write_streaming(folder: Path, streaming: Mapping[str, Any], patcher: Patcher
     name = "video_preprocessor_config.json"
     if not read_json(folder, name):
         name = "preprocessor_config.json"
-    write_json(folder / name, {**_made(patcher), **_processor(folder), **budget})
+    write_json(folder / name, {**_made(patcher), **_processor(folder)[1], **budget})
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -125,39 +151,83 @@ def _made(patcher: Patcher) -> dict[str, Any]:
     }
 
 
-def _processor(folder: Path) -> dict[str, Any]:
+def _processor(folder: Path) -> tuple[Path, dict[str, Any]]:
     """Settings of the video processor: from its own file, or from the one that transformers 5 writes for all."""
-    own = read_json(folder, "video_preprocessor_config.json") or read_json(folder, "preprocessor_config.json")
-    together: dict[str, Any] = read_json(folder, "processor_config.json").get("video_processor", {})
-    return own or together
+    for name in ("video_preprocessor_config.json", "preprocessor_config.json"):
+        if own := read_json(folder, name):
+            return folder / name, own
+    together = read_json(folder, "processor_config.json").get("video_processor") or {}
+    if not isinstance(together, dict):
+        raise ModelError(f"{folder / 'processor_config.json'}: video_processor must be a JSON object")
+    return folder / "processor_config.json", together
+
+
+def read_streaming(folder: Path) -> dict[str, Any] | None:
+    """How the folder likes to be run (``generation_config.json``, key ``"streaming"``), None if it does not say it."""
+    streaming = read_json(folder, GENERATION).get("streaming")
+    if streaming is not None and not isinstance(streaming, dict):
+        raise ModelError(f"{folder / GENERATION}: streaming must be a JSON object, not {streaming!r}")
+    return streaming
 
 
 def stream_defaults(folder: Path) -> StreamDefaults:
-    """The checkpoint's streaming defaults (``generation_config.json``, key ``"streaming"``), else the paper's."""
-    streaming = read_json(folder, "generation_config.json").get("streaming")
+    """The checkpoint's streaming defaults (``generation_config.json``, key ``"streaming"``), else the paper's.
+
+    :class:`ModelError` for one of a wrong type, or that cannot be meant.
+    """
+    streaming, path = read_streaming(folder), folder / GENERATION
     if streaming is None:
         return StreamDefaults(instruction=_DEFAULT_INSTRUCTION)
-    names = {field.name for field in fields(Sampling)}
-    return StreamDefaults(
-        sampling=Sampling(**{key: value for key, value in streaming.items() if key in names}),
-        policy=window_options(streaming),
-        instruction=streaming.get("instruction", ""),
-    )
+    instruction, policy = _text(streaming, "instruction", path), window_options(streaming)
+    try:
+        make_policy("streaming", policy)
+        return StreamDefaults(Sampling(**_sampling(streaming, path)), policy, instruction or "")
+    except OptionError as error:
+        raise ModelError(f"{path}: {error}") from None
+
+
+def _sampling(streaming: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for field in fields(Sampling):
+        kind: type[Any] = type(field.default)
+        if field.name not in streaming:
+            continue
+        if kind is bool:
+            out[field.name] = streaming[field.name]
+            if not isinstance(out[field.name], bool):
+                raise ModelError(f"{path}: {field.name} must be true or false, not {out[field.name]!r}")
+        else:
+            value = number(streaming, field.name, path, 0, whole=kind is int)
+            if value is None:
+                raise ModelError(f"{path}: {field.name} must be a number, not null")
+            out[field.name] = value
+    return out
+
+
+def _text(table: Mapping[str, Any], key: str, path: Path) -> str | None:
+    value = table.get(key)
+    if value is not None and not isinstance(value, str):
+        raise ModelError(f"{path}: {key} must be a text, not {value!r}")
+    return value
 
 
 def end_tokens(folder: Path, turn_end: int) -> frozenset[int]:
-    """Ids that end a reply: those of the generation config, and the end of turn in any case."""
-    ids = read_json(folder, "generation_config.json").get("eos_token_id", [])
-    return frozenset([ids] if isinstance(ids, int) else ids) | {turn_end}
+    """Ids that end a reply: those of the generation config, and the end of turn in any case. null names none."""
+    value = read_json(folder, GENERATION).get("eos_token_id")
+    ids = value if isinstance(value, list) else [] if value is None else [value]
+    if not all(type(one) is int for one in ids):
+        raise ModelError(f"{folder / GENERATION}: eos_token_id must be an id or a list of ids, not {value!r}")
+    return frozenset(ids) | {turn_end}
 
 
 def system_prompt(folder: Path, tokenizer: Any) -> str:
     """The system prompt that the checkpoint's chat template puts in by itself."""
-    streaming = read_json(folder, "generation_config.json").get("streaming", {})
+    streaming = read_streaming(folder) or {}
     if "system" in streaming:
-        return str(streaming["system"])
+        return _text(streaming, "system", folder / GENERATION) or ""
     if not tokenizer.chat_template:
         return "You are a helpful assistant."
-    text: str = tokenizer.apply_chat_template([{"role": "user", "content": "?"}], tokenize=False)
-    before, mark, after = text.partition("<|im_start|>system\n")
+    with library(f"{folder}: its chat template cannot be used"):
+        text = tokenizer.apply_chat_template([{"role": "user", "content": "?"}], tokenize=False)
+        before, mark, after = text.partition("<|im_start|>system\n")
     return after.partition("<|im_end|>")[0] if mark and not before else ""

@@ -22,3 +22,4 @@ class Qwen25VL(StockModel):
 
 load = Qwen25VL.load
 frontend = Qwen25VL.frontend
+load_stock = Qwen25VL.load_stock

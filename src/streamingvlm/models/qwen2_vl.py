@@ -16,3 +16,4 @@ class Qwen2VL(StockModel):
 
 load = Qwen2VL.load
 frontend = Qwen2VL.frontend
+load_stock = Qwen2VL.load_stock

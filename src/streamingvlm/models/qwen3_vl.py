@@ -34,3 +34,4 @@ class Qwen3VL(StockModel):
 
 load = Qwen3VL.load
 frontend = Qwen3VL.frontend
+load_stock = Qwen3VL.load_stock

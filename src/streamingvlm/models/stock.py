@@ -16,17 +16,21 @@ from typing import Any, ClassVar, ParamSpec, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AutoTokenizer
+from transformers import AttentionInterface
 
 from ..errors import ModelError
 from ..kv import Batch, KVShape
-from ..prompt import Grammar, Marks
+from ..prompt import Grammar
 from ..rope import Rope
 from .base import Deepstack, Frontend, StreamDefaults, Vision
-from .checkpoint import HFTokenizer, end_tokens, patcher, quiet_loading, stream_defaults, system_prompt
+from .checkpoint import GENERATION, HFTokenizer, end_tokens, patcher, stream_defaults, system_prompt
 from .decoder import Decoder
+from .edge import library
+from .files import read_config
 from .patches import CLIP_MEAN, CLIP_STD, Patcher, Patches
 from .products import Matrix
+from .tokens import check_ends, check_words, find_marks, load_tokenizer
+from .weights import check_run, load_weights, quantization
 from .windows import WINDOWS
 
 ATTENTION = "streamingvlm"
@@ -127,7 +131,7 @@ class StockModel:
         self.tokens_per_second = self._tokens_per_second(hf.config)
         self.parameters = sum(p.numel() for p in hf.parameters())
         self.vocabulary = text.vocab_size
-        head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        head_dim = _head_dim(text)
         self.kv_shape = KVShape(text.num_hidden_layers, text.num_key_value_heads, head_dim, hf.dtype, hf.device)
         self.rope = self._rope()
         self.decoder = Decoder(
@@ -142,17 +146,14 @@ class StockModel:
     @classmethod
     def load(cls, folder: Path, name: str, device: torch.device, dtype: torch.dtype) -> Self:
         """Load an ordinary checkpoint folder. :class:`ModelError` if it cannot be streamed."""
-        config = cls.hf_class.config_class.from_pretrained(folder)
+        config = cls._config(folder, name)
         front = cls.frontend(folder, name, config)
-        with quiet_loading():
-            hf, report = cls.hf_class.from_pretrained(
-                folder, config=config, dtype=dtype, attn_implementation="sdpa", output_loading_info=True
-            )
-        if missing := sorted(report["missing_keys"]):
-            # transformers would fill them with noise.
-            raise ModelError(f"{name} lacks {len(missing)} weights that its config.json asks for, such as {missing[0]}")
+        hf = load_weights(cls.hf_class, folder, name, config, dtype)
+        with library(f"{name} cannot be brought to {device}"):
+            hf = hf.to(device)
+        check_run(hf, name)
         return cls(
-            hf.to(device),
+            hf,
             name=name,
             grammar=front.grammar,
             patcher=front.patcher,
@@ -161,14 +162,20 @@ class StockModel:
         )
 
     @classmethod
+    def load_stock(cls, folder: Path, name: str, dtype: torch.dtype, attention: str = "sdpa") -> Any:
+        """transformers' own model of a folder, for training. :class:`ModelError` as :meth:`load` raises it."""
+        return load_weights(cls.hf_class, folder, name, cls._config(folder, name), dtype, attention)
+
+    @classmethod
     def frontend(cls, folder: Path, name: str, config: Any = None) -> Frontend:
         """What does not need the weights. :class:`ModelError` if the checkpoint cannot be streamed."""
-        config = config or cls.hf_class.config_class.from_pretrained(folder)
-        _check(config, name)
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        marks = cls._marks(config, tokenizer, name)
+        config = config or cls._config(folder, name)
+        tokenizer = load_tokenizer(folder)
+        marks, plain = find_marks(tokenizer, config, name, cls.title), HFTokenizer(tokenizer)
+        check_words(plain, marks, name)
+        check_ends(end_tokens(folder, marks.turn_end), tokenizer, config.text_config.vocab_size, folder / GENERATION)
         return Frontend(
-            cls.grammar_class(HFTokenizer(tokenizer), marks, system=system_prompt(folder, tokenizer)),
+            cls.grammar_class(plain, marks, system=system_prompt(folder, tokenizer)),
             patcher(folder, config.vision_config, cls.mean, cls.std),
             stream_defaults(folder),
             cls._tokens_per_second(config),
@@ -176,17 +183,13 @@ class StockModel:
         )
 
     @classmethod
-    def _marks(cls, config: Any, tokenizer: Any, name: str) -> Marks:
-        turn_start, turn_end = (tokenizer.convert_tokens_to_ids(mark) for mark in ("<|im_start|>", "<|im_end|>"))
-        if None in (turn_start, turn_end):
-            raise ModelError(f"{name}: its tokenizer has no <|im_start|> and <|im_end|>; that of {cls.title} is needed")
-        return Marks(
-            turn_start=turn_start,
-            turn_end=turn_end,
-            vision_start=config.vision_start_token_id,
-            vision_end=config.vision_end_token_id,
-            vision_pad=config.video_token_id,
-        )
+    def _config(cls, folder: Path, name: str) -> Any:
+        read_config(folder)
+        quantization(folder)
+        with library(f"{name} cannot be loaded: {folder / 'config.json'}"):
+            config = cls.hf_class.config_class.from_pretrained(folder, local_files_only=True)
+        _check(config, name)
+        return config
 
     @classmethod
     def _tokens_per_second(cls, config: Any) -> float | None:  # noqa: ARG003
@@ -200,9 +203,7 @@ class StockModel:
     def _rope(self) -> Rope:
         rotary = self.hf.model.language_model.rotary_emb
         sections = list(rotary.mrope_section)
-        count = len(rotary.inv_freq)
-        if len(sections) != 3 or sum(sections) != count:
-            raise ModelError(f"{self.name}: mrope_section {sections} must be three numbers that add up to {count}")
+        _check_sections(sections, len(rotary.inv_freq), self.name)
         axes = self._axes(sections).to(self.hf.device)
         return Rope(rotary.inv_freq.float(), axes, float(rotary.attention_scaling))
 
@@ -275,14 +276,28 @@ class StockModel:
         return self.decoder.head(hidden, few=True).float()
 
 
+def _head_dim(text: Any) -> int:
+    return int(getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
+
+
 def _check(config: Any, name: str) -> None:
     """Refuse what cannot be streamed, before gigabytes of weights are read."""
     text, vision = config.text_config, config.vision_config
     if any(kind != "full_attention" for kind in getattr(text, "layer_types", None) or ()):
         raise ModelError(f"{name} has sliding-attention layers; only full attention in every layer can be streamed")
-    rope_type = text.rope_parameters["rope_type"]
+    rope = text.rope_parameters if isinstance(text.rope_parameters, dict) else {}
+    rope_type = rope.get("rope_type")
     if rope_type not in ("default", "mrope"):
         raise ModelError(f"{name}: rope type {rope_type!r} is not supported, only the plain one")
+    if "mrope_section" in rope:
+        _check_sections(rope["mrope_section"], _head_dim(text) // 2, name)
     sides = vision.patch_size, vision.temporal_patch_size, vision.spatial_merge_size
     if not all(isinstance(side, int) for side in sides):
         raise ModelError(f"{name}: patch sizes {sides} are not supported; each must be one number")
+
+
+def _check_sections(sections: Any, count: int, name: str) -> None:
+    numbers = sections if isinstance(sections, list) else []
+    if len(numbers) != 3 or any(type(one) is not int or one < 1 for one in numbers) or sum(numbers) != count:
+        wanted = f"must be three numbers that add up to {count}"
+        raise ModelError(f"{name} cannot be loaded: mrope_section {sections} {wanted}")

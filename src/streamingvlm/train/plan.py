@@ -185,7 +185,7 @@ class Plan:
         root = p["all"] - p["decoder"] - blocks
         learnt = 0 if self.stage.method == "lora" else root - (p["vision"] - blocks if self.stage.freeze_vision else 0)
         layer = p["decoder"] // self._text.num_hidden_layers
-        return size * (root + 2 * layer) + (size + 4) * learnt
+        return int(size * (root + 2 * layer) + (size + 4) * learnt)
 
     def _logits(self, size: int) -> int:
         """Logits of the rows that are learnt, in bytes: as they are computed, in float32, and twice for the loss."""

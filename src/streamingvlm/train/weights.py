@@ -19,10 +19,9 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForImageTextToText
 
-from ..errors import ModelError, OptionError, TrainingError
-from ..models import Frontend, find_checkpoint, load_frontend
+from ..errors import OptionError, TrainingError
+from ..models import Frontend, find_checkpoint, load_frontend, load_stock
 from ..models.checkpoint import no_bars, quiet_loading, write_streaming
 from ..models.windows import WINDOWS
 from .config import Stage
@@ -42,16 +41,9 @@ def load_weights(stage: Stage, dtype: torch.dtype | None = None) -> Any:
     By default in float32, the precision in which small steps add up; products run in bf16 if the stage says so. Only
     where adapters are trained the base stays in bf16. :class:`ModelError` for a folder that cannot be loaded.
     """
-    folder = start_folder(stage)
     frozen_base = stage.method == "lora" and stage.bf16
     dtype = dtype or (torch.bfloat16 if frozen_base else torch.float32)
-    try:
-        with quiet_loading():
-            model = AutoModelForImageTextToText.from_pretrained(
-                folder, dtype=dtype, attn_implementation=attention_of(stage)
-            )
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
-        raise ModelError(f"{folder} cannot be loaded: {str(error).strip().splitlines()[0]}") from None
+    model = load_stock(stage.model or None, dtype, attention_of(stage))
     # The tower's windows run as at inference, in one call.
     model.config.vision_config._attn_implementation = WINDOWS
     if stage.freeze_vision:
