@@ -176,6 +176,14 @@ def test_clips_are_pooled_by_counts() -> None:
     assert score_many([])["micro_f1"] is None
 
 
+@pytest.mark.parametrize("odd", ["\u2028", "\x85", "\u2029"])
+def test_a_line_ends_where_json_lines_end(tmp_path: Path, odd: str) -> None:
+    truth, said = tmp_path / "truth.jsonl", tmp_path / "said.jsonl"
+    truth.write_text(json.dumps({"video": "v", "title": f"a{odd}b", "content": [[0, 1, "green serves"]]}) + "\n")
+    said.write_text(f'{{"start": 0, "end": 1, "text": "green serves{odd}"}}\n', encoding="utf-8")
+    assert score_files(truth, said)["micro_f1"] == 1.0
+
+
 def test_files(tmp_path: Path) -> None:
     truth, out = tmp_path / "clip.jsonl", tmp_path / "out.jsonl"
     truth.write_text(json.dumps(clip(*RALLY)) + "\n")

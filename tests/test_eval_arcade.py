@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from streamingvlm import cli
 from streamingvlm.arcade.context import EVALUATION_SEEDS
 from streamingvlm.arcade.games import GAMES, find_game
 from streamingvlm.arcade.score import count
-from streamingvlm.errors import OptionError
+from streamingvlm.errors import OptionError, OutputError
 from streamingvlm.evaluate import arcade, watch
 from streamingvlm.evaluate.arcade import Checkpoint, Setting
 from streamingvlm.evaluate.figures import Evaluation, Watched, measure
@@ -26,6 +27,7 @@ from streamingvlm.evaluate.gate import gate
 from streamingvlm.evaluate.match import Match, exchange, matches
 from streamingvlm.evaluate.record import Record
 from streamingvlm.evaluate.watch import Watcher
+from streamingvlm.events import Commentary
 from streamingvlm.models import BUNDLED
 from streamingvlm.sampling import Sampling
 
@@ -120,6 +122,82 @@ def test_an_interrupted_run_goes_on_where_it_was(model: Any, tmp_path: Path, mon
     monkeypatch.setattr(Watcher, "_run", None)
     assert texts(watcher.watch(both, 9)) == texts(whole)
     assert texts(watcher.watch(both, 4)) == [rows[:4] for rows in texts(whole)]
+
+
+@pytest.mark.parametrize("broken", ["cut", "flipped", "missing", "killed"])
+def test_a_run_goes_on_from_whichever_snapshot_is_whole(
+    model: Any, broken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "SNAPSHOT_EVERY", 0.0)
+    monkeypatch.setattr(watch, "SNAPSHOT_SHARE", 1e9)
+    match = matches(["pong"], SEEDS)[:1]
+    (whole,) = texts(Watcher(model, POLICY, tmp_path / "whole", "f").watch(match, 7))
+
+    def stop(done: float) -> None:
+        if done >= 5:
+            raise KeyboardInterrupt
+
+    watcher = Watcher(model, POLICY, tmp_path / "parts", "f")
+    with pytest.raises(KeyboardInterrupt):
+        watcher.watch(match, 7, stop)
+    (state,) = (tmp_path / "parts").glob("*.state")
+    content = bytearray(state.read_bytes())
+    content[len(content) // 2] ^= 1
+    if broken == "missing":
+        state.unlink()
+    elif broken == "killed":
+        (tmp_path / "parts" / f"{state.name}.part").write_bytes(content[:100])
+    else:
+        state.write_bytes(content if broken == "flipped" else content[:-1])
+    seen: list[float] = []
+    with contextlib.nullcontext() if broken == "killed" else pytest.warns(UserWarning, match="goes on from the one"):
+        (again,) = texts(watcher.watch(match, 7, seen.append))
+    assert again == whole
+    assert seen[0] == (5.0 if broken == "killed" else 4.0)
+    assert [path.suffix for path in (tmp_path / "parts").iterdir()] == [".jsonl"]
+
+
+def test_a_record_is_whole_at_every_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.jsonl"
+    record = Record(path, {"policy": "p"})
+    record.begin(0.0)
+    for second in range(5):
+        record.add(Commentary(second, second + 1, f"caf\xe9 {second}\u2028\x85\ud800"))
+    record.sync()
+    record.close(done=False)
+    before = path.read_bytes()
+    assert before.count(b"\n") == 6
+    for cut in range(len(before)):
+        path.write_bytes(before[:cut])
+        again = Record(path, {"policy": "p"})
+        again.load()
+        lines = before[:cut].count(b"\n")
+        assert len(again.rows) in (max(lines - 1, 0), lines), "a line that is whole but for its end counts"
+    path.write_bytes(before)
+    again = Record(path, {"policy": "p"})
+    again.load()
+    assert [row["text"] for row in again.rows][3] == "caf\xe9 3\u2028\x85\ud800"
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    for name in ("fsync", "replace"):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, name, full)
+            with pytest.raises(OutputError, match=r"cannot write .*x\.jsonl \(No space left on device\)"):
+                again.begin(5.0)
+        assert path.read_bytes() == before, "the words are not given up for others that cannot be written"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_record_on_a_full_disk_is_one_line(tmp_path: Path) -> None:
+    record = Record(tmp_path / "x.jsonl", {"policy": "p"})
+    record.begin(0.0)
+    record._file = Path("/dev/full").open("w", encoding="utf-8", buffering=1)  # noqa: SIM115
+    with pytest.raises(OutputError, match="No space left"):
+        record.add(Commentary(0.0, 1.0, "a"))
+    with contextlib.suppress(OutputError):
+        record.close(done=False)
 
 
 def test_words_do_not_depend_on_company(model: Any, tmp_path: Path) -> None:

@@ -39,6 +39,11 @@ def printable(text: str) -> str:
     return _OBEYED.sub(lambda found: " " if found[0] in _BREAKS else "", text)
 
 
+def json_text(value: Any) -> str:
+    """``value`` as one line of JSON without a raw control character: what is taken out of words is escaped here."""
+    return _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=False))
+
+
 class Output(Protocol):
     """Takes events in order. ``start`` is when the run has passed every check: only then is anything overwritten."""
 
@@ -184,7 +189,7 @@ def json_line(event: Commentary) -> str:
     }
     if event.instructions:
         record["instructions"] = [asdict(one) for one in event.instructions]
-    return _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(record, ensure_ascii=False))
+    return json_text(record)
 
 
 def _clock(seconds: float, point: str) -> str:

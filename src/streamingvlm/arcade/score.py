@@ -74,7 +74,7 @@ def score_files(clip: Path, out: Path) -> dict[str, Any]:
 def read(path: Path) -> Said:
     """A clip's truth (a line with "content") or a commentary (a line for each event)."""
     try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
     except OSError as error:
         raise ScoreError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:

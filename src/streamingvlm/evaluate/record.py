@@ -1,20 +1,24 @@
 """What a model said of one stream, on disk: a line of settings, then a line for every second.
 
 Lines are appended as they are said, so that whatever ends a run leaves them. Beside them lies the stream's snapshot,
-rewritten now and then: a run that is started again restores it and goes on from there, and the words behind it are
-said anew (they are the same: words follow from the stream alone). A stream that is done needs no snapshot.
+rewritten now and then, and the one before it: a run that is started again restores the newest that is whole and goes on
+from there, and the words behind it are said anew (they are the same: words follow from the stream alone). The words are
+on the disk before a snapshot of their second is. A stream that is done needs no snapshot.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 from ..errors import OutputError
 from ..events import Commentary
+from ..outputs import json_text
 from ..snapshot import remove
 
 Row = dict[str, Any]
@@ -47,7 +51,8 @@ class Record:
         """Take up what is on disk, if it is of the same settings; a line that was cut is the end of it."""
         self.rows, self.stopped = [], ""
         try:
-            lines = self.path.read_text(encoding="utf-8").splitlines()
+            # A killed run may have ended within a character.
+            lines = self.path.read_text(encoding="utf-8", errors="replace").split("\n")
         except FileNotFoundError:
             return
         except OSError as error:
@@ -58,6 +63,8 @@ class Record:
                 found.append(json.loads(line))
             except ValueError:
                 break
+            if not isinstance(found[-1], dict):
+                return
         if not found or found[0] != json.loads(json.dumps(self.settings)):
             return
         self.rows = [row for row in found[1:] if "text" in row]
@@ -67,13 +74,15 @@ class Record:
         """Keep the rows before ``seconds`` and be ready for what follows."""
         self.rows = [row for row in self.rows if row["end"] <= seconds + 1e-6]
         self.stopped = ""
-        try:
+        part = self.path.with_name(self.path.name + ".part")
+        with self._writing():
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self.path.open("w", encoding="utf-8", buffering=1)
-        except OSError as error:
-            raise OutputError(f"cannot write {self.path} ({error.strerror})") from None
-        for line in (self.settings, *self.rows):
-            self._write(line)
+            with part.open("w", encoding="utf-8") as file:
+                file.writelines(json_text(line) + "\n" for line in (self.settings, *self.rows))
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, self.path)
+            self._file = self.path.open("a", encoding="utf-8", buffering=1)
 
     def add(self, event: Commentary) -> None:
         """The words of the next second."""
@@ -94,14 +103,30 @@ class Record:
         self.stopped = why
         self._write({"stopped": why})
 
+    def sync(self) -> None:
+        """Let the words reach the disk: before a snapshot does."""
+        assert self._file is not None, "begin comes first"
+        with self._writing():
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
     def close(self, done: bool) -> None:
         """Nothing follows for now; ``done``: nor ever."""
         if self._file is not None:
-            self._file.close()
-            self._file = None
+            file, self._file = self._file, None
+            with self._writing():
+                file.close()
         if done:
             remove(self.snapshot)
 
     def _write(self, line: Mapping[str, Any]) -> None:
         assert self._file is not None, "begin comes first"
-        self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        with self._writing():
+            self._file.write(json_text(line) + "\n")
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OutputError(f"cannot write {self.path} ({error.strerror or error})") from None

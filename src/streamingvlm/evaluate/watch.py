@@ -131,6 +131,7 @@ class Watcher:
                 began = time.perf_counter()
                 for lane in running:
                     if not lane.done:
+                        lane.record.sync()
                         save(lane.session, engine.pool, lane.record.snapshot)
                 saved = time.perf_counter()
                 pause = max(SNAPSHOT_EVERY, (saved - began) / SNAPSHOT_SHARE)

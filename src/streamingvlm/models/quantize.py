@@ -79,17 +79,28 @@ def _torchao() -> Any:
     return quantization
 
 
+class _Reports(logging.Filter):
+    """Drops what torchao reports while it is imported, and nothing else."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a record is somebody's business: none of a missing kernel library, none of torchao's own enums."""
+        if record.name == "torchao":
+            return record.levelno > logging.WARNING
+        return "is an Enum subclass and is now natively supported" not in str(record.msg)
+
+
 @contextmanager
 def quiet_torchao() -> Iterator[None]:
-    """Where torchao is installed transformers imports it, and it reports every kernel library that a machine lacks."""
+    """Import torchao without its reports: on every kernel library that a machine lacks, and on enums of its own.
+
+    Where it is installed, transformers imports it with the first of its models.
+    """
+    reports = _Reports()
     loggers = [logging.getLogger(name) for name in ("torchao", "torch.utils._pytree")]
-    before = [logger.level for logger in loggers]
     for logger in loggers:
-        logger.setLevel(logging.ERROR)
+        logger.addFilter(reports)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
+        yield
     finally:
-        for logger, level in zip(loggers, before, strict=True):
-            logger.setLevel(level)
+        for logger in loggers:
+            logger.removeFilter(reports)

@@ -7,7 +7,6 @@ mask function beside it, so transformers makes no mask either.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from functools import cached_property, wraps
 from math import prod
@@ -27,6 +26,7 @@ from .checkpoint import GENERATION, HFTokenizer, end_tokens, patcher, stream_def
 from .decoder import Decoder
 from .edge import library
 from .files import read_config
+from .fingerprint import fingerprint
 from .patches import CLIP_MEAN, CLIP_STD, Patcher, Patches
 from .products import Matrix
 from .tokens import check_ends, check_words, find_marks, load_tokenizer
@@ -209,14 +209,8 @@ class StockModel:
 
     @cached_property
     def fingerprint(self) -> str:
-        """See :attr:`Model.fingerprint`: SHA-256 of every parameter's name, shape and up to 256 of its numbers."""
-        digest = hashlib.sha256()
-        for name, weight in self.hf.named_parameters():
-            flat = weight.detach().reshape(-1)
-            index = torch.linspace(0, len(flat) - 1, min(len(flat), 256)).long()
-            digest.update(f"{name} {tuple(weight.shape)}".encode())
-            digest.update(flat[index.to(flat.device)].float().cpu().numpy().tobytes())
-        return digest.hexdigest()
+        """See :attr:`Model.fingerprint`."""
+        return fingerprint(self.hf)
 
     @inferring
     def embed(self, tokens: Tensor) -> Tensor:
