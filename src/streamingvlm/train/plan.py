@@ -186,14 +186,14 @@ class Plan:
         root = p["all"] - p["decoder"] - blocks
         learnt = 0 if self.stage.method == "lora" else root - (p["vision"] - blocks if self.stage.freeze_vision else 0)
         layer = p["decoder"] // self._text.num_hidden_layers
-        return size * (root + 2 * layer) + (size + 4) * learnt
+        return int(size * (root + 2 * layer) + (size + 4) * learnt)
 
     def _logits(self, size: int) -> int:
         """Logits of the rows that are learnt, in bytes: as they are computed, in float32, and twice for the loss."""
         batch = self.stage.device_batch
         # The rows of a batch are those of any of its chunks.
         rows = batch * min(batch * self.lengths.predicted, self.lengths.longest)
-        return rows * int(self._text.vocab_size) * ((size if size < 4 else 0) + 3 * 4)
+        return int(rows * self._text.vocab_size) * ((size if size < 4 else 0) + 3 * 4)
 
     def _patches(self, size: int) -> int:
         """Bytes of a batch's patches, ``size`` a value. A token is merged from several patches."""
