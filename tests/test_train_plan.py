@@ -175,6 +175,7 @@ def test_a_bound_on_a_clip_makes_the_papers_tokens() -> None:
     tokens = {seconds: one.video_tokens // seconds for seconds, one in shorter.items()}
     assert (tokens[24], tokens[30], tokens[32]) == (720, 720, 720), "no bound up to 32 s"
     assert tokens[48] == 480
+    assert [shorter[seconds].video_tokens for seconds in (24, 32, 48)] == [17_280, 23_040, 23_040]
     assert all(one.video_tokens <= 24_576 for one in shorter.values())
     assert shorter[24].length == replace(ours, true=("",) * 24, said=("",) * 24).length
 

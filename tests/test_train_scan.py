@@ -208,6 +208,22 @@ def test_tables_that_cannot_be_meant_are_one_line(tmp_path: Path, table: str, sa
     assert "\n" not in str(error.value)
 
 
+def test_a_key_behind_a_table_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "stage.toml"
+    path.write_text("[[data]]\nfile = 'a'\nepochs = 2")
+    with pytest.raises(OptionError, match=r"unknown key 'epochs'; keys of the stage stand before its first table"):
+        read_stage(path)
+
+
+def test_stage_1_has_the_authors_files() -> None:
+    stage = read_stage(Path(__file__).parent.parent / "configs" / "train" / "stage-1.toml")
+    folder = "data/Inf-Stream-Train"
+    assert stage.data == (
+        DataFile(f"{folder}/train_s12w24_with_seeks.jsonl", repeat=2.0),
+        f"{folder}/train_livecc_with_seeks.jsonl",
+    )
+
+
 # Headers are read once.
 
 

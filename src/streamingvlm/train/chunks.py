@@ -143,6 +143,8 @@ class ChunkPlan:
 def spread(start: float, end: float, text: str) -> list[Word]:
     """The words of a segment, spread evenly over its time, as the paper does for edited sentences (section 2.3)."""
     parts = text.split()
+    if len(parts) == 1:  # as nearly all lines have them
+        return [Word(start, end, parts[0])]
     each = (end - start) / max(len(parts), 1)
     # The last word ends with the segment to the last bit: it must not slip into the next second.
     ends = [start + (i + 1) * each for i in range(len(parts) - 1)] + [end]

@@ -62,7 +62,7 @@ class ChunkDataset(Dataset[Example]):
         self.titles, self.queries = titles, queries
         self._last: tuple[Line, Stream] | None = None
         if found is None:
-            found = scan(files, Videos(root, cache or ()), plan, encoding.patcher, seed=seed)
+            found = scan(files, Videos(root, cache), plan, encoding.patcher, seed=seed)
         self.report = found.report
         #: Every chunk once, and the chunks of an epoch as numbers of them.
         self.places, self.numbers = found.places, found.numbers

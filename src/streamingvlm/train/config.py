@@ -315,7 +315,11 @@ def _data_file(item: Any, where: str) -> str | DataFile:
         table["repeat"] = table.pop("weight")
     unknown = sorted(set(table) - set(get_type_hints(DataFile)))
     if unknown:
-        raise OptionError(f"{where}: unknown key {unknown[0]!r}; a table has file, repeat (or weight) and most")
+        behind = unknown[0] in {field.name for field in fields(Stage)}
+        why = (
+            "keys of the stage stand before its first table" if behind else "a table has file, repeat (or weight), most"
+        )
+        raise OptionError(f"{where}: unknown key {unknown[0]!r}; {why}")
     if not (isinstance(table.get("file"), str) and table["file"]):
         raise OptionError(f"{where}: a table must name its file: file = 'a.jsonl'")
     for key, kinds in (("repeat", (int, float)), ("most", (int,))):

@@ -195,7 +195,7 @@ def _words(items: Any) -> tuple[Word, ...]:
         words += spread(first, max(last, first), _text(text))
         latest = max(latest, last)
     ends = accumulate((word.end for word in words), max)
-    return tuple(word._replace(end=end) for word, end in zip(words, ends, strict=True))
+    return tuple(word if word.end == end else word._replace(end=end) for word, end in zip(words, ends, strict=True))
 
 
 def _seconds(value: Any) -> float:

@@ -192,7 +192,7 @@ class Plan:
         batch = self.stage.device_batch
         # The rows of a batch are those of any of its chunks.
         rows = batch * min(batch * self.lengths.predicted, self.lengths.longest)
-        return rows * int(self._text.vocab_size) * ((size if size < 4 else 0) + 3 * 4)
+        return int(rows * self._text.vocab_size) * ((size if size < 4 else 0) + 3 * 4)
 
     def _patches(self, size: int) -> int:
         """Bytes of a batch's patches, ``size`` a value. A token is merged from several patches."""

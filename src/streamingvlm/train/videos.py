@@ -172,11 +172,11 @@ class Videos:
     since an earlier run is opened anew.
     """
 
-    def __init__(self, root: Path | None = None, cache: Path | Sequence[Path] = ()) -> None:
+    def __init__(self, root: Path | None = None, cache: Path | Sequence[Path] | None = None) -> None:
         if root is not None and not root.is_dir():
             raise SourceError(f"{root} is not a folder; the video root must be one")
         self.root = root
-        self.cache = HeaderCache([cache] if isinstance(cache, Path) else cache)
+        self.cache = HeaderCache([cache] if isinstance(cache, Path) else cache or ())
         self._headers: dict[str, Future[Header | str]] = {}
         self._lock = Lock()
 
