@@ -20,7 +20,7 @@ from .edge import library, reason
 BUNDLED = Path(__file__).parent.parent / "assets" / "arcade"
 
 #: Seconds to wait for a connection to the hub, and for its next byte.
-CONNECT, READ = 8.0, 12.0
+CONNECT, READ = 8.0, 10.0
 
 _PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
 _LOG = logging.getLogger(__name__)
