@@ -15,7 +15,6 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from ..errors import ModelError
-from .checkpoint import quiet_loading
 from .edge import library
 from .files import check_pointer, exists, list_files, read_json
 
@@ -57,7 +56,7 @@ def load_weights(kind: Any, folder: Path, name: str, config: Any, dtype: torch.d
         config.quantization_config = dict(section)
     else:
         _check_floats(entries)
-    with quiet_loading(), library(f"{name} cannot be loaded"):
+    with library(f"{name} cannot be loaded"):
         hf, report = kind.from_pretrained(
             config=config,
             dtype=dtype,
