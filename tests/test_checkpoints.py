@@ -632,6 +632,19 @@ def test_sizes_that_do_not_fit_are_named(folder: Path) -> None:
     refused(folder, r"9 weights are not of the size .*mlp.*in the file", frontend=False)
 
 
+@pytest.mark.parametrize("section", ["text_config", "vision_config"])
+@pytest.mark.parametrize("content", [{}, None])
+def test_a_config_of_a_far_larger_model_is_refused_before_memory_is_taken(
+    folder: Path, section: str, content: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit(folder / "config.json", **{section: content})
+    kind = tiny.FAMILIES["qwen2_5_vl"].stock
+    monkeypatch.setattr(kind, "from_pretrained", lambda *_, **__: pytest.fail("took memory"))
+    refused(
+        folder, "its config.json asks for [0-9,]+ numbers, its files have 228,832|must be|cannot be", frontend=False
+    )
+
+
 def test_missing_weights_are_named(folder: Path) -> None:
     rewrite(folder, lambda weights: weights.pop("lm_head.weight"))
     refused(folder, "lacks 1 weights that its config.json asks for, such as lm_head.weight", frontend=False)
