@@ -360,6 +360,24 @@ def test_torchao_checkpoints_run(whole: Path, tmp_path: Path) -> None:
     assert apart(logits, first_logits(whole, dtype="bf16")) < 0.2
 
 
+@pytest.mark.parametrize("name", ["self_attn.k_proj", "self_attn.o_proj", "mlp.down_proj", "mlp.gate_proj"])
+def test_a_layer_that_is_no_plain_matrix_is_never_read_as_one(name: str) -> None:
+    class Scaled(torch.nn.Linear):
+        """As adapters and quantizers have it: what it computes is not its weight."""
+
+    parent, _, last = name.partition(".")
+    for spoil in ("class", "dtype"):
+        hf = tiny.stock()
+        layer = getattr(hf.model.language_model.layers[1], parent)
+        module = getattr(layer, last)
+        if spoil == "class":
+            module.__class__ = Scaled
+        else:
+            module.weight = torch.nn.Parameter(module.weight.to(torch.int8), requires_grad=False)
+        with pytest.raises(ModelError, match="not a plain matrix of floats"):
+            tiny.wrap(hf)
+
+
 # --- edges ------------------------------------------------------------------------------------------------------
 
 
@@ -436,6 +454,9 @@ def test_nonsense_numbers_are_refused(folder: Path, entries: dict[str, Any], mat
         ({"vision": None}, "vision must be"),
         ({"history": 7}, "history"),
         ({"sink": -1}, "must be 0 or more"),
+        ({"vision": 1e9}, "vision must be at most 3,600"),
+        ({"text": 10**9}, "text must be at most"),
+        ({"max_new_tokens": 10**9}, "max_new_tokens must be at most"),
         ({"temperature": "hot"}, "temperature must be a number"),
         ({"temperature": float("nan")}, "temperature must be a number"),
         ({"max_new_tokens": 1.5}, "max_new_tokens must be a whole number"),
@@ -609,6 +630,19 @@ def test_sizes_that_do_not_fit_are_named(folder: Path) -> None:
     config["text_config"] |= {"vocab_size": 264, "intermediate_size": 96}
     (folder / "config.json").write_text(json.dumps(config))
     refused(folder, r"9 weights are not of the size .*mlp.*in the file", frontend=False)
+
+
+@pytest.mark.parametrize("section", ["text_config", "vision_config"])
+@pytest.mark.parametrize("content", [{}, None])
+def test_a_config_of_a_far_larger_model_is_refused_before_memory_is_taken(
+    folder: Path, section: str, content: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit(folder / "config.json", **{section: content})
+    kind = tiny.FAMILIES["qwen2_5_vl"].stock
+    monkeypatch.setattr(kind, "from_pretrained", lambda *_, **__: pytest.fail("took memory"))
+    refused(
+        folder, "its config.json asks for [0-9,]+ numbers, its files have 228,832|must be|cannot be", frontend=False
+    )
 
 
 def test_missing_weights_are_named(folder: Path) -> None:

@@ -189,11 +189,23 @@ def model(
     dtype: torch.dtype = torch.float32,
 ) -> StockModel:
     """The tiny model as the engine sees it; greedy unless ``sampling`` says otherwise."""
+    return wrap(stock(family).to(device, dtype), tokenizer, family=family, patcher=patcher, sampling=sampling)
+
+
+def wrap(
+    hf: Any,
+    tokenizer: Tokenizer | None = None,
+    *,
+    family: str = GOLDEN,
+    patcher: Patcher | None = None,
+    sampling: Sampling | None = None,
+) -> StockModel:
+    """A stock model as the engine sees it."""
     kind = FAMILIES[family]
     height, width = kind.size
     own = Patcher(kind.patch, min_pixels=height**2, max_pixels=height * width, mean=kind.mean, std=kind.std)
     return kind.ours(
-        stock(family).to(device, dtype),
+        hf,
         name="tiny",
         grammar=kind.ours.grammar_class(tokenizer or CharTokenizer(), MARKS),
         patcher=patcher or own,

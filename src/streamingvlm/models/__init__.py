@@ -10,6 +10,7 @@ import torch
 
 from ..errors import ModelError
 from .base import Frontend, Model, StreamDefaults, window_options
+from .checkpoint import quiet_loading
 from .edge import library
 from .files import read_config
 from .hub import BUNDLED, find_checkpoint
@@ -68,7 +69,7 @@ def load_model(
         check(weights)
     label = _label(name)
     kept = pick_dtype(dtype, place)
-    with quiet_torchao():
+    with quiet_torchao(), quiet_loading():
         model: Model = family.load(folder, label, place, kept)
     if weights is not None:
         quantize(model, weights)
@@ -79,7 +80,7 @@ def load_frontend(name: str | Path | None = None) -> Frontend:
     """What a checkpoint makes of text and frames, without reading its weights. Raises as :func:`load_model` does."""
     folder = find_checkpoint(name)
     family = _family(folder)
-    with quiet_torchao():
+    with quiet_torchao(), quiet_loading():
         front: Frontend = family.frontend(folder, _label(name))
     return front
 
@@ -88,7 +89,7 @@ def load_stock(name: str | Path | None, dtype: torch.dtype, attention: str) -> A
     """transformers' own model of a checkpoint, on the CPU, to be trained. Raises as :func:`load_model` does."""
     folder = find_checkpoint(name)
     family = _family(folder)
-    with quiet_torchao():
+    with quiet_torchao(), quiet_loading():
         return family.load_stock(folder, _label(name), dtype, attention)
 
 

@@ -24,9 +24,14 @@ from .patches import Patcher
 #: The paper's budget per frame, in tokens of 28 x 28 pixels (32 x 32 in families with larger patches); a checkpoint's
 #: own processor config is for whole offline videos.
 PAPER_TOKENS = {"min_pixels": 128, "max_pixels": 768}
+#: Most tokens of a frame that a folder may ask for: what published processors allow an image.
+MAX_TOKENS = 16_384
 #: Names of the least and the most pixels of a frame, and of the same in a size as transformers 5 saves it.
 _KEYS = ("min_pixels", "max_pixels")
 _EDGES = ("shortest_edge", "longest_edge")
+
+#: Windows and replies that a folder may ask for, in seconds and tokens: the cache is allocated for the largest.
+_LARGEST = {"vision": 3600, "turns": 3600, "sink": 2**17, "text": 2**17, "max_new_tokens": 2**14}
 
 GENERATION = "generation_config.json"
 _DEFAULT_INSTRUCTION = "Commentate on this video."
@@ -115,6 +120,8 @@ def _budget(folder: Path, config: Mapping[str, Any], path: Path, token: int) -> 
                 own.setdefault(name, value)
     if own.get("max_pixels", token) < token:
         raise ModelError(f"{path}: at most {own['max_pixels']} pixels a frame is less than one token ({token})")
+    if own.get("max_pixels", token) > token * MAX_TOKENS:
+        raise ModelError(f"{path}: {own['max_pixels']:,} pixels a frame are more than {MAX_TOKENS:,} tokens")
     budget = paper | own
     if budget["min_pixels"] > budget["max_pixels"]:
         if len(own) == 2:
@@ -179,6 +186,10 @@ def stream_defaults(folder: Path) -> StreamDefaults:
     if streaming is None:
         return StreamDefaults(instruction=_DEFAULT_INSTRUCTION)
     instruction, policy = _text(streaming, "instruction", path), window_options(streaming)
+    for key, most in _LARGEST.items():
+        value = streaming.get(key)
+        if isinstance(value, int | float) and value > most:
+            raise ModelError(f"{path}: {key} must be at most {most:,}, not {value:,}: no cache would hold it")
     try:
         make_policy("streaming", policy)
         return StreamDefaults(Sampling(**_sampling(streaming, path)), policy, instruction or "")

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..errors import ModelError
 from ..kv import Batch
 from .base import Deepstack
 from .products import Matrix
@@ -35,8 +36,21 @@ class Layer:
     down: Matrix
 
 
+def plain(module: nn.Module) -> nn.Linear:
+    """A layer that is nothing but a float matrix and its bias. :class:`ModelError` for any other.
+
+    What adapters and quantizers put in a linear layer's place has a ``weight`` too, which is not what it computes.
+    """
+    weight = getattr(module, "weight", None)
+    if type(module) is not nn.Linear or type(weight) is not nn.Parameter or not weight.is_floating_point():
+        kind = f"{type(module).__name__} of {getattr(weight, 'dtype', 'no weight')}"
+        raise ModelError(f"a layer of the decoder is a {kind}, not a plain matrix of floats; merge or dequantize it")
+    return module
+
+
 def _fuse(modules: list[nn.Linear]) -> Matrix:
     """Weights and biases of linear layers with one input as one matrix; the modules keep them as views of it."""
+    modules = [plain(module) for module in modules]
     weight = torch.cat([module.weight.detach() for module in modules])
     bias = None if modules[0].bias is None else torch.cat([module.bias.detach() for module in modules])
     first = 0
@@ -57,10 +71,10 @@ def _layer(stock: Any) -> Layer:
         qkv=_fuse([attention.q_proj, attention.k_proj, attention.v_proj]),
         query_norm=None if query_norm is None else query_norm.weight,
         key_norm=None if key_norm is None else key_norm.weight,
-        out=Matrix(attention.o_proj.weight, attention.o_proj.bias),
+        out=Matrix(plain(attention.o_proj).weight, attention.o_proj.bias),
         mlp_norm=stock.post_attention_layernorm.weight,
         gate_up=_fuse([mlp.gate_proj, mlp.up_proj]),
-        down=Matrix(mlp.down_proj.weight),
+        down=Matrix(plain(mlp.down_proj).weight),
     )
 
 
@@ -71,7 +85,7 @@ class Decoder:
         self, language_model: Any, head: nn.Linear, heads: int, kv_heads: int, head_dim: int, eps: float
     ) -> None:
         self.layers = [_layer(stock) for stock in language_model.layers]
-        self.head = Matrix(head.weight, head.bias)
+        self.head = Matrix(plain(head).weight, head.bias)
         self.norm = language_model.norm.weight
         self.heads, self.kv_heads, self.head_dim, self.eps = heads, kv_heads, head_dim, eps
         self.scaling = head_dim**-0.5

@@ -23,7 +23,9 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("intermediate_size", "num_position_embeddings"), (1, 2**20)),
     **dict.fromkeys(("head_dim", "window_size", "patch_size"), (1, 2**14)),
     **dict.fromkeys(("temporal_patch_size", "spatial_merge_size"), (1, 64)),
-    **dict.fromkeys(("rope_theta", "rms_norm_eps", "tokens_per_second", "mlp_ratio"), (1e-12, 1e12)),
+    **dict.fromkeys(("tokens_per_second", "mlp_ratio"), (1e-3, 1e3)),
+    "rope_theta": (2, 1e12),
+    "rms_norm_eps": (1e-12, 1e-2),
     **dict.fromkeys(("in_channels", "in_chans"), (3, 3)),
     "vocab_size": (1, 2**24),
 }

@@ -20,7 +20,7 @@ from .edge import library, reason
 BUNDLED = Path(__file__).parent.parent / "assets" / "arcade"
 
 #: Seconds to wait for a connection to the hub, and for its next byte.
-CONNECT, READ = 8.0, 15.0
+CONNECT, READ = 8.0, 10.0
 
 _PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
 _LOG = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ def _fetch(name: str) -> Path:
     try:
         with _hub(name):
             info = HfApi().model_info(name, timeout=READ)
-            commit, files = info.sha, [file.rfilename for file in info.siblings or ()]
+            files = [file.rfilename for file in info.siblings or ()]
     except ModelError as error:
         if kept := _downloaded(name):
             _LOG.warning("%s; what was downloaded before is used", error)
@@ -68,7 +68,7 @@ def _fetch(name: str) -> Path:
         kind = "only GGUF files" if any(file.endswith(".gguf") for file in files) else "no *.safetensors"
         raise ModelError(f"{name} has {kind} on the hub; a checkpoint with config.json and *.safetensors is needed")
     with _hub(name):
-        return Path(snapshot_download(name, revision=commit, allow_patterns=_PATTERNS))
+        return Path(snapshot_download(name, allow_patterns=_PATTERNS))
 
 
 def _downloaded(name: str) -> Path | None:
@@ -99,7 +99,9 @@ def _patient(client: Any) -> Any:
     send = client.send
 
     def patient_send(request: Any, **options: Any) -> Any:
-        request.extensions["timeout"] = {"connect": CONNECT, "read": READ, "write": READ, "pool": None}
+        own = request.extensions.get("timeout") or {}
+        bounds = {"connect": CONNECT, "read": READ, "write": READ}
+        request.extensions["timeout"] = own | {key: min(own.get(key) or bound, bound) for key, bound in bounds.items()}
         with _final():
             response = send(request, **options)
         if response.status_code == 429:
@@ -148,7 +150,7 @@ def _what_is_wrong(error: Exception) -> str:
         return f"no hub id: {reason(error)}"
     if isinstance(error, hub.GatedRepoError) or status == 403:
         return f"the hub refuses it ({status}): it is gated; ask for access on its page, then `hf auth login`"
-    if isinstance(error, hub.RepositoryNotFoundError) and status == 401:
+    if status == 401:
         return "the hub has no such checkpoint, or refuses it because it is private (401): `hf auth login`"
     if _is_page(response) or isinstance(error, ValueError | TypeError | KeyError | hub.FileMetadataError):
         return f"what answers at {where} is not a hub ({reason(error)})"

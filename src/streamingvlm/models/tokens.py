@@ -75,7 +75,7 @@ def _check_whole(tokenizer: Any, folder: Path) -> None:
         return
     made = {"".join(merge) if isinstance(merge, list) else merge.replace(" ", "") for merge in model["merges"]}
     lost = [word for word in model["vocab"] if len(word) > 1 and word not in made and word not in added]
-    if len(lost) > len(model["vocab"]) // 20:
+    if len(lost) > len(model["vocab"]) // 100:
         raise ModelError(
             f"{folder}: no merge of its tokenizer makes {len(lost):,} of its {len(model['vocab']):,} words, such as "
             f"{lost[0]!r}; its files are cut short, or not of one model"

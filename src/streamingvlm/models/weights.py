@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Mapping
 from contextlib import ExitStack
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from ..errors import ModelError
-from .checkpoint import quiet_loading
 from .edge import library
 from .files import check_pointer, exists, list_files, read_json
 
@@ -57,7 +57,9 @@ def load_weights(kind: Any, folder: Path, name: str, config: Any, dtype: torch.d
         config.quantization_config = dict(section)
     else:
         _check_floats(entries)
-    with quiet_loading(), library(f"{name} cannot be loaded"):
+    if method != TORCHAO:
+        _check_amount(kind, config, entries, name)
+    with library(f"{name} cannot be loaded"):
         hf, report = kind.from_pretrained(
             config=config,
             dtype=dtype,
@@ -157,6 +159,19 @@ def read_entries(folder: Path) -> dict[str, Entry]:
                 part = file.get_slice(key)
                 entries[key] = Entry(path, str(part.get_dtype()), tuple(part.get_shape()))
     return entries
+
+
+def _check_amount(kind: Any, config: Any, entries: Mapping[str, Entry], name: str) -> None:
+    """Refuse a config that asks for far more than the files have, before it is given memory filled with noise."""
+    with library(f"{name} cannot be loaded"), torch.device("meta"):
+        wanted = kind(deepcopy(config))
+    asked = sum(weight.numel() for weight in wanted.parameters())
+    there = sum(math.prod(entry.shape) for entry in entries.values())
+    if asked > 2 * there:
+        raise ModelError(
+            f"{name} lacks weights: its config.json asks for {asked:,} numbers, its files have {there:,}; "
+            "the two are not of one model"
+        )
 
 
 def _check_floats(entries: Mapping[str, Entry]) -> None:

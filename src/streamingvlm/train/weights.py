@@ -23,6 +23,8 @@ from safetensors import SafetensorError
 from ..errors import OptionError, TrainingError
 from ..models import Frontend, find_checkpoint, load_frontend, load_stock
 from ..models.checkpoint import no_bars, quiet_loading, write_streaming
+from ..models.edge import library
+from ..models.files import list_files
 from ..models.windows import WINDOWS
 from .config import Stage
 
@@ -188,17 +190,22 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 def merge(run: Path, folder: Path) -> None:
     """Merge the adapter of a finished run into the weights it started from; ``folder`` becomes a checkpoint folder.
 
-    Merged in float32, saved as the stage says. :class:`OptionError` if there is no adapter.
+    Merged in float32, saved as the stage says. :class:`OptionError` if there is no adapter,
+    :class:`ModelError` if it is damaged or not one of this model.
     """
     from peft import PeftModel
 
+    if list_files(folder, "adapter_*"):
+        raise OptionError(f"{folder} holds an adapter; a checkpoint cannot be written beside one")
     adapter = run / "adapter"
     if not (adapter / "adapter_config.json").is_file():
         raise OptionError(f"{run} has no adapter: a folder is needed in which a run with method lora has ended")
     stage = stage_of(run)
     plain = replace(stage, method="full", gradient_checkpointing=False, attention="sdpa")
     base = load_weights(plain, torch.float32)
-    with without_notice():
+    with library(f"{adapter} cannot be merged"), without_notice():
+        # peft only warns where weights of the adapter are missing, and merges the rest.
+        warnings.filterwarnings("error", message=".*missing adapter keys")
         merged = PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()
     save_checkpoint(merged, folder, stage, load_frontend(stage.model or None))
 
