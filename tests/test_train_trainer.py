@@ -21,7 +21,7 @@ from streamingvlm import cli
 from streamingvlm.models import load_frontend, load_model
 from streamingvlm.train import data, trainer
 from streamingvlm.train.arguments import training_arguments
-from streamingvlm.train.checkpoints import checkpoints, is_whole, throughput
+from streamingvlm.train.checkpoints import checkpoints, discard_unfinished, is_whole, newest, throughput
 from streamingvlm.train.config import Stage
 from streamingvlm.train.trainer import Upcoming, weighted_sums
 from streamingvlm.train.weights import load_checkpoint, load_weights, save_checkpoint
@@ -252,6 +252,75 @@ def test_a_checkpoint_that_is_not_the_runs_is_refused_by_name(
     assert "checkpoint-2 cannot be loaded" in capsys.readouterr().err
 
 
+#: What is done to a file of a checkpoint, and what is said of it.
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "gone": (Path.unlink, "lacks"),
+    "cut": (lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]), "bytes"),
+    "longer": (lambda path: path.write_bytes(path.read_bytes() + b"0"), "bytes"),
+    "empty": (lambda path: path.write_bytes(b""), "bytes"),
+    "garbled": (lambda path: path.write_bytes(bytes(path.stat().st_size)), "cannot be"),
+}
+
+
+@pytest.fixture(scope="module")
+def short(file: Path, folder: Path) -> Path:
+    """A short run, for tests that damage a copy of it."""
+    return train(file, f"output={folder / 'short'}", *SHORT)
+
+
+SHORT = ("max_steps=2", "save_steps=1", "eval_data=[]")
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "config.json"])
+def test_a_checkpoint_with_a_damaged_file_is_refused_in_one_line(
+    file: Path, short: Path, tmp_path: Path, name: str, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    shutil.copytree(short, output)
+    shutil.rmtree(output / "checkpoint-2")
+    change_file, says = DAMAGES[damage]
+    change_file(output / "checkpoint-1" / name)
+    assert cli.main(["train", str(file), f"output={output}", *SHORT, "--resume"]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert says in error
+    assert "checkpoint-1" in error
+    assert not (output / "checkpoint-2").exists()
+
+
+def test_without_a_damaged_checkpoint_the_one_before_is_taken(
+    file: Path, short: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    shutil.copytree(short, output)
+    (output / "checkpoint-2" / "optimizer.pt").unlink()
+    arguments = ["train", str(file), f"output={output}", *SHORT, "--resume"]
+    assert cli.main(arguments) == 2
+    assert "without its folder --resume takes the one before" in capsys.readouterr().err
+    shutil.rmtree(output / "checkpoint-2")
+    assert cli.main(arguments) == 0
+    same_run(output, short)
+
+
+def test_unfinished_checkpoints_do_not_push_good_ones_out(
+    file: Path, short: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """keep = 2 are two good ones: Trainer would count what a killed process left half written, or half removed."""
+    output = tmp_path / "out"
+    shutil.copytree(short, output)
+    for name in ("checkpoint-7", "checkpoint-9"):  # by time: the next one may come earlier than the one that broke off
+        (output / name).mkdir()
+        (output / name / "model.safetensors").write_bytes(b"half")
+    (output / "checkpoint-1" / "scheduler.pt").unlink()
+    assert newest(output) == output / "checkpoint-2"
+    assert discard_unfinished(output) == [output / f"checkpoint-{step}" for step in (1, 7, 9)]
+    assert checkpoints(output) == [output / "checkpoint-2"]
+    (output / "checkpoint-3").mkdir()
+    capsys.readouterr()
+    assert cli.main(["train", str(file), f"output={output}", *SHORT, "--resume"]) == 0
+    assert f"removed {output / 'checkpoint-3'}, which is not whole" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_checkpoint_is_loaded_by_name(file: Path, tmp_path: Path, tied: bool) -> None:
     stage = replace(opened(file)[0], **({"model": ""} if tied else {}))
@@ -288,6 +357,72 @@ def test_gradients_that_are_not_finite_end_the_run(
     monkeypatch.undo()
     train(file, f"output={output}", "eval_data=[]", "--resume")
     same_run(output, train(file, f"output={folder / 'finite'}", "eval_data=[]"))
+
+
+class Hidden(torch.autograd.Function):
+    """A loss that is no number, with gradients that are."""
+
+    @staticmethod
+    def forward(ctx: Any, sums: torch.Tensor) -> torch.Tensor:  # noqa: ARG004
+        return torch.full_like(sums, float("inf"))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> torch.Tensor:  # noqa: ARG004
+        return torch.zeros_like(grads[0])
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [(5, "the loss of step 3 is inf"), (1, "the loss of step 1 is inf")],
+)
+def test_a_loss_that_is_not_finite_ends_the_run(
+    file: Path,
+    tmp_path: Path,
+    call: int,
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    plain, calls = trainer.weighted_sums, []
+
+    def spoiled(model: Any, batch: Any) -> torch.Tensor:
+        calls.append(1)
+        sums = plain(model, batch)
+        if len(calls) != call:
+            return sums
+        hidden: torch.Tensor = Hidden.apply(sums)  # type: ignore[no-untyped-call]
+        return hidden
+
+    monkeypatch.setattr(trainer, "weighted_sums", spoiled)
+    assert cli.main(["train", str(file), f"output={tmp_path / 'out'}", "eval_data=[]"]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    good = f"the last good checkpoint is {tmp_path / 'out' / 'checkpoint-2'}" if call > 4 else "there is no checkpoint"
+    assert says in error
+    assert good in error
+
+
+def test_a_held_out_loss_that_is_not_finite_ends_the_run(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = trainer.weighted_sums
+
+    def spoiled(model: Any, batch: Any) -> torch.Tensor:
+        return plain(model, batch) * (1.0 if model.training else float("nan"))
+
+    monkeypatch.setattr(trainer, "weighted_sums", spoiled)
+    assert cli.main(["train", str(file), f"output={tmp_path / 'out'}"]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "the held-out loss after step 3 is nan" in error
+    assert f"the last good checkpoint is {tmp_path / 'out' / 'checkpoint-2'}" in error
+
+
+def test_the_weights_of_the_base_may_be_spoiled_already(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(file.parent / "base", tmp_path / "base")
+    change(tmp_path / "base" / "model.safetensors", lambda w: w[min(w)].fill_(float("nan")))
+    assert cli.main(["train", str(file), f"model={tmp_path / 'base'}", f"output={tmp_path / 'out'}"]) == 2
+    assert "of step 1 is nan; there is no checkpoint yet" in capsys.readouterr().err
 
 
 def test_a_checkpoint_is_written_when_the_last_one_is_old(file: Path, folder: Path) -> None:

@@ -20,14 +20,14 @@ from ..errors import OptionError, OutputError, TrainingError
 from ..models import Frontend
 from ..models.checkpoint import no_bars
 from .arguments import training_arguments
-from .checkpoints import checkpoints, mark_whole, newest, step_of
+from .checkpoints import check, checkpoints, discard_unfinished, mark_whole, newest, step_of
 from .config import Stage
 from .trainer import ChunkTrainer, NotFiniteError
 from .weights import load_weights, save_checkpoint, stage_of, without_notice
 
 
 class Chunks(Protocol):
-    """What is needed of a data set: examples that a collator understands, by number."""
+    """What is needed of a data set: examples by number that a collator understands and that have a ``length``."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> Any: ...
@@ -40,13 +40,17 @@ def train(
 
     ``resume``: go on from the newest whole checkpoint in the output, with the same order of data and the same random
     numbers; from the start if there is none. Raises :class:`OptionError` for an output that holds another run,
-    :class:`TrainingError` where a step's gradients are not finite.
+    :class:`TrainingError` where a loss or a gradient is not finite, or a checkpoint cannot be gone on from.
     """
     args = training_arguments(stage, held_out is not None)
     output = Path(stage.output)
     take_up(stage, resume)
     start = newest(output)
+    if start is not None:
+        check(start)
     if resume and args.process_index == 0:
+        for path in discard_unfinished(output):
+            print(f"removed {path}, which is not whole", file=sys.stderr)
         print(
             f"going on from {start}" if start else "no whole checkpoint to go on from: from the start", file=sys.stderr
         )
@@ -64,6 +68,8 @@ def train(
         )
         try:
             trainer.train(resume_from_checkpoint=str(start) if start else None)
+            if held_out is not None and not _evaluated(trainer.state):
+                trainer.evaluate()
         except NotFiniteError as error:
             advice = "a lower learning_rate, a longer warmup or a lower max_grad_norm may help"
             raise TrainingError(f"{error}; {_last(output)}; {advice}") from None
@@ -72,8 +78,6 @@ def train(
                 raise
             reason = f"the workers that read video gave nothing for {stage.dataloader_timeout} s, or died ({error})"
             raise TrainingError(f"{reason}; {_last(output)}") from error
-        if held_out is not None and not _evaluated(trainer.state):
-            trainer.evaluate()
         trainer.save_state()
         return _save(trainer, stage, front, output)
 

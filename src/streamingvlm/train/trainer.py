@@ -8,7 +8,9 @@ What is added to :class:`transformers.Trainer`, and why:
   720p video are 175 GB of patches. Here sums are accumulated and the gradients divided once, before they are clipped.
 - Logits are computed only where a token is predicted: 24 s of video are 18,000 positions, some 200 of them words.
 - The evaluation loss is the same weighted mean over the held-out chunks.
-- A gradient that is not finite ends the run before it reaches the weights: :class:`NotFiniteError`.
+- A loss or gradient that is not finite ends the run before it reaches the weights: :class:`NotFiniteError`.
+- The examples of a step are sorted by length (:class:`StepSampler`), so that processes wait less for each other. Where
+  the last step of an epoch has too few for all processes, the repeated ones count nothing.
 - A checkpoint is loaded by name, with no weight missing and none left over. Trainer writes the hub's names, looks for
   those in memory, and goes on from the base weights with a warning.
 """
@@ -28,6 +30,8 @@ from torch import Tensor
 from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
+from .balance import StepSampler
+from .checkpoints import readable
 from .collate import unpack
 from .weights import load_checkpoint
 
@@ -72,7 +76,15 @@ class Upcoming:
 
 
 class NotFiniteError(Exception):
-    """The gradients of a step are infinite or no numbers; the weights are as they were before it."""
+    """The loss or the gradients of a step are infinite or no numbers; the weights are as they were before it."""
+
+
+def finite(value: Tensor | float, what: str) -> float:
+    """``value`` as a number. :class:`NotFiniteError` if it is none; all processes must ask for the same value."""
+    number = float(value)
+    if not math.isfinite(number):
+        raise NotFiniteError(f"{what} is {number}")
+    return number
 
 
 class ChunkTrainer(Trainer):  # type: ignore[misc]
@@ -86,6 +98,7 @@ class ChunkTrainer(Trainer):  # type: ignore[misc]
         self._loader_timeout = loader_timeout
         self.model_accepts_loss_kwargs = True  # the loss is normalised here: Trainer shall not divide it again
         self._sums = torch.zeros(2, device=self.args.device)
+        self._step_loss = torch.zeros((), device=self.args.device)
 
     def create_accelerator_and_postprocess(self) -> None:
         """accelerate shards on GPUs only and says nothing where there are none; several CPU processes shard too."""
@@ -104,11 +117,35 @@ class ChunkTrainer(Trainer):  # type: ignore[misc]
             getattr(loader, "base_dataloader", loader).timeout = self._loader_timeout
         return loader
 
+    def _get_train_sampler(self, train_dataset: Any = None) -> StepSampler:
+        """The order of the examples; where it goes on follows from the steps that were taken."""
+        examples = self.train_dataset if train_dataset is None else train_dataset
+        return StepSampler(
+            lambda number: examples[number].length,
+            len(examples),
+            self.get_total_train_batch_size(self.args),
+            self.args.data_seed,
+            lambda: self.state.global_step,
+        )
+
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[Upcoming, Tensor]:
         """The batches of one step, and a count that is not used."""
-        return Upcoming(epoch_iterator, num_batches), torch.ones((), device=device)
+        return Upcoming(self._without_repeats(epoch_iterator), num_batches), torch.ones((), device=device)
+
+    def _without_repeats(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """The batches of one step; examples that only fill up the last step of an epoch have no weight.
+
+        accelerate repeats the first examples until every process has as many: how many depends on the processes.
+        """
+        per_step, size = self.get_total_train_batch_size(self.args), len(self.train_dataset)
+        batch = self.args.per_device_train_batch_size
+        left = size - self.state.global_step % math.ceil(size / per_step) * per_step - self.args.process_index * batch
+        for inputs in batches:
+            inputs["loss_weights"][max(left, 0) :] = 0
+            yield inputs
+            left -= self.args.world_size * batch
 
     def compute_loss(
         self,
@@ -130,7 +167,8 @@ class ChunkTrainer(Trainer):  # type: ignore[misc]
         super().training_step(model, inputs, num_items_in_batch)
         if not self.accelerator.sync_gradients:
             return torch.zeros((), device=self.args.device)
-        total = self.accelerator.reduce(self._sums, "sum")[1].clamp_min(torch.finfo(torch.float32).tiny)
+        self._step_loss, total = self.accelerator.reduce(self._sums, "sum")
+        total = total.clamp_min(torch.finfo(torch.float32).tiny)
         # Gradients were averaged over the processes; reported losses will be.
         share = self.accelerator.num_processes / total
         grads = [p.grad for p in model.parameters() if p.grad is not None]
@@ -140,19 +178,29 @@ class ChunkTrainer(Trainer):  # type: ignore[misc]
         return loss
 
     def _clip_grad_norm(self, model: Any) -> Any:
-        """Clip, and look at the norm before the optimizer does."""
+        """Clip, and look at the norm and the loss of all processes before the optimizer does."""
         norm = super()._clip_grad_norm(model)
-        value = float(norm)
-        if not math.isfinite(value):
-            raise NotFiniteError(f"the gradient norm of step {self.state.global_step + 1} is {value}")
+        finite(norm, f"the gradient norm of step {self.state.global_step + 1}")
+        finite(self._step_loss, f"the loss of step {self.state.global_step + 1}")
         return norm
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """See the module; shards are loaded by name by ``torch.distributed.checkpoint`` itself."""
         if self.is_fsdp_enabled:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            with readable(resume_from_checkpoint):
+                super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
             load_checkpoint(self.model if model is None else model, Path(resume_from_checkpoint))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Trainer's, with one line for files that cannot be read."""
+        with readable(checkpoint):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """Trainer's, with one line for files that cannot be read."""
+        with readable(checkpoint):
+            super()._load_rng_state(checkpoint)
 
     @torch.no_grad()
     def evaluation_loop(
@@ -170,5 +218,8 @@ class ChunkTrainer(Trainer):  # type: ignore[misc]
             # Without the chunks that were repeated to give every process as many.
             total += self.accelerator.gather_for_metrics(weighted_sums(model, self._prepare_inputs(inputs))).sum(0)
             self.callback_handler.on_prediction_step(self.args, self.state, self.control)
-        loss = (total[0] / total[1].clamp_min(torch.finfo(torch.float32).tiny)).item()
+        loss = finite(
+            total[0] / total[1].clamp_min(torch.finfo(torch.float32).tiny),
+            f"the held-out loss after step {self.state.global_step}",
+        )
         return EvalLoopOutput(None, None, {f"{metric_key_prefix}_loss": loss}, self.num_examples(dataloader))

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 
 from ..errors import OptionError, TrainingError
 from ..models import Frontend, find_checkpoint, load_frontend, load_stock
@@ -26,6 +25,7 @@ from ..models.checkpoint import no_bars, quiet_loading, write_streaming
 from ..models.edge import library
 from ..models.files import list_files
 from ..models.windows import WINDOWS
+from .checkpoints import readable
 from .config import Stage
 
 #: Beside the weights, what makes a folder complete: tokenizer, processors, chat template.
@@ -143,7 +143,7 @@ def load_checkpoint(model: Any, folder: Path) -> None:
     from peft import PeftModel, get_peft_model_state_dict, load_peft_weights, set_peft_model_state_dict
 
     adapters = isinstance(model, PeftModel)
-    try:
+    with readable(folder):
         if adapters:
             saved = load_peft_weights(str(folder), device="cpu")
         else:
@@ -154,8 +154,6 @@ def load_checkpoint(model: Any, folder: Path) -> None:
                 )
             _nothing_apart(folder, report["missing_keys"], report["unexpected_keys"])
             saved = other.state_dict()
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        raise TrainingError(f"{folder} cannot be loaded: {str(error).strip().splitlines()[0]}") from None
     own = get_peft_model_state_dict(model) if adapters else model.state_dict()
     _nothing_apart(folder, own.keys() - saved.keys(), saved.keys() - own.keys())
     if wrong := [name for name in sorted(own) if own[name].shape != saved[name].shape]:
