@@ -55,6 +55,15 @@ def test_the_command_line_has_the_last_word(tmp_path: Path) -> None:
         ("", "epochs", "an override is KEY=VALUE, not 'epochs'"),
         ("", "attention=fast", "attention must be auto"),
         ("", "silence_weight=-1", "silence_weight must be 0 or more"),
+        ("save_minutes = -1", None, "save_minutes must be 0 or more"),
+        ("save_minutes = nan", None, "save_minutes must be a finite number"),
+        ("save_minutes = inf", None, "save_minutes must be a finite number"),
+        ("save_minutes = 'often'", None, "save_minutes must be a number"),
+        ("dataloader_timeout = -5", None, "dataloader_timeout must be 0 or more"),
+        ("dataloader_timeout = 1.5", None, "dataloader_timeout must be a whole number"),
+        ("tf32 = 1", None, "tf32 must be true or false"),
+        ("report_to = 3", None, "report_to must be a list of texts"),
+        ("report_to = [1]", None, "report_to must be a list of texts"),
     ],
 )
 def test_what_cannot_be_meant_is_one_line(tmp_path: Path, text: str, override: str | None, says: str) -> None:

@@ -21,7 +21,15 @@ from streamingvlm import cli
 from streamingvlm.models import load_frontend, load_model
 from streamingvlm.train import data, trainer
 from streamingvlm.train.arguments import training_arguments
-from streamingvlm.train.checkpoints import checkpoints, discard_unfinished, is_whole, newest, throughput
+from streamingvlm.train.checkpoints import (
+    checkpoints,
+    damage,
+    discard_unfinished,
+    is_whole,
+    mark_whole,
+    newest,
+    throughput,
+)
 from streamingvlm.train.config import Stage
 from streamingvlm.train.trainer import Upcoming, weighted_sums
 from streamingvlm.train.weights import load_checkpoint, load_weights, save_checkpoint
@@ -205,6 +213,21 @@ def test_every_family_is_killed_and_resumed(family: str, method: str, bf16: str,
     same_run(tmp_path / "killed", whole)
 
 
+@pytest.mark.parametrize("method", ["full", pytest.param("lora", marks=pytest.mark.slow)])
+def test_a_run_with_tied_embeddings_is_resumed(tmp_path: Path, method: str) -> None:
+    file = make_stage(tmp_path, max_steps=4, eval_data=[])
+    config = json.loads((tmp_path / "base" / "config.json").read_text())
+    config["tie_word_embeddings"] = config["text_config"]["tie_word_embeddings"] = True
+    (tmp_path / "base" / "config.json").write_text(json.dumps(config))
+    change(tmp_path / "base" / "model.safetensors", lambda w: w.pop("lm_head.weight"))
+    assert load_weights(opened(file)[0]).config.tie_word_embeddings
+    whole = train(file, f"output={tmp_path / 'whole'}", *KILLED[method])
+    shutil.copytree(whole, tmp_path / "again")
+    shutil.rmtree(tmp_path / "again" / "checkpoint-4")
+    train(file, f"output={tmp_path / 'again'}", *KILLED[method], "--resume")
+    same_run(tmp_path / "again", whole)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", KILLED)
 def test_two_processes_without_shards_are_resumed(file: Path, folder: Path, method: str) -> None:
@@ -271,15 +294,15 @@ def short(file: Path, folder: Path) -> Path:
 SHORT = ("max_steps=2", "save_steps=1", "eval_data=[]")
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("how", DAMAGES)
 @pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "config.json"])
 def test_a_checkpoint_with_a_damaged_file_is_refused_in_one_line(
-    file: Path, short: Path, tmp_path: Path, name: str, damage: str, capsys: pytest.CaptureFixture[str]
+    file: Path, short: Path, tmp_path: Path, name: str, how: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "out"
     shutil.copytree(short, output)
     shutil.rmtree(output / "checkpoint-2")
-    change_file, says = DAMAGES[damage]
+    change_file, says = DAMAGES[how]
     change_file(output / "checkpoint-1" / name)
     assert cli.main(["train", str(file), f"output={output}", *SHORT, "--resume"]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
@@ -440,9 +463,12 @@ def test_nothing_but_reports_is_told(file: Path, folder: Path, method: str, caps
     output = train(file, f"output={folder / 'told'}-{method}", f"method={method}", "max_steps=2")
     out, err = capsys.readouterr()
     assert out.strip() == str(output / {"full": "model", "lora": "adapter"}[method])
+    assert "'loss'" in err
+    if method == "lora":
+        assert cli.main(["merge", str(output), "-o", str(folder / "told-merged")]) == 0
+        err += capsys.readouterr().err
     assert "Writing model shards" not in err
     assert "Warning" not in err
-    assert "'loss'" in err
 
 
 class Stuck:
@@ -462,6 +488,41 @@ def test_a_worker_that_hangs_ends_the_run(
     assert cli.main(["train", str(file), *keys]) == 2
     assert time.monotonic() - began < 30
     assert "the workers that read video gave nothing for 1 s" in capsys.readouterr().err
+
+
+def test_a_worker_that_hangs_ends_a_resumed_run_too(
+    file: Path, short: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The loader that goes on within an epoch is another one than the first."""
+    output = tmp_path / "out"
+    shutil.copytree(short, output)
+    shutil.rmtree(output / "checkpoint-2")
+    collator_of = data.collator_of
+    monkeypatch.setattr(data, "collator_of", lambda stage: Stuck(collator_of(stage)))
+    arguments = [*SHORT, "workers=1", "dataloader_timeout=1", f"output={output}", "--resume"]
+    assert cli.main(["train", str(file), *arguments]) == 2
+    assert "gave nothing for 1 s" in (error := capsys.readouterr().err)
+    assert f"the last good checkpoint is {output / 'checkpoint-1'}" in error
+
+
+def test_all_files_of_a_checkpoint_are_noted(tmp_path: Path) -> None:
+    """Also shards, which lie in folders of their own."""
+    folder = tmp_path / "checkpoint-3"
+    shard = folder / "pytorch_model_fsdp_0" / "__1_0.distcp"
+    shard.parent.mkdir(parents=True)
+    shard.write_bytes(b"12345678")
+    (folder / "trainer_state.json").write_text('{"global_step": 3}')
+    mark_whole(tmp_path, 3, devices=2, device="cpu")
+    assert damage(folder) is None
+    shard.write_bytes(b"1234")
+    assert damage(folder) == f"{shard} has 4 bytes, 8 were written"
+    shard.unlink()
+    assert damage(folder) == f"{folder} lacks pytorch_model_fsdp_0/__1_0.distcp"
+    # A mark of an earlier version says nothing of the files.
+    (folder / "whole").write_bytes(b"")
+    assert damage(folder) is None
+    (folder / "trainer_state.json").write_text('{"global_step": 2}')
+    assert "is of another step" in str(damage(folder))
 
 
 def test_a_report_that_cannot_be_made_is_one_line(file: Path, capsys: pytest.CaptureFixture[str]) -> None:

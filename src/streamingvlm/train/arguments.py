@@ -84,7 +84,9 @@ def training_arguments(stage: Stage, held_out: bool) -> Any:
 def reports(names: Sequence[str]) -> list[str]:
     """Where the losses go, as transformers has it. :class:`OptionError` for what it does not know or is not there."""
     if unknown := [name for name in names if name not in INTEGRATION_TO_CALLBACK]:
-        raise OptionError(f"report_to: unknown {unknown[0]!r}; known: {', '.join(sorted(INTEGRATION_TO_CALLBACK))}")
+        raise OptionError(
+            f"report_to: unknown {unknown[0]!r}; known: {', '.join(sorted(INTEGRATION_TO_CALLBACK))}; [] for none"
+        )
     there = get_available_reporting_integrations()
     if missing := [name for name in names if name not in there]:
         raise OptionError(f"report_to: {missing[0]} is not installed: pip install {missing[0]}")
