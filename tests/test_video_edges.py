@@ -109,6 +109,21 @@ def test_a_title_that_is_no_text(tmp_path: Path) -> None:
     assert FileSource(path).context == "Zoë"
 
 
+def test_playlists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One with an end is a film; one without would be waited for."""
+    monkeypatch.setattr(container, "OPEN_SECONDS", 5.0)
+    media.write_clip(tmp_path / "0.ts", count=20)
+    media.write_clip(tmp_path / "1.ts", count=20, stamps=[100 + index / 10 for index in range(20)])
+    head, parts = "#EXTM3U\n#EXT-X-TARGETDURATION:2\n", "#EXTINF:2,\n0.ts\n#EXT-X-DISCONTINUITY\n#EXTINF:2,\n1.ts\n"
+    (tmp_path / "film.m3u8").write_text(f"{head}{parts}#EXT-X-ENDLIST\n")
+    frames = [media.index_of(frame) for chunk in FileSource(tmp_path / "film.m3u8") for frame in chunk.frames]
+    assert frames == [0, 5, 10, 15] * 2
+    (tmp_path / "live.m3u8").write_text(head + parts)
+    refused(tmp_path / "live.m3u8")
+    (tmp_path / "gone.m3u8").write_text(f"{head}#EXTINF:2,\nhttp://127.0.0.1:9/none.ts\n")
+    refused(tmp_path / "gone.m3u8")
+
+
 def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.mp4")
     assert "not a file" in refused(tmp_path / "pipe.mp4")

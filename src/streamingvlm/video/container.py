@@ -35,6 +35,9 @@ MAY_JUMP = 0x200
 MAKE_UP_STAMPS = 0x1
 #: Stamps of 33 bits at 90 kHz (MPEG) start again at 0 after so many seconds.
 MPEG_WRAP = 2**33 / 90000
+#: A playlist without an end would be read again and again, for hours, in the hope of more: seconds for opening a file.
+OPEN_SECONDS = 60.0
+NO_WAITING = {"max_reload": "2", "m3u8_hold_counters": "2"}
 AV_VERSION = int(av.__version__.partition(".")[0])
 #: Bytes of a title that are no UTF-8 are escaped from av 19 on; before that it must be asked for.
 ESCAPED = {} if AV_VERSION >= 19 else {"metadata_errors": "surrogateescape"}
@@ -121,10 +124,13 @@ def _check_file(path: Path) -> None:
 def _open(path: Path) -> Any:
     with edge(path, "is not a video that can be read"):
         # An absolute path cannot be taken for a protocol; a broken title must not stop the video.
-        container = av.open(str(path.absolute()), **ESCAPED)
+        container = av.open(str(path.absolute()), container_options=NO_WAITING, timeout=(OPEN_SECONDS, None), **ESCAPED)
     if container.format.name in TEXT_FORMATS:
         container.close()
         raise SourceError(f"{path} is a text file, not a video")
+    if container.format.name == "hls" and container.duration is None:
+        container.close()
+        raise SourceError(f"{path} is the playlist of a stream that goes on, not a video with an end")
     return container
 
 
