@@ -410,6 +410,30 @@ def test_whatever_a_clip_makes_the_decoder_raise_is_one_kind_of_error(
     assert batch["input_ids"].shape[1] == data[1].length
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_in_a_worker_is_one_line(tmp_path: Path, workers: int) -> None:
+    clip(tmp_path / "film.mp4", 12.0, width=FRAME[0], height=FRAME[1])
+    write_lines(tmp_path / "film.jsonl", [{"video": "film.mp4", "content": words(0.0, 12.0)}])
+    data = dataset(tmp_path)
+
+    def failure() -> str:
+        context = "fork" if workers else None
+        loader = DataLoader(data, num_workers=workers, collate_fn=Collator().pack, multiprocessing_context=context)
+        with pytest.raises(SourceError) as caught:
+            list(loader)
+        return str(caught.value)
+
+    unknown_codec(tmp_path / "film.mp4")
+    assert failure().startswith(f"{tmp_path / 'film.mp4'} ")
+    (tmp_path / "film.mp4").unlink()
+    assert failure() == f"{tmp_path / 'film.mp4'}: no such file"
+    (tmp_path / "film.jsonl").write_text("{}")
+    data._last = None
+    assert failure().startswith("film.jsonl, byte 0: the annotations have changed since they were read")
+    (tmp_path / "film.jsonl").unlink()
+    assert failure() == f"cannot read {tmp_path / 'film.jsonl'} (No such file or directory)"
+
+
 def test_a_bug_of_ours_is_no_broken_video(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = dataset(folder)
     monkeypatch.setattr(Example, "lay_out", lambda *_: [][1])

@@ -22,7 +22,7 @@ from .config import DataFile
 from .datasets import Line
 from .examples import Encoding, Example
 from .layout import Laid
-from .report import Unusable
+from .report import DataError, Unusable
 from .scan import Place, Scan, scan
 from .videos import Videos
 
@@ -92,7 +92,9 @@ class ChunkDataset(Dataset[Example]):
             try:
                 self._last = line, line.stream()
             except Unusable as error:
-                raise SourceError(f"{line}: the annotations have changed since they were read ({error})") from None
+                raise DataError(f"{line}: the annotations have changed since they were read ({error})") from None
+            except SourceError as error:
+                raise DataError(str(error)) from error
         return self._last[1]
 
 
@@ -169,7 +171,7 @@ class Collator:
             return self._lay_out(example, example.chunks())
         except SourceError as error:
             if self.unreadable == "raise":
-                raise
+                raise DataError(str(error)) from error.__cause__ or error
             log.warning("black frames and no loss: %s", error)
         laid, pixels = self._lay_out(example, example.blank())
         none = np.zeros(0, np.int64)

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from ..errors import SourceError
+
 #: Cases of every reason that are named; the others are only counted.
 NAMED = 5
 
@@ -26,6 +28,18 @@ class Reason(StrEnum):
     BEYOND = "beyond the end of its video"
     FEW_WORDS = "too few words"
     NO_ROLLOUT = "no rollout"
+
+
+class DataError(SourceError):
+    """Data that cannot be read in the middle of a run.
+
+    PyTorch hands an error of a worker over as one of the same kind whose text is the worker's traceback. Of such a text
+    the last line is kept, which is the error's own.
+    """
+
+    def __init__(self, text: str) -> None:
+        last = text.strip().rpartition("\n")[2]
+        super().__init__(last.removeprefix(f"{type(self).__module__}.{type(self).__qualname__}: "))
 
 
 class Unusable(Exception):  # noqa: N818 - not an error of the program: it ends in the report
