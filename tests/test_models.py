@@ -22,6 +22,7 @@ from streamingvlm.events import Chunk
 from streamingvlm.jobs import Trace
 from streamingvlm.models import Patcher, load_model
 from streamingvlm.spans import Kind, Role
+from tiny import write_checkpoint
 
 
 @pytest.fixture(scope="module", params=tiny.FAMILIES)
@@ -32,13 +33,13 @@ def family(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module")
 def of_family(family: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of every family in turn."""
-    return tiny.write_checkpoint(family, tmp_path_factory.mktemp(family))
+    return write_checkpoint(family, tmp_path_factory.mktemp(family))
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint, where the family does not matter."""
-    return tiny.write_checkpoint("qwen2_5_vl", tmp_path_factory.mktemp("checkpoint"))
+    return write_checkpoint("qwen2_5_vl", tmp_path_factory.mktemp("checkpoint"))
 
 
 def chunk(index: int = 0) -> Chunk:
@@ -113,7 +114,7 @@ def test_video_is_written_as_the_processor_of_qwen3_vl_writes_it(tmp_path: Path)
     Around all blocks of a video transformers from 5.10 on leaves the chat template's own pair of marks. The published
     checkpoints came with 4.57, whose processor puts the blocks in the place of the pair: docs/differences.md.
     """
-    folder = tiny.write_checkpoint("qwen3_vl", tmp_path / "own")
+    folder = write_checkpoint("qwen3_vl", tmp_path / "own")
     tokenizer = AutoTokenizer.from_pretrained(folder)
     grammar, fps, indices = load_model(folder, device="cpu").grammar, 30.0, [150, 157, 165, 172, 179]
     processor = OfTransformers(None, tokenizer, Sized((3, 4, 6), fps, indices))
@@ -228,9 +229,7 @@ def test_broken_folders_are_one_line(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl"])
 def test_sliding_attention_is_refused(family: str, tmp_path: Path) -> None:
     layers = ["full_attention", "sliding_attention", "full_attention"]
-    path = change(
-        tiny.write_checkpoint(family, tmp_path / "own"), tmp_path / "copy", {"text_config.layer_types": layers}
-    )
+    path = change(write_checkpoint(family, tmp_path / "own"), tmp_path / "copy", {"text_config.layer_types": layers})
     with pytest.raises(ModelError, match="only full attention in every layer"):
         load_model(path, device="cpu")
 
