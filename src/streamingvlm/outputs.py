@@ -1,5 +1,8 @@
 """Writers of commentary: WebVTT, SubRip and JSON lines. What is on disk is valid at every moment.
 
+Words are those of a model, names and titles those of a file's author: whatever is shown goes through
+:func:`printable`, whatever is written as JSON through :func:`json_text`.
+
 To add a format, write a class with the members of :class:`Format` and one line in :data:`FORMATS`.
 """
 
@@ -8,6 +11,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
+import stat
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -26,22 +31,29 @@ SENTENCE_ENDS = (".", "!", "?", "…", "。", "！", "？")
 #: Two times closer than this (seconds) are the same: they were added up as floats.
 _EPS = 1e-6
 
-
-#: What a terminal or a player would obey and not show: control characters (C0 but tab and line feed, DEL, C1), line and
-#: paragraph separators, overrides of the writing direction, halves of surrogate pairs.
-_OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-#: Those of them that part words.
-_BREAKS = "\x0b\x0c\r\x1c\x1d\x1e\x1f\x85\u2028\u2029"
+#: Embeddings, overrides and isolates: they turn what stands behind them round, also outside of the words.
+_DIRECTIONS = "\u202a-\u202e\u2066-\u206f"
+#: What terminals and players obey (C0, DEL, C1), and halves of surrogate pairs, which no file can hold.
+_CONTROLS = "\x00-\x1f\x7f-\x9f\ud800-\udfff"
+_DIRECTION, _CONTROL = re.compile(f"[{_DIRECTIONS}]"), re.compile(f"[{_CONTROLS}]")
+#: What stands between the times of a cue may not stand in its words.
+_ARROW = re.compile("-{2,}>")
+_ESCAPED = re.compile(f"[{_DIRECTIONS}{_CONTROLS}\u2028\u2029]")
 
 
 def printable(text: str) -> str:
-    """``text`` without characters that a terminal or a player would obey; those that part words become a blank."""
-    return _OBEYED.sub(lambda found: " " if found[0] in _BREAKS else "", text)
+    """``text`` as one line that is safe on a screen and in a subtitle.
+
+    White space of any kind becomes single spaces, a control character or half a surrogate pair the replacement
+    character; marks that change the direction of writing go. All that can be seen stays.
+    """
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", " ".join(_DIRECTION.sub("", text).split()))
 
 
 def json_text(value: Any) -> str:
-    """``value`` as one line of JSON without a raw control character: what is taken out of words is escaped here."""
-    return _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=False))
+    """``value`` as one line of JSON that is safe on a screen: what :func:`printable` replaces is escaped, not lost."""
+    text = json.dumps(value, ensure_ascii=False)
+    return _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 class Output(Protocol):
@@ -158,7 +170,7 @@ class SubRip:
 
     def _cue(self, cue: Cue) -> str:
         self._number += 1
-        text = cue.text.replace("-->", "->")
+        text = _ARROW.sub("->", cue.text)
         return f"{self._number}\n{_clock(cue.start, ',')} --> {_clock(cue.end, ',')}\n{text}\n\n"
 
 
@@ -176,7 +188,7 @@ class JsonLines:
 
 
 def json_line(event: Commentary) -> str:
-    """An event as one line of JSON, without a raw control character; times, lag and work in seconds."""
+    """An event as one line of JSON; times, lag and work in seconds."""
     record: dict[str, Any] = {
         "start": round(event.start, 6),
         "end": round(event.end, 6),
@@ -208,8 +220,9 @@ FORMATS: dict[str, Callable[[], Format]] = {
 class FileOutput:
     """A file in the format that its suffix names.
 
-    Making one checks that the file can be written and changes nothing; ``start`` empties it. Both raise OutputError,
-    as do ``write`` and ``close`` (a full disk).
+    Making one checks that the file can be written and changes nothing; the first ``write`` behind ``start`` empties it.
+    All raise OutputError: for a full disk (what is there ends behind a whole piece then), or for a file that somebody
+    removed meanwhile.
     """
 
     def __init__(self, path: Path) -> None:
@@ -217,51 +230,106 @@ class FileOutput:
             raise OutputError(f"cannot write {path}: its name must end in one of {', '.join(FORMATS)}")
         self.path = path
         self._format = FORMATS[path.suffix.lower()]()
-        self._file: IO[str] | None = None
+        self._started = False
+        self._file: IO[bytes] | None = None
+        self._error: OutputError | None = None
+        #: Bytes of whole pieces.
+        self._length = 0
         check_writable(path)
         if _is_truth(path):
             raise OutputError(f"{path} holds the true words of a clip; choose another name for what is said")
 
     def start(self) -> None:
-        """Overwrite what was there."""
-        with _one_line(self.path):
-            self._file = self.path.open("w", encoding="utf-8", errors="replace", newline="\n")
-            self._put([self._format.head()])
+        """The run has passed every check: from now on there may be events."""
+        self._started = True
 
     def write(self, event: Commentary) -> None:
-        """Write what is complete now that ``event`` is known."""
-        with _one_line(self.path):
-            self._put(self._format.text(event))
+        """Write what is complete now that ``event`` is known; the first event overwrites what was there."""
+        assert self._started, "write comes after start"
+        try:
+            with _one_line(self.path):
+                if self._file is None:
+                    # Appending: a piece that did not fit is cut off again, and the next must not leave a hole.
+                    self._file = open(self.path, "wb", buffering=0, opener=_appending)  # noqa: SIM115
+                    self._put(self._file, [self._format.head()])
+                self._put(self._file, self._format.text(event))
+        except OutputError as error:
+            self._error = error
+            raise
 
     def close(self) -> None:
-        """Write what is left. Nothing happens if the output never started."""
+        """Write what is left. Nothing happens if nothing was written; what went wrong earlier is raised again."""
         if self._file is not None:
             file, self._file = self._file, None
             with _one_line(self.path), file:
-                file.write("".join(self._format.rest()))
+                if self._error is not None:
+                    raise self._error
+                self._put(file, self._format.rest())
 
-    def _put(self, pieces: Iterable[str]) -> None:
-        assert self._file is not None, "write comes after start"
-        # One flush is one write to the file: a killed run ends between two cues, not within one.
-        self._file.write("".join(pieces))
-        self._file.flush()
+    def _put(self, file: IO[bytes], pieces: Iterable[str]) -> None:
+        """Write pieces in one go: a killed run ends between two cues, not within one, and so does a full disk."""
+        state = os.fstat(file.fileno())
+        plain = stat.S_ISREG(state.st_mode)
+        if plain and not state.st_nlink:
+            raise OutputError(f"{self.path} was removed while it was written")
+        left = memoryview("".join(pieces).encode())
+        size = len(left)
+        try:
+            while left:
+                left = left[file.write(left) :]
+        except OSError:
+            if plain:
+                os.ftruncate(file.fileno(), self._length)
+            raise
+        self._length += size
+
+
+def _appending(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_APPEND, 0o666)
 
 
 def check_writable(path: Path) -> None:
     """Raise OutputError if ``path`` cannot be written; leave everything as it is."""
     with _one_line(path):
-        fresh = not path.exists()
-        # Opening is the only honest test: access bits say nothing about read-only systems or a superuser.
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o666))
-        if fresh:
-            path.unlink()
+        try:
+            target = os.path.realpath(path)
+            mode = os.stat(target).st_mode if os.path.lexists(target) else None
+            # Opening is the only honest test: access bits say nothing about read-only systems or a superuser.
+            if mode is None:
+                os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+                os.unlink(target)
+            elif not stat.S_ISFIFO(mode):  # a pipe would wait for its reader
+                os.close(os.open(target, os.O_WRONLY))
+        except ValueError:  # a zero character, or half a surrogate pair
+            raise OutputError(f"cannot write {str(path)!r}: no file can have this name") from None
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a whole file. What was there stays if that fails; raises OutputError then."""
+    with _one_line(path):
+        target = Path(os.path.realpath(path))
+        there = target.exists()
+        if there and not target.is_file():  # a device or a pipe
+            target.write_text(text, encoding="utf-8", errors="replace")
+            return
+        part = target.with_name(f".{target.name}.part")
+        try:
+            with part.open("w", encoding="utf-8", errors="replace", newline="\n") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            if there:
+                shutil.copymode(target, part)
+            os.replace(part, target)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 def _is_truth(path: Path) -> bool:
     """Whether a file is what ``streamingvlm record`` wrote beside a clip: it cannot be made again by watching."""
     if path.suffix.lower() != ".jsonl" or not path.is_file():
         return False
-    with path.open(encoding="utf-8", errors="replace") as file:
+    with _one_line(path), path.open(encoding="utf-8", errors="replace") as file:
         return '"content":' in file.readline()
 
 
@@ -274,11 +342,23 @@ def _one_line(path: Path) -> Iterator[None]:
         raise OutputError(f"cannot write {path} ({error.strerror or error})") from error
 
 
-def open_outputs(paths: Iterable[Path]) -> list[FileOutput]:
-    """Check all of them before any is touched. Raises OutputError."""
+def open_outputs(paths: Iterable[Path], inputs: Iterable[str] = ()) -> list[FileOutput]:
+    """Check all of them before any is touched. ``inputs``: what is read, and so may not be written. OutputError."""
     outputs: list[FileOutput] = []
     for path in paths:
-        if any(path.absolute() == other.path.absolute() for other in outputs):
+        if any(_same(path, other.path) for other in outputs):
             raise OutputError(f"{path} is named twice as an output")
+        if any(_same(path, Path(read)) for read in inputs):
+            raise OutputError(f"{path} is the video that is watched; choose another name for what is said")
         outputs.append(FileOutput(path))
     return outputs
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether two names are of one file, there or not."""
+    try:
+        if os.path.realpath(one) == os.path.realpath(other):
+            return True
+        return one.is_file() and other.is_file() and os.path.samefile(one, other)
+    except (OSError, ValueError):
+        return False  # whoever opens it will tell

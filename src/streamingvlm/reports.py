@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from .errors import OptionError
-from .outputs import check_writable
+from .outputs import check_writable, write_whole
 
 #: What a command writes as JSON.
 Figures = dict[str, Any]
@@ -72,7 +72,7 @@ def check_targets(json_file: Path | None, plot: Path | None = None) -> None:
 def write_json(path: Path | None, figures: Figures) -> None:
     """Write figures, if a file was asked for; numbers that are none become null."""
     if path is not None:
-        path.write_text(json.dumps(_plain(figures), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        write_whole(path, json.dumps(_plain(figures), indent=2, allow_nan=False) + "\n")
 
 
 def _plain(value: Any) -> Any:

@@ -105,7 +105,7 @@ class JsonLines(Quiet):
 
 
 class Plain(Quiet):
-    """A line for every step with something to say; nothing that a terminal obeys."""
+    """A line for every step with something to say; no control characters."""
 
     def __init__(self, beside: Beside | None = None) -> None:
         self.beside = beside
@@ -131,7 +131,7 @@ class Terminal:
         self._live.update(self._render())
 
     def words(self, text: str) -> None:
-        self._words += printable(text)
+        self._words += text
         self._live.update(self._render())
 
     def show(self, event: Commentary, tally: Tally) -> None:
@@ -144,7 +144,7 @@ class Terminal:
         self._live.stop()
 
     def _render(self) -> RenderableType:
-        words = Text.assemble((f"{stamp(self._now)} ", "bold"), " ".join(self._words.split()), ("▌", "blink"))
+        words = Text.assemble((f"{stamp(self._now)} ", "bold"), printable(self._words), ("▌", "blink"))
         return Group(words, Text("─" * BAR, style="dim"), Text(self.name, style="dim"), self._status)
 
 
@@ -181,7 +181,7 @@ def event_lines(event: Commentary, beside: Beside | None = None) -> list[str]:
     if event.dropped:
         steps = "step" if event.dropped == 1 else "steps"
         lines.append(f"{stamp(event.start)} ({event.dropped} {steps} dropped to keep up)")
-    text = " ".join(printable(event.text).split()) + (" [cut]" if event.cut else "")
+    text = printable(event.text) + (" [cut]" if event.cut else "")
     truth = printable(beside(event.start, event.end)) if beside else ""
     if truth or (beside and text):
         lines.append(f"{stamp(event.start)} {text or '-':40} | {truth or '-'}")

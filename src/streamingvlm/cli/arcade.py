@@ -89,7 +89,7 @@ def write_record(source: str, seed: int | None, seconds: int, path: Path) -> Non
     from ..arcade.record import CLIP_FPS, frames_and_truth, truth_record
     from ..arcade.source import parse_locator
     from ..arcade.stream import Stream
-    from ..outputs import check_writable
+    from ..outputs import check_writable, json_text, write_whole
     from ..video.file import RECORDED_BY
     from ..video.write import write_video
 
@@ -107,7 +107,7 @@ def write_record(source: str, seed: int | None, seconds: int, path: Path) -> Non
     title = stream.context.text
     write_video(path, frames, fps=CLIP_FPS, title=title, comment=f"{RECORDED_BY}{game.name} seed={seed}")
     told = truth_record(game, path.name, title, truth)
-    words.write_text(json.dumps(told, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_whole(words, json_text(told) + "\n")
 
 
 def beside(truth: dict[str, Any]) -> Beside:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import os
 import sys
@@ -12,9 +11,8 @@ from typing import Annotated
 import typer
 
 from ..errors import StreamingVLMError
-from ..outputs import printable
 from . import arcade, bench, eval, train, verify, watch
-from .follow import mute_stdout
+from .streams import mute_stdout, set_up_streams, settle_stdout
 
 app = typer.Typer(
     help="Watch video without end and say, second by second, what happens.",
@@ -50,6 +48,7 @@ def top(
 
 def main(args: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
+    set_up_streams()
     # Threads that spin while they wait make a small model several times slower on shared cores. Read when torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # transformers imports torchao where it is installed, and it reports every kernel library that a machine lacks.
@@ -58,9 +57,6 @@ def main(args: Sequence[str] | None = None) -> int:
     own = logging.getLogger("streamingvlm")
     if logging.lastResort and logging.lastResort not in own.handlers:
         own.addHandler(logging.lastResort)  # warnings, as plain lines on standard error
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # words that a narrow encoding cannot say are no reason to end
     try:
         code = app(args, prog_name="streamingvlm", standalone_mode=False)
         sys.stdout.flush()
@@ -74,7 +70,9 @@ def main(args: Sequence[str] | None = None) -> int:
         tell = getattr(error, "format_message", None)
         if not isinstance(error, StreamingVLMError) and tell is None:
             raise
-        message = printable(" ".join(str(tell() if tell else error).split()))
-        print(f"streamingvlm: error: {message}", file=sys.stderr)
+        from ..outputs import printable  # with numpy, which the help does without
+
+        print(f"streamingvlm: error: {printable(str(tell() if tell else error))}", file=sys.stderr)
+        settle_stdout()
         return 2
     return code if isinstance(code, int) else 0

@@ -182,7 +182,7 @@ def proof(
 ) -> None:
     """Write the results of `eval claims` (and of `eval arcade --json docs/results/model.json`) into docs/proof.md."""
     from ..evaluate import proof as program
-    from ..outputs import check_writable
+    from ..outputs import check_writable, write_whole
 
     try:
         text = page.read_text(encoding="utf-8")
@@ -190,7 +190,7 @@ def proof(
         raise OptionError(f"{page} cannot be read") from None
     check_writable(page)
     found = program.load(results)
-    page.write_text(program.page(text, found), encoding="utf-8")
+    write_whole(page, program.page(text, found))
     print(f"{page}: {len(found)} results of {results}")
 
 

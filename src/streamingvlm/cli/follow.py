@@ -11,6 +11,8 @@ from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+from .streams import mute_stdout
+
 if TYPE_CHECKING:
     from ..events import Chunk, Commentary, Source
     from ..outputs import Output
@@ -120,8 +122,3 @@ def report(tally: Tally, broken: int, breaks: int = 0) -> None:
         print(f"broken   {broken} packets of the video could not be decoded", file=sys.stderr)
     if breaks:
         print(f"breaks   {breaks} times the video's clock jumped; time goes on as if it had not", file=sys.stderr)
-
-
-def mute_stdout() -> None:
-    """Standard output is gone: let nothing complain about that when the interpreter flushes it at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -41,6 +41,7 @@ def verify(
     from ..bench import policies
     from ..bench import verify as bench
     from ..bench.setup import Request
+    from ..outputs import write_whole
 
     specs = policies.default_specs() if names is None else policies.split_specs(names)
     policies.check(specs, [])
@@ -54,7 +55,7 @@ def verify(
     if report is None:
         print(text)
     else:
-        report.write_text(text, encoding="utf-8")
+        write_whole(report, text)
         reports.write_json(files[1], figures)
     for check in figures["checks"]:
         if not check["ok"]:

@@ -86,7 +86,7 @@ def watch(
     from ..sources import open_source
 
     make_policy(policy)
-    outputs = open_outputs(output or [])
+    outputs = open_outputs(output or [], inputs=[source])
     video = open_source(source, fps=fps, step=step, start=start, duration=duration, video_stream=video_stream)
     check_model_fits(model, video)
     session = open_session(

@@ -86,7 +86,8 @@ class Stage:
         decoder's linear layers by name); ``freeze_vision``: leave the vision tower as it is.
     How
         ``bf16`` products; ``attention``: sdpa, flash_attention_2, eager or auto (flash where it is installed);
-        ``tf32`` products where they are float32 and the GPU can; ``gradient_checkpointing``; ``fsdp``: shard weights,
+        ``tf32`` products where they are float32 and the GPU can (off: transformers finds the angles
+        of positions by such a product, which would round them); ``gradient_checkpointing``; ``fsdp``: shard weights,
         gradients and optimizer over the processes; ``workers`` that read video, and ``dataloader_timeout``: seconds
         after which a worker that gives nothing ends the run (0: never).
     What a run leaves
@@ -143,7 +144,7 @@ class Stage:
     freeze_vision: bool = True
 
     bf16: bool = True
-    tf32: bool = True
+    tf32: bool = False
     attention: str = "auto"
     gradient_checkpointing: bool = True
     fsdp: bool = False
