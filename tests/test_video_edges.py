@@ -219,6 +219,26 @@ def refused_again(source: FileSource) -> str:
     return str(error.value)
 
 
+def test_a_file_that_is_let_go_is_closed_at_once(tmp_path: Path) -> None:
+    """Not by the garbage collector some time: in a process that was forked meanwhile its threads would be missing."""
+    path = media.write_clip(tmp_path / "a.ts", count=25)
+    folder = Path("/proc/self/fd")
+
+    def held() -> int:
+        return sum(os.path.realpath(entry) == str(path) for entry in folder.iterdir())
+
+    source = FileSource(path)
+    assert held() == 1
+    chunks = iter(source)
+    next(chunks)
+    del chunks
+    assert held() == 0
+    source = FileSource(path)
+    assert held() == 1
+    del source
+    assert held() == 0
+
+
 @pytest.mark.parametrize("start", [0.0, 1.2])
 def test_one_pass_opens_the_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: float) -> None:
     opened: list[int | None] = []

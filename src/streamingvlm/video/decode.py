@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, suppress
@@ -50,7 +51,7 @@ class Shown:
     frame: Any
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, weakref_slot=True)
 class VideoFile:
     """A file that is known to hold at least one frame that can be decoded.
 
@@ -72,6 +73,10 @@ class VideoFile:
     def __post_init__(self) -> None:
         self._opened = _Pass(self)
         self.tags = tags_of(self._opened.container)
+
+    def __del__(self) -> None:
+        if self._opened is not None:
+            self._opened.close()
 
     def frames(self, start: float = 0.0) -> Iterator[Shown]:
         """Frames in order from the last one at or before ``start`` (or a little earlier) to the end."""
@@ -108,7 +113,7 @@ class _Pass:
     """
 
     def __init__(self, video: VideoFile) -> None:
-        self.video = video
+        self.video = weakref.proxy(video)  # no circle: a file that nobody reads is closed as it is dropped
         self.container, self.stream = open_container(video.path, video.number, video.threads)
         self.spacing = spacing_of(self.stream)
         self._jumps = may_jump(self.container)
@@ -126,7 +131,12 @@ class _Pass:
         self._origin = self._shown.origin
 
     def close(self) -> None:
+        """Free the file and the decoder now: its threads must not be left to a process that is forked off later."""
         self.container.close()
+        self._frames, self._packets = iter(()), iter(())
+        self._first = None
+        self._read_before.clear()
+        self.container = self.stream = None
 
     def frames(self) -> Iterator[Shown]:
         if self._first is not None:
