@@ -576,11 +576,13 @@ def test_closed_standard_streams_do_no_harm(clip: Path, tmp_path: Path, closed: 
     assert ("watched  8 s" in done.stderr) == ("2>&-" not in closed)
 
 
-def test_an_output_that_vanishes_ends_the_run_with_one_line(clip: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("first", [True, False])
+def test_an_output_that_vanishes_ends_the_run_with_one_line(clip: Path, tmp_path: Path, first: bool) -> None:
     folder, other = tmp_path / "folder", tmp_path / "other.jsonl"
     folder.mkdir()
+    outputs = ["-o", folder / "out.vtt", "-o", other]
     process = subprocess.Popen(
-        command("watch", clip, "-o", other, "-o", folder / "out.vtt"),
+        command("watch", clip, *(outputs if first else [*outputs[2:], *outputs[:2]])),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -591,8 +593,9 @@ def test_an_output_that_vanishes_ends_the_run_with_one_line(clip: Path, tmp_path
     shutil.rmtree(folder)
     out, err = process.communicate(timeout=60)
     assert_refused(subprocess.CompletedProcess([], process.returncode, out, err), "out.vtt was removed")
-    assert "watched" in err
-    assert len([json.loads(line) for line in other.read_text().splitlines()]) >= 2
+    steps = re.search(r"in (\d+) steps", err)
+    assert steps
+    assert len([json.loads(line) for line in other.read_text().splitlines()]) == int(steps[1]) >= 2
 
 
 def test_instructions_are_in_the_json_line() -> None:

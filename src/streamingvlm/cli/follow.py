@@ -11,6 +11,7 @@ from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+from ..errors import OutputError
 from .streams import mute_stdout
 
 if TYPE_CHECKING:
@@ -82,9 +83,20 @@ def _steps(chunks: Iterable[Chunk], session: Stream, outputs: Sequence[Output], 
         view.begin(chunk)
         event = session.step(chunk, on_text=view.words)
         tally.add(event)
-        for output in outputs:
-            output.write(event)
+        _write(outputs, event)
         view.show(event, tally)
+
+
+def _write(outputs: Sequence[Output], event: Commentary) -> None:
+    """Write an event to all outputs; one that fails takes it from none of the others."""
+    errors = []
+    for output in outputs:
+        try:
+            output.write(event)
+        except OutputError as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
 
 
 @contextmanager
