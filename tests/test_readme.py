@@ -74,7 +74,8 @@ warnings.warn("told later")
 def test_warnings_of_others_are_heard_while_torchao_is_imported(caplog: pytest.LogCaptureFixture) -> None:
     ours, pytree = logging.getLogger("torchao"), logging.getLogger("torch.utils._pytree")
     before = [list(logger.filters) for logger in (ours, pytree)]
-    with caplog.at_level(logging.WARNING), quiet_torchao():
+    levels = [caplog.at_level(logging.WARNING, name) for name in (None, "torchao", "torch.utils._pytree")]
+    with levels[0], levels[1], levels[2], quiet_torchao():
         with pytest.warns(UserWarning, match="mine"):
             warnings.warn("mine", stacklevel=1)
         ours.warning("Failed to load %s: %s", "_C.so", "no such symbol")

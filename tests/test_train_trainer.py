@@ -497,8 +497,7 @@ def test_a_worker_that_hangs_ends_a_resumed_run_too(
     output = tmp_path / "out"
     shutil.copytree(short, output)
     shutil.rmtree(output / "checkpoint-2")
-    collator_of = data.collator_of
-    monkeypatch.setattr(data, "collator_of", lambda stage: Stuck(collator_of(stage)))
+    monkeypatch.setattr(data, "collator_of", lambda _: Stuck())
     arguments = [*SHORT, "workers=1", "dataloader_timeout=1", f"output={output}", "--resume"]
     assert cli.main(["train", str(file), *arguments]) == 2
     assert "gave nothing for 1 s" in (error := capsys.readouterr().err)
