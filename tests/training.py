@@ -22,7 +22,7 @@ from streamingvlm import cli
 from streamingvlm.models import load_frontend
 from streamingvlm.train import data, run, weights
 from streamingvlm.train.config import Stage, read_stage
-from test_models import write_checkpoint
+from tiny import write_checkpoint
 from train_data import clip, words, write_lines
 
 TESTS = Path(__file__).parent
