@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tiny
+from streamingvlm import kv
 from streamingvlm.engine import Engine
 from streamingvlm.errors import CapacityError, OptionError, SessionError, SourceError
 from streamingvlm.events import Chunk, InstructionUpdated
@@ -198,6 +199,31 @@ class Streams:
         if fault:
             assert same(picture(self.engine, self.bad), before)
         return words
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("step", range(3, STEPS))
+def test_a_selection_that_fails_half_way_is_undone(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(scripted(), slots=2)
+    sessions = [open_stream(engine, i, POLICIES[2]) for i in range(2)]
+    for earlier in range(step):
+        for index, session in enumerate(sessions):
+            session.step(chunk(index, earlier))
+    before, turn = picture(engine, sessions[1]), kv.rotate
+
+    def full(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, out: torch.Tensor | None = None) -> Any:
+        if out is not None:
+            monkeypatch.undo()
+            raise torch.OutOfMemoryError
+        return turn(states, cos, sin, out)
+
+    monkeypatch.setattr(kv, "rotate", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        sessions[1].step(chunk(1, step))
+    assert same(picture(engine, sessions[1]), before)
+    for index, session in enumerate(sessions):
+        words = [session.step(chunk(index, later)).tokens for later in range(step, STEPS)]
+        assert words == alone(index, POLICIES[2])[step:]
 
 
 FAULTS = ("plan", "encode", "prefill", "prefill behind", "decode", "decode behind", "callback", "size", "frames")

@@ -349,8 +349,7 @@ class Engine:
                 session.before.state.forget()
                 self._pool.rewind(session.slot, 0)
             else:
-                evicted = self._pool.select(session.slot, rows, self._rotation(kept), renewed)
-                session.before = replace(session.before, evicted=evicted)
+                self._pool.select(session.slot, rows, self._rotation(kept), renewed, session.keep)
             job.again = session.again(renewed)
             if job.trace:
                 job.trace.retained = session.state.timeline.tokens

@@ -62,6 +62,10 @@ class Evicted:
     values: Tensor
 
 
+#: Takes what :meth:`KVPool.select` is about to take from a slot.
+Keep = Callable[[Evicted], None]
+
+
 class KVPool:
     """``slots`` independent caches of ``rows`` rows each; a stream holds one slot.
 
@@ -132,13 +136,14 @@ class KVPool:
         """Forget the rows of a slot behind the first ``length``."""
         self.length[slot] = length
 
-    def select(self, slot: int, rows: Sequence[int], rotation: CosSin, rewritten: range = range(0)) -> Evicted:
+    def select(
+        self, slot: int, rows: Sequence[int], rotation: CosSin, rewritten: range = range(0), keep: Keep | None = None
+    ) -> None:
         """Keep the rows ``rows`` of a slot, in that order, and rebuild the view with their new rotation.
 
         ``rotation``: cosine and sine (len(rows), head_dim). Evicting and moving are the same gather. A leading run
         of rows that stays where it is keeps its view: its positions have not changed either. ``rewritten``: rows after
-        the selection that will be written anew. Returns what :meth:`put_back` needs; all that may fail for want of
-        memory comes before the first write.
+        the selection that will be written anew. ``keep`` is handed what :meth:`put_back` needs, before the first write.
         """
         count = len(rows)
         assert rotation[0].shape[0] == count, "one rotation per row"
@@ -148,10 +153,13 @@ class KVPool:
             index = torch.tensor(rows[same:], device=self.shape.device)
             moved = (slice(None), slot, slice(None), slice(same, count))
             keys, values = (store[:, slot].index_select(2, index) for store in (self.keys, self.values))
-            view = rotate(keys, *(part[same:] for part in rotation))
-            self.keys[moved], self.values[moved], self.view[moved] = keys, values, view
+        if keep is not None:
+            keep(evicted)
+        if same < count:
+            self.keys[moved], self.values[moved] = keys, values
+            cos, sin = rotation
+            rotate(keys, cos[same:], sin[same:], out=self.view[moved])
         self.length[slot] = count
-        return evicted
 
     def _evicted(self, slot: int, rows: Sequence[int], rewritten: range) -> Evicted:
         length, count = self.length[slot], len(rows)

@@ -280,6 +280,11 @@ class Session:
             state.positions, state.pending_positions = np.split(numbered, [state.timeline.cached], axis=1)
         return rows, state.positions, renewed
 
+    def keep(self, evicted: Evicted) -> None:
+        """Keep the rows that the step under way takes from the slot, until it has ended."""
+        assert self.before is not None, "a step begins with what it may go back to"
+        self.before = replace(self.before, evicted=evicted)
+
     def again(self, rows: range) -> Feed | None:
         """The words that have moved into the history block, to be read once more there."""
         if not rows:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..engine import Engine
 from ..jobs import Job
-from ..kv import Batch, CosSin, Evicted, KVPool, KVShape, attend
+from ..kv import Batch, CosSin, Evicted, Keep, KVPool, KVShape, attend
 from ..models import Model
 from ..rope import FloatArray, Rope, positions
 
@@ -80,14 +80,16 @@ class PerTokenRotation(KVPool):
         del self._past[slot]
         self._rotation.pop(slot, None)
 
-    def select(self, slot: int, rows: Sequence[int], rotation: CosSin, rewritten: range = range(0)) -> Evicted:
+    def select(
+        self, slot: int, rows: Sequence[int], rotation: CosSin, rewritten: range = range(0), keep: Keep | None = None
+    ) -> None:
         """See :meth:`KVPool.select`: the same gather; the rotation is left to every token to come."""
         assert rotation[0].shape[0] == len(rows), "one rotation per row"
-        evicted = self._evicted(slot, rows, rewritten)
+        if keep is not None:
+            keep(self._evicted(slot, rows, rewritten))
         index = torch.tensor(rows, device=self.shape.device, dtype=torch.long)
         self._past[slot] = [(keys[:, index], values[:, index]) for keys, values in self._past[slot]]
         self.length[slot] = len(rows)
-        return evicted
 
     def _evicted(self, slot: int, rows: Sequence[int], rewritten: range) -> Evicted:  # noqa: ARG002
         keys, values = (torch.stack(states) for states in zip(*self._past[slot], strict=True))

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..engine import Engine
 from ..errors import OptionError, SourceError
 from ..jobs import Trace
-from ..kv import Batch, CosSin, Evicted, KVPool
+from ..kv import Batch, KVPool
 from ..models import Model
 from ..models.uncached import uncached
 from ..reports import Figures, provenance
@@ -66,9 +66,9 @@ class Recorder:
         recorder = self
 
         class Recorded(KVPool):
-            def select(self, slot: int, rows: Sequence[int], rotation: CosSin, rewritten: range = range(0)) -> Evicted:
+            def select(self, slot: int, rows: Sequence[int], *rest: Any) -> None:
                 recorder.keep(rows)
-                return super().select(slot, rows, rotation, rewritten)
+                super().select(slot, rows, *rest)
 
         return Recorded
 
