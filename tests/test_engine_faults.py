@@ -358,6 +358,35 @@ def test_a_part_of_another_size_is_refused_and_the_step_can_go_on_or_be_given_up
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("policy", POLICIES[:3])
+@pytest.mark.parametrize("fault", ["encode", "prefill", "prefill behind", "rest"])
+def test_a_fault_in_a_part_undoes_its_step(policy: str, fault: str) -> None:
+    kwargs: dict[str, Any] = {"policy": policy, "context": "a:b", "instruction": "say", "seed": 3, "fps": 4.0}
+    model = FaultyModel(scripted())
+    with Engine(model).open(**kwargs) as session:  # type: ignore[arg-type]
+        engine, words = session._engine, []
+        for step in range(4):
+            whole = chunk(0, step, frames=4)
+            first, rest = (
+                replace(whole, frames=whole.frames[at : at + 2], times=whole.times[at : at + 2], last=at == 2)
+                for at in (0, 2)
+            )
+            before = picture(engine, session)
+            if fault == "rest":
+                session.feed(first)
+            model.slot, model.behind = (-1 if fault == "encode" else session.slot), fault.endswith("behind")
+            model.pixels = session.patcher(first).pixels if fault == "encode" else None
+            with pytest.raises(Planned):
+                (session.step if fault == "rest" else session.feed)(rest if fault == "rest" else first)
+            model.slot, model.pixels = -1, None
+            assert same(picture(engine, session), before)
+            session.feed(first)
+            words.append(session.step(rest).tokens)
+    with Engine(scripted()).open(**kwargs) as session:
+        assert words == [session.step(chunk(0, step, frames=4)).tokens for step in range(4)]
+
+
+@torch.inference_mode()
 def test_what_was_prepared_elsewhere_is_refused_at_submit() -> None:
     engine = Engine(scripted(), slots=2)
     with open_stream(engine, 0, POLICIES[0]) as session:
