@@ -487,6 +487,21 @@ def test_instructions_have_versions_and_none_is_lost() -> None:
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("policy", ["full:seconds=100000000", "full:seconds=1e15", "streaming:text=900000000000"])
+def test_a_cache_that_does_not_fit_is_one_line_and_leaves_the_others(policy: str) -> None:
+    engine = Engine(scripted(), slots=2)
+    with open_stream(engine, 0, POLICIES[0]) as session:
+        words = [session.step(chunk(0, 0)).tokens]
+        for _ in range(3):
+            with pytest.raises(CapacityError, match="does not fit into the memory"):
+                engine.open(policy=policy)
+        words += [session.step(chunk(0, step)).tokens for step in range(1, STEPS)]
+        with open_stream(engine, 1, POLICIES[0]):
+            pass
+    assert words == alone(0, POLICIES[0])
+
+
+@torch.inference_mode()
 def test_sampling_is_a_stream_s_own() -> None:
     model = scripted()
     before = model.defaults

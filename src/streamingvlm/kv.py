@@ -85,7 +85,14 @@ class KVPool:
 
     def _allocate(self, rows: int) -> Tensor:
         s = self.shape
-        return torch.zeros(s.layers, self.slots, s.heads, rows, s.head_dim, dtype=s.dtype, device=s.device)
+        try:
+            return torch.zeros(s.layers, self.slots, s.heads, rows, s.head_dim, dtype=s.dtype, device=s.device)
+        except (RuntimeError, MemoryError, OverflowError):
+            size = self.slots * rows * s.bytes_per_row / 1e9
+            raise CapacityError(
+                f"a cache of {rows} rows ({size:,.1f} GB for {self.slots} slots) does not fit into the memory of "
+                f"{s.device}; take smaller windows, fewer seconds or fewer slots"
+            ) from None
 
     @property
     def nbytes(self) -> int:
@@ -110,10 +117,9 @@ class KVPool:
         """Make every slot at least ``rows`` long, keeping what is there; happens only when a larger session opens."""
         if rows <= self.rows:
             return
-        for name in ("keys", "values", "view"):
-            old: Tensor = getattr(self, name)
-            new = self._allocate(rows)
-            new[..., : self.rows, :] = old
+        larger = [self._allocate(rows) for _ in range(3)]
+        for name, new in zip(("keys", "values", "view"), larger, strict=True):
+            new[..., : self.rows, :] = getattr(self, name)
             setattr(self, name, new)
         self.rows = rows
 
