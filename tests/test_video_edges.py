@@ -187,8 +187,8 @@ def test_a_picture_that_cannot_be_converted_leaves_the_one_before(
 ) -> None:
     path, convert = media.write_clip(tmp_path / "a.mp4", count=25), decode.to_rgb
 
-    def fail(frame: Any, size: tuple[int, int] | None = None) -> Any:
-        if media.index_of(picture := convert(frame, size)) == 10:
+    def fail(frame: Any, *rest: Any) -> Any:
+        if media.index_of(picture := convert(frame, *rest)) == 10:
             raise MemoryError
         return picture
 
@@ -291,3 +291,28 @@ def test_a_damaged_file_gives_frames_or_one_line(tmp_path: Path, name: str) -> N
     thread.start()
     thread.join(120)
     assert outcomes == {"frames", "refused", "done"}
+
+
+FORKED = """
+import os, sys, time
+from streamingvlm.video.file import FileSource
+path = sys.argv[1]
+sum(len(chunk.frames) for chunk in FileSource(path))
+child = os.fork()
+if not child:
+    os._exit(sum(len(chunk.frames) for chunk in FileSource(path)))
+until = time.monotonic() + 30
+while not (done := os.waitpid(child, os.WNOHANG))[0]:
+    if time.monotonic() > until:
+        os.kill(child, 9)
+        sys.exit("the child waits for threads that only its parent has")
+    time.sleep(0.05)
+print(os.waitstatus_to_exitcode(done[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_process_that_has_read_may_fork_one_that_reads(tmp_path: Path) -> None:
+    path = media.write_clip(tmp_path / "a.mp4", count=50, width=320, height=240)
+    done = subprocess.run([sys.executable, "-c", FORKED, str(path)], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr, done.stdout.strip()) == (0, "", "10")

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from av.sidedata.sidedata import SideDataContainer
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from ..errors import SourceError
@@ -69,6 +70,7 @@ class VideoFile:
     breaks: int = field(default=0, init=False)
     _trouble: str = field(default="", init=False)
     _opened: _Pass | None = field(default=None, init=False)
+    _reformatter: VideoReformatter = field(default_factory=VideoReformatter, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         self._opened = _Pass(self)
@@ -90,7 +92,7 @@ class VideoFile:
 
     def picture(self, frame: Any, size: tuple[int, int] | None = None) -> NDArray[np.uint8] | None:
         """:func:`to_rgb`; None if FFmpeg cannot convert this one, which then counts as broken."""
-        return self.attempt(lambda: to_rgb(frame, size))
+        return self.attempt(lambda: to_rgb(frame, size, self._reformatter))
 
     def attempt(self, call: Callable[[], T]) -> T | None:
         """What a call of the library gives; None if it raises, whatever it raises: then something is broken."""
@@ -272,16 +274,25 @@ class _SideData(SideDataContainer):
             super().__init__(frame)  # type: ignore[call-arg]
 
 
-def to_rgb(frame: Any, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+#: Convert in the calling thread. Before av 17 there is no other way.
+ALONE: dict[str, int] = {"threads": 1} if AV_VERSION > 16 else {}
+
+
+def to_rgb(
+    frame: Any, size: tuple[int, int] | None = None, reformatter: VideoReformatter | None = None
+) -> NDArray[np.uint8]:
     """``(height, width, 3)`` uint8 RGB, upright.
 
     ``size`` = ``(height, width)`` of the upright picture to scale to, for streams that change their size on the way.
+    ``reformatter``: one that is kept for pictures of one kind. PyAV's own has threads, which a process that is forked
+    from one that has used it would wait for in vain; this one has none.
     """
     flip_y, flip_x, transposed = _orientation(frame)
     height, width = size or (None, None)
     if transposed:
         height, width = width, height
-    picture = frame.reformat(width=width, height=height, format="rgb24", **_colours(frame))
+    reformatter = reformatter or VideoReformatter()
+    picture: Any = reformatter.reformat(frame, width, height, "rgb24", **ALONE, **_colours(frame))
     pixels: NDArray[np.uint8] = picture.to_ndarray()
     if transposed:
         pixels = pixels.swapaxes(0, 1)
