@@ -48,6 +48,40 @@ def test_a_phones_photo_stands_upright(tmp_path: Path, orientation: int) -> None
     assert quarter(frame) == UPRIGHT[orientation]
 
 
+@pytest.mark.parametrize(
+    ("name", "pix_fmt"),
+    [("a.png", "rgb24"), ("a.png", "gray"), ("a.png", "rgba"), ("a.png", "rgb48be"), ("a.apng", "rgb24")],
+)
+def test_a_named_colour_profile_ends_no_process(tmp_path: Path, name: str, pix_fmt: str) -> None:
+    """In a process of its own: where it goes wrong, memory is freed twice."""
+    codec, count = ("apng", 10) if name == "a.apng" else ("png", 1)
+    container = "apng" if count > 1 else "image2"
+    path = media.write_clip(tmp_path / name, count=count, codec=codec, pix_fmt=pix_fmt, container=container)
+    code = """
+import sys
+from streamingvlm import open_source
+for chunk in list(open_source(sys.argv[1], fps=10)):
+    print(*(round((float(frame.mean()) - 16) / 4) for frame in chunk.frames))
+"""
+    call = [sys.executable, "-c", code, str(media.profiled(path))]
+    found = [str(Path(decode.__file__).parents[2]), *sys.path]
+    ended = subprocess.run(
+        call, env={**os.environ, "PYTHONPATH": os.pathsep.join(found)}, capture_output=True, text=True, timeout=60
+    )
+    assert (ended.returncode, ended.stdout.split()) == (0, [str(index) for index in range(count)])
+
+
+@pytest.mark.skipif(container.AV_VERSION < 17, reason="FFmpeg 8.0 turns no PNG")
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_a_picture_with_a_profile_stands_upright(tmp_path: Path, orientation: int) -> None:
+    path = media.write_clip(
+        tmp_path / "a.png", count=1, codec="png", pix_fmt="rgb24", container="image2", picture=media.corner(64, 48)
+    )
+    frame = next(iter(FileSource(media.profiled(path, orientation)))).frames[0]
+    assert frame.shape == ((64, 48, 3) if orientation > 4 else (48, 64, 3))
+    assert quarter(frame) == UPRIGHT[orientation]
+
+
 def test_a_turn_without_its_matrix() -> None:
     """What is left if unknown side data hides the matrix: the angle."""
     picture = media.corner(64, 48)

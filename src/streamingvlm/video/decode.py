@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from av.filter import Graph
 from av.sidedata.sidedata import SideDataContainer
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
@@ -37,6 +39,12 @@ DECODED_AHEAD = 1.0
 #: FFmpeg's number of the full range of levels, and those of the colour matrices that are taken if none is told.
 FULL_RANGE = 2
 PLAIN_MATRICES = frozenset({0, 2, 5, 6})
+
+#: Decoders that give a colour profile its name, which PyAV and FFmpeg would both free: a crash of the process.
+NAMED_PROFILES = frozenset({"png", "apng"})
+#: FFmpeg's filters that take away EXIF (31: it has no name there) and the profile. In this order: what is taken away
+#: leaves its place to the last entry, and EXIF before the display matrix would hide it from :class:`_SideData`.
+UNNAME = ("mode=delete:type=31", "mode=delete:type=ICC_PROFILE")
 
 T = TypeVar("T")
 END = object()
@@ -248,9 +256,19 @@ class _Pass:
             if packet.size == 0 and packet.dts is not None:
                 continue  # how AVI says that the picture stays
             flushed = packet.size == 0
-            yield from self.video.attempt(packet.decode) or ()
+            yield from self._plain(self.video.attempt(packet.decode) or ())
         if not flushed:
-            yield from self.video.attempt(lambda: self.stream.codec_context.decode(None)) or ()
+            yield from self._plain(self.video.attempt(lambda: self.stream.codec_context.decode(None)) or ())
+
+    def _plain(self, frames: Iterable[Any]) -> Iterator[Any]:
+        """The frames, safe to be asked for their side data; one that cannot be made so counts as broken."""
+        if self.stream.codec_context.name not in NAMED_PROFILES:
+            yield from frames
+            return
+        for frame in frames:
+            plain = self.video.attempt(partial(without_profile, frame))
+            if plain is not None:
+                yield plain
 
 
 def _stamp(frame: Any) -> float | None:
@@ -272,6 +290,20 @@ class _SideData(SideDataContainer):
     def __init__(self, frame: Any) -> None:
         with suppress(ValueError):
             super().__init__(frame)  # type: ignore[call-arg]
+
+
+def without_profile(frame: Any) -> Any:
+    """The same picture without its colour profile and EXIF, which conversion to RGB does not use."""
+    graph = Graph()
+    if AV_VERSION > 16:
+        graph.threads = 1
+    source = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or Fraction(1, 1000)
+    )
+    filters = [graph.add("sidedata", args) for args in UNNAME]
+    graph.link_nodes(source, *filters, graph.add("buffersink")).configure()
+    graph.push(frame)
+    return graph.pull()
 
 
 #: Convert in the calling thread. Before av 17 there is no other way.
