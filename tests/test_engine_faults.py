@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from streamingvlm.models.base import Prepared
 from streamingvlm.policy import make_policy
 from streamingvlm.sampling import Sampling
 from streamingvlm.session import Session
+from streamingvlm.snapshot import restore, save
 
 WINDOWS = "vision=2,turns=2,sink=10,text=8"
 POLICIES = (
@@ -110,6 +112,7 @@ def rows_of(engine: Engine, session: Session) -> list[torch.Tensor]:
 def picture(engine: Engine, session: Session) -> tuple[Any, ...]:
     """Everything that a step changes."""
     state = session.state
+    assert engine.pool.length[session.slot] == state.timeline.cached == state.positions.shape[1]
     shown = None if state.shown is None else (state.shown.start, state.shown.frames.sum())
     counters = (state.turn, state.sampled, state.time, state.first, state.last_position, state.version, shown)
     recompute = session.options.policy.recompute
@@ -320,7 +323,10 @@ def test_an_interrupt_ends_all_requests_and_leaves_the_streams_whole(interrupt: 
     jobs = [engine.submit(session, chunk(index, 2), on_text=stop) for index, session in enumerate(sessions)]
     with pytest.raises(interrupt):
         engine.wait(jobs[0])
-    assert all(job.status is Status.FAILED for job in jobs)
+    for job in jobs:
+        # It is told once: who asks later is not interrupted again.
+        with pytest.raises(SessionError, match=f"ended by {interrupt.__name__}"):
+            engine.wait(job)
     for index, session in enumerate(sessions):
         assert [session.step(chunk(index, step)).tokens for step in range(2, STEPS)] == alone(index, POLICIES[0])[2:]
 
@@ -415,6 +421,42 @@ def test_what_was_prepared_elsewhere_is_refused_at_submit() -> None:
 def test_a_chunk_that_cannot_be_meant_is_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(chunk(0, 0), **change)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_stream_can_be_saved_behind_a_fault(policy: str, tmp_path: Path) -> None:
+    engine = Engine(scripted(), slots=2)
+    with open_stream(engine, 0, policy) as session, open_stream(engine, 0, policy) as again:
+        for step in range(3):
+            session.step(chunk(0, step))
+
+        def fail(_: str) -> None:
+            raise Planned
+
+        with pytest.raises(Planned):
+            session.step(chunk(0, 3), on_text=fail)
+        save(session, engine.pool, tmp_path / "state")
+        restore(again, engine.pool, tmp_path / "state")
+        assert [again.step(chunk(0, step)).tokens for step in range(3, STEPS)] == alone(0, policy)[3:]
+
+
+@torch.inference_mode()
+def test_frames_may_be_a_view_of_others() -> None:
+    """As they are after BGR was turned into RGB by counting backwards."""
+    with open_stream(Engine(scripted()), 0, POLICIES[0]) as session:
+        flipped = np.ascontiguousarray(chunk(0, 0).frames[..., ::-1])[..., ::-1]
+        assert session.step(replace(chunk(0, 0), frames=flipped)).tokens == alone(0, POLICIES[0])[0]
+
+
+def test_text_that_is_none_is_refused() -> None:
+    """Half of a surrogate pair: how Python hands over an argument of bytes that are not UTF-8."""
+    engine = Engine(scripted())
+    for what, text in (("context", "a\udcff"), ("instruction", "\ud800")):
+        with pytest.raises(OptionError, match=f"the {what} is not text"):
+            engine.open(**{what: text})
+    with engine.open() as session, pytest.raises(OptionError, match="the instruction is not text"):
+        session.instruct("\udcff")
 
 
 @torch.inference_mode()

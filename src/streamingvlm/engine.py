@@ -247,8 +247,9 @@ class Engine:
         try:
             yield
         except BaseException as error:
+            # An interrupt is told once, by this call: whoever waits for another request is not interrupted again.
             for job in list(self._jobs):
-                self._end(job, error)
+                self._end(job, SessionError(f"the step was ended by {type(error).__name__}"))
             raise
         finally:
             self._at_work = False
@@ -299,7 +300,9 @@ class Engine:
         before, session.before = session.before, None
         if before is None:
             return
-        if before.evicted is not None:
+        if before.evicted is None:
+            self._pool.rewind(session.slot, before.state.timeline.cached)
+        else:
             self._pool.put_back(session.slot, before.evicted, self._rotation(before.state.positions))
         session.state = before.state.with_instructions_of(session.state)
 

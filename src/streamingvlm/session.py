@@ -137,7 +137,7 @@ class Session:
         """Replace the standing instruction, from the next step on; the version of the new one (the first is 1).
 
         The model is told the newest one. Every one is in :attr:`Commentary.instructions` of that step. Raises
-        :class:`OptionError` for a text without words, :class:`CapacityError` for one over its budget.
+        :class:`OptionError` for what is no text or has no words, :class:`CapacityError` for a text over its budget.
         """
         self._engine.check_thread()
         if self.closed:
@@ -406,16 +406,19 @@ class Session:
 
     def _make_preamble(self) -> list[Span]:
         options = self.options
-        budget = options.policy.context_budget()
-        if budget is not None:
-            self._check_budget("context", options.context, budget)
+        self._check_budget("context", options.context, options.policy.context_budget())
         self._check_budget("instruction", options.instruction, INSTRUCTION_BUDGET)
         standing = "" if options.policy.faithful else options.instruction
         return self._grammar.preamble(options.context, standing)
 
-    def _check_budget(self, what: str, text: str, budget: int) -> None:
+    def _check_budget(self, what: str, text: str, budget: int | None) -> None:
+        """Whether ``text`` is text, and has at most ``budget`` ids (None: as many as it has)."""
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError:
+            raise OptionError(f"the {what} is not text in Unicode: {text!r}") from None
         count = len(self._grammar.tokenizer.encode(text)) if text else 0
-        if count > budget:
+        if budget is not None and count > budget:
             raise CapacityError(f"the {what} has {count} tokens; at most {budget} fit")
 
     def _sizes(self) -> Sizes:

@@ -120,7 +120,7 @@ class Patcher:
 
     def unnormalized(self, chunk: Chunk) -> Patches:
         """Patches of a chunk before :func:`normalize`: ``pixels`` are uint8, a fourth of the bytes."""
-        frames = torch.from_numpy(chunk.frames).permute(0, 3, 1, 2)
+        frames = torch.from_numpy(np.ascontiguousarray(chunk.frames)).permute(0, 3, 1, 2)
         missing = -len(frames) % self.temporal
         if missing:
             frames = torch.cat([frames, frames[-1:].expand(missing, -1, -1, -1)])
@@ -134,7 +134,7 @@ class Patcher:
         """Frames (n, h, w, 3) uint8 in another size, so that they can share a video block with frames of that size."""
         if frames.shape[1:3] == (height, width):
             return frames
-        pixels = torch.from_numpy(frames).permute(0, 3, 1, 2)
+        pixels = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)
         pixels = F.interpolate(pixels, (height, width), mode="bicubic", antialias=True)
         stretched: NDArray[np.uint8] = pixels.permute(0, 2, 3, 1).numpy()
         return stretched
