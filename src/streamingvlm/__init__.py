@@ -10,8 +10,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .engine import Engine
-    from .errors import (
+    from .core.errors import (
         CapacityError,
         ModelError,
         OptionError,
@@ -21,9 +20,8 @@ if TYPE_CHECKING:
         SourceError,
         StreamingVLMError,
     )
-    from .events import Chunk, Commentary, InstructionUpdated, Source, Timing
-    from .models import load_model
-    from .policy import (
+    from .core.events import Chunk, Commentary, InstructionUpdated, Source, Timing
+    from .core.policy import (
         CachePolicy,
         KeepAll,
         RecentFrames,
@@ -32,36 +30,38 @@ if TYPE_CHECKING:
         StreamingWindow,
         make_policy,
     )
-    from .sampling import Sampling
-    from .session import Session
-    from .sources import open_source
+    from .core.sampling_params import Sampling
+    from .engine.engine import Engine
+    from .engine.session import Session
+    from .models.load import load_model
+    from .sources.open import open_source
 
 _HOME = {
-    "CachePolicy": "policy",
-    "CapacityError": "errors",
-    "Chunk": "events",
-    "Commentary": "events",
-    "Engine": "engine",
-    "InstructionUpdated": "events",
-    "KeepAll": "policy",
-    "ModelError": "errors",
-    "OptionError": "errors",
-    "OutputError": "errors",
-    "PolicyError": "errors",
-    "RecentFrames": "policy",
-    "Sampling": "sampling",
-    "Session": "session",
-    "SessionError": "errors",
-    "SlidingRecompute": "policy",
-    "SlidingReset": "policy",
-    "Source": "events",
-    "SourceError": "errors",
-    "StreamingVLMError": "errors",
-    "StreamingWindow": "policy",
-    "Timing": "events",
-    "load_model": "models",
-    "make_policy": "policy",
-    "open_source": "sources",
+    "CachePolicy": "core.policy",
+    "CapacityError": "core.errors",
+    "Chunk": "core.events",
+    "Commentary": "core.events",
+    "Engine": "engine.engine",
+    "InstructionUpdated": "core.events",
+    "KeepAll": "core.policy",
+    "ModelError": "core.errors",
+    "OptionError": "core.errors",
+    "OutputError": "core.errors",
+    "PolicyError": "core.errors",
+    "RecentFrames": "core.policy",
+    "Sampling": "core.sampling_params",
+    "Session": "engine.session",
+    "SessionError": "core.errors",
+    "SlidingRecompute": "core.policy",
+    "SlidingReset": "core.policy",
+    "Source": "core.events",
+    "SourceError": "core.errors",
+    "StreamingVLMError": "core.errors",
+    "StreamingWindow": "core.policy",
+    "Timing": "core.events",
+    "load_model": "models.load",
+    "make_policy": "core.policy",
+    "open_source": "sources.open",
 }
 
 __all__ = [  # noqa: RUF022 - in the order a newcomer needs them

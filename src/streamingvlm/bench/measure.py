@@ -10,14 +10,15 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from ..events import Chunk, Commentary
-from ..kv import CosSin, KVPool
+from ..cache.attention import CosSin
+from ..cache.kv_pool import KVPool
+from ..core.events import Chunk, Commentary
+from ..core.tally import STAGES, memory, peak_memory
+from ..engine.session import Session
 from ..models.base import Model, Vision
 from ..models.patches import Patches
-from ..reports import Figures
-from ..session import Session
-from ..video.pace import split
-from ..view import STAGES, memory, peak_memory
+from ..runtime.clock import split
+from ..runtime.reports import Figures
 
 __all__ = [
     "STAGES",

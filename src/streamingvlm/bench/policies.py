@@ -8,14 +8,14 @@ from itertools import islice
 
 import torch
 
-from ..engine import Engine
-from ..errors import OptionError, PolicyError, SourceError
-from ..events import Chunk
-from ..kv import KVPool
-from ..models import Model
-from ..policy import POLICIES, make_policy
-from ..reports import Figures, provenance
-from ..session import Session
+from ..cache.kv_pool import KVPool
+from ..core.errors import OptionError, PolicyError, SourceError
+from ..core.events import Chunk
+from ..core.policy import POLICIES, make_policy
+from ..engine.engine import Engine
+from ..engine.session import Session
+from ..models.base import Model
+from ..runtime.reports import Figures, provenance
 from .measure import Step, device_memory, host_memory, live_step, summarize
 from .rotation import PerTokenRotation, PerTokenRotationEngine, with_stock_layers
 from .setup import Request

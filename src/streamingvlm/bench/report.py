@@ -11,8 +11,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from ..errors import OptionError
-from ..reports import Figures, heading
+from ..core.errors import OptionError
+from ..runtime.reports import Figures, heading
 from .measure import STAGES
 from .policies import Lane
 

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import ModelError, OptionError
-from ..jobs import Trace
-from ..models import Model
-from ..reports import Figures, provenance
+from ..core.errors import ModelError, OptionError
+from ..engine.request import Trace
+from ..models.base import Model
+from ..runtime.reports import Figures, provenance
 from .measure import summarize, synchronize
 from .setup import Request
 from .streams import open_fleet

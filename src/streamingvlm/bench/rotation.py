@@ -17,15 +17,119 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..engine import Engine
-from ..jobs import Job
-from ..kv import Batch, CosSin, Evicted, Keep, KVPool, KVShape, attend
-from ..models import Model
-from ..rope import FloatArray, Rope, positions
+from ..cache.attention import CosSin, attend
+from ..cache.batch import Batch
+from ..cache.kv_pool import Evicted, Keep, KVPool, KVShape
+from ..cache.rope import Rope
+from ..core.positions import FloatArray, positions
+from ..engine.engine import Engine
+from ..engine.request import Job
+from ..models.base import Model
+
+
+class PerTokenRotation(KVPool):
+    """A pool without a rotated view: raw keys and values per layer, (heads, rows, head_dim), of exactly the length."""
+
+    def __init__(self, shape: KVShape, slots: int, rows: int) -> None:
+        super().__init__(shape, slots, rows)
+        self.past: dict[int, list[CosSin]] = {}
+        #: Slot -> cosine and sine (3, rows, head_dim) along the three axes.
+        self.rotation: dict[int, CosSin] = {}
+        self.sections: list[tuple[int, int, int]] = []
+
+    def _allocate(self, rows: int) -> Tensor:  # noqa: ARG002
+        return super()._allocate(0)  # nothing ahead of time: the public code has no preallocated cache
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the keys and values that are held now."""
+        return sum(part.nbytes for layers in self.past.values() for pair in layers for part in pair)
+
+    def acquire(self) -> int:
+        """See :meth:`KVPool.acquire`."""
+        slot = super().acquire()
+        empty = torch.zeros(self.shape.heads, 0, self.shape.head_dim, dtype=self.shape.dtype, device=self.shape.device)
+        self.past[slot] = [(empty, empty)] * self.shape.layers
+        return slot
+
+    def number(self, slot: int, numbers: FloatArray, rope: Rope) -> None:
+        """Cosines and sines of all positions ``numbers`` (3, rows) of a slot, the rows about to come included."""
+        angles = torch.from_numpy(numbers.copy()).to(self.shape.device)[..., None] * rope.inverse_frequencies
+        angles = torch.cat([angles, angles], dim=-1)
+        self.rotation[slot] = (angles.cos() * rope.scaling, angles.sin() * rope.scaling)
+        self.sections = self.sections or sections(rope)
+
+    def release(self, slot: int) -> None:
+        """See :meth:`KVPool.release`."""
+        super().release(slot)
+        del self.past[slot]
+        self.rotation.pop(slot, None)
+
+    def select(
+        self, slot: int, rows: Sequence[int], rotation: CosSin, rewritten: range = range(0), keep: Keep | None = None
+    ) -> None:
+        """See :meth:`KVPool.select`: the same gather; the rotation is left to every token to come."""
+        assert rotation[0].shape[0] == len(rows), "one rotation per row"
+        if keep is not None:
+            keep(self._evicted(slot, rows, rewritten))
+        index = torch.tensor(rows, device=self.shape.device, dtype=torch.long)
+        self.past[slot] = [(keys[:, index], values[:, index]) for keys, values in self.past[slot]]
+        self.length[slot] = len(rows)
+
+    def _evicted(self, slot: int, rows: Sequence[int], rewritten: range) -> Evicted:  # noqa: ARG002
+        keys, values = (torch.stack(states) for states in zip(*self.past[slot], strict=True))
+        return Evicted(self.length[slot], 0, np.arange(self.length[slot]), keys, values)
+
+    def put_back(self, slot: int, evicted: Evicted, rotation: CosSin) -> None:  # noqa: ARG002
+        """See :meth:`KVPool.put_back`."""
+        self.past[slot] = list(zip(evicted.keys, evicted.values, strict=True))
+        self.length[slot] = evicted.length
+
+    def rewind(self, slot: int, length: int) -> None:
+        """See :meth:`KVPool.rewind`."""
+        self.past[slot] = [(keys[:, :length], values[:, :length]) for keys, values in self.past[slot]]
+        self.length[slot] = length
+
+
+class PerTokenBatch(Batch):
+    """A forward pass that concatenates new rows with all that there are, and rotates all keys for every token."""
+
+    pool: PerTokenRotation
+
+    def store(self, layer: int, keys: Tensor, values: Tensor) -> None:
+        """See :meth:`Batch.store`."""
+        for part in self.parts:
+            new = slice(part.first, part.last)
+            past = self.pool.past[part.slot]
+            past_keys, past_values = past[layer]
+            past[layer] = (
+                _put(past_keys, keys[new].transpose(0, 1), part.at),
+                _put(past_values, values[new].transpose(0, 1), part.at),
+            )
+
+    def attend(self, layer: int, queries: Tensor, scaling: float, *, ends: bool = False) -> Tensor:
+        """See :meth:`Batch.attend`."""
+        out = torch.zeros_like(queries)
+        for number, part in enumerate(self.parts):
+            rows = self.held[number] + part.last - part.first
+            keys, values = (states[:, :rows] for states in self.pool.past[part.slot][layer])
+            cos, sin = (self._put_together(table[:, :rows]) for table in self.pool.rotation[part.slot])
+            group = queries.shape[1] // self.pool.shape.heads
+            keys, values = (_repeat(states, group) for states in (_rotate(keys, cos, sin), values))
+            place = slice(number, number + 1) if ends or self.single else slice(part.first, part.last)
+            mask = None if ends or self.single else self.masks[number]
+            out[place] = attend(queries[place], keys, values, mask, scaling)
+        return out
+
+    def _put_together(self, table: Tensor) -> Tensor:
+        """(rows, head_dim) of (3, rows, head_dim): each frequency from its axis."""
+        return torch.cat([table[axis, :, low:high] for axis, low, high in self.pool.sections], dim=-1)
 
 
 class PerTokenRotationEngine(Engine):
     """An engine that numbers and rotates the whole stream for every token; for contiguous positions."""
+
+    batch_class = PerTokenBatch
 
     def _prefill(self, jobs: Sequence[Job]) -> list[tuple[int, Tensor] | None]:
         self._number(jobs)
@@ -40,98 +144,6 @@ class PerTokenRotationEngine(Engine):
         for job in jobs:
             numbers = positions(job.session.state.timeline.spans, self.model.tokens_per_second)
             self._pool.number(job.session.slot, numbers, self.model.rope)
-
-
-class PerTokenRotation(KVPool):
-    """A pool without a rotated view: raw keys and values per layer, (heads, rows, head_dim), of exactly the length."""
-
-    def __init__(self, shape: KVShape, slots: int, rows: int) -> None:
-        super().__init__(shape, slots, rows)
-        self._past: dict[int, list[CosSin]] = {}
-        #: Slot -> cosine and sine (3, rows, head_dim) along the three axes.
-        self._rotation: dict[int, CosSin] = {}
-        self._sections: list[tuple[int, int, int]] = []
-
-    def _allocate(self, rows: int) -> Tensor:  # noqa: ARG002
-        return super()._allocate(0)  # nothing ahead of time: the public code has no preallocated cache
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the keys and values that are held now."""
-        return sum(part.nbytes for layers in self._past.values() for pair in layers for part in pair)
-
-    def acquire(self) -> int:
-        """See :meth:`KVPool.acquire`."""
-        slot = super().acquire()
-        empty = torch.zeros(self.shape.heads, 0, self.shape.head_dim, dtype=self.shape.dtype, device=self.shape.device)
-        self._past[slot] = [(empty, empty)] * self.shape.layers
-        return slot
-
-    def number(self, slot: int, numbers: FloatArray, rope: Rope) -> None:
-        """Cosines and sines of all positions ``numbers`` (3, rows) of a slot, the rows about to come included."""
-        angles = torch.from_numpy(numbers.copy()).to(self.shape.device)[..., None] * rope.inverse_frequencies
-        angles = torch.cat([angles, angles], dim=-1)
-        self._rotation[slot] = (angles.cos() * rope.scaling, angles.sin() * rope.scaling)
-        self._sections = self._sections or sections(rope)
-
-    def release(self, slot: int) -> None:
-        """See :meth:`KVPool.release`."""
-        super().release(slot)
-        del self._past[slot]
-        self._rotation.pop(slot, None)
-
-    def select(
-        self, slot: int, rows: Sequence[int], rotation: CosSin, rewritten: range = range(0), keep: Keep | None = None
-    ) -> None:
-        """See :meth:`KVPool.select`: the same gather; the rotation is left to every token to come."""
-        assert rotation[0].shape[0] == len(rows), "one rotation per row"
-        if keep is not None:
-            keep(self._evicted(slot, rows, rewritten))
-        index = torch.tensor(rows, device=self.shape.device, dtype=torch.long)
-        self._past[slot] = [(keys[:, index], values[:, index]) for keys, values in self._past[slot]]
-        self.length[slot] = len(rows)
-
-    def _evicted(self, slot: int, rows: Sequence[int], rewritten: range) -> Evicted:  # noqa: ARG002
-        keys, values = (torch.stack(states) for states in zip(*self._past[slot], strict=True))
-        return Evicted(self.length[slot], 0, np.arange(self.length[slot]), keys, values)
-
-    def put_back(self, slot: int, evicted: Evicted, rotation: CosSin) -> None:  # noqa: ARG002
-        """See :meth:`KVPool.put_back`."""
-        self._past[slot] = list(zip(evicted.keys, evicted.values, strict=True))
-        self.length[slot] = evicted.length
-
-    def rewind(self, slot: int, length: int) -> None:
-        """See :meth:`KVPool.rewind`."""
-        self._past[slot] = [(keys[:, :length], values[:, :length]) for keys, values in self._past[slot]]
-        self.length[slot] = length
-
-    def store(self, layer: int, batch: Batch, keys: Tensor, values: Tensor) -> None:
-        """See :meth:`KVPool.store`: the new rows are concatenated with all that there are."""
-        for part in batch.parts:
-            new = slice(part.first, part.last)
-            past_keys, past_values = self._past[part.slot][layer]
-            self._past[part.slot][layer] = (
-                _put(past_keys, keys[new].transpose(0, 1), part.at),
-                _put(past_values, values[new].transpose(0, 1), part.at),
-            )
-
-    def attend(self, layer: int, batch: Batch, queries: Tensor, scaling: float, *, ends: bool = False) -> Tensor:
-        """See :meth:`KVPool.attend`: all keys of a stream are rotated, for every token."""
-        out = torch.zeros_like(queries)
-        for number, part in enumerate(batch.parts):
-            rows = batch.held[number] + part.last - part.first
-            keys, values = (states[:, :rows] for states in self._past[part.slot][layer])
-            cos, sin = (self._put_together(table[:, :rows]) for table in self._rotation[part.slot])
-            group = queries.shape[1] // self.shape.heads
-            keys, values = (_repeat(states, group) for states in (_rotate(keys, cos, sin), values))
-            place = slice(number, number + 1) if ends or batch.single else slice(part.first, part.last)
-            mask = None if ends or batch.single else batch.masks[number]
-            out[place] = attend(queries[place], keys, values, mask, scaling)
-        return out
-
-    def _put_together(self, table: Tensor) -> Tensor:
-        """(rows, head_dim) of (3, rows, head_dim): each frequency from its axis."""
-        return torch.cat([table[axis, :, low:high] for axis, low, high in self._sections], dim=-1)
 
 
 def _put(past: Tensor, new: Tensor, at: int | None) -> Tensor:

@@ -8,17 +8,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..engine import Engine
-from ..errors import CapacityError, OptionError, SourceError
-from ..events import BUNDLED_GAMES, Chunk, Source
-from ..graphs import CAPTURES
-from ..kv import KVPool
-from ..models import BUNDLED, Model, load_model, pick_device, pick_dtype, settle_threads
+from ..cache.kv_pool import KVPool
+from ..core.errors import CapacityError, OptionError, SourceError
+from ..core.events import BUNDLED_GAMES, Chunk, Source
+from ..core.policy import CachePolicy, StreamingWindow
+from ..core.sampling_params import Sampling
+from ..engine.decode_graph import CAPTURES
+from ..engine.engine import Engine
+from ..engine.session import Session
+from ..models.base import Model
+from ..models.hub import BUNDLED
+from ..models.load import load_model, pick_device, pick_dtype, settle_threads
 from ..models.quantize import quantize
-from ..policy import CachePolicy, StreamingWindow
-from ..sampling import Sampling
-from ..session import Session
-from ..sources import open_source
+from ..sources.open import open_source
 from .measure import synced, synced_pool
 from .shapes import build, shape_named
 
@@ -33,8 +35,8 @@ class Request:
     ``model``: a checkpoint (None: the bundled one) or ``shape``: random weights; ``source``: a locator (None: the
     arcade for the bundled model, synthetic frames for a shape); ``size``: (width, height) of synthetic frames;
     ``words``: ids that every reply is forced to have (None: replies end by themselves); ``weights``: see
-    :func:`streamingvlm.models.load_model`; ``capture``: see
-    :class:`streamingvlm.engine.Engine`; ``threads``: see :func:`streamingvlm.models.settle_threads`.
+    :func:`streamingvlm.models.load.load_model`; ``capture``: see
+    :class:`streamingvlm.engine.engine.Engine`; ``threads``: see :func:`streamingvlm.models.load.settle_threads`.
     """
 
     model: str | None = None

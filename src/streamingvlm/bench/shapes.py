@@ -15,10 +15,13 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-from ..errors import ModelError, OptionError
-from ..models import BUNDLED, FAMILIES, Model, Patcher, StreamDefaults, window_options
-from ..prompt import Grammar, Marks
-from ..sampling import Sampling
+from ..core.errors import ModelError, OptionError
+from ..core.grammar import Grammar, Marks
+from ..core.sampling_params import Sampling
+from ..models.base import Model, StreamDefaults, window_options
+from ..models.hub import BUNDLED
+from ..models.load import FAMILIES
+from ..models.patches import Patcher
 
 PUBLISHED = Marks(turn_start=151644, turn_end=151645, vision_start=151652, vision_end=151653, vision_pad=151656)
 SMALL = Marks(turn_start=1, turn_end=2, vision_start=3, vision_end=4, vision_pad=5)

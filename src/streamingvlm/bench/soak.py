@@ -14,9 +14,9 @@ from contextlib import closing
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import OptionError
-from ..models import Model
-from ..reports import Figures, provenance
+from ..core.errors import OptionError
+from ..models.base import Model
+from ..runtime.reports import Figures, provenance
 from .measure import device_memory, live_step, memory, percentile, reference_work
 from .setup import Request
 

@@ -18,13 +18,13 @@ from math import ceil
 import numpy as np
 import torch
 
-from ..engine import Engine
-from ..errors import OptionError
-from ..jobs import Job
-from ..models import Model
-from ..policy import StreamingWindow
-from ..reports import Figures, provenance
-from ..session import Session
+from ..core.errors import OptionError
+from ..core.policy import StreamingWindow
+from ..engine.engine import Engine
+from ..engine.request import Job
+from ..engine.session import Session
+from ..models.base import Model
+from ..runtime.reports import Figures, provenance
 from .measure import STAGES, Step, percentile
 from .setup import Request, Synthetic
 

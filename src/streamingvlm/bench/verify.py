@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..engine import Engine
-from ..errors import OptionError, SourceError
-from ..jobs import Trace
-from ..kv import Batch, KVPool
-from ..models import Model
-from ..models.uncached import uncached
-from ..reports import Figures, provenance
+from ..cache.batch import Batch
+from ..cache.kv_pool import KVPool
+from ..core.errors import OptionError, SourceError
+from ..engine.engine import Engine
+from ..engine.request import Trace
+from ..models.base import Model
+from ..models.reference import uncached
+from ..runtime.reports import Figures, provenance
 from .policies import compare, default_specs
 from .setup import Request
 

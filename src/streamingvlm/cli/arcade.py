@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import OptionError, OutputError, SourceError
+from ..core.errors import OptionError, OutputError, SourceError
 from . import watch
 from .follow import Pace, follow
 
 if TYPE_CHECKING:
-    from ..events import Commentary
-    from ..view import Beside
+    from ..core.events import Commentary
+    from ..sinks.terminal import Beside
 
 #: The demo watches this many seconds of a match whose seed no training run has seen.
 DEMO_SECONDS = 60
@@ -46,7 +46,7 @@ def score(
     words: Annotated[Path, typer.Argument(metavar="WORDS", help="The .jsonl that watch wrote.", show_default=False)],
 ) -> None:
     """Compare what was said with what happened; prints JSON."""
-    from ..arcade.score import score_files
+    from arcade_streams.score.score import score_files
 
     print(json.dumps(score_files(truth, words), indent=2))
 
@@ -58,10 +58,11 @@ def demo(
     pace: Annotated[Pace | None, typer.Option(help="[default: live in a terminal, else fast]")] = None,
 ) -> int:
     """Watch an unseen match of Pong and print what truly happened beside the words, then the score."""
-    from ..arcade.context import EVALUATION_SEEDS
-    from ..arcade.score import read
-    from ..arcade.score import score as compare
-    from ..sources import open_source
+    from arcade_streams.score.score import read
+    from arcade_streams.score.score import score as compare
+    from arcade_streams.worlds.context import EVALUATION_SEEDS
+
+    from ..sources.open import open_source
 
     folder = folder or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "streamingvlm"
     clip = folder / f"demo-{DEMO_SECONDS}s.mp4"
@@ -86,12 +87,13 @@ def demo(
 
 def write_record(source: str, seed: int | None, seconds: int, path: Path) -> None:
     """Write a match as ``path`` (.mp4) and its truth as .jsonl beside it."""
-    from ..arcade.record import CLIP_FPS, frames_and_truth, truth_record
-    from ..arcade.source import parse_locator
-    from ..arcade.stream import Stream
-    from ..outputs import check_writable, json_text, write_whole
-    from ..video.file import RECORDED_BY
-    from ..video.write import write_video
+    from arcade_streams.worlds.record import CLIP_FPS, frames_and_truth, truth_record
+    from arcade_streams.worlds.source import parse_locator
+    from arcade_streams.worlds.stream import Stream
+
+    from ..sinks.clip import write_video
+    from ..sinks.files import check_writable, json_text, write_whole
+    from ..sources.file import RECORDED_BY
 
     if path.suffix.lower() != ".mp4":
         raise OutputError(f"cannot write {path}: a clip's name must end in .mp4")
@@ -129,7 +131,7 @@ class Collected:
     def start(self) -> None: ...
 
     def write(self, event: Commentary) -> None:
-        from ..outputs import json_line
+        from ..sinks.files import json_line
 
         self.records.append(json.loads(json_line(event)))
 

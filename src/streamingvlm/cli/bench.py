@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import OptionError
+from ..core.errors import OptionError
 from .follow import Stopped, stoppable
 from .watch import CaptureOption, DeviceOption, DtypeOption, WeightsOption, check_numbers, chosen_threads
 
@@ -76,9 +76,9 @@ def policies(
 ) -> None:
     """Run every policy on the same stream, in turns, and compare work, lag and memory."""
     check_numbers(fps=fps, step=step, seed=seed)
-    from .. import reports
     from ..bench import policies as bench
     from ..bench import report
+    from ..runtime import reports
 
     specs = bench.default_specs() if names is None else bench.split_specs(names)
     request = _request(model, shape, source, fps, step, size, words, seed, device, dtype, weights, capture)
@@ -117,9 +117,9 @@ def streams(
 ) -> None:
     """Find out how many streams of synthetic frames stay real-time, and what a batch costs."""
     check_numbers(fps=fps, step=step, seed=seed)
-    from .. import reports
     from ..bench import report
     from ..bench import streams as bench
+    from ..runtime import reports
 
     request = _request(
         model, shape, None, fps, step, _made_up(size, model, shape), words, seed, device, dtype, weights, capture
@@ -156,9 +156,9 @@ def soak(
 ) -> int:
     """Watch one stream for hours, as fast as it goes; tell whether lag or memory grow. Ctrl-C keeps the figures."""
     check_numbers(fps=fps, step=step, seed=seed)
-    from .. import reports
     from ..bench import report
     from ..bench.soak import Soak
+    from ..runtime import reports
 
     run = Soak(
         _request(model, shape, source, fps, step, size, words, seed, device, dtype, weights, capture), hours, warm_up
@@ -201,9 +201,9 @@ def roofline(
 ) -> None:
     """Measure the device, compute what a step must cost at least, and how far above that it is."""
     check_numbers(fps=fps, step=step, seed=seed)
-    from .. import reports
     from ..bench import report
     from ..bench.roofline import compare_with_floor
+    from ..runtime import reports
 
     request = _request(
         model, shape, None, fps, step, _made_up(size, model, shape), words, seed, device, dtype, weights, capture

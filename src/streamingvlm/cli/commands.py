@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from ..errors import StreamingVLMError
+from ..core.errors import StreamingVLMError
 from . import arcade, bench, eval, train, verify, watch
 from .streams import mute_stdout, set_up_streams, settle_stdout
 
@@ -70,7 +70,7 @@ def main(args: Sequence[str] | None = None) -> int:
         tell = getattr(error, "format_message", None)
         if not isinstance(error, StreamingVLMError) and tell is None:
             raise
-        from ..outputs import printable  # with numpy, which the help does without
+        from ..sinks.files import printable  # with numpy, which the help does without
 
         print(f"streamingvlm: error: {printable(str(tell() if tell else error))}", file=sys.stderr)
         settle_stdout()

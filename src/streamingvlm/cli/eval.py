@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import OptionError
+from ..core.errors import OptionError
 from .arcade import make_folder
 from .follow import Stopped, stoppable
 from .watch import DeviceOption, DtypeOption, ModelOption, PolicyOption, WeightsOption
 
 if TYPE_CHECKING:
-    from ..evaluate.arcade import Setting
-    from ..evaluate.claims import Claim
+    from arcade_streams.evaluate.claims import Claim
+    from arcade_streams.evaluate.run import Setting
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -76,10 +76,11 @@ def arcade(
 
     Ctrl-C keeps what was said: the same command goes on from there.
     """
-    from .. import reports
-    from ..arcade.table import table
-    from ..evaluate import arcade as program
-    from ..policy import make_policy
+    from arcade_streams.evaluate import run as program
+    from arcade_streams.score.table import table
+
+    from ..core.policy import make_policy
+    from ..runtime import reports
 
     make_policy(policy)
     setting = make_setting(hours, streams, game or known_games(model), seeds, quick, words, memory, again=gate)
@@ -137,8 +138,9 @@ def claims(
 
     Ctrl-C keeps what was said: the same command goes on from there. `eval proof` writes the results into a page.
     """
-    from .. import reports
-    from ..evaluate.proof import summary
+    from arcade_streams.evaluate.proof import summary
+
+    from ..runtime import reports
 
     setting = make_setting(hours, streams, game or known_games(model), seeds, quick, words, memory, again=True)
     chosen, tested, others = choose_claims(names, model or [])
@@ -147,8 +149,8 @@ def claims(
         reports.check_targets(out / f"{one.name}.json", out / f"{one.name}.png" if plot else None)
     try:
         with stoppable():
-            from ..evaluate.arcade import Checkpoint
-            from ..evaluate.compare import Comparison
+            from arcade_streams.evaluate.compare import Comparison
+            from arcade_streams.evaluate.run import Checkpoint
 
             load = partial(Checkpoint.load, device=device, dtype=dtype, weights=weights)
             comparison = Comparison(
@@ -162,7 +164,7 @@ def claims(
                 found = comparison.test(one)
                 reports.write_json(out / f"{one.name}.json", found)
                 if plot:
-                    from ..evaluate.plot import draw
+                    from arcade_streams.evaluate.plot import draw
 
                     draw(out / f"{one.name}.png", found)
                 print("\n".join(summary([found])), flush=True)
@@ -181,8 +183,9 @@ def proof(
     ),
 ) -> None:
     """Write the results of `eval claims` (and of `eval arcade --json docs/results/model.json`) into docs/proof.md."""
-    from ..evaluate import proof as program
-    from ..outputs import check_writable, write_whole
+    from arcade_streams.evaluate import proof as program
+
+    from ..sinks.files import check_writable, write_whole
 
     try:
         text = page.read_text(encoding="utf-8")
@@ -205,7 +208,7 @@ def choose_claims(names: list[str], models: list[str]) -> tuple[list[Claim], lis
 
     ``all`` leaves out the claims whose checkpoints were not given, and says so. OptionError for unknown names.
     """
-    from ..evaluate.claims import CHECKPOINTS, CLAIMS
+    from arcade_streams.evaluate.claims import CHECKPOINTS, CLAIMS
 
     named = [part.partition("=") for part in models]
     others = {key: path for key, sign, path in named if sign and key in CHECKPOINTS}
@@ -230,7 +233,7 @@ def choose_claims(names: list[str], models: list[str]) -> tuple[list[Claim], lis
 
 def known_games(model: str | list[str] | None) -> list[str] | None:
     """The games that are watched where none is named (None: every game)."""
-    from ..events import BUNDLED_GAMES
+    from ..core.events import BUNDLED_GAMES
 
     return None if model else list(BUNDLED_GAMES)
 
@@ -250,9 +253,9 @@ def make_setting(
 
     ``usual``: hours and streams by default; ``again``: the same streams are watched more than once.
     """
-    from ..arcade.context import EVALUATION_SEEDS
-    from ..arcade.games import GAMES
-    from ..evaluate.arcade import QUICK_HOURS, QUICK_STREAMS, Setting
+    from arcade_streams.evaluate.run import QUICK_HOURS, QUICK_STREAMS, Setting
+    from arcade_streams.worlds.context import EVALUATION_SEEDS
+    from arcade_streams.worlds.games import GAMES
 
     if quick and (hours is not None or streams is not None or seeds is not None):
         raise OptionError("--quick says how long and how many; leave out --hours, --streams and --seeds")

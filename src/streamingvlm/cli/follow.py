@@ -11,13 +11,14 @@ from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from ..errors import OutputError
+from ..core.errors import OutputError
 from .streams import mute_stdout
 
 if TYPE_CHECKING:
-    from ..events import Chunk, Commentary, Source
-    from ..outputs import Output
-    from ..view import Beside, Tally, View
+    from ..core.events import Chunk, Commentary, Source
+    from ..core.tally import Tally
+    from ..sinks.files import Output
+    from ..sinks.terminal import Beside, View
 
 
 class Pace(StrEnum):
@@ -49,8 +50,8 @@ def follow(
 
     ``style``: see :func:`make_view`. However it ends, the outputs are whole and the summary is printed.
     """
-    from ..video import pace as paces
-    from ..view import Tally
+    from ..core.tally import Tally
+    from ..runtime import clock as paces
 
     tally = Tally()
     ahead = partial(session.prepare, encode=True)
@@ -115,7 +116,7 @@ def stoppable() -> Iterator[None]:
 
 def make_view(style: str, name: str, truth: Beside | None) -> View:
     """``style``: quiet, json, or auto: a live view if a person watches, else lines."""
-    from .. import view
+    from ..sinks import terminal as view
 
     if style == "quiet":
         return view.Quiet()

@@ -7,7 +7,7 @@ import os
 import sys
 from typing import Any, TextIO
 
-from ..errors import OutputError
+from ..core.errors import OutputError
 
 
 class _Stdout(io.FileIO):

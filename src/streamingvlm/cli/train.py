@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import OptionError
+from ..core.errors import OptionError
 from .follow import Stopped, stoppable
 from .watch import DeviceOption, DtypeOption
 
 if TYPE_CHECKING:
+    from ..data.report import Report
     from ..train.config import Stage
-    from ..train.report import Report
 
 ConfigArgument = Annotated[
     Path, typer.Argument(metavar="CONFIG", help="A stage: configs/train/*.toml", show_default=False)
@@ -50,7 +50,7 @@ def train(
     if dry_run:
         return _plan(stage, devices, report, as_json)
     with _train_extra():
-        from ..models import load_frontend
+        from ..models.load import load_frontend
         from ..train import data, run
 
         run.take_up(stage, resume)
@@ -78,7 +78,7 @@ def train(
 
 def _plan(stage: Stage, devices: int | None, report: Path | None, as_json: bool) -> int:
     with _train_extra():
-        from ..models import load_frontend
+        from ..models.load import load_frontend
         from ..train import data
         from ..train.plan import Plan, count
 
@@ -103,8 +103,8 @@ def rollout(
     number, parts = _part(part)
     if not stage.rollouts:
         raise OptionError('rollouts names no file: rollouts = "runs/on-policy/rollouts.jsonl"')
-    from ..models import load_frontend, load_model
-    from ..reports import progress
+    from ..models.load import load_frontend, load_model
+    from ..runtime.reports import progress
     from ..train import data
     from ..train.onpolicy import Rollout
 
@@ -154,7 +154,7 @@ def _part(text: str) -> tuple[int, int]:
 
 def _tell(report: Report, path: Path | None) -> None:
     """What was read and what was left out: on standard error, and as JSON if a file was asked for."""
-    from .. import reports
+    from ..runtime import reports
 
     print(report, file=sys.stderr)
     reports.check_targets(path)

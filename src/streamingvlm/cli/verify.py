@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ..errors import OptionError
+from ..core.errors import OptionError
 from .bench import FpsOption, ModelOption, ShapeOption, StepOption
 from .watch import DeviceOption, DtypeOption, check_numbers, chosen_threads
 
@@ -37,11 +37,11 @@ def verify(
     check_numbers(fps=fps, step=step)
     if report is not None and report.suffix != ".md":
         raise OptionError(f"--report must end in .md, not {report.name}")
-    from .. import reports
     from ..bench import policies
     from ..bench import verify as bench
     from ..bench.setup import Request
-    from ..outputs import write_whole
+    from ..runtime import reports
+    from ..sinks.files import write_whole
 
     specs = policies.default_specs() if names is None else policies.split_specs(names)
     policies.check(specs, [])

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import ModelError, OptionError
+from ..core.errors import ModelError, OptionError
 from .follow import Pace, Stream, follow
 
 if TYPE_CHECKING:
-    from ..events import Source
+    from ..core.events import Source
 
 ModelOption = Annotated[
     str | None, typer.Option("--model", help="Checkpoint folder or hub id. [default: the bundled arcade model]")
@@ -81,9 +81,9 @@ def watch(
     )
     if quiet and as_json:
         raise OptionError("--quiet and --json exclude each other")
-    from ..outputs import open_outputs
-    from ..policy import make_policy
-    from ..sources import open_source
+    from ..core.policy import make_policy
+    from ..sinks.files import open_outputs
+    from ..sources.open import open_source
 
     make_policy(policy)
     outputs = open_outputs(output or [], inputs=[source])
@@ -116,7 +116,7 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Tell what would run: checkpoint, device, dtype, cache rows and memory of one stream."""
-    from ..policy import make_policy
+    from ..core.policy import make_policy
 
     make_policy(policy)
     facts = describe(model, policy, device=device, dtype=dtype, weights=weights)
@@ -144,8 +144,8 @@ def open_session(
     capture: str = "none",
 ) -> Stream:
     """Load a checkpoint and open one stream on it. Here torch comes in; tests put a stand-in here."""
-    from ..engine import Engine
-    from ..models import load_model, settle_threads
+    from ..engine.engine import Engine
+    from ..models.load import load_model, settle_threads
 
     loaded = load_model(model, device=device, dtype=dtype, weights=weights)
     settle_threads(loaded, chosen_threads())
@@ -165,8 +165,8 @@ def describe(
     model: str | None, policy: str, *, device: str | None = None, dtype: str | None = None, weights: str | None = None
 ) -> dict[str, Any]:
     """What ``info`` prints."""
-    from ..engine import Engine
-    from ..models import load_model
+    from ..engine.engine import Engine
+    from ..models.load import load_model
 
     loaded = load_model(model, device=device, dtype=dtype, weights=weights)
     with closing(Engine(loaded).open(policy=policy)) as session:
@@ -220,7 +220,7 @@ def check_numbers(
 def check_model_fits(model: str | None, video: Source) -> None:
     """The bundled model has seen nothing but some games of the arcade."""
     if model is None and not video.arcade:
-        from ..events import BUNDLED_GAMES
+        from ..core.events import BUNDLED_GAMES
 
         games = ", ".join(f"arcade:{game}" for game in BUNDLED_GAMES)
         raise ModelError(

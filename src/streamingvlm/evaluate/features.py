@@ -19,14 +19,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..errors import OutputError
-from ..events import Chunk
-from ..jobs import Job
-from ..models import Model
-from ..models.base import Prepared, Vision
+from arcade_streams.evaluate.match import Match
+
+from ..core.errors import OutputError
+from ..core.events import Chunk
+from ..engine.request import Job
+from ..engine.session import Session
+from ..models.base import Model, Prepared, Vision
 from ..models.patches import Patches
-from ..session import Session
-from .match import Match
 
 #: Steps of a file.
 BLOCK = 60

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from ..errors import OutputError
-from ..events import Commentary
-from ..outputs import json_text
-from ..snapshot import remove
+from ..core.errors import OutputError
+from ..core.events import Commentary
+from ..engine.snapshot import remove
+from ..sinks.files import json_text
 
 Row = dict[str, Any]
 

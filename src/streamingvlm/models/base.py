@@ -8,10 +8,11 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from ..kv import Batch, KVShape
-from ..prompt import Grammar
-from ..rope import Rope
-from ..sampling import Sampling
+from ..cache.batch import Batch
+from ..cache.kv_pool import KVShape
+from ..cache.rope import Rope
+from ..core.grammar import Grammar
+from ..core.sampling_params import Sampling
 from .patches import Patcher, Patches
 
 #: Options of the streaming window that a checkpoint may set for itself.

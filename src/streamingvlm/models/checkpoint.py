@@ -13,9 +13,9 @@ from typing import Any
 
 from transformers.utils import logging
 
-from ..errors import ModelError, OptionError
-from ..policy import make_policy
-from ..sampling import Sampling
+from ..core.errors import ModelError, OptionError
+from ..core.policy import make_policy
+from ..core.sampling_params import Sampling
 from .base import StreamDefaults, window_options
 from .edge import library
 from .files import number, read_json, triple

@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import ModelError
-from ..kv import Batch
+from ..cache.batch import Batch
+from ..core.errors import ModelError
 from .base import Deepstack
-from .products import Matrix
+from .linear import Matrix
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +112,12 @@ class Decoder:
         query, key, value = torch.split(qkv, [self.heads, self.kv_heads, self.kv_heads], dim=1)
         if layer.query_norm is not None and layer.key_norm is not None:
             query, key = self._norm(query, layer.query_norm), self._norm(key, layer.key_norm)
-        batch.pool.store(number, batch, key, value)
+        batch.store(number, key, value)
         if ends:
             # Of a prefill's last layer nothing but the last token's output is looked at.
             x, query = batch.take_ends(x), batch.take_ends(query)
         query = batch.rotate(query, ends=ends)
-        out = batch.pool.attend(number, batch, query, self.scaling, ends=ends)
+        out = batch.attend(number, query, self.scaling, ends=ends)
         return x + layer.out(out.flatten(1), few=batch.single or ends)
 
     def _norm(self, x: Tensor, weight: Tensor) -> Tensor:

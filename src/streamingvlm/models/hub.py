@@ -13,7 +13,7 @@ from huggingface_hub import HfApi, constants, set_client_factory, snapshot_downl
 from huggingface_hub import errors as hub
 from huggingface_hub.utils import _http as hub_http
 
-from ..errors import ModelError, StreamingVLMError
+from ..core.errors import ModelError, StreamingVLMError
 from .edge import library, reason
 
 #: The small model that comes with the package; it knows the arcade.

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import OptionError, SourceError
-from ..events import Chunk
+from ..core.errors import OptionError, SourceError
+from ..core.events import Chunk
 
 #: Mean and standard deviation per channel (of values from 0 to 1) that frames are normalised with.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)

@@ -11,9 +11,9 @@ from typing import Any
 
 from torch import nn
 
-from ..errors import ModelError, OptionError
+from ..core.errors import ModelError, OptionError
 from .base import Model
-from .products import Matrix
+from .linear import Matrix
 
 #: Name -> configuration of torchao and its numbers. Per output channel, int4 per group of 128 weights.
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from .stock import StockModel
+from .qwen_vl import StockModel
 
 
 class Qwen25VL(StockModel):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from transformers import Qwen2VLForConditionalGeneration
 
-from .stock import StockModel
+from .qwen_vl import StockModel
 
 
 class Qwen2VL(StockModel):

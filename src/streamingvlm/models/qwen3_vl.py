@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from transformers import Qwen3VLForConditionalGeneration
 
-from ..prompt import StampedGrammar
+from ..core.grammar import StampedGrammar
 from .patches import HALF
-from .stock import StockModel
+from .qwen_vl import StockModel
 
 
 class Qwen3VL(StockModel):

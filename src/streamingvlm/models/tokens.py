@@ -13,8 +13,8 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
-from ..errors import ModelError
-from ..prompt import Marks, Tokenizer
+from ..core.errors import ModelError
+from ..core.grammar import Marks, Tokenizer
 from .edge import library
 from .files import check_text, read_json
 

@@ -15,7 +15,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from ..errors import ModelError
+from ..core.errors import ModelError
 from .edge import library
 from .files import check_pointer, exists, list_files, read_json
 

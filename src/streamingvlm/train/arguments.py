@@ -10,7 +10,7 @@ import torch
 from transformers import TrainingArguments
 from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
-from ..errors import OptionError
+from ..core.errors import OptionError
 from .config import Stage
 
 #: FSDP2; what is wrapped are the layers that a model of transformers says may not be split.

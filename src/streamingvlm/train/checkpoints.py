@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from torch.distributed.checkpoint.api import CheckpointException
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from ..errors import OutputError, TrainingError
+from ..core.errors import OutputError, TrainingError
 
 #: The mark of a checkpoint that is whole: JSON, what it was trained on, and the bytes of each file.
 WHOLE = "whole"

@@ -8,66 +8,14 @@ does in a stream that never ends. Published clips, cut by their makers, are one 
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
-from ..errors import OptionError
+from ..core.errors import OptionError
+from ..data.words import EPS, Stream
 
-#: Slack for comparing times that were added up as floats, seconds.
-EPS = 1e-6
 #: Words that a chunk must have for each of its seconds, unless the plan says how many in all (paper: 2 W).
 WORDS_PER_SECOND = 2.0
-
-
-class Word(NamedTuple):
-    """One word; ``start`` and ``end`` in seconds on the stream's clock."""
-
-    start: float
-    end: float
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Stream:
-    """The commentary of a stream or a clip.
-
-    ``words``: their ends never go back. ``start`` and ``end``: seconds on the words' clock that are told (None: to the
-    end of the video). ``video``: as the file that it comes from names it. ``context``: what is known before (a
-    title), ``previous``: what was said before ``start``, as text; ``query``: what was asked. ``whole``: it was cut
-    by its makers. ``questions``: how many questions and answers stand beside the words; they are not used.
-    """
-
-    video: str
-    words: tuple[Word, ...]
-    start: float = 0.0
-    end: float | None = None
-    context: str = ""
-    previous: str = ""
-    query: str = ""
-    whole: bool = False
-    questions: int = 0
-
-    def texts(self, start: float, steps: int, step: float) -> list[str]:
-        """What is said in each of ``steps`` steps from ``start`` on: the words that end in it ("" for silence).
-
-        A word that ends exactly between two steps belongs to the first of them; one that ends at or before
-        ``start`` belongs to none.
-        """
-        said: list[list[str]] = [[] for _ in range(steps)]
-        for word in self._ending(start, start + steps * step):
-            index = min(max(math.ceil((word.end - start) / step - EPS) - 1, 0), steps - 1)
-            said[index].append(word.text)
-        return [" ".join(words) for words in said]
-
-    def count(self, start: float, end: float) -> int:
-        """Words that end after ``start`` and not after ``end``."""
-        return len(self._ending(start, end))
-
-    def _ending(self, start: float, end: float) -> Sequence[Word]:
-        lo = 0 if start <= 0 else bisect_right(self.words, start + EPS, key=lambda word: word.end)
-        return self.words[lo : bisect_right(self.words, end + EPS, key=lambda word: word.end)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,17 +86,6 @@ class ChunkPlan:
         if self.min_words is not None:
             return cut.words >= self.min_words
         return cut.words >= (1 if self.is_whole(stream) else WORDS_PER_SECOND * self.window)
-
-
-def spread(start: float, end: float, text: str) -> list[Word]:
-    """The words of a segment, spread evenly over its time, as the paper does for edited sentences (section 2.3)."""
-    parts = text.split()
-    if len(parts) == 1:  # as nearly all lines have them
-        return [Word(start, end, parts[0])]
-    each = (end - start) / max(len(parts), 1)
-    # The last word ends with the segment to the last bit: it must not slip into the next second.
-    ends = [start + (i + 1) * each for i in range(len(parts) - 1)] + [end]
-    return [Word(start + i * each, stop, part) for i, (part, stop) in enumerate(zip(parts, ends, strict=False))]
 
 
 def earlier(stream: Stream, start: float, step: float) -> list[str]:

@@ -14,17 +14,18 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..errors import OptionError, SourceError
-from ..events import Chunk
+from ..core.errors import OptionError, SourceError
+from ..core.events import Chunk
+from ..data.annotations import Line
+from ..data.report import DataError, Unusable
+from ..data.videos import Videos
+from ..data.words import EPS, Stream
 from ..models.patches import normalize
-from .chunks import EPS, ChunkPlan, Stream, earlier
+from .chunks import ChunkPlan, earlier
 from .config import DataFile
-from .datasets import Line
 from .examples import Encoding, Example
 from .layout import Laid
-from .report import DataError, Unusable
 from .scan import Place, Scan, scan
-from .videos import Videos
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ IGNORED = -100
 class ChunkDataset(Dataset[Example]):
     """The chunks that an epoch sees, in the order of the files. Map-style; nothing is decoded.
 
-    ``files``: JSONL files in any form of :mod:`streamingvlm.train.datasets`, or folders of them, perhaps with how
+    ``files``: JSONL files in any form of :mod:`streamingvlm.data.annotations`, or folders of them, perhaps with how
     often they are seen (:class:`DataFile`; ``seed`` chooses the chunks of those that are seen in part); ``root``: the
     folder that the names of videos start from (else that of the file). ``titles``: a title stands in the previous text
     as the stream's context, as at inference; ``queries``: a clip's own query is its instruction where it has one.

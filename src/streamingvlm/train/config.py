@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
-from ..errors import OptionError
+from ..core.errors import OptionError
 
 #: What may change when a run is resumed: how often it reports and saves, and how the same batch is split.
 FREE_WHEN_RESUMED = frozenset(

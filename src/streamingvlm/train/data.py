@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, cast
 
-from ..errors import OptionError
-from ..models import Frontend
+from ..core.errors import OptionError
+from ..data.videos import Videos
+from ..models.base import Frontend
 from .chunks import ChunkPlan
 from .collate import ChunkDataset, Collator
 from .config import DataFile, Stage
@@ -15,7 +16,6 @@ from .examples import Encoding
 from .processes import from_first
 from .rollouts import OnPolicyDataset, read_rollouts
 from .scan import Scan, scan
-from .videos import Videos
 
 #: Headers of videos are remembered beside them. JSON lines, but not by its name: a folder of annotations may be there.
 HEADERS = ".video-headers.cache"

@@ -9,14 +9,14 @@ from typing import Self
 
 import numpy as np
 
-from ..errors import OptionError, SourceError
-from ..events import Chunk
+from ..core.errors import OptionError, SourceError
+from ..core.events import Chunk
+from ..core.grammar import Grammar
+from ..data.videos import Clip, media_errors
 from ..models.base import Frontend, Model
 from ..models.patches import Patcher
-from ..prompt import Grammar
-from ..video.file import FileSource
+from ..sources.file import FileSource
 from .layout import Grid, Ids, Laid, Turn, archived, cut_history, lay_out, spans
-from .videos import Clip, media_errors
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,9 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..prompt import Grammar
-from ..rope import positions
-from ..spans import Span
+from ..core.grammar import Grammar
+from ..core.positions import positions
+from ..core.spans import Span
 
 T = TypeVar("T")
 Ids = tuple[int, ...]
@@ -129,7 +129,7 @@ def lay_out(
     """Ids, positions and targets of a chunk. A reply is learnt up to the first id where it leaves the truth.
 
     ``history``: ids of the previous text; ``tokens_per_second`` and ``patch_seconds`` are those of
-    :func:`streamingvlm.rope.positions`.
+    :func:`streamingvlm.core.positions.positions`.
     """
     pieces, places = spans(grammar, history, turns, instruction=instruction, patch_seconds=patch_seconds)
     starts = np.cumsum([0, *map(len, pieces)])

@@ -14,15 +14,15 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
-from ..engine import Engine
-from ..errors import OptionError, OutputError, SourceError
-from ..events import Chunk, Commentary
-from ..models import Model
-from ..policy import StreamingWindow
-from ..sampling import Sampling
-from ..session import Session
-from ..video.pace import fast
-from .chunks import EPS, Stream
+from ..core.errors import OptionError, OutputError, SourceError
+from ..core.events import Chunk, Commentary
+from ..core.policy import StreamingWindow
+from ..core.sampling_params import Sampling
+from ..data.words import EPS, Stream
+from ..engine.engine import Engine
+from ..engine.session import Session
+from ..models.base import Model
+from ..runtime.clock import fast
 from .collate import ChunkDataset
 from .config import Stage
 from .examples import Example

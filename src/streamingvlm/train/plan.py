@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-from ..errors import OptionError
+from ..core.errors import OptionError
 from .checkpoints import throughput
 from .config import Stage
 from .examples import Example

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from torch.distributed.rendezvous import rendezvous
 
-from ..errors import SourceError, StreamingVLMError
+from ..core.errors import SourceError, StreamingVLMError
 
 T = TypeVar("T")
 #: Bytes that are put into the store at once.

@@ -20,11 +20,11 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from ..errors import OptionError
-from .chunks import EPS
+from ..core.errors import OptionError
+from ..data.report import Reason, Report
+from ..data.words import EPS
 from .collate import ChunkDataset
 from .examples import Example
-from .report import Reason, Report
 from .scan import Place
 
 

@@ -16,8 +16,8 @@ from accelerate.utils import broadcast_object_list
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from transformers import TrainerCallback, set_seed
 
-from ..errors import OptionError, OutputError, TrainingError
-from ..models import Frontend
+from ..core.errors import OptionError, OutputError, TrainingError
+from ..models.base import Frontend
 from ..models.checkpoint import no_bars
 from .arguments import training_arguments
 from .checkpoints import check, checkpoints, discard_unfinished, mark_whole, newest, step_of

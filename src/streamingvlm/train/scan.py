@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
-from ..errors import SourceError
+from ..core.errors import SourceError
+from ..data.annotations import Line, annotation_files, lines
+from ..data.report import Reason, Report, Unusable
+from ..data.videos import Clip, Videos
+from ..data.words import EPS, Stream
 from ..models.patches import Patcher
-from .chunks import EPS, ChunkPlan, Cut, Stream
+from .chunks import ChunkPlan, Cut
 from .config import DataFile
-from .datasets import Line, annotation_files, lines
-from .report import Reason, Report, Unusable
-from .videos import Clip, Videos
 
 T = TypeVar("T")
 R = TypeVar("R")

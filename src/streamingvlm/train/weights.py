@@ -19,12 +19,14 @@ from typing import Any
 
 import torch
 
-from ..errors import OptionError, TrainingError
-from ..models import Frontend, find_checkpoint, load_frontend, load_stock
+from ..core.errors import OptionError, TrainingError
+from ..models.base import Frontend
 from ..models.checkpoint import no_bars, quiet_loading, write_streaming
 from ..models.edge import library
 from ..models.files import list_files
-from ..models.windows import WINDOWS
+from ..models.hub import find_checkpoint
+from ..models.load import load_frontend, load_stock
+from ..models.vision_attention import WINDOWS
 from .checkpoints import readable
 from .config import Stage
 

@@ -1,0 +1,156 @@
+"""The figures of one GPU, in one run of less than nine minutes: Qwen2.5-VL-7B's shape in bf16, random weights.
+
+    PYTHONPATH=src python benchmarks/gpu.py --json gpu.json
+
+16 s of video and of turns stay, 512 + 512 ids of old words, 20 ids are said a second, a temporal patch has 756 tokens
+(256 at 448 x 448). Frames are made up, so no video library is needed. Every stream's cache is full before anything is
+measured. "GPU time" is eviction, vision, prefill and decoding, each waited for; cutting frames into patches is the
+CPU's and stands apart. Needs no more than the package's own torch, transformers, numpy and rich.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+from streamingvlm.bench.measure import summarize
+from streamingvlm.bench.setup import Request
+from streamingvlm.bench.streams import count_streams, open_fleet
+from streamingvlm.models.base import Model
+from streamingvlm.models.load import pick_device
+from streamingvlm.runtime.reports import Figures, describe_device, provenance
+
+SHAPE = "qwen2.5-vl-7b"
+ON_GPU = ("evict", "vision", "prefill", "words")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One rate and frame size (None: the shape's own), and the most streams that are tried."""
+
+    name: str
+    fps: float
+    size: tuple[int, int] | None
+    most: int
+
+
+SETTINGS = (
+    Setting("2 FPS", 2.0, None, 40),
+    Setting("8 FPS", 8.0, None, 12),
+    Setting("448x448 at 2 FPS", 2.0, (448, 448), 112),
+    Setting("448x448 at 8 FPS", 8.0, (448, 448), 32),
+)
+
+#: Setting -> figure -> what one H100 can do at all: computed from 14.14 GB of weights read per id, 3.0 TB/s and
+#: 600 TFLOP/s.
+BOUNDS: dict[str, dict[str, float]] = {
+    "2 FPS": {"ms per id": 4.98, "GPU ms per second of video": 130, "streams": 26},
+    "8 FPS": {"ms per id": 5.68, "GPU ms per second of video": 307, "streams": 4},
+    "448x448 at 2 FPS": {"GPU ms per second of video": 105, "streams": 83},
+    "448x448 at 8 FPS": {"GPU ms per second of video": 145, "streams": 18},
+}
+#: The same: what we want of it, at most (times) or at least (streams).
+GOALS: dict[str, dict[str, float]] = {
+    "2 FPS": {"ms per id": 6.0, "GPU ms per second of video": 170, "streams": 18},
+    "8 FPS": {"ms per id": 6.8, "GPU ms per second of video": 400, "streams": 3, "lag p95, ms": 500},
+    "448x448 at 2 FPS": {"streams": 50},
+}
+
+
+def measure(model: Model, request: Request, setting: Setting, args: argparse.Namespace, deadline: float) -> Figures:
+    """One stream, then as many as stay real-time."""
+    most, rounds, warm_up = (2, 2, 3) if args.quick else (setting.most, args.rounds, None)
+    fleet = open_fleet(request, model, most=most, rounds=rounds, warm_up=warm_up, deadline=deadline)
+    fleet.watch(1)
+    one = summarize(fleet.watch(2 if args.quick else args.steps))
+    print(f"{setting.name}: one stream measured", file=sys.stderr)
+    fleet.on_trial = lambda count: print(f"{setting.name}: {count} streams", file=sys.stderr)
+    many = count_streams(fleet)
+    return {"one": one, "many": many}
+
+
+def table(results: dict[str, Figures], shape: str) -> list[dict[str, Any]]:
+    """Lines of (setting, figure, bound, goal, measured); bounds and goals are those of one shape."""
+    lines = []
+    for name, result in results.items():
+        one, many = result["one"], result["many"]
+        more = "" if many["complete"] and not many["all_slots"] else " or more"
+        per_id = one["seconds_per_token"]
+        found: dict[str, str] = {
+            "ms per id": f"{per_id * 1000:.2f}" if per_id else "-",
+            "GPU ms per second of video": f"{sum(one['stages'][stage] for stage in ON_GPU) * 1000:.0f}",
+            "patches on the CPU, ms per second of video": f"{one['stages']['patch'] * 1000:.0f}",
+            "lag p95, ms": f"{one['lag_p95'] * 1000:.0f}",
+            "streams": f"{many['streams']}{more}",
+            "streams, patches cut elsewhere": f"{many['streams_without_patch']}{more}",
+            "decoding of 8 streams / 1": ratio(many, "8"),
+        }
+        bounds, goals = (known.get(name, {}) if shape == SHAPE else {} for known in (BOUNDS, GOALS))
+        lines += [
+            {"setting": name, "figure": key, "bound": bounds.get(key), "goal": goals.get(key), "measured": text}
+            for key, text in found.items()
+        ]
+    return lines
+
+
+def ratio(many: Figures, count: str) -> str:
+    """How many times one stream's decoding a batch of ``count`` takes."""
+    batch = many["batches"].get(count)
+    return f"{batch['words_ratio']:.2f}" if batch and batch["words_ratio"] else "-"
+
+
+def show(lines: list[dict[str, Any]]) -> None:
+    print("| setting | figure | bound | goal | measured |\n|---|---|---|---|---|")
+    for line in lines:
+        bound, goal = ("" if line[key] is None else f"{line[key]:g}" for key in ("bound", "goal"))
+        print(f"| {line['setting']} | {line['figure']} | {bound} | {goal} | {line['measured']} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", default=SHAPE)
+    parser.add_argument("--device")
+    parser.add_argument("--dtype")
+    parser.add_argument("--words", type=int, default=20, help="ids said per second")
+    parser.add_argument("--steps", type=int, default=12, help="measured steps of one stream")
+    parser.add_argument("--rounds", type=int, default=8, help="measured steps of every count of streams")
+    parser.add_argument("--minutes", type=float, default=8.0, help="no new count of streams is tried behind that")
+    parser.add_argument("--settings", default=",".join(s.name for s in SETTINGS), help="which of them, by name")
+    parser.add_argument("--capture", choices=("none", "graph", "compile"), help="default: graph on CUDA, else none")
+    parser.add_argument("--quick", action="store_true", help="a few steps, to see that it runs")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    chosen = [s for s in SETTINGS if s.name in args.settings.split(",")]
+    if not chosen:
+        parser.error(f"--settings: one or more of {', '.join(s.name for s in SETTINGS)}")
+    began = time.perf_counter()
+    base = {"shape": args.shape, "device": args.device, "dtype": args.dtype, "words": args.words}
+    base["capture"] = args.capture or ("graph" if pick_device(args.device).type == "cuda" else "none")
+    model = Request(**base).make_model()
+    print(f"{model.name} on {describe_device(model.kv_shape.device)}", file=sys.stderr)
+    results: dict[str, Figures] = {}
+    for index, setting in enumerate(chosen):
+        now = time.perf_counter()
+        left = args.minutes * 60 - (now - began)
+        request = Request(**base, fps=setting.fps, size=setting.size)
+        results[setting.name] = measure(model, request, setting, args, now + left / (len(chosen) - index))
+        if args.json:  # what is there already outlives a run that is cut short
+            write(args.json, results, args.shape, model, time.perf_counter() - began)
+    show(table(results, args.shape))
+
+
+def write(path: Path, results: dict[str, Figures], shape: str, model: Model, seconds: float) -> None:
+    out = {"table": table(results, shape), "results": results, "seconds": seconds, "model": model.name}
+    path.write_text(json.dumps(out | provenance(model.kv_shape.device), indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

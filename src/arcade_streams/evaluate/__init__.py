@@ -1,0 +1,1 @@
+"""The paper's claims, measured where the truth is known."""

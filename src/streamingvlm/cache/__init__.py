@@ -1,0 +1,1 @@
+"""Keys and values of many streams: the pool, batches, attention, rotation."""

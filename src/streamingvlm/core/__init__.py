@@ -1,0 +1,1 @@
+"""What every room speaks: spans, timeline, grammar, positions, policies, events. No torch."""

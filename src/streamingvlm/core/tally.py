@@ -1,0 +1,75 @@
+"""Sums over a run, in constant memory, and the memory of the process."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from collections import Counter, deque
+
+from ..core.events import Commentary
+
+#: Percentiles of the lag are over this many of the last steps: a stream has no end, memory has.
+LAGS = 10_000
+
+
+STAGES = ("decode", "patch", "evict", "vision", "prefill", "words")
+
+
+class Tally:
+    """Sums over a run, in constant memory."""
+
+    def __init__(self) -> None:
+        self.steps = self.dropped = self.cut = 0
+        self.seconds = self.worst = 0.0
+        self.stages: Counter[str] = Counter()
+        self.last: Commentary | None = None
+        self._lags: deque[float] = deque(maxlen=LAGS)
+
+    def add(self, event: Commentary) -> None:
+        """Count one step."""
+        self.steps += 1
+        self.dropped += event.dropped
+        self.cut += event.cut
+        self.seconds += event.end - event.start
+        for stage in STAGES:
+            self.stages[stage] += getattr(event.timing, stage)
+        self._lags.append(event.timing.lag)
+        self.worst = max(self.worst, event.timing.lag)
+        self.last = event
+
+    def lag(self, share: float) -> float:
+        """The lag, in seconds, that ``share`` (0 to 1) of the last steps did not exceed."""
+        ordered = sorted(self._lags)
+        return ordered[min(int(share * len(ordered)), len(ordered) - 1)] if ordered else 0.0
+
+    def summary(self) -> list[str]:
+        """A few lines for the end of a run; none if there was no step."""
+        if self.last is None:
+            return []
+        work = {stage: self.stages[stage] / self.seconds for stage in STAGES}
+        parts = ", ".join(f"{stage} {seconds:.3f}" for stage, seconds in work.items())
+        cut = f", {self.cut} cut at the token cap" if self.cut else ""
+        rows = ", ".join(f"{kind} {count}" for kind, count in self.last.rows.items())
+        return [
+            f"watched  {self.seconds:g} s of video in {self.steps} steps, {self.dropped} dropped{cut}",
+            f"work     {sum(work.values()):.3f} s per second of video ({parts})",
+            f"lag      p50 {self.lag(0.5):.2f} s, p95 {self.lag(0.95):.2f} s, max {self.worst:.2f} s",
+            f"cache    {sum(self.last.rows.values())} of {self.last.capacity} rows ({rows})",
+            f"memory   {peak_memory() / 2**20:.0f} MiB at most",
+        ]
+
+
+def peak_memory() -> int:
+    """Most bytes of memory that this process ever held."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def memory() -> int:
+    """Bytes of memory that this process holds now (the most it ever held, where the system does not tell)."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return peak_memory()

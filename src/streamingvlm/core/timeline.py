@@ -1,0 +1,141 @@
+"""The timeline of a stream: which spans it has, and how many of their ids have rows in the cache.
+
+A policy decides which pieces of the spans stay; the timeline turns that decision into row numbers. Nothing is ever
+found again by scanning token ids.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from .spans import Kind, Piece, Role, Span
+
+
+@dataclass(slots=True)
+class Timeline:
+    """The only truth about what a stream's cache holds: its spans, in order, and how many of their ids have rows.
+
+    The ids behind row ``cached - 1`` are *pending*: they are part of the text but not yet in the cache (the last
+    sampled id, a forced end of turn, a turn about to be fed). Pending ids always stand at the end.
+    """
+
+    spans: list[Span] = field(default_factory=list)
+    cached: int = 0
+
+    def __len__(self) -> int:
+        return sum(map(len, self.spans))
+
+    @property
+    def tokens(self) -> list[int]:
+        """All ids, those in the cache first."""
+        return [token for span in self.spans for token in span.tokens]
+
+    @property
+    def pending(self) -> tuple[int, ...]:
+        """Ids that belong to the text but have no row yet."""
+        return tuple(self.tokens[self.cached :])
+
+    def pending_spans(self) -> list[Span]:
+        """The pending ids as spans; the first may be the tail of a commentary."""
+        out: list[Span] = []
+        left = len(self) - self.cached
+        for span in reversed(self.spans):
+            if left <= 0:
+                break
+            take = min(left, len(span))
+            whole = take == len(span)
+            out.append(span if whole else replace(span, tokens=span.tokens[-take:], words=0))
+            left -= take
+        return out[::-1]
+
+    @property
+    def rows_by_kind(self) -> dict[Kind, int]:
+        """How many ids (with or without a row) there are of each kind."""
+        counts: Counter[Kind] = Counter()
+        for span in self.spans:
+            counts[span.kind] += len(span)
+        return dict(counts)
+
+    def append(self, *spans: Span) -> None:
+        """Put spans behind what is there; their ids are pending until :meth:`commit`."""
+        self.spans.extend(span for span in spans if span.tokens)
+
+    def replace_last(self, span: Span) -> None:
+        """Put ``span`` in the place of the last one, which it continues (a commentary that is being written)."""
+        last = self.spans[-1]
+        assert span.tokens[: len(last)] == last.tokens, "the last span may only grow"
+        self.spans[-1] = span
+
+    def replace_from(self, first: int, spans: Sequence[Span]) -> None:
+        """Put ``spans`` in the place of those from number ``first`` on; ids that have rows must stay what they are."""
+        before = sum(map(len, self.spans[:first]))
+        held = self.cached - before
+        if held > 0:
+            old, new = (
+                [token for span in part for token in span.tokens[:held]] for part in (self.spans[first:], spans)
+            )
+            assert old[:held] == new[:held], "what is in the cache cannot be written anew"
+        self.spans[first:] = [span for span in spans if span.tokens]
+
+    def commit(self, count: int) -> None:
+        """Say that the first ``count`` pending ids have rows now."""
+        self.cached += count
+        assert self.cached <= len(self), "more rows than ids"
+
+    def forget(self) -> None:
+        """Say that no id has a row any more: all of them are pending, to be fed anew."""
+        self.cached = 0
+
+    def rearrange(self, plan: Sequence[Piece]) -> list[int]:
+        """Keep the pieces of ``plan`` in its order and return the source row of every row that stays.
+
+        Pending ids may be dropped; those that stay must still stand behind everything that has a row.
+        """
+        starts = _offsets(self.spans)
+        order: list[int] = []
+        spans: list[Span] = []
+        for piece in plan:
+            span = self.spans[piece.span]
+            assert 0 <= piece.lo <= piece.hi <= len(span), "a piece reaches over the end of its span"
+            if piece.lo == piece.hi:
+                continue
+            whole = piece.hi - piece.lo == len(span)
+            assert whole or span.grid is None, "a vision block stays whole or goes"
+            order.extend(range(starts[piece.span] + piece.lo, starts[piece.span] + piece.hi))
+            kept = span
+            if not whole or (piece.kind, piece.role, piece.turn) != (span.kind, span.role, span.turn):
+                tokens = span.tokens[piece.lo : piece.hi]
+                kept = replace(span, kind=piece.kind, role=piece.role, turn=piece.turn, tokens=tokens)
+            if kept.kind is Kind.HISTORY and spans and spans[-1].kind is Kind.HISTORY:
+                # Old words are one run: thousands of steps must not leave thousands of spans.
+                spans[-1] = replace(spans[-1], tokens=spans[-1].tokens + kept.tokens, end=span.end)
+            else:
+                spans.append(kept)
+        rows = [index for index in order if index < self.cached]
+        assert order[: len(rows)] == rows, "a pending id may not move in front of a cached one"
+        assert len(set(order)) == len(order), "a plan may not keep an id twice"
+        self.spans, self.cached = spans, len(rows)
+        return rows
+
+
+def newly_archived(spans: Sequence[Span], plan: Sequence[Piece]) -> range:
+    """Where the words that a plan moves into the history block will stand, and what closes that block: as ids."""
+    first, at = None, 0
+    for piece in plan:
+        moved = piece.kind is Kind.HISTORY and spans[piece.span].kind is not Kind.HISTORY
+        if first is None and moved and piece.hi > piece.lo:
+            first = at
+        if first is not None and piece.role is not Role.HISTORY:
+            break
+        at += piece.hi - piece.lo
+    return range(at if first is None else first, at)
+
+
+def _offsets(spans: Iterable[Span]) -> list[int]:
+    offsets, total = [], 0
+    for span in spans:
+        offsets.append(total)
+        total += len(span)
+    return offsets

@@ -1,0 +1,1 @@
+"""Annotations of published formats, timed words and the videos that they belong to."""

@@ -1,0 +1,78 @@
+"""One submitted chunk on its way through the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor
+
+from ..core.events import Chunk, Commentary, InstructionUpdated, Timing
+from ..core.positions import FloatArray
+from ..models.base import Prepared, Vision
+
+if TYPE_CHECKING:
+    from .open_turn import Feed
+    from .session import Session
+
+
+@dataclass(slots=True)
+class Trace:
+    """What a test or a check wants to see of one step; filled by the engine.
+
+    ``retained``: ids after eviction, before the new turn; ``prefill_positions``: (3, all ids) at the prefill;
+    ``tokens``: sampled ids; ``logits``: one (vocabulary,) float32 tensor per sampled id.
+    """
+
+    retained: list[int] = field(default_factory=list)
+    prefill_positions: FloatArray = field(default_factory=lambda: np.zeros((3, 0), np.float32))
+    tokens: list[int] = field(default_factory=list)
+    logits: list[Tensor] = field(default_factory=list)
+
+
+class Status(StrEnum):
+    """How far a request has come. ``failed``: its ``error`` says why, and its stream stands as before the step."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One submitted chunk on its way to a commentary; a part of a step only on its way into the cache.
+
+    ``ahead``: what was made of its frames, also what the tower sees in them as soon as that is known. ``feed`` and
+    ``again``: what has to be prefilled, known when it is begun; ``visions``: what the tower sees in that.
+    """
+
+    session: Session
+    chunk: Chunk
+    ahead: Prepared
+    submitted: float
+    on_text: Callable[[str], None] | None = None
+    trace: Trace | None = None
+    feed: Feed | None = None
+    again: Feed | None = None
+    visions: list[Vision] = field(default_factory=list)
+    told: tuple[InstructionUpdated, ...] = ()
+    tokens: list[int] = field(default_factory=list)
+    seen: Tensor | None = None
+    said: str = ""
+    timing: Timing = field(default_factory=Timing)
+    status: Status = Status.WAITING
+    error: BaseException | None = None
+    result: Commentary | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended, well or not."""
+        return self.status in (Status.DONE, Status.FAILED)
+
+    def spend(self, stage: str, seconds: float) -> None:
+        """Add work to a stage."""
+        self.timing = self.timing.plus(**{stage: seconds})

@@ -1,0 +1,1 @@
+"""The thread that owns an engine, its clock and its pipelines."""

@@ -1,0 +1,140 @@
+"""What a person sees while a stream is watched: a live view in a terminal, plain or JSON lines elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from ..core.events import Chunk, Commentary
+from ..core.tally import Tally, memory
+from .files import json_line, printable
+
+COLOURS = {
+    "system": "blue",
+    "history": "magenta",
+    "query": "yellow",
+    "time": "cyan",
+    "vision": "green",
+    "commentary": "bright_magenta",
+    "markup": "bright_black",
+}
+BAR = 48  # cells of the bar that shows the rows
+
+#: What to print beside the words from ``start`` to ``end`` seconds (the truth of a recorded match).
+Beside = Callable[[float, float], str]
+
+
+class View(Protocol):
+    """Told of every step as it begins, of its words as they come, and of its event."""
+
+    def begin(self, chunk: Chunk) -> None: ...
+    def words(self, text: str) -> None: ...
+    def show(self, event: Commentary, tally: Tally) -> None: ...
+    def close(self) -> None: ...
+
+
+class Quiet:
+    """Shows nothing."""
+
+    def begin(self, chunk: Chunk) -> None: ...
+    def words(self, text: str) -> None: ...
+    def show(self, event: Commentary, tally: Tally) -> None: ...
+    def close(self) -> None: ...
+
+
+class JsonLines(Quiet):
+    """One event a line on standard output."""
+
+    def show(self, event: Commentary, tally: Tally) -> None:  # noqa: ARG002
+        print(json_line(event), flush=True)
+
+
+class Plain(Quiet):
+    """A line for every step with something to say; no control characters."""
+
+    def __init__(self, beside: Beside | None = None) -> None:
+        self.beside = beside
+
+    def show(self, event: Commentary, tally: Tally) -> None:  # noqa: ARG002
+        for line in event_lines(event, self.beside):
+            print(line, flush=True)
+
+
+class Terminal:
+    """Lines that scroll away, over a status that stays: the words of this step, lag, cache and memory."""
+
+    def __init__(self, name: str, beside: Beside | None = None) -> None:
+        self.name, self.beside = printable(name), beside
+        self._now = 0.0
+        self._words = ""
+        self._status: RenderableType = Text("waiting for the first step", style="dim")
+        self._live = Live(self._render(), console=Console(), refresh_per_second=10, transient=True)
+        self._live.start()
+
+    def begin(self, chunk: Chunk) -> None:
+        self._now, self._words = chunk.start, ""
+        self._live.update(self._render())
+
+    def words(self, text: str) -> None:
+        self._words += text
+        self._live.update(self._render())
+
+    def show(self, event: Commentary, tally: Tally) -> None:
+        for line in event_lines(event, self.beside):
+            self._live.console.print(Text(line, style="dim" if line.endswith("to keep up)") else ""))
+        self._words, self._status = "", _status(event, tally)
+        self._live.update(self._render())
+
+    def close(self) -> None:
+        self._live.stop()
+
+    def _render(self) -> RenderableType:
+        words = Text.assemble((f"{stamp(self._now)} ", "bold"), printable(self._words), ("▌", "blink"))
+        return Group(words, Text("─" * BAR, style="dim"), Text(self.name, style="dim"), self._status)
+
+
+def _status(event: Commentary, tally: Tally) -> RenderableType:
+    table = Table.grid(padding=(0, 2))
+    table.add_row("time", f"{event.end:.1f} s, {tally.dropped} steps dropped")
+    table.add_row("lag", f"{event.timing.lag:.2f} s, p95 {tally.lag(0.95):.2f} s")
+    table.add_row("cache", _bar(event))
+    used = f"{sum(event.rows.values())} of {event.capacity} rows: "
+    table.add_row("", used + ", ".join(f"{kind} {count}" for kind, count in event.rows.items()))
+    table.add_row("memory", f"{memory() / 2**20:.0f} MiB")
+    return table
+
+
+def _bar(event: Commentary) -> Text:
+    """Rows by kind against the capacity, one colour a kind."""
+    bar, filled, total = Text(), 0, 0
+    for kind, count in event.rows.items():
+        total += count
+        cells = round(BAR * total / max(event.capacity, total, 1)) - filled
+        bar.append("█" * cells, style=COLOURS.get(str(kind), "white"))
+        filled += cells
+    return bar.append("░" * (BAR - filled), style="dim")
+
+
+def stamp(seconds: float) -> str:
+    """``[  12.0s]``"""
+    return f"[{seconds:6.1f}s]"
+
+
+def event_lines(event: Commentary, beside: Beside | None = None) -> list[str]:
+    """What to print for a step: that steps were dropped before it, and its words (nothing for a silent step)."""
+    lines = []
+    if event.dropped:
+        steps = "step" if event.dropped == 1 else "steps"
+        lines.append(f"{stamp(event.start)} ({event.dropped} {steps} dropped to keep up)")
+    text = printable(event.text) + (" [cut]" if event.cut else "")
+    truth = printable(beside(event.start, event.end)) if beside else ""
+    if truth or (beside and text):
+        lines.append(f"{stamp(event.start)} {text or '-':40} | {truth or '-'}")
+    elif text:
+        lines.append(f"{stamp(event.start)} {text}")
+    return lines

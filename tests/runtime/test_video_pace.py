@@ -1,0 +1,113 @@
+"""The clock, what is dropped, and that the thread behind it always ends."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from streamingvlm.core.errors import SourceError
+from streamingvlm.core.events import Chunk, Source
+from streamingvlm.runtime import clock as pace
+
+STEP = 0.05
+
+
+class Ticks:
+    """``count`` steps of 50 ms; fails after the last if ``error`` is given."""
+
+    name, context, arcade, live = "ticks", "", False, False
+
+    def __init__(self, count: int, error: Exception | None = None, origin: float = 0.0) -> None:
+        self.count, self.error, self.origin, self.made = count, error, origin, 0
+
+    def __iter__(self) -> Iterator[Chunk]:
+        for index in range(self.count):
+            start = self.origin + index * STEP
+            self.made += 1
+            yield Chunk(np.zeros((1, 2, 2, 3), np.uint8), (start + 0.01,), start, start + STEP)
+        if self.error:
+            raise self.error
+
+
+def threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "streamingvlm-source"]
+
+
+def test_fast_hands_on_everything_in_order() -> None:
+    source = Ticks(20)
+    paced = pace.fast(source)
+    assert isinstance(paced, Source)
+    began = time.perf_counter()
+    chunks = list(paced)
+    assert time.perf_counter() - began < 20 * STEP
+    assert [chunk.start for chunk in chunks] == [index * STEP for index in range(20)]
+    assert all(chunk.ready_at is not None and chunk.ready_at >= began for chunk in chunks)
+    assert all(chunk.due is None for chunk in chunks)
+    assert not threads()
+
+
+def test_fast_makes_only_a_little_ahead() -> None:
+    source = Ticks(1000)
+    with closing(iter(pace.fast(source))) as chunks:
+        next(chunks)
+        time.sleep(0.05)
+        assert source.made <= 2 + pace.AHEAD
+    assert not threads()
+
+
+def test_chunks_are_prepared_in_the_sources_thread() -> None:
+    def prepare(chunk: Chunk) -> Chunk:
+        return replace(chunk, prepared=threading.current_thread().name)
+
+    assert {chunk.prepared for chunk in pace.fast(Ticks(3), prepare)} == {"streamingvlm-source"}
+
+
+def test_live_keeps_the_clock() -> None:
+    seen = []
+    began = time.perf_counter()
+    for chunk in pace.live(Ticks(4, origin=100.0)):
+        now = time.perf_counter()
+        assert chunk.ready_at is not None
+        seen.append((chunk, now - began))
+        assert now - chunk.ready_at >= -1e-3  # never before its last frame
+        assert chunk.due == pytest.approx(chunk.ready_at + chunk.end - chunk.start)
+    # A busy machine may wake up late, never early.
+    assert sum(chunk.dropped for chunk, _ in seen) + len(seen) == 4
+    for chunk, moment in seen:
+        assert chunk.times[-1] - 100 - 1e-3 <= moment < chunk.end - 100 + 1
+
+
+def test_live_drops_to_the_newest_and_counts() -> None:
+    seen = []
+    for chunk in pace.live(Ticks(10)):
+        seen.append(chunk)
+        time.sleep(3.5 * STEP if len(seen) == 1 else 0)
+    assert sum(chunk.dropped for chunk in seen) + len(seen) == 10
+    assert seen[1].dropped >= 1
+    assert seen[1].start - seen[0].start == pytest.approx((seen[1].dropped + 1) * STEP)
+    assert seen[-1].start == pytest.approx(9 * STEP)
+
+
+@pytest.mark.parametrize("wrap", [pace.fast, pace.live])
+def test_errors_come_behind_what_was_made(wrap: object) -> None:
+    seen: list[Chunk] = []
+    with pytest.raises(SourceError, match="unplugged"):
+        seen.extend(wrap(Ticks(3, SourceError("unplugged"))))  # type: ignore[operator]
+    assert seen[-1].start == pytest.approx(2 * STEP)
+    assert sum(chunk.dropped for chunk in seen) + len(seen) == 3
+    assert not threads()
+
+
+@pytest.mark.parametrize("wrap", [pace.fast, pace.live])
+def test_closing_early_ends_the_thread(wrap: object) -> None:
+    began = time.perf_counter()
+    with closing(iter(wrap(Ticks(10_000)))) as chunks:  # type: ignore[operator]
+        next(chunks)
+    assert time.perf_counter() - began < 1
+    assert not threads()
