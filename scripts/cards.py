@@ -1,6 +1,6 @@
 """Which model fits which card: bytes counted from the shapes, nothing is run or allocated.
 
-    python benchmarks/cards.py
+    python scripts/cards.py
 
 A card must hold the weights (decoder and head in the given format, the rest in bf16), the caches of the streams (16 s
 of video at 2 frames a second of 1008 x 588, 16 s of turns, 512 + 512 ids of old words) and WORKSPACE for activations,

@@ -1,10 +1,10 @@
 """Watching a file as fast as it goes against decoding it: which of the two is it bound by?
 
-    python benchmarks/decoding.py --size 1280x720 --seconds 60 --json decoding.json
+    python scripts/decoding.py --size 1280x720 --seconds 60 --json decoding.json
 
 Makes an H.264 clip of that size at 30 frames a second on first use (a mosaic of a match with film grain, kept in
 --folder), then in turns decodes it at 2 frames a second and watches it with the bundled model, source in its thread as
-`streamingvlm watch --pace fast` has it. Every reply has --words ids, so that there is as much to say as in a match.
+`streamingvlm watch --pace fast` has it. Every reply has --tokens tokens, so that there is as much to say as in a match.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def watch(model: Model, clip: Path, sampling: sv.Sampling) -> tuple[float, float
         with closing(iter(pace.fast(source, ahead))) as chunks:
             for chunk in chunks:
                 timing = session.step(chunk).timing
-                work += timing.evict + timing.prefill + timing.words
+                work += timing.evict + timing.prefill + timing.decode
     return time.perf_counter() - began, work
 
 
@@ -85,7 +85,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", default="1280x720")
     parser.add_argument("--seconds", type=int, default=60)
-    parser.add_argument("--words", type=int, default=6)
+    parser.add_argument("--tokens", type=int, default=6)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--folder", type=Path, default=Path("out"))
     parser.add_argument("--json", type=Path)
@@ -94,7 +94,7 @@ def main() -> None:
     clip = record(args.folder, width, height, args.seconds)
     model = sv.load_model()
     settle_threads(model)
-    sampling = replace(model.defaults.sampling, max_new_tokens=args.words, forced=True)
+    sampling = replace(model.defaults.sampling, max_new_tokens=args.tokens, forced=True)
     watch(model, clip, sampling)  # warm-up
     turns = [(decode(clip), *watch(model, clip, sampling)) for _ in range(args.turns)]
     alone, watched, own = (statistics.median(column) / args.seconds for column in zip(*turns, strict=True))
@@ -105,7 +105,7 @@ def main() -> None:
         "model_beside_decoding": own,
         "turns": [[seconds / args.seconds for seconds in turn] for turn in turns],
         "size": [width, height],
-        "words": args.words,
+        "tokens": args.tokens,
         "threads": torch.get_num_threads(),
         **provenance(model.kv_shape.device),
     }

@@ -1,6 +1,6 @@
 """The figures of one GPU, in one run of less than nine minutes: Qwen2.5-VL-7B's shape in bf16, random weights.
 
-    PYTHONPATH=src python benchmarks/gpu.py --json gpu.json
+    PYTHONPATH=src python scripts/gpu.py --json gpu.json
 
 16 s of video and of turns stay, 512 + 512 ids of old words, 20 ids are said a second, a temporal patch has 756 tokens
 (256 at 448 x 448). Frames are made up, so no video library is needed. Every stream's cache is full before anything is
@@ -23,17 +23,17 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from streamingvlm.bench.measure import summarize
 from streamingvlm.bench.setup import Request
-from streamingvlm.bench.streams import count_streams, open_fleet
+from streamingvlm.bench.streams import count_streams, open_stream_batch
 from streamingvlm.models.base import Model
 from streamingvlm.models.load import pick_device
-from streamingvlm.runtime.reports import Figures, describe_device, provenance
+from streamingvlm.runtime.reports import Metrics, describe_device, provenance
 
 SHAPE = "qwen2.5-vl-7b"
-ON_GPU = ("evict", "vision", "prefill", "words")
+ON_GPU = ("evict", "vision_encode", "prefill", "decode")
 
 
 @dataclass(frozen=True)
-class Setting:
+class EvalConfig:
     """One rate and frame size (None: the shape's own), and the most streams that are tried."""
 
     name: str
@@ -43,13 +43,13 @@ class Setting:
 
 
 SETTINGS = (
-    Setting("2 FPS", 2.0, None, 40),
-    Setting("8 FPS", 8.0, None, 12),
-    Setting("448x448 at 2 FPS", 2.0, (448, 448), 112),
-    Setting("448x448 at 8 FPS", 8.0, (448, 448), 32),
+    EvalConfig("2 FPS", 2.0, None, 40),
+    EvalConfig("8 FPS", 8.0, None, 12),
+    EvalConfig("448x448 at 2 FPS", 2.0, (448, 448), 112),
+    EvalConfig("448x448 at 8 FPS", 8.0, (448, 448), 32),
 )
 
-#: Setting -> figure -> what one H100 can do at all: computed from 14.14 GB of weights read per id, 3.0 TB/s and
+#: EvalConfig -> figure -> what one H100 can do at all: computed from 14.14 GB of weights read per id, 3.0 TB/s and
 #: 600 TFLOP/s.
 BOUNDS: dict[str, dict[str, float]] = {
     "2 FPS": {"ms per id": 4.98, "GPU ms per second of video": 130, "streams": 26},
@@ -65,10 +65,10 @@ GOALS: dict[str, dict[str, float]] = {
 }
 
 
-def measure(model: Model, request: Request, setting: Setting, args: argparse.Namespace, deadline: float) -> Figures:
+def measure(model: Model, request: Request, setting: EvalConfig, args: argparse.Namespace, deadline: float) -> Metrics:
     """One stream, then as many as stay real-time."""
     most, rounds, warm_up = (2, 2, 3) if args.quick else (setting.most, args.rounds, None)
-    fleet = open_fleet(request, model, most=most, rounds=rounds, warm_up=warm_up, deadline=deadline)
+    fleet = open_stream_batch(request, model, most=most, rounds=rounds, warm_up=warm_up, deadline=deadline)
     fleet.watch(1)
     one = summarize(fleet.watch(2 if args.quick else args.steps))
     print(f"{setting.name}: one stream measured", file=sys.stderr)
@@ -77,7 +77,7 @@ def measure(model: Model, request: Request, setting: Setting, args: argparse.Nam
     return {"one": one, "many": many}
 
 
-def table(results: dict[str, Figures], shape: str) -> list[dict[str, Any]]:
+def table(results: dict[str, Metrics], shape: str) -> list[dict[str, Any]]:
     """Lines of (setting, figure, bound, goal, measured); bounds and goals are those of one shape."""
     lines = []
     for name, result in results.items():
@@ -87,10 +87,10 @@ def table(results: dict[str, Figures], shape: str) -> list[dict[str, Any]]:
         found: dict[str, str] = {
             "ms per id": f"{per_id * 1000:.2f}" if per_id else "-",
             "GPU ms per second of video": f"{sum(one['stages'][stage] for stage in ON_GPU) * 1000:.0f}",
-            "patches on the CPU, ms per second of video": f"{one['stages']['patch'] * 1000:.0f}",
+            "patches on the CPU, ms per second of video": f"{one['stages']['preprocess'] * 1000:.0f}",
             "lag p95, ms": f"{one['lag_p95'] * 1000:.0f}",
             "streams": f"{many['streams']}{more}",
-            "streams, patches cut elsewhere": f"{many['streams_without_patch']}{more}",
+            "streams, patches cut elsewhere": f"{many['streams_without_preprocess']}{more}",
             "decoding of 8 streams / 1": ratio(many, "8"),
         }
         bounds, goals = (known.get(name, {}) if shape == SHAPE else {} for known in (BOUNDS, GOALS))
@@ -101,10 +101,10 @@ def table(results: dict[str, Figures], shape: str) -> list[dict[str, Any]]:
     return lines
 
 
-def ratio(many: Figures, count: str) -> str:
+def ratio(many: Metrics, count: str) -> str:
     """How many times one stream's decoding a batch of ``count`` takes."""
     batch = many["batches"].get(count)
-    return f"{batch['words_ratio']:.2f}" if batch and batch["words_ratio"] else "-"
+    return f"{batch['decode_ratio']:.2f}" if batch and batch["decode_ratio"] else "-"
 
 
 def show(lines: list[dict[str, Any]]) -> None:
@@ -116,10 +116,10 @@ def show(lines: list[dict[str, Any]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", default=SHAPE)
+    parser.add_argument("--random-weights", default=SHAPE)
     parser.add_argument("--device")
     parser.add_argument("--dtype")
-    parser.add_argument("--words", type=int, default=20, help="ids said per second")
+    parser.add_argument("--tokens", type=int, default=20, help="tokens per second")
     parser.add_argument("--steps", type=int, default=12, help="measured steps of one stream")
     parser.add_argument("--rounds", type=int, default=8, help="measured steps of every count of streams")
     parser.add_argument("--minutes", type=float, default=8.0, help="no new count of streams is tried behind that")
@@ -132,22 +132,22 @@ def main() -> None:
     if not chosen:
         parser.error(f"--settings: one or more of {', '.join(s.name for s in SETTINGS)}")
     began = time.perf_counter()
-    base = {"shape": args.shape, "device": args.device, "dtype": args.dtype, "words": args.words}
+    base = {"random_weights": args.random_weights, "device": args.device, "dtype": args.dtype, "tokens": args.tokens}
     base["capture"] = args.capture or ("graph" if pick_device(args.device).type == "cuda" else "none")
     model = Request(**base).make_model()
     print(f"{model.name} on {describe_device(model.kv_shape.device)}", file=sys.stderr)
-    results: dict[str, Figures] = {}
+    results: dict[str, Metrics] = {}
     for index, setting in enumerate(chosen):
         now = time.perf_counter()
         left = args.minutes * 60 - (now - began)
         request = Request(**base, fps=setting.fps, size=setting.size)
         results[setting.name] = measure(model, request, setting, args, now + left / (len(chosen) - index))
         if args.json:  # what is there already outlives a run that is cut short
-            write(args.json, results, args.shape, model, time.perf_counter() - began)
-    show(table(results, args.shape))
+            write(args.json, results, args.random_weights, model, time.perf_counter() - began)
+    show(table(results, args.random_weights))
 
 
-def write(path: Path, results: dict[str, Figures], shape: str, model: Model, seconds: float) -> None:
+def write(path: Path, results: dict[str, Metrics], shape: str, model: Model, seconds: float) -> None:
     out = {"table": table(results, shape), "results": results, "seconds": seconds, "model": model.name}
     path.write_text(json.dumps(out | provenance(model.kv_shape.device), indent=2) + "\n")
 

@@ -1,4 +1,4 @@
-"""How long the first scan of many small clips takes, and the next one: ``python benchmarks/header_scan.py``.
+"""How long the first scan of many small clips takes, and the next one: ``python scripts/header_scan.py``.
 
 Makes ``--clips`` clips of 24 s (one is encoded, the others are copies) with a line of words each in a temporary folder,
 and reads them as ``streamingvlm train`` does. ``--latency``: milliseconds that each opening waits besides, as on a

@@ -1,6 +1,6 @@
 """Work per second of video, end to end from the file to the last word, minute by minute.
 
-    python benchmarks/work_by_minute.py --minutes 31 --json work.json
+    python scripts/work_by_minute.py --minutes 31 --json work.json
 
 Records a match (H.264, once, kept in --folder), watches it with the bundled model as fast as it goes and prints the
 mean work per second of video of every minute, split by stage. The first 20 steps are warm-up and are left out: the
@@ -25,7 +25,7 @@ import torch
 import transformers
 
 import streamingvlm
-from streamingvlm.core.tally import STAGES
+from streamingvlm.core.run_stats import STAGES
 
 WARM_UP = 20
 

@@ -92,8 +92,8 @@ def test_watch_and_score(
 def test_a_game_that_the_bundled_model_does_not_know(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("events", "arcade.source", "video.file"):
-        monkeypatch.setattr(f"streamingvlm.{module}.BUNDLED_GAMES", ("pong",))
+    for module in ("streamingvlm.core.events", "arcade_streams.worlds.source", "streamingvlm.sources.file"):
+        monkeypatch.setattr(f"{module}.BUNDLED_GAMES", ("pong",))
     path = tmp_path / "fight.mp4"
     assert cli.main(["record", "arcade:boxing?seed=3", "--seconds", "20", "-o", str(path)]) == 0
     truth = path.with_suffix(".jsonl")

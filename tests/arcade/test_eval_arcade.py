@@ -18,7 +18,7 @@ from arcade_streams.evaluate import run as arcade
 from arcade_streams.evaluate.figures import Evaluation, Watched, measure
 from arcade_streams.evaluate.gate import gate
 from arcade_streams.evaluate.match import Match, exchange, matches
-from arcade_streams.evaluate.run import Checkpoint, Setting
+from arcade_streams.evaluate.run import Checkpoint, EvalConfig
 from arcade_streams.score.score import count
 from arcade_streams.worlds.context import EVALUATION_SEEDS
 from arcade_streams.worlds.games import GAMES, find_game
@@ -54,8 +54,8 @@ def checkpoint(model: Any) -> Checkpoint:
 
 
 @pytest.fixture
-def setting(tmp_path: Path) -> Setting:
-    return Setting(("pong",), SEEDS, 6, tmp_path / "words")
+def setting(tmp_path: Path) -> EvalConfig:
+    return EvalConfig(("pong",), SEEDS, 6, tmp_path / "words")
 
 
 def texts(records: list[Record]) -> list[list[str]]:
@@ -288,7 +288,9 @@ def mixed(own: list[Watched], turned: list[Watched]) -> list[Watched]:
     return out
 
 
-def test_full_attention_is_opened_for_what_memory_holds(model: Any, checkpoint: Checkpoint, setting: Setting) -> None:
+def test_full_attention_is_opened_for_what_memory_holds(
+    model: Any, checkpoint: Checkpoint, setting: EvalConfig
+) -> None:
     assert arcade.fitting("streaming", model, setting) == "streaming"
     assert arcade.fitting("full:seconds=9", model, setting) == "full:seconds=9"
     assert arcade.fitting("full", model, setting) == "full:seconds=6"
@@ -308,7 +310,7 @@ def test_full_attention_is_opened_for_what_memory_holds(model: Any, checkpoint: 
 
 
 def test_a_growing_cache_stops_when_it_is_slower_than_real_time(
-    checkpoint: Checkpoint, setting: Setting, monkeypatch: pytest.MonkeyPatch
+    checkpoint: Checkpoint, setting: EvalConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watch, "REAL_TIME", 0.0)
     monkeypatch.setattr(watch, "OVER", 3)
@@ -364,7 +366,7 @@ def test_bad_input_is_one_line(
 
 
 def test_an_interrupt_says_that_nothing_is_lost(
-    setting: Setting, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    setting: EvalConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt

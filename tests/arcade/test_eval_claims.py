@@ -16,7 +16,7 @@ from arcade_streams.evaluate import compare, plot, proof
 from arcade_streams.evaluate.claims import CHECKPOINTS, CLAIMS, REFERENCE, Claim, Expectation, Row
 from arcade_streams.evaluate.compare import Comparison, GateError
 from arcade_streams.evaluate.gate import STREAMS
-from arcade_streams.evaluate.run import Checkpoint, Setting
+from arcade_streams.evaluate.run import Checkpoint, EvalConfig
 from arcade_streams.worlds.context import EVALUATION_SEEDS
 from streamingvlm import cli
 from streamingvlm.cli.eval import choose_claims
@@ -45,7 +45,7 @@ def checkpoint() -> Checkpoint:
 @pytest.fixture(scope="module")
 def comparison(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Comparison:
     seeds = range(EVALUATION_SEEDS, EVALUATION_SEEDS + 1)
-    setting = Setting(("pong",), seeds, 3, tmp_path_factory.mktemp("words"), command="test")
+    setting = EvalConfig(("pong",), seeds, 3, tmp_path_factory.mktemp("words"), command="test")
     return Comparison([checkpoint], {}, setting, no_bar, ungated=True, resamples=5)
 
 
@@ -109,7 +109,7 @@ def test_the_gate_has_streams_enough_of_its_own(comparison: Comparison, found: d
     assert len(comparison.setting.seeds) < STREAMS
     assert found["gate"]["games"]["pong"]["streams"] == STREAMS
     assert not any("streams" in reason for reason in found["gate"]["reasons"])
-    long = replace(comparison, setting=Setting(("pong",), range(9_000_000, 9_000_008), 1200))
+    long = replace(comparison, setting=EvalConfig(("pong",), range(9_000_000, 9_000_008), 1200))
     assert (long.setting_of_gate.seconds, len(long.setting_of_gate.seeds)) == (360, STREAMS)
 
 
@@ -139,7 +139,7 @@ def test_verdicts_are_told_by_training_seed(comparison: Comparison, checkpoint: 
 
 
 def test_a_claim_over_hours_has_few_streams(comparison: Comparison) -> None:
-    long = replace(comparison, setting=Setting(("pong",), range(9_000_000, 9_000_008), 1200))
+    long = replace(comparison, setting=EvalConfig(("pong",), range(9_000_000, 9_000_008), 1200))
     setting = long.setting_of(CLAIMS["endurance"])
     assert (len(setting.seeds), setting.seconds) == (3, 9000)
     assert long.setting_of(CLAIMS["positions"]) == long.setting

@@ -555,7 +555,7 @@ def test_a_renewed_history_has_the_states_of_a_chunks(model: Any) -> None:
     from arcade_streams.recipe.layout import Turn, lay_out
 
     grammar, features = arcade_grammar(), [torch.randn(7, tower.TOKENS, 64) for _ in range(2)]
-    policy = StreamingWindow(vision=3, turns=3, sink=64, text=64, history="renewed")
+    policy = StreamingWindow(vision=3, turns=3, sink=64, text=64, history_kv="recompute")
     rollout = Rollout(model, grammar, policy, features, ["first to 2 games", "first to 3"], most=4)
     rollout.run(7)
     for number, stream in enumerate(rollout.streams):
@@ -584,7 +584,7 @@ def test_export_loads_and_speaks(model: Any, tmp_path: Path) -> None:
     export(model, arcade_tokenizer(), tmp_path / "m", training={"games": ["pong"]})
     loaded = load_model(tmp_path / "m", device="cpu")
     assert loaded.grammar.system == STREAMING["system"]
-    assert loaded.defaults.policy == {key: STREAMING[key] for key in ("vision", "turns", "sink", "text", "history")}
+    assert loaded.defaults.policy == {key: STREAMING[key] for key in ("vision", "turns", "sink", "text", "history_kv")}
     assert loaded.patcher.size(420, 320) == tower.SIZE
     assert loaded.tokens_per_second == 2.0
     assert json.loads((tmp_path / "m" / TRAINING).read_text()) == {"games": ["pong"]}

@@ -17,7 +17,7 @@ import torch
 from streamingvlm import cli
 from streamingvlm.bench import policies, report, roofline, soak, streams
 from streamingvlm.bench.measure import STAGES, Step, live_step, percentile, summarize
-from streamingvlm.bench.rotation import PerTokenBatch, PerTokenRotation, PerTokenRotationEngine, with_stock_layers
+from streamingvlm.bench.rotation import PerTokenBatch, PerTokenRotation, PerTokenRotationEngine, with_reference_layers
 from streamingvlm.bench.setup import Request, Synthetic
 from streamingvlm.bench.shapes import SHAPES, ByteTokenizer, build, shape_named
 from streamingvlm.cache.kv_pool import KVPool
@@ -27,7 +27,7 @@ from streamingvlm.engine.request import Trace
 from streamingvlm.models.base import Model
 from streamingvlm.models.load import FAMILIES
 
-TINY = Request(shape="tiny", device="cpu", words=5)
+TINY = Request(random_weights="tiny", device="cpu", tokens=5)
 
 
 @pytest.fixture(scope="module")
@@ -52,10 +52,10 @@ def watch(
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("policy", ["streaming", "streaming:history=renewed"])
+@pytest.mark.parametrize("policy", ["streaming", "streaming:history_kv=recompute"])
 def test_per_token_rotation_says_the_same(model: Model, policy: str) -> None:
     ours = watch(model, Engine, KVPool, 12, policy)
-    theirs = watch(with_stock_layers(model), PerTokenRotationEngine, PerTokenRotation, 12, policy)
+    theirs = watch(with_reference_layers(model), PerTokenRotationEngine, PerTokenRotation, 12, policy)
     assert ours[0] == theirs[0]
     assert len(ours[1]) > 12 * 5
     for a, b in zip(ours[1], theirs[1], strict=True):
@@ -68,14 +68,14 @@ def test_words_are_forced_whatever_is_sampled(model: Model) -> None:
     try:
         with Engine(model).open(sampling=replace(TINY.sampling(model), max_new_tokens=7)) as session:
             said = session.step(Synthetic((84, 56), 2.0, 1.0).chunk(0))
-        free = Request(shape="tiny", device="cpu").make_model()
+        free = Request(random_weights="tiny", device="cpu").make_model()
         free.end_tokens = everything
         with Engine(free).open() as session:
             assert len(session.step(Synthetic((84, 56), 2.0, 1.0).chunk(0)).tokens) == 1
     finally:
         model.end_tokens = before
     assert len(said.tokens) == 7
-    assert not said.cut, "it ended with an id that ends a turn"
+    assert said.finish_reason == "stop", "it ended with an id that ends a turn"
 
 
 KEYS = {"work_per_second", "lag_p50", "lag_p95", "lag_p99", "lag_max", "rows", "tokens", "stages", "host_memory"}
@@ -110,12 +110,12 @@ def test_policies_side_by_side(model: Model, capsys: pytest.CaptureFixture[str])
 
 
 def test_at_a_higher_rate_lag_counts_from_the_last_part(model: Model) -> None:
-    request = Request(shape="tiny", device="cpu", words=2, fps=8.0)
+    request = Request(random_weights="tiny", device="cpu", tokens=2, fps=8.0)
     frames = Synthetic((84, 56), 8.0, 1.0)
     _, session = request.open(model)
     with session:
         steps = [live_step(session, frames.chunk(index)) for index in range(4)]
-    whole = Request(shape="tiny", device="cpu", words=2, fps=8.0)
+    whole = Request(random_weights="tiny", device="cpu", tokens=2, fps=8.0)
     _, other = whole.open(model)
     with other:
         at_once = [Step.of(other.step(frames.chunk(index))) for index in range(4)]
@@ -176,7 +176,7 @@ def test_a_copied_stream_goes_on_like_the_first(model: Model) -> None:
 
 
 def rounds(*seconds: float) -> list[streams.Round]:
-    return [streams.Round(s, (s / 2, s), {"patch": 0.4, **dict.fromkeys(STAGES[2:], 0.0)}) for s in seconds]
+    return [streams.Round(s, (s / 2, s), {"preprocess": 0.4, **dict.fromkeys(STAGES[2:], 0.0)}) for s in seconds]
 
 
 def test_lateness_on_the_virtual_clock() -> None:
@@ -187,7 +187,7 @@ def test_lateness_on_the_virtual_clock() -> None:
     behind = streams.verdict(rounds(1.6, 1.6, 1.6), 1.0)
     assert behind["dropped"] == 1
     assert behind["lag_p95"] == pytest.approx(3 * 1.6 - 2)
-    spared = [one.without("patch") for one in rounds(1.2, 1.2)]
+    spared = [one.without("preprocess") for one in rounds(1.2, 1.2)]
     assert streams.verdict(spared, 1.0)["real_time"]
 
 
@@ -207,7 +207,7 @@ def test_streams_and_what_a_batch_costs(model: Model, monkeypatch: pytest.Monkey
     # A machine under load is no reason for a test to fail.
     monkeypatch.setattr(streams, "verdict", lambda *_: {"lag_p95": 0.5, "dropped": 0, "real_time": True})
     tried: list[int] = []
-    fleet = streams.open_fleet(TINY, model, most=3, rounds=2, on_trial=tried.append)
+    fleet = streams.open_stream_batch(TINY, model, most=3, rounds=2, on_trial=tried.append)
     first = fleet.sessions[0]
     assert sum(first.rows.values()) <= first.capacity
     full = first.rows["history"]
@@ -225,7 +225,7 @@ def test_streams_and_what_a_batch_costs(model: Model, monkeypatch: pytest.Monkey
 
 
 def test_no_count_is_tried_behind_the_deadline(model: Model) -> None:
-    fleet = streams.open_fleet(TINY, model, most=2, rounds=1, warm_up=1, deadline=0.0)
+    fleet = streams.open_stream_batch(TINY, model, most=2, rounds=1, warm_up=1, deadline=0.0)
     figures = streams.count_streams(fleet)
     assert (figures["streams"], figures["complete"], figures["trials"]) == (0, False, {})
     assert "lower bounds" in report.stream_lines(figures)[-1]
@@ -281,8 +281,8 @@ def test_an_interrupted_soak_keeps_what_it_measured(
 
     monkeypatch.setattr("streamingvlm.bench.setup.Synthetic", Interrupted)
     target = tmp_path / "soak.json"
-    arguments = ["--hours", "1", "--warm-up", "2", "--words", "3", "--device", "cpu", "--json", str(target)]
-    assert cli.main(["bench", "soak", "--shape", "tiny", *arguments]) == 130
+    arguments = ["--hours", "1", "--warm-up", "2", "--tokens", "3", "--device", "cpu", "--json", str(target)]
+    assert cli.main(["bench", "soak", "--random-weights", "tiny", *arguments]) == 130
     figures = json.loads(target.read_text())
     assert figures["complete"] is False
     assert figures["hours"] == pytest.approx(10 / 3600)
@@ -292,9 +292,9 @@ def test_an_interrupted_soak_keeps_what_it_measured(
 def test_roofline(model: Model) -> None:
     figures = roofline.compare_with_floor(TINY, model, seconds=2, warm_up=3)
     assert set(figures["stages"]) == set(STAGES)
-    for stage in ("vision", "prefill", "words", "evict"):
+    for stage in ("vision_encode", "prefill", "decode", "evict"):
         assert figures["stages"][stage]["ratio"] > 1, "nothing runs below its floor"
-    assert figures["stages"]["decode"]["floor"] is None
+    assert figures["stages"]["read"]["floor"] is None
     assert figures["bandwidth"] > 0
     report.roofline_table(figures)
 
@@ -302,10 +302,10 @@ def test_roofline(model: Model) -> None:
 def test_the_floor_of_the_published_shape_is_the_known_one() -> None:
     big = shape_on_meta("qwen2.5-vl-7b")
     # facts that were computed by hand: 14.14 GB of weights per id in bf16, 57,344 bytes of keys and values per row
-    need = roofline.needs(big, grid=(1, 21, 36), new=780, rows=14_000, words=2)
-    assert need["words"].bytes == pytest.approx(14.14e9 + 14_000 * 57_344, rel=2e-3)
+    need = roofline.needs(big, grid=(1, 21, 36), new=780, rows=14_000, tokens=2)
+    assert need["decode"].bytes == pytest.approx(14.14e9 + 14_000 * 57_344, rel=2e-3)
     device = roofline.Device(3.0e12, 600e12)
-    assert need["words"].seconds(device) == pytest.approx(4.98e-3, rel=0.01)
+    assert need["decode"].seconds(device) == pytest.approx(4.98e-3, rel=0.01)
 
 
 # --- shapes -----------------------------------------------------------------------------------------------------
@@ -339,7 +339,7 @@ def test_shapes_have_the_published_numbers(name: str) -> None:
 
 
 def test_the_arcade_shape_runs() -> None:
-    request = Request(shape="arcade", device="cpu", words=2)
+    request = Request(random_weights="arcade", device="cpu", tokens=2)
     made = request.make_model()
     _, session = request.open(made)
     with session:
@@ -362,10 +362,10 @@ def test_every_weight_is_drawn_from_the_seed() -> None:
 
 def test_no_more_is_reserved_than_a_frame_needs() -> None:
     made = shape_on_meta("qwen2.5-vl-7b")
-    small, large = (Request(shape="qwen2.5-vl-7b", size=size) for size in ((448, 448), (1920, 1080)))
+    small, large = (Request(random_weights="qwen2.5-vl-7b", size=size) for size in ((448, 448), (1920, 1080)))
     assert small.max_pixels(made) == 448 * 448
     assert large.max_pixels(made) == made.patcher.max_pixels == 768 * 28 * 28
-    assert Request(source="arcade:pong", shape="tiny").max_pixels(made) is None
+    assert Request(source="arcade:pong", random_weights="tiny").max_pixels(made) is None
 
 
 def test_the_stand_in_tokenizer() -> None:
@@ -375,7 +375,7 @@ def test_the_stand_in_tokenizer() -> None:
 
 # --- the command line -------------------------------------------------------------------------------------------
 
-COMMON = ["--shape", "tiny", "--device", "cpu", "--words", "2"]
+COMMON = ["--random-weights", "tiny", "--device", "cpu", "--tokens", "2"]
 
 
 def test_without_a_command_it_prints_the_help(capsys: pytest.CaptureFixture[str]) -> None:
@@ -403,7 +403,7 @@ def test_the_arcade_on_the_bundled_model(tmp_path: Path) -> None:
     assert cli.main(["bench", "policies", *arguments]) == 0
     one = json.loads(target.read_text())["policies"]["streaming"]
     assert one["source"].startswith("arcade:pong")
-    assert one["stages"]["decode"] > 0
+    assert one["stages"]["read"] > 0
 
 
 @pytest.mark.parametrize(
@@ -415,8 +415,8 @@ def test_the_arcade_on_the_bundled_model(tmp_path: Path) -> None:
         (["policies", "--fps", "0"], "--fps"),
         (["policies", "--size", "big"], "--size must be WIDTHxHEIGHT"),
         (["policies", "--size", "8x8", "arcade:pong"], "--size is for synthetic frames"),
-        (["policies", "--words", "0"], "--words"),
-        (["policies", "--shape", "gpt-2"], "unknown shape 'gpt-2'"),
+        (["policies", "--tokens", "0"], "--tokens"),
+        (["policies", "--random-weights", "gpt-2"], "unknown shape 'gpt-2'"),
         (["policies", "--model", "somewhere"], "exclude each other"),
         (["policies", "nothing.mp4"], "no such file"),
         (["policies", "--json", "/nowhere/out.json"], "cannot write"),
@@ -429,7 +429,7 @@ def test_the_arcade_on_the_bundled_model(tmp_path: Path) -> None:
 )
 def test_bad_input_is_one_line(arguments: list[str], word: str, capsys: pytest.CaptureFixture[str]) -> None:
     command, *rest = arguments
-    common = [] if "--shape" in rest or command == "everything" else ["--shape", "tiny"]
+    common = [] if "--random-weights" in rest or command == "everything" else ["--random-weights", "tiny"]
     assert cli.main(["bench", command, *common, *rest]) == 2
     out, err = capsys.readouterr()
     assert out == ""
@@ -458,7 +458,7 @@ def test_the_gpu_script_runs_end_to_end(tmp_path: Path) -> None:
     script = Path(__file__).parents[2] / "scripts" / "gpu.py"
     target = tmp_path / "gpu.json"
     settings = "2 FPS,448x448 at 2 FPS"
-    arguments = ["--shape", "tiny", "--device", "cpu", "--quick", "--words", "3", "--settings", settings]
+    arguments = ["--random-weights", "tiny", "--device", "cpu", "--quick", "--tokens", "3", "--settings", settings]
     done = subprocess.run(
         [sys.executable, script, *arguments, "--json", target], capture_output=True, text=True, timeout=120, check=True
     )

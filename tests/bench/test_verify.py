@@ -15,10 +15,9 @@ from streamingvlm import cli
 from streamingvlm.bench import verify as bench
 from streamingvlm.bench.setup import Request
 from streamingvlm.cache.batch import Batch
-from streamingvlm.cache.kv_pool import KVPool
 from streamingvlm.core.errors import ModelError
 from streamingvlm.models.base import Model
-from streamingvlm.models.reference import uncached
+from streamingvlm.models.reference import reference_forward
 from support import media
 
 MARKS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|video_pad|>"]
@@ -105,12 +104,12 @@ def test_a_good_checkpoint(folder: Path, clip: Path, tmp_path: Path, capsys: pyt
 
 @pytest.mark.usefixtures("unhurried")
 def test_a_wrong_cache_is_found(request_: Request, monkeypatch: pytest.MonkeyPatch) -> None:
-    normal = KVPool.store
+    normal = Batch.store
 
-    def wrong(pool: KVPool, layer: int, batch: Batch, keys: torch.Tensor, values: torch.Tensor) -> None:
-        normal(pool, layer, batch, keys, values * (0.5 if batch.single else 1.0))
+    def wrong(batch: Batch, layer: int, keys: torch.Tensor, values: torch.Tensor) -> None:
+        normal(batch, layer, keys, values * (0.5 if batch.single else 1.0))
 
-    monkeypatch.setattr(KVPool, "store", wrong)
+    monkeypatch.setattr(Batch, "store", wrong)
     figures = bench.verify(request_, seconds=4, specs=["streaming"])
     assert not figures["ok"]
     assert [check["name"] for check in figures["checks"] if not check["ok"]] == [
@@ -143,7 +142,7 @@ def test_uncached_needs_layers_of_transformers() -> None:
 
     other: Model = Other()  # type: ignore[assignment]
     with pytest.raises(ModelError, match="nothing to compare"):
-        uncached(other, torch.zeros(1, 1), torch.zeros(3, 1).numpy())
+        reference_forward(other, torch.zeros(1, 1), torch.zeros(3, 1).numpy())
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def test_piped_prints_plain_lines_and_the_summary_apart(clip: Path) -> None:
     assert "\x1b" not in done.stdout
     assert "opened Ada vs Boris" in done.stderr
     assert "watched  8 s of video in 8 steps, 0 dropped" in done.stderr
-    for part in ("work ", "words 0.250", "p50", "p95", "max", "cache    50 of 100 rows (vision 40", "memory"):
+    for part in ("work ", "decode 0.250", "p50", "p95", "max", "cache    50 of 100 rows (vision 40", "memory"):
         assert part in done.stderr
     assert "closed" in done.stderr
 

@@ -21,7 +21,7 @@ from streamingvlm.engine.request import Trace
 from streamingvlm.engine.session import Session
 from streamingvlm.models.hub import BUNDLED
 from streamingvlm.models.patches import Patches
-from streamingvlm.models.qwen_vl import StockModel
+from streamingvlm.models.qwen_vl import QwenVL
 from support import tiny
 from support.streams import chunk, query_text
 
@@ -29,7 +29,7 @@ SIZES = [(56, 84), (84, 56), (28, 28), (97, 201)]
 
 
 @pytest.fixture(scope="module")
-def model() -> StockModel:
+def model() -> QwenVL:
     return tiny.model()
 
 
@@ -82,7 +82,7 @@ def text_of(session: Session) -> str:
     ids=["paper", "cut", "little-video"],
 )
 def test_recomputing_equals_a_stock_forward_over_what_stays(
-    model: StockModel, stock: Any, policy: SlidingRecompute, tokens: int
+    model: QwenVL, stock: Any, policy: SlidingRecompute, tokens: int
 ) -> None:
     with Engine(model).open(policy=policy, context="context", instruction="do", max_new_tokens=tokens) as session:
         shown: dict[int, Patches] = {}
@@ -115,7 +115,7 @@ def newest(chunks: Sequence[Chunk], count: int) -> np.ndarray:
     ],
 )
 def test_recent_frames_equals_a_forward_over_its_short_prompt(
-    model: StockModel, stock: Any, frames: int, fps: float, step: float, stamps: list[str]
+    model: QwenVL, stock: Any, frames: int, fps: float, step: float, stamps: list[str]
 ) -> None:
     policy = RecentFrames(frames)
     with Engine(model).open(policy=policy, context="c", instruction="do", fps=fps, step=step) as session:
@@ -132,7 +132,7 @@ def test_recent_frames_equals_a_forward_over_its_short_prompt(
             assert text_of(session).startswith(f"{start}user\nTime={stamp}s\nassistant\n")
 
 
-def test_recent_frames_of_another_size_are_stretched(model: StockModel) -> None:
+def test_recent_frames_of_another_size_are_stretched(model: QwenVL) -> None:
     with Engine(model).open(policy="recent-frames:frames=6") as session:
         for i in range(8):
             event = session.step(chunk(i, size=SIZES[i % len(SIZES)]))
@@ -146,7 +146,7 @@ def test_recent_frames_of_another_size_are_stretched(model: StockModel) -> None:
 # --- sliding-reset ----------------------------------------------------------------------------------------------
 
 
-def test_reset_is_full_attention_and_then_a_fresh_stream(model: StockModel) -> None:
+def test_reset_is_full_attention_and_then_a_fresh_stream(model: QwenVL) -> None:
     chunks = [chunk(i, size=SIZES[i % len(SIZES)]) for i in range(7)]
 
     def watch(policy: SlidingReset | KeepAll, items: Sequence[Chunk]) -> list[tuple[list[int], Trace]]:
@@ -173,7 +173,7 @@ def test_reset_is_full_attention_and_then_a_fresh_stream(model: StockModel) -> N
 
 
 @pytest.mark.parametrize(("step", "shown"), [(0.5, 6), (1.0, 3), (0.7, 4), (2.0, 1), (5.0, 1)])
-def test_reset_counts_seconds_whatever_the_step(model: StockModel, step: float, shown: int) -> None:
+def test_reset_counts_seconds_whatever_the_step(model: QwenVL, step: float, shown: int) -> None:
     with Engine(model).open(policy=SlidingReset(seconds=3), step=step, fps=2, max_new_tokens=1) as session:
         counts = []
         for i in range(2 * shown + 1):
@@ -182,7 +182,7 @@ def test_reset_counts_seconds_whatever_the_step(model: StockModel, step: float, 
     assert counts == [*range(1, shown + 1), *range(1, shown + 1), 1]
 
 
-def test_positions_go_on_counting_over_a_reset_if_asked(model: StockModel) -> None:
+def test_positions_go_on_counting_over_a_reset_if_asked(model: QwenVL) -> None:
     with Engine(model).open(policy="sliding-reset:seconds=2,positions=append") as session:
         last = []
         for i in range(5):
@@ -194,7 +194,7 @@ def test_positions_go_on_counting_over_a_reset_if_asked(model: StockModel) -> No
 # --- all of them ------------------------------------------------------------------------------------------------
 
 
-def test_without_a_sink_the_context_goes_like_any_old_text(model: StockModel) -> None:
+def test_without_a_sink_the_context_goes_like_any_old_text(model: QwenVL) -> None:
     policy = make_policy("streaming:vision=1,turns=1,sink=0,text=6")
     with Engine(model).open(policy=policy, context="abcdefghij") as session:
         session.step(chunk(0))
@@ -212,7 +212,7 @@ SMALL = ["sliding-reset:seconds=2", "sliding-recompute:vision=2,turns=2,sink=4,t
 
 
 @pytest.mark.parametrize("spec", SMALL)
-def test_the_instruction_stands_and_can_be_replaced(model: StockModel, spec: str) -> None:
+def test_the_instruction_stands_and_can_be_replaced(model: QwenVL, spec: str) -> None:
     with Engine(model).open(policy=spec, context="cont", instruction="first", max_new_tokens=3) as session:
         for i in range(5):
             session.step(chunk(i))
@@ -227,7 +227,7 @@ def test_the_instruction_stands_and_can_be_replaced(model: StockModel, spec: str
         assert text_of(session).count("user\nsecond\n") == 1
 
 
-def test_a_context_is_bounded_where_it_could_be_cut(model: StockModel) -> None:
+def test_a_context_is_bounded_where_it_could_be_cut(model: QwenVL) -> None:
     engine = Engine(model)
     with pytest.raises(CapacityError, match="the context has 600 tokens; at most 512"):
         engine.open(policy="sliding-recompute", context="x" * 600)
@@ -257,8 +257,8 @@ def test_a_policy_can_be_named_with_its_numbers() -> None:
         ("sliding-reset:seconds=inf", "above 0, not inf"),
         ("sliding-reset:seconds=nan", "above 0, not nan"),
         ("sliding-reset:positions=odd", "contiguous or append, not 'odd'"),
-        ("streaming:history=odd", "reused or renewed, not 'odd'"),
-        ("faithful:history=renewed", "no option 'history'"),
+        ("streaming:history_kv=odd", "reuse or recompute, not 'odd'"),
+        ("public-code:history_kv=recompute", "no option 'history_kv'"),
         ("sliding-reset:frames=4", "no option 'frames'; it has: seconds, positions"),
         ("sliding-recompute:sink=-1", "must be 0 or more"),
         ("sliding-recompute:positions=append", "no option 'positions'; it has: vision, turns, sink, text"),

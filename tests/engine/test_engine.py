@@ -17,6 +17,7 @@ from streamingvlm.core.events import Commentary
 from streamingvlm.core.policy import (
     CachePolicy,
     KeepAll,
+    PublicCode,
     RecentFrames,
     SlidingRecompute,
     SlidingReset,
@@ -32,7 +33,7 @@ from streamingvlm.engine.request import Trace
 from streamingvlm.engine.session import Session
 from streamingvlm.models.base import Vision
 from streamingvlm.models.patches import Patches
-from streamingvlm.models.qwen_vl import StockModel
+from streamingvlm.models.qwen_vl import QwenVL
 from support import tiny
 from support.streams import chunk, query_text
 
@@ -40,7 +41,7 @@ tiny_model = cache(tiny.model)
 
 
 @pytest.fixture(scope="module")
-def model() -> StockModel:
+def model() -> QwenVL:
     return tiny_model()
 
 
@@ -175,7 +176,7 @@ class Oracle:
         if len(self.history) > self.window.sink + self.window.text:
             self.history = self.history[: self.window.sink] + self.history[len(self.history) - self.window.text :]
         kept = [row for row in self.history if any(row is other for other in archived)]
-        if self.window.history == "renewed" and kept:
+        if self.window.history_kv == "recompute" and kept:
             for row in (*kept, *self.after[: 1 + len(self.encode("\n"))]):
                 row.keys, row.values = [], []
 
@@ -246,7 +247,7 @@ class Oracle:
         return [row.position for row in rows]
 
     def feed_new(self, vision: Vision) -> torch.Tensor:
-        """Feed every row that has not been fed; the logits behind the last."""
+        """PrefillInput every row that has not been fed; the logits behind the last."""
         numbers, held, seen = np.stack(self.numbers(), 1), [], zip(vision.embeds, *vision.deepstack, strict=True)
         cos, sin = self.rotary(vision.embeds, torch.from_numpy(numbers)[:, None])
         turns = list(zip(cos[0], sin[0], strict=True))
@@ -267,9 +268,9 @@ WINDOWS = [
     StreamingWindow(vision=0, turns=0, sink=7, text=9),
     StreamingWindow(vision=3, turns=3, sink=10, text=8, positions="append"),
     StreamingWindow(vision=1, turns=3, sink=10, text=3, positions="append"),
-    StreamingWindow(vision=2, turns=2, sink=7, text=8, history="renewed"),
-    StreamingWindow(vision=3, turns=1, sink=10, text=2, history="renewed"),
-    StreamingWindow(vision=1, turns=3, sink=10, text=3, positions="append", history="renewed"),
+    StreamingWindow(vision=2, turns=2, sink=7, text=8, history_kv="recompute"),
+    StreamingWindow(vision=3, turns=1, sink=10, text=2, history_kv="recompute"),
+    StreamingWindow(vision=1, turns=3, sink=10, text=3, positions="append", history_kv="recompute"),
 ]
 
 
@@ -291,7 +292,7 @@ def stamps(family: str, now: int) -> list[str]:
 @pytest.mark.parametrize(
     ("family", "window"),
     CASES,
-    ids=[f"{family}-v{w.vision}-t{w.turns}-s{w.sink}-w{w.text}-{w.positions}-{w.history}" for family, w in CASES],
+    ids=[f"{family}-v{w.vision}-t{w.turns}-s{w.sink}-w{w.text}-{w.positions}-{w.history_kv}" for family, w in CASES],
 )
 def test_with_eviction_equals_a_slow_oracle(family: str, window: StreamingWindow) -> None:
     model, frames = tiny_model(family=family), 2 * len(stamps(family, 0))
@@ -338,8 +339,8 @@ PLANS = [
     Plan(SlidingReset(seconds=2), 1, 5, 4, 0.9),
     Plan(SlidingRecompute(vision=2, turns=3, sink=6, text=5), 0, 5, 6, 0.9),
     Plan(RecentFrames(frames=4), 2, 4, 5, 0.0),
-    Plan(StreamingWindow(vision=2, turns=1, sink=9, text=9, history="renewed"), 1, 6, 4, 0.9),
-    Plan(StreamingWindow(vision=1, turns=2, sink=9, text=6, history="renewed"), 0, 7, 3, 0.0),
+    Plan(StreamingWindow(vision=2, turns=1, sink=9, text=9, history_kv="recompute"), 1, 6, 4, 0.9),
+    Plan(StreamingWindow(vision=1, turns=2, sink=9, text=6, history_kv="recompute"), 0, 7, 3, 0.0),
 ]
 
 
@@ -354,7 +355,7 @@ def open_plan(engine: Engine, index: int, plan: Plan) -> Session:
     )
 
 
-def run_alone(model: StockModel, index: int, plan: Plan, size: tuple[int, int]) -> list[tuple[Commentary, Trace]]:
+def run_alone(model: QwenVL, index: int, plan: Plan, size: tuple[int, int]) -> list[tuple[Commentary, Trace]]:
     out = []
     with open_plan(Engine(model), index, plan) as session:
         for step in range(plan.steps):
@@ -400,7 +401,7 @@ def test_the_own_decoder_says_what_stock_layers_say(family: str, monkeypatch: py
     for index in (0, 3, 8):
         lean = run_alone(model, index, PLANS[index], size)
         with monkeypatch.context() as patch:
-            patch.setattr(model, "stock", True)
+            patch.setattr(model, "use_reference_layers", True)
             stock = run_alone(model, index, PLANS[index], size)
         for (ours, trace), (theirs, stock_trace) in zip(lean, stock, strict=True):
             assert ours.tokens == theirs.tokens
@@ -408,7 +409,7 @@ def test_the_own_decoder_says_what_stock_layers_say(family: str, monkeypatch: py
 
 
 @pytest.mark.parametrize("capture", ["none", pytest.param("compile", marks=pytest.mark.slow)])
-def test_fixed_shapes_say_the_same(model: StockModel, capture: str) -> None:
+def test_fixed_shapes_say_the_same(model: QwenVL, capture: str) -> None:
     def run(steps: bool) -> list[Trace]:
         engine = Engine(model, slots=len(PLANS))
         if steps:
@@ -429,7 +430,7 @@ def test_fixed_shapes_say_the_same(model: StockModel, capture: str) -> None:
         torch.testing.assert_close(torch.stack(one.logits), torch.stack(other.logits), rtol=0, atol=1e-4)
 
 
-def test_noise_follows_seed_and_stream(model: StockModel) -> None:
+def test_noise_follows_seed_and_stream(model: QwenVL) -> None:
     def words(seed: int, stream: int) -> list[tuple[int, ...]]:
         with Engine(model).open(temperature=2.0, seed=seed, stream=stream, instruction="") as session:
             return [session.step(chunk(i)).tokens for i in range(3)]
@@ -442,7 +443,7 @@ def test_noise_follows_seed_and_stream(model: StockModel) -> None:
 # --- the public face --------------------------------------------------------------------------------------------
 
 
-def test_the_instruction_outlives_the_window_and_can_be_replaced(model: StockModel) -> None:
+def test_the_instruction_outlives_the_window_and_can_be_replaced(model: QwenVL) -> None:
     window = StreamingWindow(vision=2, turns=2, sink=4, text=4)
     with Engine(model).open(policy=window, instruction="first") as session:
         for i in range(4):
@@ -458,7 +459,7 @@ def test_the_instruction_outlives_the_window_and_can_be_replaced(model: StockMod
             session.instruct("x" * 300)
 
 
-def test_windows_are_in_seconds_whatever_the_step(model: StockModel) -> None:
+def test_windows_are_in_seconds_whatever_the_step(model: QwenVL) -> None:
     for step in (0.5, 1.0, 2.0):
         window = StreamingWindow(vision=4, turns=4, sink=4, text=4)
         with Engine(model).open(policy=window, step=step, fps=2) as session:
@@ -469,7 +470,7 @@ def test_windows_are_in_seconds_whatever_the_step(model: StockModel) -> None:
             assert session.state.timeline.spans[-1].end - shown[0].start == 4
 
 
-def test_frame_size_may_change_and_rows_stay_under_the_capacity(model: StockModel) -> None:
+def test_frame_size_may_change_and_rows_stay_under_the_capacity(model: QwenVL) -> None:
     sizes = [(56, 84), (84, 56), (28, 28), (480, 640), (97, 201)]
     with Engine(model).open(policy=StreamingWindow(vision=3, turns=3, sink=5, text=5)) as session:
         for i in range(10):
@@ -478,7 +479,7 @@ def test_frame_size_may_change_and_rows_stay_under_the_capacity(model: StockMode
             assert engine_rows(session) == session.state.timeline.cached <= session.capacity
 
 
-def test_the_pixel_budget_is_an_argument(model: StockModel) -> None:
+def test_the_pixel_budget_is_an_argument(model: QwenVL) -> None:
     blocks = {}
     for budget in (56 * 84, 28 * 28):
         with Engine(model).open(max_pixels=budget) as session:
@@ -491,11 +492,11 @@ def engine_rows(session: Session) -> int:
     return session._engine.pool.length[session.slot]
 
 
-def test_a_reply_that_is_cut_loses_no_token(model: StockModel) -> None:
+def test_a_reply_that_is_cut_loses_no_token(model: QwenVL) -> None:
     window = StreamingWindow(vision=1, turns=2, sink=50, text=50)
     with Engine(model).open(policy=window, max_new_tokens=1) as session:
         events = [session.step(chunk(i)) for i in range(4)]
-        words = [t for event in events[:2] if event.cut for t in event.tokens]
+        words = [t for event in events[:2] if event.finish_reason != "stop" for t in event.tokens]
         history = [t for span in session.state.timeline.spans if span.kind is Kind.HISTORY for t in span.tokens]
     assert words
     assert history == words
@@ -504,7 +505,7 @@ def test_a_reply_that_is_cut_loses_no_token(model: StockModel) -> None:
 @pytest.mark.parametrize(
     "policy", [StreamingWindow(vision=2, turns=2), RecentFrames(frames=4)], ids=["window", "frames"]
 )
-def test_what_is_prepared_ahead_is_said_alike(model: StockModel, policy: CachePolicy) -> None:
+def test_what_is_prepared_ahead_is_said_alike(model: QwenVL, policy: CachePolicy) -> None:
     def words(ahead: bool) -> list[tuple[int, ...]]:
         with Engine(model).open(policy=policy, instruction="") as session:
             chunks = (session.prepare(chunk(i)) if ahead else chunk(i) for i in range(3))
@@ -513,27 +514,28 @@ def test_what_is_prepared_ahead_is_said_alike(model: StockModel, policy: CachePo
     assert words(True) == words(False)
 
 
-def test_words_end_when_the_next_step_is_due(model: StockModel) -> None:
+def test_words_end_when_the_next_step_is_due(model: QwenVL) -> None:
     with Engine(model).open(instruction="", max_new_tokens=6) as session:
         whole = session.step(replace(chunk(0), due=time.perf_counter() + 3600))
         late = session.step(replace(chunk(1), due=time.perf_counter()))
         after = session.step(chunk(2))
-    assert (len(late.tokens), late.cut) == (1, late.tokens[0] != tiny.TURN_END)
+    assert len(late.tokens) == 1
+    assert late.finish_reason == ("stop" if late.tokens[0] == tiny.TURN_END else "deadline")
     assert len(whole.tokens) > 1
     assert len(after.tokens) > 1
     # The cut reply has its end of turn, and no id of it is lost.
     spans = [span for span in session.state.timeline.spans if span.kind is Kind.COMMENTARY]
-    assert spans[1].tokens == (*late.tokens, *([tiny.TURN_END] if late.cut else []))
+    assert spans[1].tokens == (*late.tokens, *([tiny.TURN_END] if late.finish_reason == "deadline" else []))
 
 
-def test_words_come_as_they_are_sampled(model: StockModel) -> None:
+def test_words_come_as_they_are_sampled(model: QwenVL) -> None:
     with Engine(model).open() as session:
         parts: list[str] = []
         event = session.step(chunk(0), on_text=parts.append)
     assert "".join(parts).strip() == event.text
 
 
-def test_bad_calls_are_refused_with_one_line(model: StockModel) -> None:
+def test_bad_calls_are_refused_with_one_line(model: QwenVL) -> None:
     engine = Engine(model)
     with pytest.raises(CapacityError, match="the context has 600 tokens; at most 512"):
         engine.open(context="x" * 600)
@@ -564,11 +566,11 @@ def test_bad_calls_are_refused_with_one_line(model: StockModel) -> None:
 
 def test_a_policy_can_be_named_with_its_numbers() -> None:
     assert make_policy("streaming:vision=8,text=256") == StreamingWindow(vision=8, text=256)
-    assert make_policy("faithful", {"sink": 5, "other": 1}) == StreamingWindow(sink=5, faithful=True)
+    assert make_policy("public-code", {"sink": 5, "other": 1}) == PublicCode(sink=5)
     assert make_policy("full:seconds=90", {"sink": 5}) == KeepAll(seconds=90)
 
 
-def test_full_attention_ends_with_one_line(model: StockModel) -> None:
+def test_full_attention_ends_with_one_line(model: QwenVL) -> None:
     with Engine(model).open(policy="full:seconds=3") as session:
         for i in range(5, 8):
             session.step(chunk(i))
@@ -576,12 +578,12 @@ def test_full_attention_ends_with_one_line(model: StockModel) -> None:
             session.step(chunk(8))
 
 
-def run_first(model: StockModel) -> tuple[int, ...]:
+def run_first(model: QwenVL) -> tuple[int, ...]:
     with Engine(model).open() as session:
         return session.step(chunk(0)).tokens
 
 
-def test_bad_frames_are_the_error_of_who_sends_them(model: StockModel) -> None:
+def test_bad_frames_are_the_error_of_who_sends_them(model: QwenVL) -> None:
     engine = Engine(model, slots=2)
     with engine.open() as good, engine.open() as bad:
         job = engine.submit(good, chunk(0))

@@ -33,12 +33,12 @@ WINDOWS = "vision=2,turns=2,sink=10,text=8"
 POLICIES = (
     f"streaming:{WINDOWS}",
     f"streaming:{WINDOWS},positions=append",
-    f"streaming:{WINDOWS},history=renewed",
+    f"streaming:{WINDOWS},history_kv=recompute",
     f"sliding-recompute:{WINDOWS}",
     "sliding-reset:seconds=3",
     "recent-frames:frames=5",
     "full:seconds=30",
-    "faithful",
+    "public-code",
 )
 SIZE = tiny.FAMILIES[tiny.GOLDEN].size
 STEPS = 6
@@ -105,7 +105,8 @@ def alone(index: int, policy: str, skipped: tuple[int, ...] = ()) -> list[Any]:
 def rows_of(engine: Engine, session: Session) -> list[torch.Tensor]:
     length = engine.pool.length[session.slot]
     return [
-        store[:, session.slot, :, :length].clone() for store in (engine.pool.keys, engine.pool.values, engine.pool.view)
+        store[:, session.slot, :, :length].clone()
+        for store in (engine.pool.keys, engine.pool.values, engine.pool.rotated_keys)
     ]
 
 
@@ -115,7 +116,7 @@ def picture(engine: Engine, session: Session) -> tuple[Any, ...]:
     assert engine.pool.length[session.slot] == state.timeline.cached == state.positions.shape[1]
     shown = None if state.shown is None else (state.shown.start, state.shown.frames.sum())
     counters = (state.turn, state.sampled, state.time, state.first, state.last_position, state.version, shown)
-    recompute = session.options.policy.recompute
+    recompute = session.options.recomputes
     cached = [] if recompute else [state.timeline.cached, state.positions.tolist(), *rows_of(engine, session)]
     return (list(state.timeline.spans), counters, state.instructions, state.held, state.opened, *cached)
 

@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from streamingvlm.core.events import Chunk
-from streamingvlm.core.policy import CachePolicy, KeepAll, StreamingWindow
+from streamingvlm.core.policy import CachePolicy, PublicCode, PublicCodeKeepAll
 from streamingvlm.core.sampling_params import Sampling
 from streamingvlm.engine.engine import Engine
 from streamingvlm.engine.request import Trace
@@ -62,10 +62,10 @@ class Case:
         mode = {"shrink": "contiguous", "append": "append"}[a.get("pos_mode", "shrink")]
         rounds = max(a["window_size"], a["text_round"])
         if a["text_sink"] is None and rounds >= self.chunks:
-            return KeepAll(seconds=self.chunks, positions=mode, faithful=True)
+            return PublicCodeKeepAll(seconds=self.chunks, positions=mode)
         # No cut asked for: budgets that a case of this length never reaches.
         sink, text = (10_000, 10_000) if a["text_sink"] is None else (a["text_sink"], a["text_sliding_window"])
-        return StreamingWindow(a["window_size"], a["text_round"], sink, text, mode, faithful=True)
+        return PublicCode(a["window_size"], a["text_round"], sink, text, mode)
 
     def patches(self, chunk: int) -> Patches:
         grid = self.get(chunk, "grid_thw")
@@ -137,7 +137,7 @@ class RecordedPatcher(Patcher):
         del frames
         return self.case.patches(0).merged[0]
 
-    def most_tokens(self, frames: int) -> int:
+    def max_tokens(self, frames: int) -> int:
         del frames  # the recorded grid is the same in every chunk
         patches = self.case.patches(0)
         return int(np.prod(patches.merged)) + 2

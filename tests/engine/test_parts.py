@@ -17,7 +17,7 @@ from streamingvlm.core.policy import CachePolicy, KeepAll, RecentFrames, Sliding
 from streamingvlm.engine.engine import Engine
 from streamingvlm.engine.request import Trace
 from streamingvlm.engine.session import Session
-from streamingvlm.models.qwen_vl import StockModel
+from streamingvlm.models.qwen_vl import QwenVL
 from streamingvlm.runtime import clock as pace
 from support import tiny
 
@@ -26,10 +26,10 @@ FPS, STEPS = 8.0, 6
 POLICIES: dict[str, CachePolicy] = {
     "window": StreamingWindow(vision=2, turns=3, sink=6, text=6),
     "append": StreamingWindow(vision=2, turns=2, sink=4, text=4, positions="append"),
-    "renewed": StreamingWindow(vision=2, turns=2, sink=6, text=9, history="renewed"),
+    "rearchive": StreamingWindow(vision=2, turns=2, sink=6, text=9, history_kv="recompute"),
     "full": KeepAll(seconds=STEPS),
     "reset": SlidingReset(seconds=3),
-    "recompute": SlidingRecompute(vision=2, turns=3, sink=6, text=5),
+    "sliding-recompute": SlidingRecompute(vision=2, turns=3, sink=6, text=5),
     "frames": RecentFrames(frames=6),
 }
 
@@ -70,7 +70,7 @@ def test_in_parts_as_at_once(family: str, policy: str) -> None:
 
 @pytest.fixture
 def session() -> Iterator[Session]:
-    model: StockModel = tiny_model()
+    model: QwenVL = tiny_model()
     with Engine(model).open(fps=FPS, instruction="") as session:
         yield session
 
@@ -88,7 +88,7 @@ def test_only_the_rest_is_left_to_do(session: Session) -> None:
     assert held[-1] >= pads * 3 // 4
     event = session.step(rest)
     # The work of all parts is the step's, its lag only what came behind the last frame.
-    assert event.timing.vision > 0
+    assert event.timing.vision_encode > 0
     assert event.timing.work > event.timing.lag
 
 
@@ -108,7 +108,7 @@ def test_what_cannot_be_a_part(session: Session) -> None:
     assert session.step(rest).end == 1
 
 
-@pytest.mark.parametrize("policy", ["recompute", "frames"])
+@pytest.mark.parametrize("policy", ["sliding-recompute", "frames"])
 def test_parts_that_are_only_kept_are_bounded_too(policy: str) -> None:
     size = tiny.FAMILIES[tiny.GOLDEN].size
     with Engine(tiny_model()).open(policy=POLICIES[policy], fps=FPS, instruction="") as session:

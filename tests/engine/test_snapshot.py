@@ -35,11 +35,11 @@ WINDOWS = "vision=3,turns=3,sink=10,text=8"
 POLICIES = [
     f"streaming:{WINDOWS}",
     f"streaming:{WINDOWS},positions=append",
-    f"streaming:{WINDOWS},history=renewed",
+    f"streaming:{WINDOWS},history_kv=recompute",
     f"sliding-recompute:{WINDOWS}",
     "recent-frames:frames=5",
     "full:seconds=20",
-    "faithful",
+    "public-code",
 ]
 FULL = "full:seconds=20"
 
@@ -442,7 +442,7 @@ def test_frames_that_are_missing_change_nothing(model: Any, policy: str, tmp_pat
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("name", ["keys", "values", "view", "positions"])
+@pytest.mark.parametrize("name", ["keys", "values", "rotated_keys", "positions"])
 @pytest.mark.parametrize("how", ["missing", "short", "dtype"])
 def test_tensors_that_do_not_fit_change_nothing(model: Any, name: str, how: str, tmp_path: Path) -> None:
     path = tmp_path / "state"
@@ -607,7 +607,7 @@ def saving(session, number):
     while True:
         number += 1
         session.state.sampled, session.state.time = number, float(number)
-        for store in (engine.pool.keys, engine.pool.values, engine.pool.view):
+        for store in (engine.pool.keys, engine.pool.values, engine.pool.rotated_keys):
             store[:, session.slot] = number
         save(session, engine.pool, path)
 

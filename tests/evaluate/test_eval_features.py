@@ -14,7 +14,7 @@ from arcade_streams.worlds.context import EVALUATION_SEEDS
 from arcade_streams.worlds.source import ArcadeSource
 from streamingvlm.core.errors import OutputError
 from streamingvlm.engine.engine import Engine
-from streamingvlm.engine.request import Job
+from streamingvlm.engine.request import StepRequest
 from streamingvlm.evaluate import features
 from streamingvlm.evaluate.features import Features
 from streamingvlm.evaluate.record import Record
@@ -110,7 +110,7 @@ def test_a_file_that_is_cut_is_named(tmp_path: Path) -> None:
 
 def test_what_is_read_is_what_was_seen(model: Any, tmp_path: Path) -> None:
     match = Match("pong", EVALUATION_SEEDS)
-    rounds: list[list[Job]] = []
+    rounds: list[list[StepRequest]] = []
     for _ in range(2):
         engine = Engine(model)
         with engine.open(policy=POLICY, context=match.context) as session:
@@ -137,6 +137,6 @@ def test_what_is_read_is_what_was_seen(model: Any, tmp_path: Path) -> None:
         for layer, same in zip(played.ahead.vision.deepstack, read.ahead.vision.deepstack, strict=True):
             assert torch.equal(layer, same)
         # The work that it was counts again.
-        for stage in ("decode", "patch", "vision"):
+        for stage in ("read", "preprocess", "vision_encode"):
             assert getattr(played.timing, stage) == getattr(read.timing, stage) > 0
         assert played.tokens == read.tokens

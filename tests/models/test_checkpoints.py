@@ -19,8 +19,8 @@ from streamingvlm.core.errors import ModelError
 from streamingvlm.core.events import Chunk
 from streamingvlm.engine.engine import Engine
 from streamingvlm.engine.request import Trace
-from streamingvlm.models.load import load_frontend, load_model, load_stock
-from streamingvlm.models.qwen_vl import StockModel
+from streamingvlm.models.load import load_for_training, load_frontend, load_model
+from streamingvlm.models.qwen_vl import QwenVL
 from support import tiny
 
 
@@ -68,7 +68,7 @@ def chunk(index: int = 0) -> Chunk:
 def first_logits(folder: Path, **options: Any) -> torch.Tensor:
     """Logits of the first word of the first step."""
     model, trace = load_model(folder, device="cpu", **options), Trace()
-    assert isinstance(model, StockModel)
+    assert isinstance(model, QwenVL)
     with Engine(model).open(temperature=0, max_new_tokens=1, max_pixels=4 * 28 * 28) as session:
         session.step(chunk(), trace=trace)
     return trace.logits[0]
@@ -328,7 +328,7 @@ def test_fp8_is_read_as_what_it_stands_for(
     torch.testing.assert_close(first_logits(folder), wanted, rtol=0, atol=0)
     assert 1e-5 < apart(wanted, first_logits(whole)) < 0.2
     load_model(folder, device="cpu", dtype="bf16")
-    assert not hasattr(load_stock(folder, torch.bfloat16, "sdpa").config, "quantization_config")
+    assert not hasattr(load_for_training(folder, torch.bfloat16, "sdpa").config, "quantization_config")
 
 
 def test_fp8_that_lacks_its_scales_is_refused(folder: Path) -> None:
@@ -649,7 +649,7 @@ def test_missing_weights_are_named(folder: Path) -> None:
     rewrite(folder, lambda weights: weights.pop("lm_head.weight"))
     refused(folder, "lacks 1 weights that its config.json asks for, such as lm_head.weight", frontend=False)
     with pytest.raises(ModelError, match="lacks 1 weights"):
-        load_stock(folder, torch.float32, "sdpa")
+        load_for_training(folder, torch.float32, "sdpa")
 
 
 def test_weights_that_are_not_asked_for_are_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -682,7 +682,7 @@ def test_an_adapter_beside_the_weights_is_refused(folder: Path) -> None:
     match = "has an adapter beside the weights .*adapter_config.json.*streamingvlm merge"
     refused(folder, match)
     with pytest.raises(ModelError, match=match):
-        load_stock(folder, torch.float32, "sdpa")
+        load_for_training(folder, torch.float32, "sdpa")
 
 
 @pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"])

@@ -141,7 +141,7 @@ def test_a_turn_is_inside_its_bounds(family: str, frames: int) -> None:
     patches, times = model.patcher(item).merged, model.patcher.times(item.times)
     turn = model.grammar.turn(7, 1e6, 1e6 + 1, patches, times=times)
     overhead = model.grammar.turn_overhead(model.patcher.patches(frames))
-    most = overhead + model.patcher.most_tokens(frames)
+    most = overhead + model.patcher.max_tokens(frames)
     assert most - 40 < sum(map(len, [model.grammar.separator(6), *turn])) <= most
 
 
@@ -270,7 +270,7 @@ def test_a_resized_frame_is_inside_its_budget(size: tuple[int, int], budget: int
     height, width = patcher.size(*size)
     assert height % 28 == width % 28 == 0
     assert 0 < height * width <= budget
-    assert 2 * (height * width) // 784 + 2 <= patcher.most_tokens(4)
+    assert 2 * (height * width) // 784 + 2 <= patcher.max_tokens(4)
 
 
 def test_a_frame_that_is_too_long_is_refused() -> None:

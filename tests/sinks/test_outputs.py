@@ -135,7 +135,7 @@ def test_valid_after_every_event(tmp_path: Path, suffix: str) -> None:
     output.start()
     words = ["a <b> & c", "--> d.", "", "", "e", "f " * 70, "", "g"]
     for index, text in enumerate(words):
-        output.write(Commentary(index, index + 1, text, timing=Timing(words=0.5, lag=0.7), rows={"vision": 3}))
+        output.write(Commentary(index, index + 1, text, timing=Timing(decode=0.5, lag=0.7), rows={"vision": 3}))
         content = path.read_text()
         if suffix == ".jsonl":
             assert len([json.loads(line) for line in content.splitlines()]) == index + 1
@@ -148,7 +148,7 @@ def test_valid_after_every_event(tmp_path: Path, suffix: str) -> None:
             "start": 0,
             "end": 1,
             "text": "a <b> & c",
-            "cut": False,
+            "finish_reason": "stop",
             "dropped": 0,
             "lag": 0.7,
             "work": 0.5,
@@ -297,7 +297,7 @@ def pairs(text: str) -> str:
 @given(ANY, ANY)
 def test_no_view_prints_a_control_character(text: str, name: str) -> None:
     event = Commentary(0.0, 1.0, text, rows={"vision": 3}, capacity=9, dropped=1)
-    tally = view.Tally()
+    tally = view.RunStats()
     tally.add(event)
     for screen in (view.Plain(), view.Plain(lambda *_: name), view.JsonLines()):
         out = io.StringIO()
@@ -312,7 +312,7 @@ def test_no_view_prints_a_control_character(text: str, name: str) -> None:
 def test_the_live_view_prints_no_control_character_of_others(text: str, name: str) -> None:
     chunk = Chunk(np.zeros((2, 4, 4, 3), np.uint8), (0.0, 0.5), 0.0, 1.0)
     event = Commentary(0.0, 1.0, text, rows={"vision": 3}, capacity=9)
-    tally = view.Tally()
+    tally = view.RunStats()
     tally.add(event)
     screen = view.Terminal(name, lambda *_: name)
     screen._live.console.file = io.StringIO()

@@ -8,7 +8,7 @@ import av
 import pytest
 
 from streamingvlm.cli.follow import report
-from streamingvlm.core.tally import Tally
+from streamingvlm.core.run_stats import RunStats
 from streamingvlm.sources.file import FileSource
 from streamingvlm.sources.timestamps import Clock
 from support import media
@@ -128,11 +128,11 @@ def test_a_jump_of_a_broadcast_is_a_break(tmp_path: Path, name: str, seconds: fl
 
 
 def test_watch_tells_of_breaks(capsys: pytest.CaptureFixture[str]) -> None:
-    report(Tally(), 0, 2)
+    report(RunStats(), 0, 2)
     out, err = capsys.readouterr()
     assert not out
     assert "breaks   2 times" in err
-    report(Tally(), 3)
+    report(RunStats(), 3)
     assert "breaks" not in capsys.readouterr().err
 
 

@@ -24,7 +24,7 @@ class Session:
         text += "." * (self.count % 3 == 0)
         for word in text.split():
             on_text(" " + word)
-        timing = Timing(decode=chunk.decode_seconds, words=0.25, lag=time.perf_counter() - chunk.ready_at)
+        timing = Timing(read=chunk.read_seconds, decode=0.25, lag=time.perf_counter() - chunk.ready_at)
         return Commentary(chunk.start, chunk.end, text, timing=timing, rows={"vision": 40, "commentary": 10},
                           capacity=100, dropped=chunk.dropped)
     part = 2

@@ -32,7 +32,7 @@ from streamingvlm.models.patches import CLIP_MEAN, CLIP_STD, HALF, Patcher
 from streamingvlm.models.qwen2_5_vl import Qwen25VL
 from streamingvlm.models.qwen2_vl import Qwen2VL
 from streamingvlm.models.qwen3_vl import Qwen3VL
-from streamingvlm.models.qwen_vl import StockModel
+from streamingvlm.models.qwen_vl import QwenVL
 
 EMBEDDING = "model.language_model.embed_tokens.weight"
 TURN_END, ELLIPSIS = 151645, 2503
@@ -42,7 +42,7 @@ TURN_END, ELLIPSIS = 151645, 2503
 class Family:
     """Everything in which the tiny models differ."""
 
-    ours: type[StockModel]
+    ours: type[QwenVL]
     stock: type[PreTrainedModel]
     config: type
     vision: dict[str, Any]
@@ -187,7 +187,7 @@ def model(
     sampling: Sampling | None = None,
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
-) -> StockModel:
+) -> QwenVL:
     """The tiny model as the engine sees it; greedy unless ``sampling`` says otherwise."""
     return wrap(stock(family).to(device, dtype), tokenizer, family=family, patcher=patcher, sampling=sampling)
 
@@ -199,7 +199,7 @@ def wrap(
     family: str = GOLDEN,
     patcher: Patcher | None = None,
     sampling: Sampling | None = None,
-) -> StockModel:
+) -> QwenVL:
     """A stock model as the engine sees it."""
     kind = FAMILIES[family]
     height, width = kind.size

@@ -31,7 +31,7 @@ from streamingvlm.engine.session import Session
 from streamingvlm.models.hub import BUNDLED
 from streamingvlm.models.load import load_model
 from streamingvlm.models.patches import Patcher
-from streamingvlm.models.qwen_vl import StockModel
+from streamingvlm.models.qwen_vl import QwenVL
 from streamingvlm.sources.file import FileSource
 from streamingvlm.train.chunks import ChunkPlan
 from streamingvlm.train.collate import IGNORED, ChunkDataset, Collator, unpack
@@ -66,7 +66,7 @@ class Scripted:
     all the rest (cache, eviction, positions, the vision tower) is."""
 
     def __init__(self, family: str) -> None:
-        self.model: StockModel = tiny.model(
+        self.model: QwenVL = tiny.model(
             family=family, sampling=Sampling(temperature=0.0, repetition_penalty=1.0, max_new_tokens=200)
         )
         self.script: list[int] = []
@@ -381,7 +381,7 @@ def test_a_chunk_is_decoded_once_by_one_thread(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(decode, "open_container", noted)
     monkeypatch.setattr(decode, "_stamp", lambda frame: (decoded.append(1), stamp(frame))[1])
     assert sum(len(chunk.frames) for chunk in example.chunks()) == 2 * WINDOW
-    # Opened once; 220 frames from the only key frame on.
+    # OpenTurn once; 220 frames from the only key frame on.
     assert threads == [1]
     assert len(decoded) < 230
 

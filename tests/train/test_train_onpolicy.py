@@ -57,7 +57,7 @@ def test_a_stream_says_what_it_says_alone(file: Path, lines: list[str]) -> None:
     before = model.defaults
     sampling = Rollout(stage, model, chunks, file.parent / "none.jsonl").sampling
     assert model.defaults is before
-    # Opened with the stage's numbers by hand.
+    # OpenTurn with the stage's numbers by hand.
     policy = "streaming:vision=3,turns=3,sink=16,text=16"
     session = Engine(model).open(
         policy=policy,

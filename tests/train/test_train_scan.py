@@ -39,7 +39,7 @@ from support.train_data import clip, encoding, unknown_codec, words, write_lines
 from support.training import make_stage
 
 PLAN = ChunkPlan(window=4.0, overlap=0.0)
-Opened = list[str]
+OpenTurn = list[str]
 
 
 @pytest.fixture(scope="module")
@@ -66,9 +66,9 @@ def seen(data: ChunkDataset) -> list[tuple[str, float]]:
 
 
 @pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> Opened:
+def opened(monkeypatch: pytest.MonkeyPatch) -> OpenTurn:
     """The names of the videos that are opened for their headers, as they are."""
-    names: Opened = []
+    names: OpenTurn = []
     real = room.open_container
 
     def noted(path: Path, *rest: Any) -> Any:
@@ -245,14 +245,14 @@ def test_lines_stay_in_order_whoever_is_ready_first(many: Path, monkeypatch: pyt
     assert [name for name, start in order if start == 0] == [str(number) for number in range(40)]
 
 
-def test_a_video_is_opened_once_however_many_lines_tell_of_it(films: Path, tmp_path: Path, opened: Opened) -> None:
+def test_a_video_is_opened_once_however_many_lines_tell_of_it(films: Path, tmp_path: Path, opened: OpenTurn) -> None:
     lines = [{**stream("long.mp4"), "content": words(0.0, 8.0 + number)} for number in range(50)]
     write_lines(tmp_path / "a.jsonl", lines)
     assert dataset(films, tmp_path / "a.jsonl").report.lines == 50
     assert opened == ["long.mp4"]
 
 
-def test_a_cache_is_only_added_to_and_nothing_is_opened_twice(many: Path, opened: Opened) -> None:
+def test_a_cache_is_only_added_to_and_nothing_is_opened_twice(many: Path, opened: OpenTurn) -> None:
     cache = many / "cache"
     few = many / "few.jsonl"
     few.write_bytes(b"".join((many / "all.jsonl").read_bytes().splitlines(keepends=True)[:15]))
@@ -272,7 +272,7 @@ def test_a_cache_is_only_added_to_and_nothing_is_opened_twice(many: Path, opened
 SCAN = """
 import sys, time
 from pathlib import Path
-import streamingvlm.train.videos as room
+import streamingvlm.data.videos as room
 read = room._read
 room._read = lambda path: (time.sleep(0.05), read(path))[1]
 root = Path(sys.argv[1])
@@ -282,7 +282,7 @@ for number in range(40):
 """
 
 
-def test_a_scan_that_was_killed_goes_on_where_it_stopped(many: Path, opened: Opened) -> None:
+def test_a_scan_that_was_killed_goes_on_where_it_stopped(many: Path, opened: OpenTurn) -> None:
     cache = many / "cache"
     scan = subprocess.Popen([sys.executable, "-c", SCAN, str(many)])
     while not (cache.exists() and cache.read_bytes().count(b"\n") > 8):
@@ -316,7 +316,7 @@ def no_end_of_line(cache: bytes) -> bytes:
 
 @pytest.mark.parametrize("spoil", [half_written, garbage_behind, other_json_behind, no_end_of_line])
 def test_a_last_line_that_is_broken_costs_one_header(
-    many: Path, opened: Opened, spoil: Callable[[bytes], bytes]
+    many: Path, opened: OpenTurn, spoil: Callable[[bytes], bytes]
 ) -> None:
     cache = many / "cache"
     order = seen(dataset(many, many / "all.jsonl", cache=cache))
@@ -330,7 +330,7 @@ def test_a_last_line_that_is_broken_costs_one_header(
 
 
 @pytest.mark.parametrize("head", ["", CACHE_HEAD[:5], CACHE_HEAD[:-1], CACHE_HEAD])
-def test_a_head_that_is_half_written_is_written_again(many: Path, opened: Opened, head: str) -> None:
+def test_a_head_that_is_half_written_is_written_again(many: Path, opened: OpenTurn, head: str) -> None:
     cache = many / "cache"
     cache.write_text(head)
     for _ in range(2):
@@ -348,7 +348,7 @@ def test_a_file_that_is_no_cache_is_left_alone(many: Path, text: str) -> None:
     assert cache.read_text() == text
 
 
-def test_what_has_changed_is_read_again(many: Path, opened: Opened) -> None:
+def test_what_has_changed_is_read_again(many: Path, opened: OpenTurn) -> None:
     cache = many / "cache"
     unknown_codec(many / "5.mp4")
     dataset(many, many / "all.jsonl", cache=cache)
@@ -380,7 +380,7 @@ def test_a_disk_that_failed_once_is_asked_again(many: Path, monkeypatch: pytest.
     assert not dataset(many, many / "all.jsonl", cache=cache).report.skipped
 
 
-def test_a_cache_moves_with_its_videos(many: Path, tmp_path_factory: pytest.TempPathFactory, opened: Opened) -> None:
+def test_a_cache_moves_with_its_videos(many: Path, tmp_path_factory: pytest.TempPathFactory, opened: OpenTurn) -> None:
     dataset(many, many / "all.jsonl", cache=many / "cache")
     other = tmp_path_factory.mktemp("other") / "data"
     shutil.copytree(many, other, copy_function=shutil.copy2)
@@ -389,7 +389,7 @@ def test_a_cache_moves_with_its_videos(many: Path, tmp_path_factory: pytest.Temp
     assert opened == []
 
 
-def test_headers_go_where_they_can_be_written(many: Path, opened: Opened, caplog: pytest.LogCaptureFixture) -> None:
+def test_headers_go_where_they_can_be_written(many: Path, opened: OpenTurn, caplog: pytest.LogCaptureFixture) -> None:
     first, second = many / "first", many / "second"
     first.mkdir()  # a folder: no file can be written there
     for _ in range(2):
@@ -404,7 +404,7 @@ def test_headers_go_where_they_can_be_written(many: Path, opened: Opened, caplog
 
 
 def test_a_whole_cache_is_used_where_nothing_can_be_written(
-    many: Path, opened: Opened, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    many: Path, opened: OpenTurn, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     dataset(many, many / "all.jsonl", cache=many / "cache")
     opened.clear()
@@ -414,7 +414,7 @@ def test_a_whole_cache_is_used_where_nothing_can_be_written(
     assert caplog.text == ""
 
 
-def test_a_dry_run_pays_for_the_run(tmp_path: Path, opened: Opened) -> None:
+def test_a_dry_run_pays_for_the_run(tmp_path: Path, opened: OpenTurn) -> None:
     file = make_stage(tmp_path)
     for _ in range(2):
         assert cli.main(["train", str(file), "--dry-run", "--json"]) == 0
@@ -466,7 +466,7 @@ def test_annotations_that_cannot_be_read_are_one_line(films: Path, monkeypatch: 
 PROCESS = """
 import json, os, sys
 from pathlib import Path
-import streamingvlm.train.videos as room
+import streamingvlm.data.videos as room
 from streamingvlm.models.load import load_frontend
 from streamingvlm.train import data
 from streamingvlm.train.config import read_stage

@@ -115,8 +115,8 @@ CLAIMS: dict[str, Claim] = {
             "they to be read once more there, as training saw them (beyond the paper)?",
             (
                 OURS,
-                Row("history reused", "streaming:history=reused"),
-                Row("history renewed", "streaming:history=renewed"),
+                Row("history reused", "streaming:history_kv=reuse"),
+                Row("history renewed", "streaming:history_kv=recompute"),
             ),
             (
                 Expectation("with states kept, counts that need earlier words fall", "history reused", FAR),

@@ -17,7 +17,7 @@ from streamingvlm.evaluate.bootstrap import Interval, Path, Replicates, interval
 from .claims import REFERENCE, Claim, Expectation, Row
 from .figures import F1S, Evaluation
 from .gate import SECONDS, STREAMS, gate
-from .run import Bar, Checkpoint, Setting, describe, fitting, run
+from .run import Bar, Checkpoint, EvalConfig, describe, fitting, run
 
 #: How much longer the streams of a claim over hours are, and how many of them there are at most.
 LONG, LONG_STREAMS = 7.5, 3
@@ -43,13 +43,13 @@ class Comparison:
 
     seeds: Sequence[Checkpoint]
     others: Mapping[str, Checkpoint]
-    setting: Setting
+    setting: EvalConfig
     bar: Bar
     ungated: bool = False
     resamples: int = bootstrap.RESAMPLES
-    _done: dict[tuple[str, str, Setting, bool], Evaluation] = field(default_factory=dict)
+    _done: dict[tuple[str, str, EvalConfig, bool], Evaluation] = field(default_factory=dict)
 
-    def setting_of(self, claim: Claim) -> Setting:
+    def setting_of(self, claim: Claim) -> EvalConfig:
         """How long and how many streams a claim's rows have."""
         if not claim.long:
             return self.setting
@@ -58,12 +58,12 @@ class Comparison:
         return replace(self.setting, seconds=round(self.setting.seconds * LONG), seeds=seeds, features=None)
 
     @property
-    def setting_of_gate(self) -> Setting:
+    def setting_of_gate(self) -> EvalConfig:
         """Enough streams of every game for the gate, however many the rows have, and minutes of each."""
         first = self.setting.seeds.start
         return replace(self.setting, seconds=min(self.setting.seconds, SECONDS), seeds=range(first, first + STREAMS))
 
-    def evaluation(self, row: Row, setting: Setting, flipped: bool = False) -> Evaluation:
+    def evaluation(self, row: Row, setting: EvalConfig, flipped: bool = False) -> Evaluation:
         """The figures of a row on some streams."""
         policy = repr(make_policy(row.policy, self.seeds[0].model.defaults.policy))
         key = (policy, row.checkpoint, setting, flipped)

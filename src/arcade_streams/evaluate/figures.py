@@ -17,9 +17,9 @@ from ..score.figures import Counts
 from ..score.score import count
 from .match import Match
 
-#: Figures of the score that are compared with the ceiling and with chance.
+#: Metrics of the score that are compared with the ceiling and with chance.
 F1S = ("micro_f1", "micro_f1_strict", "macro_f1", "macro_f1_strict")
-#: Figures of the score that are bounds or counts of cases, not estimates.
+#: Metrics of the score that are bounds or counts of cases, not estimates.
 _CASES = ("counts", "clips")
 
 
@@ -134,7 +134,7 @@ class Evaluation:
         return [stream for (_, name), cell in self.cells.items() if name == game for stream in cell]
 
     def json(self) -> dict[str, Any]:
-        """Figures with intervals: the mean at the top, every game below ``games``, and how they were drawn."""
+        """Metrics with intervals: the mean at the top, every game below ``games``, and how they were drawn."""
         found = bootstrap.intervals(self.mean)
         games = {}
         for game in self.games:

@@ -10,7 +10,7 @@ from streamingvlm.runtime.reports import heading
 
 from ..score.table import look
 
-#: Figures that are not shares: they would hide the others.
+#: Metrics that are not shares: they would hide the others.
 _APART = ("work_per_second", "drift")
 
 

@@ -67,7 +67,7 @@ def _fingerprint(folder: Path) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class EvalConfig:
     """What is watched: ``streams`` seeds of every game, each for ``seconds``; words are recorded under ``folder``.
 
     ``features``: where what the tower sees is kept for other rows and runs (None: nowhere); ``memory``: bytes that the
@@ -95,7 +95,7 @@ class Setting:
         return self.seconds * len(self.seeds) * len(self.games)
 
 
-def run(checkpoint: Checkpoint, policy: str, setting: Setting, bar: Bar, *, flipped: bool = False) -> list[Watched]:
+def run(checkpoint: Checkpoint, policy: str, setting: EvalConfig, bar: Bar, *, flipped: bool = False) -> list[Watched]:
     """Watch, and count what was said."""
     found = [replace(match, flipped=flipped) for match in matches(list(setting.games), setting.seeds)]
     policy = fitting(policy, checkpoint.model, setting)
@@ -117,13 +117,13 @@ def _measured(found: Sequence[Match], records: Sequence[Any], done: Callable[[fl
     return watched
 
 
-def _folder(checkpoint: Checkpoint, policy: str, setting: Setting) -> Path:
+def _folder(checkpoint: Checkpoint, policy: str, setting: EvalConfig) -> Path:
     """Where the words of one checkpoint under one policy are, however the policy was asked for."""
     digest = hashlib.sha256(repr(make_policy(policy, checkpoint.model.defaults.policy)).encode()).hexdigest()
     return setting.folder / f"{policy.partition(':')[0]}-{digest[:8]}-{checkpoint.fingerprint[:8]}"
 
 
-def fitting(policy: str, model: Model, setting: Setting) -> str:
+def fitting(policy: str, model: Model, setting: EvalConfig) -> str:
     """``policy`` itself, or for one that keeps everything: for as many seconds as the memory is enough for."""
     name, _, rest = policy.partition(":")
     plan = make_policy(policy, model.defaults.policy)
@@ -140,7 +140,9 @@ def fitting(policy: str, model: Model, setting: Setting) -> str:
     return ":".join([name, ",".join(filter(None, [f"seconds={min(most, setting.seconds)}", rest]))])
 
 
-def evaluate(checkpoint: Checkpoint, policy: str, setting: Setting, bar: Bar, *, gated: bool = False) -> dict[str, Any]:
+def evaluate(
+    checkpoint: Checkpoint, policy: str, setting: EvalConfig, bar: Bar, *, gated: bool = False
+) -> dict[str, Any]:
     """All figures of ``streamingvlm eval arcade``; ``gated``: with the verdict of the gate (twice the work)."""
     own = Evaluation.of([(checkpoint.name, stream) for stream in run(checkpoint, policy, setting, bar)])
     found = {**own.json(), **describe([checkpoint], policy, setting)}
@@ -150,7 +152,7 @@ def evaluate(checkpoint: Checkpoint, policy: str, setting: Setting, bar: Bar, *,
     return found
 
 
-def describe(checkpoints: Sequence[Checkpoint], policy: str, setting: Setting) -> dict[str, Any]:
+def describe(checkpoints: Sequence[Checkpoint], policy: str, setting: EvalConfig) -> dict[str, Any]:
     """Where figures come from."""
     model = checkpoints[0].model
     return {

@@ -66,7 +66,7 @@ first {sink} and the last {text} tokens of older words, greedy.
 
 {weak}
 
-## Figures
+## Metrics
 
 {seconds} s of each of the seeds {first}-{last}, free running (the model reads nothing but its own words), {dtype} on
 {machine}, {date}:

@@ -26,7 +26,7 @@ STREAMING: dict[str, Any] = {
     "turns": 16,
     "sink": 96,
     "text": 256,
-    "history": "renewed",
+    "history_kv": "recompute",
     "max_new_tokens": 40,
     "temperature": 0,
     "repetition_penalty": 1.0,

@@ -1,4 +1,4 @@
-"""Figures of free-running words against what happened."""
+"""Metrics of free-running words against what happened."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .stories import words
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class Metrics:
     """All figures of the arcade's score of one game, and the most telling ones in a line."""
 
     all: dict[str, Any]
@@ -32,12 +32,12 @@ def _show(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 
 
-def figures(recordings: Sequence[Recording], texts: Sequence[Sequence[str]]) -> dict[str, Figures]:
-    """Figures of what was said of the first seconds of some recordings, pooled for each game, by its name."""
+def figures(recordings: Sequence[Recording], texts: Sequence[Sequence[str]]) -> dict[str, Metrics]:
+    """Metrics of what was said of the first seconds of some recordings, pooled for each game, by its name."""
     pairs: dict[str, list[tuple[dict[str, Any], list[dict[str, Any]]]]] = {}
     for recording, said in zip(recordings, texts, strict=True):
         rows = [{"start": i, "end": i + 1, "text": text} for i, text in enumerate(said)]
         true = [(i, i + 1.0, words(recording.game, events)) for i, events in enumerate(recording.events[: len(said)])]
         truth = truth_record(recording.game, "", recording.context.text, true)
         pairs.setdefault(recording.name, []).append((truth, rows))
-    return {name: Figures(score_many(own)) for name, own in pairs.items()}
+    return {name: Metrics(score_many(own)) for name, own in pairs.items()}

@@ -85,11 +85,11 @@ class Rollout:
             for stream, rows in zip(self.streams, kept, strict=True)
         ]
         self.cache.select(kept, _stack(numbered))
-        if self.policy.history == "renewed" and any(archived):
+        if self.policy.history_kv == "recompute" and any(archived):
             self._renew(archived, numbered)
 
     def _renew(self, archived: Sequence[range], numbered: Sequence[FloatArray]) -> None:
-        """Feed words once more where they stand in the history block from now on."""
+        """PrefillInput words once more where they stand in the history block from now on."""
         ids = [
             torch.tensor(stream.timeline.tokens[rows.start : rows.stop], dtype=torch.long)
             for stream, rows in zip(self.streams, archived, strict=True)

@@ -45,7 +45,7 @@ VISION_SEEDS, STREAM_SEEDS = 0, 1000
 SAMPLES = 3
 
 #: The least of what a run needs: the tower is measured on a stream of its own, the longest chunks fit into a stream.
-LEAST = {"vision_streams": 2, "vision_seconds": 1, "streams": 1, "seconds": LONG, "held": 1, "check_seconds": 1}
+MIN_ROWS = {"vision_streams": 2, "vision_seconds": 1, "streams": 1, "seconds": LONG, "held": 1, "check_seconds": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class Settings:
             find_game(name)
         if not self.games or len(set(self.games)) < len(self.games):
             raise OptionError(f"every game once, and one at least, not {', '.join(self.games) or 'none'}")
-        for name, least in LEAST.items():
+        for name, least in MIN_ROWS.items():
             if getattr(self, name) < least:
                 raise OptionError(f"{name.replace('_', ' ')}: {least} or more, not {getattr(self, name)}")
         if not set(self.without) <= set(PARTS):

@@ -15,7 +15,7 @@ Gaps = dict[str, list[int]]
 
 
 def survey(game: Game, seeds: Iterable[int], seconds: int) -> dict[str, Any]:
-    """Figures of the truth of some streams, pooled.
+    """Metrics of the truth of some streams, pooled.
 
     ``per_minute``: by kind; ``events_per_minute``, ``words_per_minute``; ``silent``: share of seconds without a word;
     ``gaps``: (least, median, most) seconds between two tallies, two points, and two times the same name or town.

@@ -81,7 +81,7 @@ class ArcadeSource:
             if frames:
                 end = self.start + (index + 1) * self.step
                 seconds = time.perf_counter() - began
-                yield Chunk(np.stack(frames), tuple(times), end - self.step, end, decode_seconds=seconds)
+                yield Chunk(np.stack(frames), tuple(times), end - self.step, end, read_seconds=seconds)
             index += 1
 
     def truth(self, start: float, end: float) -> str:

@@ -13,12 +13,12 @@ import torch
 from ..cache.attention import CosSin
 from ..cache.kv_pool import KVPool
 from ..core.events import Chunk, Commentary
-from ..core.tally import STAGES, memory, peak_memory
+from ..core.run_stats import STAGES, memory, peak_memory
 from ..engine.session import Session
 from ..models.base import Model, Vision
 from ..models.patches import Patches
 from ..runtime.clock import split
-from ..runtime.reports import Figures
+from ..runtime.reports import Metrics
 
 __all__ = [
     "STAGES",
@@ -37,7 +37,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step of one stream: seconds of work by stage, lag, rows after it, ids said, seconds of video."""
+    """One step of one stream: seconds of work by stage, lag, rows after it, tokens, seconds of video."""
 
     stages: dict[str, float]
     lag: float
@@ -80,12 +80,12 @@ def percentile(values: Sequence[float], percent: float) -> float:
     return float(np.percentile(np.asarray(values, np.float64), percent, method="inverted_cdf"))
 
 
-def summarize(steps: Sequence[Step]) -> Figures:
-    """Figures over the measured steps (at least one).
+def summarize(steps: Sequence[Step]) -> Metrics:
+    """Metrics over the measured steps (at least one).
 
     ``work_per_second`` and ``stages``: seconds of work per second of video, means; ``work_median``: of the median
     step, which a busy machine disturbs less; ``lag_*``: seconds from a step's last
-    frame to its last word; ``rows``: most cache rows after a step; ``tokens``: ids said in all, ``seconds_per_token``
+    frame to its last word; ``rows``: most cache rows after a step; ``tokens``: tokens in all, ``seconds_per_token``
     the decoding per id (the first id of a reply comes out of the prefill and is not counted).
     """
     video = sum(step.seconds for step in steps)
@@ -103,7 +103,7 @@ def summarize(steps: Sequence[Step]) -> Figures:
         "rows_last": steps[-1].rows,
         "tokens": said,
         "tokens_per_second": said / video,
-        "seconds_per_token": stages["words"] * video / decoded if decoded else None,
+        "seconds_per_token": stages["decode"] * video / decoded if decoded else None,
         "seconds": video,
         "steps": len(steps),
     }

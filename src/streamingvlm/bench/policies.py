@@ -15,9 +15,9 @@ from ..core.policy import POLICIES, make_policy
 from ..engine.engine import Engine
 from ..engine.session import Session
 from ..models.base import Model
-from ..runtime.reports import Figures, provenance
+from ..runtime.reports import Metrics, provenance
 from .measure import Step, device_memory, host_memory, live_step, summarize
-from .rotation import PerTokenRotation, PerTokenRotationEngine, with_stock_layers
+from .rotation import PerTokenRotation, PerTokenRotationEngine, with_reference_layers
 from .setup import Request
 
 #: Baseline -> the policy it runs, its engine and its pool.
@@ -59,7 +59,7 @@ class Lane:
             self.session.close()
         self.device_memory = max(self.device_memory, device_memory(device))
 
-    def figures(self) -> Figures:
+    def figures(self) -> Metrics:
         """See :func:`summarize`; ``{"ended": why}`` alone if nothing was measured."""
         if not self.steps:
             return {"policy": self.policy, "ended": self.ended or "nothing was measured"}
@@ -101,8 +101,8 @@ def check(specs: Sequence[str], baselines: Sequence[str]) -> None:
 
 
 def default_specs() -> list[str]:
-    """All policies but ``faithful``, which costs what ``streaming`` does."""
-    return [name for name in POLICIES if name != "faithful"]
+    """All policies but ``public-code``, which costs what ``streaming`` does."""
+    return [name for name in POLICIES if name != "public-code"]
 
 
 def compare(
@@ -114,7 +114,7 @@ def compare(
     baselines: Sequence[str] = (),
     on_block: Callable[[float], None] = lambda _: None,
     model: Model | None = None,
-) -> tuple[Figures, list[Lane]]:
+) -> tuple[Metrics, list[Lane]]:
     """Run every policy on the same chunks, in turns of :data:`BLOCK` steps; the order moves on with every turn.
 
     ``seconds`` of video are measured behind ``warm_up`` steps. ``on_block`` is told the seconds of video done.
@@ -136,7 +136,12 @@ def compare(
             on_block(chunks[-1].end)
         if not any(lane.steps or lane.ended for lane in lanes):
             raise SourceError(f"{source.name} ends before the warm-up of {warm_up} steps does")
-        settings = {"model": request.model_name, "source": source.name, "fps": request.fps, "words": request.words}
+        settings = {
+            "model": request.model_name,
+            "source": source.name,
+            "fps": request.fps,
+            "tokens_per_step": request.tokens,
+        }
         settings |= {"warm_up_steps": warm_up, "step": request.step}
         figures = {lane.name: lane.figures() | settings for lane in lanes}
     finally:
@@ -157,6 +162,6 @@ def _open(request: Request, model: Model, name: str, seconds: float, context: st
     if spec == "full":  # the one policy that has to know how long the stream is
         spec = f"full:seconds={seconds:g}"
     if name in BASELINES:
-        model = with_stock_layers(model)
+        model = with_reference_layers(model)
     engine, session = request.open(model, spec, context=context, kind=kind, pool=pool)
     return Lane(name, spec, engine, session)

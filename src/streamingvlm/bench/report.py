@@ -12,12 +12,12 @@ from rich.console import Console
 from rich.table import Table
 
 from ..core.errors import OptionError
-from ..runtime.reports import Figures, heading
+from ..runtime.reports import Metrics, heading
 from .measure import STAGES
 from .policies import Lane
 
 
-def show(table: Table, figures: Figures) -> None:
+def show(table: Table, figures: Metrics) -> None:
     """Print a table, as wide as it is where nobody's terminal bounds it, and what it was measured with."""
     Console(width=None if sys.stdout.isatty() else 200).print(table)
     print(heading(figures))
@@ -43,7 +43,7 @@ def mib(count: float) -> str:
     return f"{count / 2**20:.0f}"
 
 
-def policy_table(figures: Figures) -> Table:
+def policy_table(figures: Metrics) -> Table:
     """One line per policy: work and lag in ms, stages in ms per second of video."""
     measured = {name: one for name, one in figures["policies"].items() if "steps" in one}
     columns = [
@@ -56,7 +56,7 @@ def policy_table(figures: Figures) -> Table:
         "p99",
         "max",
         "ms/id",
-        "ids/s",
+        "tokens/s",
         "rows",
         "cache MiB",
     ]
@@ -82,7 +82,7 @@ def policy_table(figures: Figures) -> Table:
     return make_table("Work and lag, ms; stages per second of video", columns, rows)
 
 
-def draw_policies(path: Path, lanes: Sequence[Lane], figures: Figures) -> None:
+def draw_policies(path: Path, lanes: Sequence[Lane], figures: Metrics) -> None:
     """Lag of every step, and work by stage, of every policy; the file's ending says in which format."""
     import matplotlib as mpl
 
@@ -114,7 +114,7 @@ def draw_policies(path: Path, lanes: Sequence[Lane], figures: Figures) -> None:
         pyplot.close(drawing)
 
 
-def stream_table(figures: Figures) -> Table:
+def stream_table(figures: Metrics) -> Table:
     """One line per count of streams that was tried."""
     rows = []
     for count, trial in figures["trials"].items():
@@ -124,30 +124,30 @@ def stream_table(figures: Figures) -> Table:
                 count,
                 ms(trial["round_seconds"]),
                 f"{batch['ratio']:.2f}" if batch else "-",
-                *(ms(trial["stages"][stage]) for stage in STAGES if stage != "decode"),
+                *(ms(trial["stages"][stage]) for stage in STAGES if stage != "read"),
                 ms(trial["lag_p95"]),
                 str(trial["dropped"]),
                 "yes" if trial["real_time"] else "no",
             ]
         )
-    stages = [stage for stage in STAGES if stage != "decode"]
+    stages = [stage for stage in STAGES if stage != "read"]
     columns = ["streams", "round", "ratio to 1", *stages, "lag p95", "dropped", "real-time"]
     return make_table("A step of every stream, ms", columns, rows)
 
 
-def stream_lines(figures: Figures) -> list[str]:
+def stream_lines(figures: Metrics) -> list[str]:
     """The answer in words."""
     width, height = figures["size"]
     answer = f"{figures['streams']} real-time streams of {width}x{height} at {figures['fps']:g} FPS"
     bound = " (every slot that was made)" if figures["all_slots"] else ""
     lines = [
-        f"{answer}{bound}; {figures['streams_without_patch']} were the frames cut into patches elsewhere",
+        f"{answer}{bound}; {figures['streams_without_preprocess']} were the frames cut into patches elsewhere",
         f"{figures['model']}, {figures['rows']:,} rows a stream; {figures['time']}",
     ]
     return lines if figures["complete"] else [*lines, "the time was up before every count was tried: lower bounds"]
 
 
-def soak_table(figures: Figures) -> Table:
+def soak_table(figures: Metrics) -> Table:
     """First against last, and the slopes."""
     rows = []
     for name, unit, form in (
@@ -169,7 +169,7 @@ def soak_table(figures: Figures) -> Table:
     )
 
 
-def roofline_table(figures: Figures) -> Table:
+def roofline_table(figures: Metrics) -> Table:
     """Measured against the floor, per stage, in ms per second of video."""
     rows = [
         [stage, ms(one["measured"]), "-" if one["floor"] is None else f"{one['floor'] * 1000:.3f}",

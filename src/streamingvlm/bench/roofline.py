@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from ..core.errors import ModelError, OptionError
 from ..engine.request import Trace
 from ..models.base import Model
-from ..runtime.reports import Figures, provenance
+from ..runtime.reports import Metrics, provenance
 from .measure import summarize, synchronize
 from .setup import Request
-from .streams import open_fleet
+from .streams import open_stream_batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,29 +67,29 @@ def _best(device: torch.device, work: Any, tries: int = 8) -> float:
     return min(seconds)
 
 
-def needs(model: Model, *, grid: tuple[int, int, int], new: int, rows: float, words: float) -> dict[str, Need]:
+def needs(model: Model, *, grid: tuple[int, int, int], new: int, rows: float, tokens: float) -> dict[str, Need]:
     """What vision, prefill, decoding and eviction must do in one step.
 
-    ``grid``: merged patches (t, h, w) of the step; ``new``: ids that are prefilled; ``rows``: cache rows; ``words``:
-    ids said, the first of which comes out of the prefill.
+    ``grid``: merged patches (t, h, w) of the step; ``new``: tokens that are prefilled; ``rows``: cache rows;
+    ``tokens``: those of the reply, the first of which comes out of the prefill.
     """
     hf: Any = getattr(model, "hf", None)
     if hf is None:
         raise ModelError(f"{model.name} does not show its layers; no floor can be computed")
-    model.check_stock()
+    model.check_reference_layers()
     decoder, head, kv = hf.model.language_model.layers, hf.lm_head, model.kv_shape
     text = hf.config.text_config
     weights = _bytes(decoder) + _bytes(head)
     width = text.num_attention_heads * kv.head_dim
-    seen = max(rows - words - new / 2, 0)
+    seen = max(rows - tokens - new / 2, 0)
     per_row = kv.bytes_per_row / 3
     attention = 4 * new * seen * width * kv.layers
     return {
-        "vision": _vision(hf, grid),
+        "vision_encode": _vision(hf, grid),
         "prefill": Need(2 * _count(decoder) * new + 2 * _count(head) + attention, weights + 2 * rows * per_row),
-        "words": Need(
-            (words - 1) * (2 * (_count(decoder) + _count(head)) + 4 * rows * width * kv.layers),
-            (words - 1) * (weights + 2 * rows * per_row),
+        "decode": Need(
+            (tokens - 1) * (2 * (_count(decoder) + _count(head)) + 4 * rows * width * kv.layers),
+            (tokens - 1) * (weights + 2 * rows * per_row),
         ),
         # Raw keys and values are read, and written with the rotated view.
         "evict": Need(0, 5 * rows * per_row),
@@ -111,7 +111,7 @@ def _vision(hf: Any, grid: tuple[int, int, int]) -> Need:
     return Need(operations + attention, _bytes(visual))
 
 
-def compare_with_floor(request: Request, model: Model, *, seconds: float, warm_up: int | None = None) -> Figures:
+def compare_with_floor(request: Request, model: Model, *, seconds: float, warm_up: int | None = None) -> Metrics:
     """Measure one stream of synthetic frames with a full cache for ``seconds`` of video beside its floor.
 
     Per second of video: ``{"stages": {stage: {"measured", "floor", "ratio"}}, ...}``, in seconds.
@@ -119,7 +119,7 @@ def compare_with_floor(request: Request, model: Model, *, seconds: float, warm_u
     if not seconds > 0:
         raise OptionError(f"--seconds must be above 0, not {seconds:g}")
     device = measure_device(model.kv_shape.device, model.kv_shape.dtype)
-    fleet = open_fleet(request, model, most=1, rounds=1, warm_up=warm_up)
+    fleet = open_stream_batch(request, model, most=1, rounds=1, warm_up=warm_up)
     with fleet.stack:
         session, trace = fleet.sessions[0], Trace()
         grid = session.patcher(fleet.frames.chunk(0)).merged
@@ -130,7 +130,7 @@ def compare_with_floor(request: Request, model: Model, *, seconds: float, warm_u
     rows = sum(step.rows for step in steps) / len(steps)
     floors = {
         stage: need.seconds(device) / request.step
-        for stage, need in needs(model, grid=grid, new=new, rows=rows, words=measured["tokens"] / len(steps)).items()
+        for stage, need in needs(model, grid=grid, new=new, rows=rows, tokens=measured["tokens"] / len(steps)).items()
     }
     stages = {
         stage: {

@@ -23,7 +23,7 @@ from ..cache.kv_pool import Evicted, Keep, KVPool, KVShape
 from ..cache.rope import Rope
 from ..core.positions import FloatArray, positions
 from ..engine.engine import Engine
-from ..engine.request import Job
+from ..engine.request import StepRequest
 from ..models.base import Model
 
 
@@ -131,15 +131,15 @@ class PerTokenRotationEngine(Engine):
 
     batch_class = PerTokenBatch
 
-    def _prefill(self, jobs: Sequence[Job]) -> list[tuple[int, Tensor] | None]:
+    def _prefill(self, jobs: Sequence[StepRequest]) -> list[tuple[int, Tensor] | None]:
         self._number(jobs)
         return super()._prefill(jobs)
 
-    def _decode(self, jobs: Sequence[Job]) -> list[tuple[int, Tensor]]:
+    def _decode(self, jobs: Sequence[StepRequest]) -> list[tuple[int, Tensor]]:
         self._number(jobs)
         return super()._decode(jobs)
 
-    def _number(self, jobs: Sequence[Job]) -> None:
+    def _number(self, jobs: Sequence[StepRequest]) -> None:
         assert isinstance(self._pool, PerTokenRotation)
         for job in jobs:
             numbers = positions(job.session.state.timeline.spans, self.model.tokens_per_second)
@@ -160,10 +160,10 @@ def sections(rope: Rope) -> list[tuple[int, int, int]]:
     return [(axes[low], low, high) for low, high in zip(starts, [*starts[1:], len(axes)], strict=True)]
 
 
-def with_stock_layers(model: Model) -> Model:
+def with_reference_layers(model: Model) -> Model:
     """The same weights behind transformers' own decoder layers, which are what the public code runs."""
     stock = copy(model)
-    stock.stock = True
+    stock.use_reference_layers = True
     return stock
 
 

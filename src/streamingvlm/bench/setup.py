@@ -1,4 +1,4 @@
-"""What the commands measure: a checkpoint or a shape, and where its frames come from."""
+"""What the commands measure: a checkpoint or random weights, and where its frames come from."""
 
 from __future__ import annotations
 
@@ -32,20 +32,21 @@ DEFAULT_SOURCE = "arcade:pong?seed=9000500"
 class Request:
     """What a command was asked to measure.
 
-    ``model``: a checkpoint (None: the bundled one) or ``shape``: random weights; ``source``: a locator (None: the
-    arcade for the bundled model, synthetic frames for a shape); ``size``: (width, height) of synthetic frames;
-    ``words``: ids that every reply is forced to have (None: replies end by themselves); ``weights``: see
+    ``model``: a checkpoint (None: the bundled one) or ``random_weights``: a published size with random
+    weights; ``source``: a locator (None: the
+    arcade for the bundled model, synthetic frames for random weights); ``size``: (width, height) of synthetic frames;
+    ``tokens``: tokens that every reply is forced to have (None: replies end by themselves); ``weights``: see
     :func:`streamingvlm.models.load.load_model`; ``capture``: see
     :class:`streamingvlm.engine.engine.Engine`; ``threads``: see :func:`streamingvlm.models.load.settle_threads`.
     """
 
     model: str | None = None
-    shape: str | None = None
+    random_weights: str | None = None
     source: str | None = None
     fps: float = 2.0
     step: float = 1.0
     size: tuple[int, int] | None = None
-    words: int | None = None
+    tokens: int | None = None
     seed: int = 0
     device: str | None = None
     dtype: str | None = None
@@ -54,26 +55,26 @@ class Request:
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        if self.model is not None and self.shape is not None:
-            raise OptionError("--model and --shape exclude each other")
-        if self.shape is not None:
-            shape_named(self.shape)
+        if self.model is not None and self.random_weights is not None:
+            raise OptionError("--model and --random-weights exclude each other")
+        if self.random_weights is not None:
+            shape_named(self.random_weights)
         if self.capture not in CAPTURES:
             raise OptionError(f"--capture must be one of {', '.join(CAPTURES)}, not {self.capture!r}")
-        if self.words is not None and self.words < 1:
-            raise OptionError(f"--words must be 1 or more, not {self.words}")
+        if self.tokens is not None and self.tokens < 1:
+            raise OptionError(f"--tokens must be 1 or more, not {self.tokens}")
         if self.size is not None and (self.source is not None or min(self.size) < 1):
             raise OptionError("--size is for synthetic frames: both sides above 0, and no SOURCE")
 
     @property
     def synthetic(self) -> bool:
         """Whether the frames are made up."""
-        return self.source is None and (self.shape is not None or self.size is not None)
+        return self.source is None and (self.random_weights is not None or self.size is not None)
 
     @property
     def frame_size(self) -> tuple[int, int]:
         """Width and height of synthetic frames."""
-        return self.size or (shape_named(self.shape).size if self.shape else (420, 320))
+        return self.size or (shape_named(self.random_weights).size if self.random_weights else (420, 320))
 
     def max_pixels(self, model: Model) -> int | None:
         """The pixel budget that is reserved: no more than a synthetic frame has (None: the checkpoint's own)."""
@@ -83,29 +84,29 @@ class Request:
         return max(min(width * height, model.patcher.max_pixels), model.patcher.factor**2)
 
     def make_model(self) -> Model:
-        """Load the checkpoint, or make up the shape."""
-        if self.shape is None:
+        """Load the checkpoint, or make up random weights."""
+        if self.random_weights is None:
             model = load_model(self.model, device=self.device, dtype=self.dtype, weights=self.weights)
         else:
             device = pick_device(self.device)
-            model = build(self.shape, device=device, dtype=pick_dtype(self.dtype, device), seed=self.seed)
+            model = build(self.random_weights, device=device, dtype=pick_dtype(self.dtype, device), seed=self.seed)
             if self.weights is not None:
                 quantize(model, self.weights)
         settle_threads(model, self.threads)
         return model
 
     def sampling(self, model: Model) -> Sampling:
-        """The checkpoint's way of sampling; with ``words`` every reply is forced to that length."""
-        if self.words is None:
+        """The checkpoint's way of sampling; with ``tokens`` every reply is forced to that length."""
+        if self.tokens is None:
             return model.defaults.sampling
-        return replace(model.defaults.sampling, max_new_tokens=self.words, forced=True)
+        return replace(model.defaults.sampling, max_new_tokens=self.tokens, forced=True)
 
     def make_source(self, duration: float | None = None) -> Source:
         """Open the source. SourceError if it cannot be, or if it is nothing for the bundled model."""
         if self.synthetic:
             return Synthetic(self.frame_size, self.fps, self.step, duration, self.seed)
         source = open_source(self.source or DEFAULT_SOURCE, fps=self.fps, step=self.step, duration=duration)
-        if self.shape is None and self.model is None and not source.arcade:
+        if self.random_weights is None and self.model is None and not source.arcade:
             games = ", ".join(BUNDLED_GAMES)
             raise SourceError(
                 f"the bundled model knows only the arcade ({games}), not {source.name}; name a checkpoint: --model"
@@ -150,13 +151,17 @@ class Request:
         )
 
     def full_sink(self, model: Model) -> str:
-        """A context that fills the sink of a shape's streams from the start ("" for a checkpoint)."""
-        return "a" * int(model.defaults.policy.get("sink", StreamingWindow().sink)) if self.shape else ""
+        """A context that fills the sink of streams with random weights from the start ("" for a checkpoint)."""
+        return "a" * int(model.defaults.policy.get("sink", StreamingWindow().sink)) if self.random_weights else ""
 
     @property
     def model_name(self) -> str:
         """What was measured, for the files."""
-        return f"{self.shape} (random weights)" if self.shape else self.model or f"bundled ({BUNDLED.name})"
+        return (
+            f"{self.random_weights} (random weights)"
+            if self.random_weights
+            else self.model or f"bundled ({BUNDLED.name})"
+        )
 
 
 class Synthetic:
@@ -186,7 +191,7 @@ class Synthetic:
         at = index * self.step if start is None else start
         times = tuple(at + self.step * i / self.count for i in range(self.count))
         frames = self._noise[first : first + self.count]
-        return Chunk(frames, times, at, at + self.step, decode_seconds=time.perf_counter() - began)
+        return Chunk(frames, times, at, at + self.step, read_seconds=time.perf_counter() - began)
 
     def __iter__(self) -> Iterator[Chunk]:
         index = 0

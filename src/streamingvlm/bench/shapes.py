@@ -24,7 +24,7 @@ from ..models.load import FAMILIES
 from ..models.patches import Patcher
 
 PUBLISHED = Marks(turn_start=151644, turn_end=151645, vision_start=151652, vision_end=151653, vision_pad=151656)
-SMALL = Marks(turn_start=1, turn_end=2, vision_start=3, vision_end=4, vision_pad=5)
+SINGLE_THREAD_PARAMS = Marks(turn_start=1, turn_end=2, vision_start=3, vision_end=4, vision_pad=5)
 
 #: model_type -> class that wraps a transformers model, in the module that FAMILIES names.
 WRAPPERS = {"qwen2_5_vl": "Qwen25VL", "qwen2_vl": "Qwen2VL", "qwen3_vl": "Qwen3VL"}
@@ -46,7 +46,7 @@ class Shape:
     size: tuple[int, int] = (1008, 588)
     pixels: tuple[int, int] = (128 * 28 * 28, 768 * 28 * 28)
     policy: Mapping[str, Any] = field(default_factory=dict)
-    words: int = 20
+    tokens: int = 20
 
 
 def _text(hidden: int, inner: int, layers: int, heads: int, kv: int, vocabulary: int, **rest: Any) -> dict[str, Any]:
@@ -106,11 +106,11 @@ def _arcade() -> Shape:
         config["text_config"],
         config["vision_config"],
         tied=config["tie_word_embeddings"],
-        marks=SMALL,
+        marks=SINGLE_THREAD_PARAMS,
         size=(420, 320),
         pixels=(own["min_pixels"], own["max_pixels"]),
         policy=window_options(own),
-        words=own["max_new_tokens"],
+        tokens=own["max_new_tokens"],
     )
 
 
@@ -122,11 +122,11 @@ def _tiny() -> Shape:
         "qwen2_5_vl",
         _text(64, 128, 2, 4, 2, 384, rope_parameters=rope, bos_token_id=None, eos_token_id=None),
         vision | {"window_size": 56, "fullatt_block_indexes": [1], "tokens_per_second": 2},
-        marks=SMALL,
+        marks=SINGLE_THREAD_PARAMS,
         size=(84, 56),
         pixels=(28 * 28, 84 * 56),
         policy={"vision": 4, "turns": 4, "sink": 16, "text": 16},
-        words=4,
+        tokens=4,
     )
 
 
@@ -185,7 +185,7 @@ def build(name: str, *, device: torch.device, dtype: torch.dtype, seed: int = 0)
         name=f"{name} (random weights)",
         grammar=getattr(wrapper, "grammar_class", Grammar)(ByteTokenizer(), shape.marks),
         patcher=_patcher(shape, hf.config.vision_config),
-        defaults=StreamDefaults(Sampling(max_new_tokens=shape.words), shape.policy, "Commentate on this video."),
+        defaults=StreamDefaults(Sampling(max_new_tokens=shape.tokens), shape.policy, "Commentate on this video."),
         end_tokens=frozenset({shape.marks.turn_end}),
     )
     return model

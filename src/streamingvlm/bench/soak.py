@@ -2,7 +2,7 @@
 
 The machine may not be the same all the time, so every minute of the stream a fixed piece of work is timed beside it
 (:func:`reference_work`), and all figures are medians. A match has quiet and busy minutes: lag and work of the two ends
-are compared between steps with equally many ids, or else they would tell how much there was to say.
+are compared between steps with equally many tokens, or else they would tell how much there was to say.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..core.errors import OptionError
 from ..models.base import Model
-from ..runtime.reports import Figures, provenance
+from ..runtime.reports import Metrics, provenance
 from .measure import device_memory, live_step, memory, percentile, reference_work
 from .setup import Request
 
@@ -26,7 +26,7 @@ EDGE = 600.0
 EVERY = 60
 
 _COLUMNS = ("lag", "work", "rows", "host", "device", "reference", "tokens")
-#: Steps with a number of ids that both ends must have for these to be compared.
+#: Steps with a number of tokens that both ends must have for these to be compared.
 ENOUGH = 5
 Series = NDArray[np.float64]
 
@@ -64,7 +64,7 @@ class Soak:
                 self.count += 1
                 on_step(self.count * self.request.step)
 
-    def figures(self, complete: bool = True) -> Figures:
+    def figures(self, complete: bool = True) -> Metrics:
         """What was measured so far; ``complete``: whether it came to its end by itself."""
         assert self.model is not None
         device = self.model.kv_shape.device
@@ -113,9 +113,9 @@ def _ends(edge: int) -> tuple[slice, slice]:
 def alike(first: tuple[Series, Series], last: tuple[Series, Series]) -> tuple[float, float, float]:
     """Two stretches of a stream as if as much had been said in both: figures of first and last, share compared.
 
-    Each is (values, ids said) of its steps. For every number of ids that :data:`ENOUGH` steps of both have, the median
-    of its steps; the mean of these, weighted with how many steps of both there are. Where the two have nothing in
-    common it is their plain medians, and the share is 0.
+    Each is (values, tokens said) of its steps. For every number of tokens that :data:`ENOUGH` steps of both have, the
+    median of its steps; the mean of these, weighted with how many steps of both there are. Where the two have nothing
+    in common it is their plain medians, and the share is 0.
     """
     sums, weight = np.zeros(2), 0
     for count in np.unique(np.concatenate([first[1], last[1]])):
@@ -142,7 +142,7 @@ def _slope(hours: Series, values: Series) -> float:
     return float(np.polyfit(x, y, 1)[0])
 
 
-def _minutes(column: dict[str, Series], step: float) -> Figures:
+def _minutes(column: dict[str, Series], step: float) -> Metrics:
     """Medians of every minute of the stream (of every tenth from 1000 minutes on)."""
     size = max(round(60 / step), 1) * (10 if len(column["lag"]) * step > 60_000 else 1)
     starts = range(0, len(column["lag"]), size)

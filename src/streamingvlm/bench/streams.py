@@ -21,10 +21,10 @@ import torch
 from ..core.errors import OptionError
 from ..core.policy import StreamingWindow
 from ..engine.engine import Engine
-from ..engine.request import Job
+from ..engine.request import StepRequest
 from ..engine.session import Session
 from ..models.base import Model
-from ..runtime.reports import Figures, provenance
+from ..runtime.reports import Metrics, provenance
 from .measure import STAGES, Step, percentile
 from .setup import Request, Synthetic
 
@@ -48,7 +48,7 @@ class Round:
         return replace(self, seconds=self.seconds - spared, done=tuple(max(at - spared, 0.0) for at in self.done))
 
 
-def verdict(rounds: Sequence[Round], step: float, limit: float = LIMIT) -> Figures:
+def verdict(rounds: Sequence[Round], step: float, limit: float = LIMIT) -> Metrics:
     """``{"lag_p95", "dropped", "real_time"}`` of rounds that are due every ``step`` seconds, on the virtual clock.
 
     A step is dropped, as a live source would, when the next one is due before it has begun.
@@ -66,7 +66,7 @@ def verdict(rounds: Sequence[Round], step: float, limit: float = LIMIT) -> Figur
 
 
 @dataclass(slots=True)
-class Fleet:
+class StreamBatch:
     """Streams of synthetic frames on one engine; the first is warmed up, the others start as copies of it."""
 
     request: Request
@@ -86,7 +86,7 @@ class Fleet:
         began = time.perf_counter()
         jobs = [self.engine.submit(s, chunk) for s, chunk in zip(self.sessions[:count], chunks, strict=True)]
         done = [0.0] * count
-        left: list[tuple[int, Job]] = list(enumerate(jobs))
+        left: list[tuple[int, StepRequest]] = list(enumerate(jobs))
         while left:
             self.engine.advance()
             now = time.perf_counter() - began
@@ -146,21 +146,21 @@ def copy_stream(engine: Engine, source: Session, target: Session) -> None:
     target.state = source.state.before_step()
     pool = engine.pool
     held = pool.length[target.slot] = pool.length[source.slot]
-    for store in (pool.keys, pool.values, pool.view):
+    for store in (pool.keys, pool.values, pool.rotated_keys):
         store[:, target.slot, :, :held] = store[:, source.slot, :, :held]
 
 
 def steps_to_fill(session: Session) -> int:
     """Steps until the cache of a fresh stream is full: its turns, then its text window and what is left of the sink."""
-    policy, words = session.options.policy, session.options.sampling.max_new_tokens
+    policy, tokens = session.options.policy, session.options.sampling.max_new_tokens
     if not isinstance(policy, StreamingWindow):
         raise OptionError("only the streaming policy has a cache that fills up and stays")
     known = len(session.options.context.encode())  # ids of the stand-in tokenizer; a real one has fewer
     missing = max(policy.sink - known, 0) + policy.text
-    return ceil(max(policy.turns, policy.vision) / session.options.step) + ceil(missing / words) + 2
+    return ceil(max(policy.turns, policy.vision) / session.options.step) + ceil(missing / tokens) + 2
 
 
-def open_fleet(
+def open_stream_batch(
     request: Request,
     model: Model,
     *,
@@ -169,7 +169,7 @@ def open_fleet(
     warm_up: int | None = None,
     deadline: float | None = None,
     on_trial: Callable[[int], None] = lambda _: None,
-) -> Fleet:
+) -> StreamBatch:
     """Room for at most ``most`` streams, as many as the memory takes, and a first one that has filled its cache.
 
     ``warm_up``: steps that it runs first (None: until its cache is full). Close ``stack`` behind it.
@@ -179,7 +179,7 @@ def open_fleet(
     slots = max(min(most, _room(request, model)), 1)
     engine, first = request.open(model, context=request.full_sink(model), slots=slots)
     frames = Synthetic(request.frame_size, request.fps, request.step, seed=request.seed)
-    fleet = Fleet(request, engine, [first], frames, ExitStack(), rounds, deadline, on_trial)
+    fleet = StreamBatch(request, engine, [first], frames, ExitStack(), rounds, deadline, on_trial)
     with ExitStack() as guard:
         guard.callback(first.close)
         for _ in range(steps_to_fill(first) if warm_up is None else warm_up):
@@ -220,10 +220,10 @@ def search(good: Callable[[int], bool], most: int) -> int:
     return best
 
 
-def count_streams(fleet: Fleet, batches: Sequence[int] = (1, 2, 4, 8)) -> Figures:
+def count_streams(fleet: StreamBatch, batches: Sequence[int] = (1, 2, 4, 8)) -> Metrics:
     """Real-time streams of synthetic frames, and what a batch costs beside one stream. Closes the fleet.
 
-    ``streams``: with all work counted; ``streams_without_patch``: had the frames been cut into patches elsewhere;
+    ``streams``: with all work counted; ``streams_without_preprocess``: had the frames been cut into patches elsewhere;
     ``batches``: count -> seconds of a round and of its decoding, and their ratio to one stream's; ``trials``: what
     every count that was tried gave. Where the deadline came first, ``complete`` is false and the counts are lower
     bounds.
@@ -232,10 +232,10 @@ def count_streams(fleet: Fleet, batches: Sequence[int] = (1, 2, 4, 8)) -> Figure
     with fleet.stack:
         rounds = {count: fleet.trial(count) for count in batches if count <= slots}
         streams = search(fleet.real_time, slots)
-        without = search(lambda count: fleet.real_time(count, "patch"), slots)
+        without = search(lambda count: fleet.real_time(count, "preprocess"), slots)
         return {
             "streams": streams,
-            "streams_without_patch": without,
+            "streams_without_preprocess": without,
             "all_slots": streams == slots,
             "slots": slots,
             "complete": fleet.complete,
@@ -247,26 +247,29 @@ def count_streams(fleet: Fleet, batches: Sequence[int] = (1, 2, 4, 8)) -> Figure
             "bytes_per_stream": first.bytes_per_stream,
             "fps": request.fps,
             "size": list(request.frame_size),
-            "words": first.options.sampling.max_new_tokens,
+            "tokens_per_step": first.options.sampling.max_new_tokens,
             "step": request.step,
             "model": request.model_name,
             **provenance(fleet.engine.model.kv_shape.device),
         }
 
 
-def _trial(rounds: Sequence[Round], step: float) -> Figures:
+def _trial(rounds: Sequence[Round], step: float) -> Metrics:
     seconds = float(np.median([one.seconds for one in rounds]))
     stages = {stage: float(np.median([one.stages[stage] for one in rounds])) for stage in STAGES}
     return {"round_seconds": seconds, "stages": stages, **verdict(rounds, step)}
 
 
-def _batches(trials: dict[int, list[Round]]) -> Figures:
+def _batches(trials: dict[int, list[Round]]) -> Metrics:
     """Median seconds of a round and of its decoding, and how many times one stream's that is."""
-    out: Figures = {}
+    out: Metrics = {}
     for count, rounds in trials.items():
         seconds = float(np.median([one.seconds for one in rounds]))
-        words = float(np.median([one.stages["words"] for one in rounds]))
-        base = out.get("1", {"seconds": seconds, "words": words})
-        one_more = {"ratio": seconds / base["seconds"], "words_ratio": words / base["words"] if base["words"] else None}
-        out[str(count)] = {"seconds": seconds, "words": words, **one_more}
+        decode = float(np.median([one.stages["decode"] for one in rounds]))
+        base = out.get("1", {"seconds": seconds, "decode": decode})
+        one_more = {
+            "ratio": seconds / base["seconds"],
+            "decode_ratio": decode / base["decode"] if base["decode"] else None,
+        }
+        out[str(count)] = {"seconds": seconds, "decode": decode, **one_more}
     return out

@@ -16,8 +16,8 @@ from ..core.errors import OptionError, SourceError
 from ..engine.engine import Engine
 from ..engine.request import Trace
 from ..models.base import Model
-from ..models.reference import uncached
-from ..runtime.reports import Figures, provenance
+from ..models.reference import reference_forward
+from ..runtime.reports import Metrics, provenance
 from .policies import compare, default_specs
 from .setup import Request
 
@@ -74,7 +74,7 @@ class Recorder:
         return Recorded
 
 
-def differences(ours: Tensor, theirs: Tensor) -> Figures:
+def differences(ours: Tensor, theirs: Tensor) -> Metrics:
     """How far logits (n, vocabulary) are apart: ``relative`` root mean square, ``largest``, ``same_choice`` share."""
     apart = ours - theirs
     spread = (theirs - theirs.mean(-1, keepdim=True)).square().mean().sqrt()
@@ -85,7 +85,7 @@ def differences(ours: Tensor, theirs: Tensor) -> Figures:
     }
 
 
-def compare_logits(request: Request, model: Model) -> list[Figures]:
+def compare_logits(request: Request, model: Model) -> list[Metrics]:
     """Logits from the cache beside uncached ones over the same rows, for some steps of one stream.
 
     Before the first eviction both must agree (steps 1, 2, 4, 8, ...). Behind it the cache holds states that have seen
@@ -95,7 +95,7 @@ def compare_logits(request: Request, model: Model) -> list[Figures]:
     source = request.make_source()
     engine = Engine(recorder, pool=recorder.pool())
     session = request.open_session(engine, "streaming", context=source.context)
-    out: list[Figures] = []
+    out: list[Metrics] = []
     with closing(session):
         for index, chunk in enumerate(source):
             trace = Trace()
@@ -103,7 +103,7 @@ def compare_logits(request: Request, model: Model) -> list[Figures]:
             if not recorder.evicted and not math.log2(index + 1).is_integer():
                 continue
             assert recorder.rows is not None
-            hidden = uncached(model, recorder.rows, session.state.positions, recorder.features)
+            hidden = reference_forward(model, recorder.rows, session.state.positions, recorder.features)
             apart = differences(torch.stack(trace.logits), model.logits(hidden[-len(trace.logits) :]))
             out.append({"step": index, "rows": len(recorder.rows), "evicted": recorder.evicted, **apart})
             if sum(one["evicted"] for one in out) == AFTER:
@@ -120,7 +120,7 @@ def verify(
     specs: Sequence[str] | None = None,
     on_second: Callable[[float], None] = lambda _: None,
     model: Model | None = None,
-) -> Figures:
+) -> Metrics:
     """Everything that ``streamingvlm verify`` reports; ``ok`` is whether all ``checks`` hold.
 
     ``checks``: list of ``{"name", "ok", "found", "wanted"}``; ``logits``: see :func:`compare_logits`; ``policies``:
@@ -153,18 +153,18 @@ def verify(
     }
 
 
-def _check(name: str, ok: bool, found: str, wanted: str) -> Figures:
+def _check(name: str, ok: bool, found: str, wanted: str) -> Metrics:
     return {"name": name, "ok": bool(ok), "found": found, "wanted": wanted}
 
 
-def _logits_check(logits: Sequence[Figures], dtype: torch.dtype) -> Figures:
+def _logits_check(logits: Sequence[Metrics], dtype: torch.dtype) -> Metrics:
     worst = max((one["relative"] for one in logits if not one["evicted"]), default=float("nan"))
     bound = TOLERANCE[dtype]
     found = f"{worst:.2g} of their spread"
     return _check("logits from the cache equal uncached ones", worst <= bound, found, f"at most {bound:g}")
 
 
-def _policy_checks(policies: Figures, step: float) -> list[Figures]:
+def _policy_checks(policies: Metrics, step: float) -> list[Metrics]:
     checks = []
     for name, one in policies.items():
         ran = "steps" in one and not one["ended"]
@@ -179,7 +179,7 @@ def _policy_checks(policies: Figures, step: float) -> list[Figures]:
     return checks
 
 
-def to_markdown(figures: Figures) -> str:
+def to_markdown(figures: Metrics) -> str:
     """The report."""
     versions = ", ".join(f"{name} {number}" for name, number in figures["versions"].items())
     lines = [
@@ -207,7 +207,7 @@ def to_markdown(figures: Figures) -> str:
         "",
         "## Policies",
         "",
-        "| policy | work per second, ms | lag p50, ms | lag p95, ms | ids per second | rows | bound |",
+        "| policy | work per second, ms | lag p50, ms | lag p95, ms | tokens per second | rows | bound |",
         "|---|---|---|---|---|---|---|",
         *(_policy_line(name, one) for name, one in figures["policies"].items()),
         "",
@@ -215,7 +215,7 @@ def to_markdown(figures: Figures) -> str:
     return "\n".join(lines)
 
 
-def _policy_line(name: str, one: Figures) -> str:
+def _policy_line(name: str, one: Metrics) -> str:
     if "steps" not in one:
         return f"| {name} | {one['ended']} | | | | | |"
     times = (f"{one[key] * 1000:.1f}" for key in ("work_per_second", "lag_p50", "lag_p95"))

@@ -13,7 +13,7 @@ BUCKETS = (4, 8, 16, 32, 64, 128)
 
 
 #: Rows that larger products (a prefill's, a tower's first) have at least, for the same reason.
-LEAST = 16
+MIN_ROWS = 16
 
 
 def bucket(count: int) -> int:

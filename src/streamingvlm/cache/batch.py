@@ -14,7 +14,7 @@ from .rope import rotate
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class Segment:
     """Tokens ``first`` to ``last`` (left out) of a batch: the new ones of ``slot``.
 
     ``at``: the first of the rows that they are written to, in the place of what is there; they see no row behind their
@@ -34,7 +34,7 @@ class Batch:
     ``rotation``: cosine and sine (tokens, head_dim) of their positions.
     """
 
-    def __init__(self, pool: KVPool, parts: Sequence[Part], rotation: CosSin) -> None:
+    def __init__(self, pool: KVPool, parts: Sequence[Segment], rotation: CosSin) -> None:
         shape = pool.shape
         self.pool = pool
         self.parts = tuple(parts)
@@ -79,7 +79,7 @@ class Batch:
         """
         pool = self.pool
         rotated = rotate(keys, *self.turned)
-        stores = ((pool.keys, keys), (pool.view, rotated), (pool.values, values))
+        stores = ((pool.keys, keys), (pool.rotated_keys, rotated), (pool.values, values))
         if self.where is not None:
             slots, lengths = self.where
             for store, new in stores:
@@ -99,7 +99,7 @@ class Batch:
         out = torch.zeros_like(queries)
         for number, part in enumerate(self.parts):
             rows = self.held[number] + part.last - part.first
-            keys, values = (store[layer, part.slot, :, :rows] for store in (self.pool.view, self.pool.values))
+            keys, values = (store[layer, part.slot, :, :rows] for store in (self.pool.rotated_keys, self.pool.values))
             single = ends or self.single
             place = slice(number, number + 1) if single else slice(part.first, part.last)
             out[place] = attend(queries[place], keys, values, None if single else self.masks[number], scaling)
@@ -144,7 +144,9 @@ class StaticBatch(Batch):
         """See :meth:`Batch.attend`."""
         assert self._new is not None, "rows are stored before they are looked at"
         pool = self.pool
-        return self._attention(queries, *self._new, pool.keys, pool.view, pool.values, layer, *self.places, scaling)
+        return self._attention(
+            queries, *self._new, pool.keys, pool.rotated_keys, pool.values, layer, *self.places, scaling
+        )
 
     def finish(self) -> None:
         """Nothing: whoever runs the capture moves the lengths."""

@@ -17,7 +17,7 @@ from torch import Tensor
 #: Rows that one step of the loop reads.
 BLOCK = 64
 #: Blocks of threads that a launch aims at: two for each multiprocessor of the largest devices.
-WANTED = 264
+TARGET_BLOCKS = 264
 
 
 @triton.jit
@@ -85,7 +85,7 @@ def decode_attention(
     count, query_heads, dim = queries.shape
     _, heads, rows, _ = keys.shape
     group = query_heads // heads
-    splits = max(1, min(128, WANTED // (count * heads), -(-rows // BLOCK)))
+    splits = max(1, min(128, TARGET_BLOCKS // (count * heads), -(-rows // BLOCK)))
     options: dict[str, Any] = {"dtype": torch.float32, "device": queries.device}
     sums = torch.empty(count, heads, splits, group, dim, **options)
     logs = torch.empty(count, heads, splits, group, **options)

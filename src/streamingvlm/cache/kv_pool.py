@@ -57,8 +57,8 @@ Keep = Callable[[Evicted], None]
 class KVPool:
     """``slots`` independent caches of ``rows`` rows each; a stream holds one slot.
 
-    ``keys``, ``values`` and ``view`` are (layers, slots, heads, rows, head_dim). Rows behind ``length[slot]`` hold
-    nothing.
+    ``keys``, ``values`` and ``rotated_keys`` are (layers, slots, heads, rows, head_dim). Rows behind ``length[slot]``
+    hold nothing.
     """
 
     def __init__(self, shape: KVShape, slots: int, rows: int) -> None:
@@ -69,7 +69,7 @@ class KVPool:
         self.rows = rows
         self.length = [0] * slots
         self._free = list(range(slots))[::-1]
-        self.keys, self.values, self.view = (self._allocate(rows) for _ in range(3))
+        self.keys, self.values, self.rotated_keys = (self._allocate(rows) for _ in range(3))
 
     def _allocate(self, rows: int) -> Tensor:
         s = self.shape
@@ -106,7 +106,7 @@ class KVPool:
         if rows <= self.rows:
             return
         larger = [self._allocate(rows) for _ in range(3)]
-        for name, new in zip(("keys", "values", "view"), larger, strict=True):
+        for name, new in zip(("keys", "values", "rotated_keys"), larger, strict=True):
             new[..., : self.rows, :] = getattr(self, name)
             setattr(self, name, new)
         self.rows = rows
@@ -123,7 +123,7 @@ class KVPool:
             for store, taken in ((self.keys, evicted.keys), (self.values, evicted.values)):
                 rows = torch.cat([store[layer, slot, :, : evicted.stayed], taken[layer]], dim=1)
                 store[layer][there] = rows.index_select(1, index)
-            rotate(self.keys[layer][there], cos, sin, out=self.view[layer][there])
+            rotate(self.keys[layer][there], cos, sin, out=self.rotated_keys[layer][there])
         self.length[slot] = evicted.length
 
     def rewind(self, slot: int, length: int) -> None:
@@ -152,7 +152,7 @@ class KVPool:
         if same < count:
             self.keys[moved], self.values[moved] = keys, values
             cos, sin = rotation
-            rotate(keys, cos[same:], sin[same:], out=self.view[moved])
+            rotate(keys, cos[same:], sin[same:], out=self.rotated_keys[moved])
         self.length[slot] = count
 
     def _evicted(self, slot: int, rows: Sequence[int], rewritten: range) -> Evicted:

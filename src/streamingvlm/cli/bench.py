@@ -19,20 +19,25 @@ app = typer.Typer(rich_markup_mode=None)
 
 SourceArgument = Annotated[
     str | None,
-    typer.Argument(metavar="SOURCE", help="[default: a match of the arcade; with --shape: synthetic frames]"),
+    typer.Argument(metavar="SOURCE", help="[default: a match of the arcade; with --random-weights: synthetic frames]"),
 ]
 ModelOption = Annotated[
     str | None, typer.Option("--model", help="Checkpoint folder or hub id. [default: the bundled arcade model]")
 ]
-ShapeOption = Annotated[
+RandomWeightsOption = Annotated[
     str | None,
-    typer.Option("--shape", help="Random weights of a published shape: qwen2.5-vl-7b, qwen3-vl-8b, arcade, tiny, ..."),
+    typer.Option(
+        "--random-weights",
+        help="Random weights of a published size: qwen2.5-vl-7b, qwen3-vl-8b, arcade, ...",
+    ),
 ]
 FpsOption = Annotated[float, typer.Option(help="Frames to look at per second of video.")]
 StepOption = Annotated[float, typer.Option(help="Seconds of video per step.")]
-SizeOption = Annotated[str | None, typer.Option(metavar="WxH", help="Size of synthetic frames. [default: the shape's]")]
-WordsOption = Annotated[
-    int | None, typer.Option("--words", help="Force so many ids per step. [default: replies end by themselves]")
+SizeOption = Annotated[
+    str | None, typer.Option(metavar="WxH", help="Size of synthetic frames. [default: the published size's]")
+]
+TokensOption = Annotated[
+    int | None, typer.Option("--tokens", help="Force so many tokens per step. [default: replies end by themselves]")
 ]
 SeedOption = Annotated[int, typer.Option(help="Seed of words, synthetic frames and random weights.")]
 JsonOption = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the figures as JSON.")]
@@ -52,18 +57,20 @@ def policies(
     seconds: Annotated[float, typer.Option(help="Seconds of video that are measured.")] = 60.0,
     names: Annotated[
         str | None,
-        typer.Option("--policies", help="Comma-separated, with numbers: streaming,full. [default: all but faithful]"),
+        typer.Option(
+            "--policies", help="Comma-separated, with numbers: streaming,full. [default: all but public-code]"
+        ),
     ] = None,
     baseline: Annotated[
         list[str] | None, typer.Option(help="per-token-rotation: the cache as the public code runs it; repeatable.")
     ] = None,
     warm_up: WarmUpOption = 20,
     model: ModelOption = None,
-    shape: ShapeOption = None,
+    random_weights: RandomWeightsOption = None,
     fps: FpsOption = 2.0,
     step: StepOption = 1.0,
     size: SizeOption = None,
-    words: WordsOption = None,
+    tokens: TokensOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
@@ -81,7 +88,7 @@ def policies(
     from ..runtime import reports
 
     specs = bench.default_specs() if names is None else bench.split_specs(names)
-    request = _request(model, shape, source, fps, step, size, words, seed, device, dtype, weights, capture)
+    request = _request(model, random_weights, source, fps, step, size, tokens, seed, device, dtype, weights, capture)
     reports.check_targets(json_file, plot)
     with reports.progress("seconds of video", seconds + warm_up * step) as done:
         figures, lanes = bench.compare(
@@ -103,11 +110,11 @@ def streams(
     rounds: Annotated[int, typer.Option(help="Steps of every count of streams.")] = 8,
     warm_up: Annotated[int | None, typer.Option(help="Steps before. [default: until the cache is full]")] = None,
     model: ModelOption = None,
-    shape: ShapeOption = None,
+    random_weights: RandomWeightsOption = None,
     fps: FpsOption = 2.0,
     step: StepOption = 1.0,
     size: SizeOption = None,
-    words: WordsOption = None,
+    tokens: TokensOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
@@ -122,11 +129,22 @@ def streams(
     from ..runtime import reports
 
     request = _request(
-        model, shape, None, fps, step, _made_up(size, model, shape), words, seed, device, dtype, weights, capture
+        model,
+        random_weights,
+        None,
+        fps,
+        step,
+        _made_up(size, model, random_weights),
+        tokens,
+        seed,
+        device,
+        dtype,
+        weights,
+        capture,
     )
     reports.check_targets(json_file)
     with reports.progress("trying counts", most) as done:
-        fleet = bench.open_fleet(
+        fleet = bench.open_stream_batch(
             request, request.make_model(), most=most, rounds=rounds, warm_up=warm_up, on_trial=done
         )
         figures = bench.count_streams(fleet)
@@ -142,11 +160,11 @@ def soak(
     hours: Annotated[float, typer.Option(help="Hours of video.")] = 8.0,
     warm_up: WarmUpOption = 20,
     model: ModelOption = None,
-    shape: ShapeOption = None,
+    random_weights: RandomWeightsOption = None,
     fps: FpsOption = 2.0,
     step: StepOption = 1.0,
     size: SizeOption = None,
-    words: WordsOption = None,
+    tokens: TokensOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
@@ -161,7 +179,9 @@ def soak(
     from ..runtime import reports
 
     run = Soak(
-        _request(model, shape, source, fps, step, size, words, seed, device, dtype, weights, capture), hours, warm_up
+        _request(model, random_weights, source, fps, step, size, tokens, seed, device, dtype, weights, capture),
+        hours,
+        warm_up,
     )
     reports.check_targets(json_file)
     code = 0
@@ -187,11 +207,11 @@ def roofline(
     seconds: Annotated[float, typer.Option(help="Seconds of video that are measured.")] = 10.0,
     warm_up: Annotated[int | None, typer.Option(help="Steps before. [default: until the cache is full]")] = None,
     model: ModelOption = None,
-    shape: ShapeOption = None,
+    random_weights: RandomWeightsOption = None,
     fps: FpsOption = 2.0,
     step: StepOption = 1.0,
     size: SizeOption = None,
-    words: WordsOption = None,
+    tokens: TokensOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
@@ -206,7 +226,18 @@ def roofline(
     from ..runtime import reports
 
     request = _request(
-        model, shape, None, fps, step, _made_up(size, model, shape), words, seed, device, dtype, weights, capture
+        model,
+        random_weights,
+        None,
+        fps,
+        step,
+        _made_up(size, model, random_weights),
+        tokens,
+        seed,
+        device,
+        dtype,
+        weights,
+        capture,
     )
     reports.check_targets(json_file)
     figures = compare_with_floor(request, request.make_model(), seconds=seconds, warm_up=warm_up)
@@ -216,12 +247,12 @@ def roofline(
 
 def _request(
     model: str | None,
-    shape: str | None,
+    random_weights: str | None,
     source: str | None,
     fps: float,
     step: float,
     size: str | None,
-    words: int | None,
+    tokens: int | None,
     seed: int,
     device: str | None,
     dtype: str | None,
@@ -231,13 +262,25 @@ def _request(
     from ..bench.setup import Request
 
     return Request(
-        model, shape, source, fps, step, _size(size), words, seed, device, dtype, weights, capture, chosen_threads()
+        model,
+        random_weights,
+        source,
+        fps,
+        step,
+        _size(size),
+        tokens,
+        seed,
+        device,
+        dtype,
+        weights,
+        capture,
+        chosen_threads(),
     )
 
 
-def _made_up(size: str | None, model: str | None, shape: str | None) -> str | None:
+def _made_up(size: str | None, model: str | None, random_weights: str | None) -> str | None:
     """The size of synthetic frames where no source can be named: the arcade's for the bundled model, else 720p's."""
-    if size is not None or shape is not None:
+    if size is not None or random_weights is not None:
         return size
     return "420x320" if model is None else "1280x720"
 

@@ -18,7 +18,7 @@ from .watch import DeviceOption, DtypeOption, ModelOption, PolicyOption, Weights
 
 if TYPE_CHECKING:
     from arcade_streams.evaluate.claims import Claim
-    from arcade_streams.evaluate.run import Setting
+    from arcade_streams.evaluate.run import EvalConfig
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -248,12 +248,12 @@ def make_setting(
     memory: float,
     usual: tuple[float, int] = (1 / 3, 8),
     again: bool = False,
-) -> Setting:
+) -> EvalConfig:
     """What is to be watched; OptionError for what cannot be meant.
 
     ``usual``: hours and streams by default; ``again``: the same streams are watched more than once.
     """
-    from arcade_streams.evaluate.run import QUICK_HOURS, QUICK_STREAMS, Setting
+    from arcade_streams.evaluate.run import QUICK_HOURS, QUICK_STREAMS, EvalConfig
     from arcade_streams.worlds.context import EVALUATION_SEEDS
     from arcade_streams.worlds.games import GAMES
 
@@ -272,7 +272,7 @@ def make_setting(
         if not (parts := re.fullmatch(r"(\d{1,18}):(\d{1,18})", seeds)):
             raise OptionError(f"--seeds must be FIRST:LAST, such as 9000000:9000008, not {seeds!r}")
         first, last = int(parts[1]), int(parts[2])
-    return Setting(
+    return EvalConfig(
         games=tuple(games or GAMES),
         seeds=range(first, last),
         seconds=round(length * 3600),

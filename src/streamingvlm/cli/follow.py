@@ -16,7 +16,7 @@ from .streams import mute_stdout
 
 if TYPE_CHECKING:
     from ..core.events import Chunk, Commentary, Source
-    from ..core.tally import Tally
+    from ..core.run_stats import RunStats
     from ..sinks.files import Output
     from ..sinks.terminal import Beside, View
 
@@ -50,23 +50,23 @@ def follow(
 
     ``style``: see :func:`make_view`. However it ends, the outputs are whole and the summary is printed.
     """
-    from ..core.tally import Tally
+    from ..core.run_stats import RunStats
     from ..runtime import clock as paces
 
-    tally = Tally()
+    stats = RunStats()
     ahead = partial(session.prepare, encode=True)
     paced = paces.live(video, ahead, session.part) if pace is Pace.LIVE else paces.fast(video, ahead)
     try:
         with ExitStack() as stack:
             stack.enter_context(stoppable())
-            stack.callback(lambda: report(tally, getattr(video, "broken", 0), getattr(video, "breaks", 0)))
+            stack.callback(lambda: report(stats, getattr(video, "broken", 0), getattr(video, "breaks", 0)))
             for output in outputs:
                 stack.callback(output.close)
             stack.callback(session.close)
             view = stack.enter_context(closing(make_view(style, video.name, truth)))
             for output in outputs:
                 output.start()
-            _steps(stack.enter_context(closing(iter(paced))), session, outputs, view, tally)
+            _steps(stack.enter_context(closing(iter(paced))), session, outputs, view, stats)
     except KeyboardInterrupt:
         return 130
     except Stopped:
@@ -76,16 +76,16 @@ def follow(
     return 0
 
 
-def _steps(chunks: Iterable[Chunk], session: Stream, outputs: Sequence[Output], view: View, tally: Tally) -> None:
+def _steps(chunks: Iterable[Chunk], session: Stream, outputs: Sequence[Output], view: View, stats: RunStats) -> None:
     for chunk in chunks:
         if not chunk.last:
             session.feed(chunk)
             continue
         view.begin(chunk)
         event = session.step(chunk, on_text=view.words)
-        tally.add(event)
+        stats.add(event)
         _write(outputs, event)
-        view.show(event, tally)
+        view.show(event, stats)
 
 
 def _write(outputs: Sequence[Output], event: Commentary) -> None:
@@ -127,9 +127,9 @@ def make_view(style: str, name: str, truth: Beside | None) -> View:
     return view.Plain(truth)
 
 
-def report(tally: Tally, broken: int, breaks: int = 0) -> None:
+def report(stats: RunStats, broken: int, breaks: int = 0) -> None:
     """The summary, on standard error: standard output is data."""
-    for line in tally.summary():
+    for line in stats.summary():
         print(line, file=sys.stderr)
     if broken:
         print(f"broken   {broken} packets of the video could not be decoded", file=sys.stderr)

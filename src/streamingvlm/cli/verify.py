@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ..core.errors import OptionError
-from .bench import FpsOption, ModelOption, ShapeOption, StepOption
+from .bench import FpsOption, ModelOption, RandomWeightsOption, StepOption
 from .watch import DeviceOption, DtypeOption, check_numbers, chosen_threads
 
 
@@ -19,10 +19,10 @@ def verify(
         typer.Argument(metavar="CLIP", help="A video of a minute or so. [default: a match of the arcade]"),
     ] = None,
     model: ModelOption = None,
-    shape: ShapeOption = None,
+    random_weights: RandomWeightsOption = None,
     seconds: Annotated[float, typer.Option(help="Seconds of the clip to run under every policy.")] = 60.0,
     names: Annotated[
-        str | None, typer.Option("--policies", help="Comma-separated. [default: all but faithful]")
+        str | None, typer.Option("--policies", help="Comma-separated. [default: all but public-code]")
     ] = None,
     report: Annotated[
         Path | None,
@@ -45,7 +45,7 @@ def verify(
 
     specs = policies.default_specs() if names is None else policies.split_specs(names)
     policies.check(specs, [])
-    request = Request(model, shape, clip, fps, step, device=device, dtype=dtype, threads=chosen_threads())
+    request = Request(model, random_weights, clip, fps, step, device=device, dtype=dtype, threads=chosen_threads())
     files = [] if report is None else [report, report.with_suffix(".json")]
     for path in files:
         reports.check_targets(path)

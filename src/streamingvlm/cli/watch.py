@@ -24,7 +24,7 @@ PolicyOption = Annotated[
     str,
     typer.Option(
         "--policy",
-        help="What the model sees of the past: streaming, faithful, full, sliding-reset, sliding-recompute or "
+        help="What the model sees of the past: streaming, public-code, full, sliding-reset, sliding-recompute or "
         "recent-frames; with numbers: full:seconds=900, streaming:vision=8,text=256.",
     ),
 ]

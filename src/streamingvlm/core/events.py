@@ -6,10 +6,13 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+#: Why a reply ended.
+FinishReason = Literal["stop", "length", "deadline"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +20,7 @@ class Chunk:
     """One step of video.
 
     ``frames``: ``(n, height, width, 3)`` uint8 RGB, n >= 1. ``times``: n seconds from the stream's start, one per
-    frame, not decreasing. The chunk covers ``start <= t < end``. ``decode_seconds`` is the work that the source
+    frame, not decreasing. The chunk covers ``start <= t < end``. ``read_seconds`` is the work that the source
     spent on making it; ``ready_at`` is the ``time.perf_counter()`` moment at which its last frame was there (None:
     unknown); ``dropped`` counts the steps that a live source skipped just before this one. ``due`` is the
     ``time.perf_counter()`` moment at which the next step is due (None: never): words that are not said by then are cut.
@@ -29,7 +32,7 @@ class Chunk:
     times: tuple[float, ...]
     start: float
     end: float
-    decode_seconds: float = 0.0
+    read_seconds: float = 0.0
     ready_at: float | None = None
     dropped: int = 0
     due: float | None = None
@@ -58,18 +61,18 @@ class Timing:
     ``lag``: from the moment the step's last frame was there to its last word.
     """
 
-    decode: float = 0.0
-    patch: float = 0.0
+    read: float = 0.0
+    preprocess: float = 0.0
     evict: float = 0.0
-    vision: float = 0.0
+    vision_encode: float = 0.0
     prefill: float = 0.0
-    words: float = 0.0
+    decode: float = 0.0
     lag: float = 0.0
 
     @property
     def work(self) -> float:
         """Sum of all stages."""
-        return self.decode + self.patch + self.evict + self.vision + self.prefill + self.words
+        return self.read + self.preprocess + self.evict + self.vision_encode + self.prefill + self.decode
 
     def plus(self, **seconds: float) -> Timing:
         """The same with more work in some stages."""
@@ -93,8 +96,9 @@ class InstructionUpdated:
 class Commentary:
     """The words for one step, with everything a view or a benchmark wants to know about it.
 
-    ``text`` has no markup and is empty for a silent step; ``cut`` is true when the reply hit its token cap or, live,
-    had not ended when the next step was due.
+    ``text`` has no markup and is empty for a silent step; ``finish_reason`` is ``stop`` for a reply that ended
+    by itself, ``length`` for one that reached ``max_new_tokens``, ``deadline`` for one that, live, had not ended when
+    the next step was due.
     ``rows``: cache rows by kind after the step; ``capacity``: the bound that was reserved; ``dropped``: steps skipped
     just before this one because the stream was behind; ``instructions``: those that came since the step before, in
     order: the last one holds from this step on.
@@ -104,7 +108,7 @@ class Commentary:
     end: float
     text: str
     tokens: tuple[int, ...] = ()
-    cut: bool = False
+    finish_reason: FinishReason = "stop"
     timing: Timing = Timing()
     rows: Mapping[str, int] = field(default_factory=dict)
     capacity: int = 0

@@ -12,6 +12,7 @@ How time and video of a round are written is the model family's: :class:`Grammar
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -69,8 +70,18 @@ class Grammar:
         self.system = system
         self.opening = tuple(tokenizer.encode(opening))
         self.closing = tuple(tokenizer.encode(closing))
+        #: Whether the standing instruction goes with the first turn, in place of standing before it (the public code).
+        self.instruction_in_first_turn = False
+        #: Seconds of one temporal patch on the time axis, whatever the frame rate (None: the seconds that it covers).
+        self.fixed_patch_seconds: float | None = None
         self._newline = tuple(tokenizer.encode("\n"))
         self._headers = {role: (marks.turn_start, *tokenizer.encode(f"{name}\n")) for role, name in ROLE_NAMES.items()}
+
+    def of_public_code(self) -> Grammar:
+        """The same marks and texts laid out as the public code does."""
+        other = copy(self)
+        other.instruction_in_first_turn, other.fixed_patch_seconds = True, 1.0
+        return other
 
     def header(self, role: Role, turn: int = PREAMBLE) -> Span:
         """``<|im_start|>role`` and a newline."""
@@ -94,7 +105,7 @@ class Grammar:
         if words:
             spans.append(Span(Kind.HISTORY, Role.HISTORY, words))
         spans.append(self.footer(Role.HISTORY))
-        if instruction:
+        if instruction and not self.instruction_in_first_turn:
             spans += [self.header(Role.USER), self.query(instruction), self.footer(Role.USER)]
         return spans
 
@@ -122,6 +133,8 @@ class Grammar:
         ``grid`` counts merged patches (t, h, w); ``patch_seconds`` is the time one step along t covers; ``times`` are
         the t seconds at which the temporal patches stand, for the families that write them.
         """
+        if self.fixed_patch_seconds is not None:
+            patch_seconds = self.fixed_patch_seconds
         spans = [self.header(Role.USER, turn), *self.video(turn, start, end, grid, patch_seconds, times)]
         if query:
             spans.append(self.query(query, turn))

@@ -25,8 +25,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..cache.attention import LEAST, CosSin, bucket
-from ..cache.batch import Batch, Part
+from ..cache.attention import MIN_ROWS, CosSin, bucket
+from ..cache.batch import Batch, Segment
 from ..cache.kv_pool import KVPool
 from ..core.errors import CapacityError, OptionError, SessionError
 from ..core.events import Chunk, Commentary, Timing
@@ -35,8 +35,8 @@ from ..core.positions import FloatArray
 from ..core.sampling_params import Sampling
 from ..models.base import Deepstack, Model, Prepared, Vision
 from .decode_graph import CAPTURES, DecodeSteps
-from .open_turn import Feed
-from .request import Job, Status, Trace
+from .open_turn import PrefillInput
+from .request import Status, StepRequest, Trace
 from .sampler import choose
 from .session import Before, Session, StreamOptions
 
@@ -76,7 +76,7 @@ class Engine:
         self._pool = pool(model.kv_shape, slots, rows or 1)
         self._captured = None if capture == "none" else DecodeSteps(model, self._pool, capture)
         #: Requests under way, in the order in which they came.
-        self._jobs: list[Job] = []
+        self._jobs: list[StepRequest] = []
         self._thread: threading.Thread | None = None
         self._at_work = False
         #: The tower is asked by the engine and, ahead of it, by the threads of sources.
@@ -170,7 +170,7 @@ class Engine:
         *,
         on_text: Callable[[str], None] | None = None,
         trace: Trace | None = None,
-    ) -> Job:
+    ) -> StepRequest:
         """Hand in the next chunk of a session. One chunk per session is under way at a time.
 
         Whatever can be refused is refused here, and then nothing has changed: what :meth:`Session.step` raises.
@@ -185,17 +185,17 @@ class Engine:
         else:
             ahead = Prepared(session.patcher(shown), time.perf_counter() - submitted)
         session.check_patches(ahead.patches, len(shown.frames))
-        job = Job(session, chunk, ahead, submitted, on_text, trace)
+        job = StepRequest(session, chunk, ahead, submitted, on_text, trace)
         opened = session.state.opened
         earlier = opened.timing if opened else Timing()
-        job.timing = earlier.plus(decode=chunk.decode_seconds, patch=ahead.seconds, vision=ahead.vision_seconds)
+        job.timing = earlier.plus(read=chunk.read_seconds, preprocess=ahead.seconds, vision_encode=ahead.vision_seconds)
         self._jobs.append(job)
         return job
 
     def feed(self, session: Session, part: Chunk) -> None:
         """See :meth:`Session.feed`."""
         part = replace(part, last=False)
-        if session.options.policy.recompute:
+        if session.options.recomputes:
             self._check_free(session)
             session.hold(part)
             return
@@ -207,7 +207,7 @@ class Engine:
         session.state.held = ()
         self._undo(session)
 
-    def wait(self, job: Job) -> Commentary:
+    def wait(self, job: StepRequest) -> Commentary:
         """Run everybody's work until ``job`` is done. Raises what ended it, if it failed."""
         self._finish(job)
         assert job.result is not None, "a step that is not whole has no words"
@@ -221,7 +221,7 @@ class Engine:
         if any(job.session is session for job in self._jobs):
             raise ValueError("this session's last chunk is still under way; wait for it first")
 
-    def _finish(self, job: Job) -> None:
+    def _finish(self, job: StepRequest) -> None:
         while not job.done:
             if job not in self._jobs:
                 raise SessionError("this step was handed in to another engine")
@@ -260,7 +260,9 @@ class Engine:
         finally:
             self._at_work = False
 
-    def _each(self, jobs: Sequence[Job], run: Callable[[Sequence[Job]], Sequence[T]]) -> Iterator[tuple[Job, T]]:
+    def _each(
+        self, jobs: Sequence[StepRequest], run: Callable[[Sequence[StepRequest]], Sequence[T]]
+    ) -> Iterator[tuple[StepRequest, T]]:
         """What ``run`` gives for each of ``jobs``, run as one batch, or one by one if the batch raises.
 
         ``run`` changes nothing but rows behind a slot's length and the length. Requests that it raises for alone fail;
@@ -284,7 +286,7 @@ class Engine:
             if not job.done:
                 yield job, result
 
-    def _end(self, job: Job, error: BaseException | None = None) -> None:
+    def _end(self, job: StepRequest, error: BaseException | None = None) -> None:
         """A request has ended; with an ``error`` its stream goes back to where it was before the step."""
         if job.done:
             return
@@ -312,7 +314,7 @@ class Engine:
             self._pool.put_back(session.slot, before.evicted, self._rotation(before.state.positions))
         session.state = before.state.with_instructions_of(session.state)
 
-    def _start(self, jobs: Sequence[Job]) -> None:
+    def _start(self, jobs: Sequence[StepRequest]) -> None:
         """Evict, encode and prefill the new turns of some streams."""
         begun = [job for job in jobs for job, _ in self._each([job], self._begin)]
         begun = [job for job, _ in self._each(begun, self._encode)]
@@ -345,7 +347,7 @@ class Engine:
                 self._beside.synchronize()
         return replace(prepared, vision=vision, vision_seconds=time.perf_counter() - began)
 
-    def _begin(self, jobs: Sequence[Job]) -> list[None]:
+    def _begin(self, jobs: Sequence[StepRequest]) -> list[None]:
         """Evict where the turn of a single request begins, and append the turn or more of it: what has to be fed."""
         begun = time.perf_counter()
         (job,) = jobs
@@ -353,7 +355,7 @@ class Engine:
         if session.state.opened is None:
             session.before = Before(session.state.before_step())
             rows, kept, renewed = session.evict(chunk)
-            if session.options.policy.recompute:
+            if session.options.recomputes:
                 # Nothing is read again of the rows that are there; what was fed is fed anew in any case.
                 session.before.state.forget()
                 self._pool.rewind(session.slot, 0)
@@ -368,7 +370,7 @@ class Engine:
         job.spend("evict", time.perf_counter() - begun)
         return [None]
 
-    def _encode(self, jobs: Sequence[Job]) -> list[None]:
+    def _encode(self, jobs: Sequence[StepRequest]) -> list[None]:
         """What is seen in each feed: in one call for all that was not encoded ahead."""
         begun = time.perf_counter()
         left = [job for job in jobs if job.ahead.vision is None]
@@ -378,7 +380,7 @@ class Engine:
                 seen = iter(self.model.encode([patches for feed in feeds for patches in feed.patches]))
             visions = [[next(seen) for _ in feed.patches] for feed in feeds]
             sizes = [sum(len(patches.pixels) for patches in feed.patches) for feed in feeds]
-            self._spread("vision", begun, left, sizes)
+            self._spread("vision_encode", begun, left, sizes)
             for job, own in zip(left, visions, strict=True):
                 job.visions = own
                 if len(own) == 1:
@@ -388,7 +390,7 @@ class Engine:
                 job.visions = [_here(job.ahead.vision)]
         return [None] * len(jobs)
 
-    def _prefill(self, jobs: Sequence[Job]) -> list[tuple[int, Tensor] | None]:
+    def _prefill(self, jobs: Sequence[StepRequest]) -> list[tuple[int, Tensor] | None]:
         """One forward pass over the turns of some streams, one behind the other; the first id of each with its logits.
 
         Words that have moved into the history block are read once more in the same pass: in every layer their rows are
@@ -400,7 +402,7 @@ class Engine:
         seen = [*(job.visions for job in jobs), *[[]] * len(again)]
         embeds, pads = zip(*(self._embed(feed, own) for (_, feed), own in zip(fed, seen, strict=True)), strict=True)
         lasts = np.cumsum([part.shape[0] for part in embeds]).tolist()
-        parts = [Part(slot, a, b, feed.at) for (slot, feed), a, b in zip(fed, [0, *lasts], lasts, strict=False)]
+        parts = [Segment(slot, a, b, feed.at) for (slot, feed), a, b in zip(fed, [0, *lasts], lasts, strict=False)]
         deepstack = _deepstack(torch.cat(pads), [vision for own in seen for vision in own])
         numbers = np.concatenate([feed.positions for _, feed in fed], axis=1)
         hidden = self._forward(parts, torch.cat(embeds), numbers, deepstack)
@@ -414,7 +416,7 @@ class Engine:
         self._spread("prefill", begun, jobs, [len(_feed(job).tokens) for job in jobs])
         return out
 
-    def _decode(self, jobs: Sequence[Job]) -> list[tuple[int, Tensor]]:
+    def _decode(self, jobs: Sequence[StepRequest]) -> list[tuple[int, Tensor]]:
         """One more id of some replies, with its logits (vocabulary,)."""
         begun = time.perf_counter()
         tokens = torch.tensor([job.tokens[-1] for job in jobs], device=self.model.kv_shape.device)
@@ -423,18 +425,18 @@ class Engine:
         if self._captured is not None:
             logits = self._captured.run(tokens, slots, self._rotation(numbers))
         else:
-            parts = [Part(slot, row, row + 1) for row, slot in enumerate(slots)]
+            parts = [Segment(slot, row, row + 1) for row, slot in enumerate(slots)]
             logits = self.model.logits(self._forward(parts, self.model.embed(tokens), numbers))
         chosen = self._choose(jobs, logits)
-        self._spread("words", begun, jobs, [1] * len(jobs))
+        self._spread("decode", begun, jobs, [1] * len(jobs))
         return chosen
 
     def _forward(
-        self, parts: Sequence[Part], embeds: Tensor, numbers: FloatArray, deepstack: Deepstack | None = None
+        self, parts: Sequence[Segment], embeds: Tensor, numbers: FloatArray, deepstack: Deepstack | None = None
     ) -> Tensor:
         """Last hidden states (bucket, hidden) of each part's last token; ``numbers`` (3, n) are the positions."""
         count = len(embeds)
-        missing = (bucket(count) if count == len(parts) else max(count, LEAST)) - count
+        missing = (bucket(count) if count == len(parts) else max(count, MIN_ROWS)) - count
         if missing:
             embeds = F.pad(embeds, (0, 0, 0, missing))
             numbers = np.pad(numbers, ((0, 0), (0, missing)))
@@ -443,13 +445,13 @@ class Engine:
             deepstack = Deepstack(pads, deepstack.features)
         return self.model.forward(embeds, self.batch_class(self._pool, parts, self._rotation(numbers)), deepstack)
 
-    def _spread(self, stage: str, begun: float, jobs: Sequence[Job], sizes: Sequence[int]) -> None:
+    def _spread(self, stage: str, begun: float, jobs: Sequence[StepRequest], sizes: Sequence[int]) -> None:
         """Add the work since ``begun`` to a stage of each of ``jobs``, in parts as large as ``sizes``."""
         spent = time.perf_counter() - begun
         for job, size in zip(jobs, sizes, strict=True):
             job.spend(stage, spent * size / sum(sizes))
 
-    def _choose(self, jobs: Sequence[Job], logits: Tensor) -> list[tuple[int, Tensor]]:
+    def _choose(self, jobs: Sequence[StepRequest], logits: Tensor) -> list[tuple[int, Tensor]]:
         """The next id of each reply, with its logits; ``logits`` (at least one row per job, vocabulary)."""
         logits = logits[: len(jobs)]
         seen = torch.stack([job.seen for job in jobs if job.seen is not None])
@@ -457,7 +459,7 @@ class Engine:
         counters = [(o.seed, o.stream, job.session.state.sampled) for o, job in zip(options, jobs, strict=True)]
         return list(zip(choose(logits, seen, [o.sampling for o in options], counters), logits, strict=True))
 
-    def _say(self, job: Job, token: int, logits: Tensor) -> None:
+    def _say(self, job: StepRequest, token: int, logits: Tensor) -> None:
         """One more id of a reply has been chosen: note it, tell its text, deliver the reply if it has ended."""
         try:
             self._note(job, token, logits)
@@ -466,7 +468,7 @@ class Engine:
         except Exception as error:
             self._end(job, error)
 
-    def _note(self, job: Job, token: int, logits: Tensor) -> None:
+    def _note(self, job: StepRequest, token: int, logits: Tensor) -> None:
         session = job.session
         assert job.seen is not None
         if job.trace:
@@ -482,7 +484,7 @@ class Engine:
                 said, job.said = job.said, text
                 job.on_text(text[len(said) :])
 
-    def _deliver(self, job: Job) -> None:
+    def _deliver(self, job: StepRequest) -> None:
         """Turn a reply that has ended into a commentary."""
         session, chunk = job.session, job.chunk
         sampling = session.options.sampling
@@ -500,7 +502,7 @@ class Engine:
             end=chunk.end,
             text=self.model.grammar.text(job.tokens),
             tokens=tuple(job.tokens),
-            cut=not ended,
+            finish_reason="stop" if ended else "deadline" if late else "length",
             timing=job.timing,
             rows=session.rows,
             capacity=session.capacity,
@@ -509,7 +511,7 @@ class Engine:
         )
         self._end(job)
 
-    def _embed(self, feed: Feed, visions: Sequence[Vision]) -> tuple[Tensor, Tensor]:
+    def _embed(self, feed: PrefillInput, visions: Sequence[Vision]) -> tuple[Tensor, Tensor]:
         """Embeddings (n, hidden) of what is fed, the pads of its video replaced by what was seen; and the pads (n,)."""
         device = self.model.kv_shape.device
         embeds = self.model.embed(torch.tensor(feed.tokens, device=device)).clone()
@@ -529,7 +531,7 @@ class Engine:
         return self.model.rope.cos_sin(torch.from_numpy(np.ascontiguousarray(numbers)).to(self.model.kv_shape.device))
 
 
-def _feed(job: Job) -> Feed:
+def _feed(job: StepRequest) -> PrefillInput:
     assert job.feed is not None, "a request is begun before it is run"
     return job.feed
 

@@ -20,7 +20,7 @@ BoolArray = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
-class Feed:
+class PrefillInput:
     """What has to be prefilled now.
 
     ``tokens``: n ids; ``pads``: (n,) bool, which of them are pads of video; ``positions``: (3, n) float32;
@@ -36,7 +36,7 @@ class Feed:
 
 
 @dataclass(slots=True)
-class Opened:
+class OpenTurn:
     """The turn that is being shown: it grows by a part of the step's frames at a time, until the step is whole.
 
     ``before``: what was pending when it was opened, with the ``numbers`` (3, n) of its ids; ``at``: the number of the

@@ -15,7 +15,7 @@ from ..core.positions import FloatArray
 from ..models.base import Prepared, Vision
 
 if TYPE_CHECKING:
-    from .open_turn import Feed
+    from .open_turn import PrefillInput
     from .session import Session
 
 
@@ -43,7 +43,7 @@ class Status(StrEnum):
 
 
 @dataclass(slots=True, eq=False)
-class Job:
+class StepRequest:
     """One submitted chunk on its way to a commentary; a part of a step only on its way into the cache.
 
     ``ahead``: what was made of its frames, also what the tower sees in them as soon as that is known. ``feed`` and
@@ -56,8 +56,8 @@ class Job:
     submitted: float
     on_text: Callable[[str], None] | None = None
     trace: Trace | None = None
-    feed: Feed | None = None
-    again: Feed | None = None
+    feed: PrefillInput | None = None
+    again: PrefillInput | None = None
     visions: list[Vision] = field(default_factory=list)
     told: tuple[InstructionUpdated, ...] = ()
     tokens: list[int] = field(default_factory=list)

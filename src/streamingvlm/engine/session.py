@@ -14,13 +14,13 @@ import numpy as np
 from ..core.errors import CapacityError, OptionError, SessionError
 from ..core.events import Chunk, Commentary, InstructionUpdated
 from ..core.grammar import LONGEST_STREAM, Grammar
-from ..core.policy import CachePolicy, Sizes
+from ..core.policy import CachePolicy, Recompute, ReuseStates, Sizes
 from ..core.positions import FloatArray, positions
 from ..core.sampling_params import Sampling
 from ..core.spans import Kind, Span
 from ..core.timeline import newly_archived
 from ..models.base import Model, Prepared
-from .open_turn import Feed, Opened
+from .open_turn import OpenTurn, PrefillInput
 from .state import StreamState
 
 if TYPE_CHECKING:
@@ -47,6 +47,23 @@ class StreamOptions:
     fps: float = 2.0
     step: float = 1.0
 
+    @property
+    def newest_frames(self) -> int | None:
+        """How many of the newest frames a step shows (None: those of its chunk)."""
+        feeding = self.policy.feeding
+        return feeding.frames if isinstance(feeding, Recompute) else None
+
+    @property
+    def recomputes(self) -> bool:
+        """Whether every step prefills all that stays."""
+        return isinstance(self.policy.feeding, Recompute)
+
+    @property
+    def rearchives(self) -> bool:
+        """Whether text that moves into the history is prefilled once more there."""
+        feeding = self.policy.feeding
+        return isinstance(feeding, ReuseStates) and feeding.rearchive
+
 
 @dataclass(frozen=True, slots=True)
 class Before:
@@ -67,13 +84,13 @@ class Session:
         self.options = options
         self.patcher = patcher
         #: Most frames of one chunk.
-        self.most_frames = round(options.step * options.fps + 0.5)
+        self.max_frames = round(options.step * options.fps + 0.5)
         self.state = StreamState()
         #: What a step that fails goes back to; None between two steps.
         self.before: Before | None = None
         self.closed = False
         self._engine = engine
-        self._grammar: Grammar = engine.model.grammar
+        self._grammar: Grammar = options.policy.grammar(engine.model.grammar)
         self._preamble = self._make_preamble()
         self.capacity = options.policy.capacity(self._sizes())
         self.slot = engine.admit(self.capacity)
@@ -118,14 +135,14 @@ class Session:
         stream of its own). That is for one stream: of several it would be one call each in place of one for all. A
         policy that counts frames needs those of the step before, so nothing is done ahead for it.
         """
-        if self.options.policy.frames is not None:
+        if self.options.newest_frames is not None:
             return chunk
         began = time.perf_counter()
         patches = self.patcher(chunk)
         if self._engine.model.kv_shape.device.type == "cuda":
             patches = replace(patches, pixels=patches.pixels.pin_memory())
         prepared = Prepared(patches, time.perf_counter() - began)
-        if encode and not self.options.policy.recompute:
+        if encode and not self.options.recomputes:
             prepared = self._engine.encode_ahead(prepared)
         return replace(chunk, prepared=prepared)
 
@@ -211,7 +228,7 @@ class Session:
                 f"the cache is full at {chunk.start:g} s: full attention was opened for so many seconds of video; "
                 "open it for more (full:seconds=N) or use the streaming policy, which has no end"
             )
-        if shown + len(chunk.frames) > self.most_frames:
+        if shown + len(chunk.frames) > self.max_frames:
             raise CapacityError(
                 f"{shown + len(chunk.frames)} frames in one step; the session was opened for {self.options.fps:g} "
                 f"frames per second and steps of {self.options.step:g} s"
@@ -235,10 +252,10 @@ class Session:
     def check_patches(self, patches: Patches, frames: int) -> None:
         """Whether ``patches`` are such as this session has room for where it is shown ``frames`` frames."""
         count, height, width = patches.merged
-        if count * height * width + 2 > self.patcher.most_tokens(frames):
+        if count * height * width + 2 > self.patcher.max_tokens(frames):
             raise CapacityError(
                 f"{count} x {height * width} ids for {frames} frames; the session was opened for at most "
-                f"{self.patcher.most_tokens(frames) - 2}: prepare a chunk with the session that it is for"
+                f"{self.patcher.max_tokens(frames) - 2}: prepare a chunk with the session that it is for"
             )
         opened = self.state.opened
         if opened is not None and opened.patches[0].merged[1:] != (height, width):
@@ -249,7 +266,7 @@ class Session:
 
         A video block has one size: earlier frames are stretched to that of the newest.
         """
-        most, before = self.options.policy.frames, self.state.shown
+        most, before = self.options.newest_frames, self.state.shown
         if most is None:
             return chunk
         frames, times = chunk.frames[-most:], chunk.times[-most:]
@@ -266,9 +283,9 @@ class Session:
         """Apply the policy: rows that stay, their positions from now on, and those of them to be read once more."""
         policy, state = self.options.policy, self.state
         plan = policy.plan(state.timeline.spans, chunk.end, self.options.step)
-        renewed = newly_archived(state.timeline.spans, plan) if policy.history == "renewed" else range(0)
+        renewed = newly_archived(state.timeline.spans, plan) if self.options.rearchives else range(0)
         rows = state.timeline.rearrange(plan)
-        if policy.recompute:
+        if self.options.recomputes:
             state.timeline.forget()
             rows = []
         per_second = self._engine.model.tokens_per_second
@@ -286,13 +303,13 @@ class Session:
         assert self.before is not None, "a step begins with what it may go back to"
         self.before = replace(self.before, evicted=evicted)
 
-    def again(self, rows: range) -> Feed | None:
+    def again(self, rows: range) -> PrefillInput | None:
         """The words that have moved into the history block, to be read once more there."""
         if not rows:
             return None
         tokens = self.state.timeline.tokens[rows.start : rows.stop]
         numbers = self.state.positions[:, rows.start : rows.stop]
-        return Feed(tokens, np.zeros(len(rows), np.bool_), numbers, [], rows.start)
+        return PrefillInput(tokens, np.zeros(len(rows), np.bool_), numbers, [], rows.start)
 
     def hold(self, part: Chunk) -> None:
         """Keep a part until its step is whole."""
@@ -308,7 +325,7 @@ class Session:
         frames = np.concatenate([part.frames for part in parts])
         return replace(chunk, frames=frames, times=times, prepared=None)
 
-    def show(self, chunk: Chunk, patches: Patches) -> tuple[Feed, tuple[InstructionUpdated, ...]]:
+    def show(self, chunk: Chunk, patches: Patches) -> tuple[PrefillInput, tuple[InstructionUpdated, ...]]:
         """Append the turn of ``chunk``, which shows ``patches``, or more frames to the turn; what has to be fed now.
 
         That is what is pending and the new turn; all that stays and the new turn if the policy recomputes. Of a turn
@@ -335,12 +352,12 @@ class Session:
         )
         state.timeline.replace_from(opened.at, spans)
         assert len(state.timeline) + self.options.sampling.max_new_tokens + 1 <= self.capacity, "capacity is a bound"
-        if self.options.policy.frames is not None:
+        if self.options.newest_frames is not None:
             state.shown = shown
         fed = opened.feed(spans, self._engine.model.tokens_per_second, chunk.last)
-        return Feed(*fed, self._to_encode([*opened.before, *spans], patches)), told
+        return PrefillInput(*fed, self._to_encode([*opened.before, *spans], patches)), told
 
-    def _open(self, shown: Chunk) -> Opened:
+    def _open(self, shown: Chunk) -> OpenTurn:
         """Begin the turn of a step, behind what the policy left."""
         state = self.state
         numbers = state.pending_positions
@@ -350,11 +367,11 @@ class Session:
             first = state.last_position + 1
         else:
             first = float(state.positions[:, -1].max()) + 1 if state.positions.shape[1] else 0.0
-        return Opened(state.timeline.pending_spans(), numbers, len(state.timeline.spans), first, shown.start)
+        return OpenTurn(state.timeline.pending_spans(), numbers, len(state.timeline.spans), first, shown.start)
 
     def _to_encode(self, spans: list[Span], patches: Patches) -> list[Patches]:
         """What the video blocks that are fed show; for a policy that recomputes also those of earlier steps."""
-        if not self.options.policy.recompute:
+        if not self.options.recomputes:
             return [patches]
         known = {**self.state.retained, self.state.turn: patches}
         retained = {span.turn: known[span.turn] for span in spans if span.kind is Kind.VISION}
@@ -392,15 +409,15 @@ class Session:
         state.opened, state.held = None, ()
 
     def _patch_seconds(self) -> float:
-        """Seconds along the time axis of one temporal patch; the public code takes 2 / 2 whatever the rate."""
-        return 1.0 if self.options.policy.faithful else self.patcher.temporal / self.options.fps
+        """Seconds that one temporal patch covers."""
+        return self.patcher.temporal / self.options.fps
 
     def _query(self, chunk: Chunk) -> tuple[str, tuple[InstructionUpdated, ...]]:
         """What goes into the coming turn behind the video, and the instructions that are told with that.
 
         The public code's first turn has the instruction that the stream was opened with.
         """
-        if self.options.policy.faithful and self.state.turn == 0:
+        if self._grammar.instruction_in_first_turn and self.state.turn == 0:
             return self.options.instruction, ()
         told = self.state.tell(chunk.start)
         return (told[-1].text if told else ""), told
@@ -409,8 +426,7 @@ class Session:
         options = self.options
         self._check_budget("context", options.context, options.policy.context_budget())
         self._check_budget("instruction", options.instruction, INSTRUCTION_BUDGET)
-        standing = "" if options.policy.faithful else options.instruction
-        return self._grammar.preamble(options.context, standing)
+        return self._grammar.preamble(options.context, options.instruction)
 
     def _check_budget(self, what: str, text: str, budget: int | None) -> None:
         """Whether ``text`` is text, and has at most ``budget`` ids (None: as many as it has)."""
@@ -425,13 +441,13 @@ class Session:
     def _sizes(self) -> Sizes:
         markup = sum(len(span) for span in self._preamble if span.kind in (Kind.SYSTEM, Kind.MARKUP))
         history = sum(len(span) for span in self._preamble if span.kind is Kind.HISTORY)
-        most = self.options.policy.frames or self.most_frames
+        most = self.options.newest_frames or self.max_frames
         return Sizes(
             step=self.options.step,
             preamble=markup,
             history=history,
             instruction=INSTRUCTION_BUDGET,
             turn=self._grammar.turn_overhead(self.patcher.patches(most)),
-            vision=self.patcher.most_tokens(most),
+            vision=self.patcher.max_tokens(most),
             reply=self.options.sampling.max_new_tokens + 1,
         )

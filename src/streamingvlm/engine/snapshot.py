@@ -45,7 +45,7 @@ FORMAT = 2
 _HEADER = struct.Struct("<8sIQ")
 _DIGEST = hashlib.sha256().digest_size
 #: The pool's stores, by the names that their rows have in a file.
-_STORES = ("keys", "values", "view")
+_STORES = ("keys", "values", "rotated_keys")
 #: What a file of format 1 begins with: it was a zip archive with a pickle.
 _ZIP = b"PK\x03\x04"
 
@@ -322,7 +322,7 @@ def _rows(path: Path, tensors: Mapping[str, Tensor], stream: StreamState, sessio
 def _check_retained(timeline: Timeline, retained: Mapping[str, Any], session: Session) -> None:
     """A policy that recomputes needs what every video block that stays has shown."""
     shown = {str(span.turn): span.grid for span in timeline.spans if span.kind is Kind.VISION}
-    if session.options.policy.recompute:
+    if session.options.recomputes:
         for turn, grid in shown.items():
             if grid is None or list(grid) != retained[turn][1]:
                 raise ValueError(f"turn {turn} shows {grid}, not {retained[turn][1]}")

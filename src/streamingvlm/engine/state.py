@@ -11,7 +11,7 @@ import numpy as np
 from ..core.events import Chunk, InstructionUpdated
 from ..core.positions import FloatArray
 from ..core.timeline import Timeline
-from .open_turn import Opened
+from .open_turn import OpenTurn
 
 if TYPE_CHECKING:
     from ..models.patches import Patches
@@ -42,7 +42,7 @@ class StreamState:
     #: Positions of the ids that had no row when the policy was last applied, (3, n) float32.
     pending_positions: FloatArray = field(default_factory=no_positions)
     #: The turn that is being shown, if a part of it was.
-    opened: Opened | None = None
+    opened: OpenTurn | None = None
     #: Parts of the coming step, for a policy that feeds nothing ahead.
     held: tuple[Chunk, ...] = ()
     #: Turn -> what its video block shows, for a policy that recomputes: of the blocks that stay.

@@ -23,7 +23,8 @@ from arcade_streams.evaluate.match import Match
 
 from ..core.errors import OutputError
 from ..core.events import Chunk
-from ..engine.request import Job
+from ..core.policy import Recompute
+from ..engine.request import StepRequest
 from ..engine.session import Session
 from ..models.base import Model, Prepared, Vision
 from ..models.patches import Patches
@@ -58,7 +59,7 @@ class Features:
     def enough_for(session: Session) -> bool:
         """Whether a policy wants nothing of a step but what the tower sees in it, once."""
         policy = session.options.policy
-        return policy.frames is None and not policy.recompute
+        return not isinstance(policy.feeding, Recompute)
 
     def seen(self, match: Match, session: Session, seconds: int) -> Seen:
         """The steps of a match from where ``session`` is up to ``seconds`` from the stream's start."""
@@ -92,14 +93,14 @@ class Seen:
             yield from known
             second += len(known)
 
-    def keep(self, job: Job) -> None:
+    def keep(self, job: StepRequest) -> None:
         """Take what was seen in a step that was said; a minute that was seen from its beginning is written."""
         before = job.chunk.prepared
         if isinstance(before, Prepared) and before.vision is not None:
             return
         # A minute of frames and patches of every stream would be gigabytes.
         patches = replace(job.ahead.patches, pixels=NOTHING)
-        ready = replace(job.ahead, patches=patches, vision_seconds=job.timing.vision)
+        ready = replace(job.ahead, patches=patches, vision_seconds=job.timing.vision_encode)
         chunk = replace(job.chunk, frames=_blank(len(job.chunk.frames)), prepared=ready)
         if self._kept or int(chunk.start) % BLOCK == 0:
             self._kept.append(chunk)
@@ -148,7 +149,7 @@ def _pack(chunks: Sequence[Chunk]) -> dict[str, Tensor]:
     assert len(seen) == len(chunks), "what is written has been encoded"
     layers = zip(*(vision.deepstack for _, vision, _ in seen), strict=True)
     work = [
-        (chunk.decode_seconds, one.seconds, one.vision_seconds) for chunk, (*_, one) in zip(chunks, seen, strict=True)
+        (chunk.read_seconds, one.seconds, one.vision_seconds) for chunk, (*_, one) in zip(chunks, seen, strict=True)
     ]
     return {
         "embeds": torch.stack([vision.embeds for _, vision, _ in seen]).cpu(),
@@ -170,5 +171,5 @@ def _unpack(tensors: Mapping[str, Tensor], device: torch.device) -> list[Chunk]:
         vision = Vision(embeds[step], tuple(layer[step] for layer in layers))
         patches = Patches(NOTHING, (t, h, w), (merged[0], merged[1], merged[2]))
         prepared = Prepared(patches, patch, vision, encode)
-        chunks.append(Chunk(_blank(len(times)), tuple(times), start, end, decode_seconds=decode, prepared=prepared))
+        chunks.append(Chunk(_blank(len(times)), tuple(times), start, end, read_seconds=decode, prepared=prepared))
     return chunks

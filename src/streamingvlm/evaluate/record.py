@@ -93,7 +93,7 @@ class Record:
             "work": round(event.timing.work, 6),
             "lag": round(event.timing.lag, 6),
             "rows": sum(event.rows.values()),
-            "cut": event.cut,
+            "finish_reason": event.finish_reason,
         }
         self.rows.append(row)
         self._write(row)

@@ -16,12 +16,16 @@ from ..core.sampling_params import Sampling
 from .patches import Patcher, Patches
 
 #: Options of the streaming window that a checkpoint may set for itself.
-WINDOW_OPTIONS = ("vision", "turns", "sink", "text", "history")
+WINDOW_OPTIONS = ("vision", "turns", "sink", "text", "history_kv")
 
 
 def window_options(streaming: Mapping[str, Any]) -> dict[str, Any]:
     """Those of ``generation_config.json``'s key ``"streaming"`` that are options of the window."""
-    return {key: streaming[key] for key in WINDOW_OPTIONS if key in streaming}
+    found = {key: streaming[key] for key in WINDOW_OPTIONS if key in streaming}
+    if "history" in streaming:  # as checkpoints of version 0.1 have it
+        value = streaming["history"]
+        found.setdefault("history_kv", {"renewed": "recompute", "reused": "reuse"}.get(value, value))
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +111,7 @@ class Model(Protocol):
     parameters: int
     vocabulary: int
     #: Run transformers' own decoder layers in place of :class:`streamingvlm.models.decoder.Decoder`.
-    stock: bool
+    use_reference_layers: bool
     #: How the decoder's matrices are kept: "" as they were loaded, or a kind of :mod:`streamingvlm.models.quantize`.
     weights: str
 
@@ -116,7 +120,7 @@ class Model(Protocol):
         """Which weights these are: the same for the same weights from another folder, never for others."""
         ...
 
-    def check_stock(self) -> None:
+    def check_reference_layers(self) -> None:
         """Raise :class:`ModelError` if there are no transformers' layers to compare with."""
         ...
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..cache.batch import Batch
 from ..core.errors import ModelError
 from .base import Deepstack
-from .linear import Matrix
+from .linear import Linear
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +27,13 @@ class Layer:
     """
 
     attention_norm: Tensor
-    qkv: Matrix
+    qkv: Linear
     query_norm: Tensor | None
     key_norm: Tensor | None
-    out: Matrix
+    out: Linear
     mlp_norm: Tensor
-    gate_up: Matrix
-    down: Matrix
+    gate_up: Linear
+    down: Linear
 
 
 def plain(module: nn.Module) -> nn.Linear:
@@ -48,7 +48,7 @@ def plain(module: nn.Module) -> nn.Linear:
     return module
 
 
-def _fuse(modules: list[nn.Linear]) -> Matrix:
+def _fuse(modules: list[nn.Linear]) -> Linear:
     """Weights and biases of linear layers with one input as one matrix; the modules keep them as views of it."""
     modules = [plain(module) for module in modules]
     weight = torch.cat([module.weight.detach() for module in modules])
@@ -60,7 +60,7 @@ def _fuse(modules: list[nn.Linear]) -> Matrix:
         if bias is not None:
             module.bias = nn.Parameter(bias[first:last], requires_grad=False)
         first = last
-    return Matrix(weight, bias)
+    return Linear(weight, bias)
 
 
 def _layer(stock: Any) -> Layer:
@@ -71,10 +71,10 @@ def _layer(stock: Any) -> Layer:
         qkv=_fuse([attention.q_proj, attention.k_proj, attention.v_proj]),
         query_norm=None if query_norm is None else query_norm.weight,
         key_norm=None if key_norm is None else key_norm.weight,
-        out=Matrix(plain(attention.o_proj).weight, attention.o_proj.bias),
+        out=Linear(plain(attention.o_proj).weight, attention.o_proj.bias),
         mlp_norm=stock.post_attention_layernorm.weight,
         gate_up=_fuse([mlp.gate_proj, mlp.up_proj]),
-        down=Matrix(plain(mlp.down_proj).weight),
+        down=Linear(plain(mlp.down_proj).weight),
     )
 
 
@@ -85,7 +85,7 @@ class Decoder:
         self, language_model: Any, head: nn.Linear, heads: int, kv_heads: int, head_dim: int, eps: float
     ) -> None:
         self.layers = [_layer(stock) for stock in language_model.layers]
-        self.head = Matrix(plain(head).weight, head.bias)
+        self.head = Linear(plain(head).weight, head.bias)
         self.norm = language_model.norm.weight
         self.heads, self.kv_heads, self.head_dim, self.eps = heads, kv_heads, head_dim, eps
         self.scaling = head_dim**-0.5

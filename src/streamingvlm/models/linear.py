@@ -2,7 +2,7 @@
 
 Below 16 rows the library behind ``F.linear`` picks its kernel by their number on some processors, so that a stream's
 words would depend on who shares its batch. What is few (a token of each stream) goes in blocks of four rows there,
-which cost what the whole would up to eight; what is many (the tokens of a prefill) has at least :data:`LEAST` rows.
+which cost what the whole would up to eight; what is many (the tokens of a prefill) has at least :data:`MIN_ROWS` rows.
 Weights packed for oneDNN do without both, but were slower in the engine: docs/log.md.
 """
 
@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..cache.attention import LEAST
+from ..cache.attention import MIN_ROWS
 
 #: Rows of a block: what the smallest batch is padded to.
 BLOCK = 4
 
 
-class Matrix:
+class Linear:
     """Weights (out, in) of a linear layer and its bias (out,), if any."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
@@ -33,7 +33,7 @@ class Matrix:
             return F.linear(rows, self.weight, self.bias)
         if few and len(rows) > BLOCK:
             return torch.cat([F.linear(part, self.weight, self.bias) for part in torch.split(rows, BLOCK)])
-        missing = 0 if few else max(LEAST - len(rows), 0)
+        missing = 0 if few else max(MIN_ROWS - len(rows), 0)
         if missing:
             return F.linear(F.pad(rows, (0, 0, 0, missing)), self.weight, self.bias)[: len(rows)]
         return F.linear(rows, self.weight, self.bias)

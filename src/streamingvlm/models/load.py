@@ -26,9 +26,9 @@ __all__ = [
     "Patches",
     "StreamDefaults",
     "find_checkpoint",
+    "load_for_training",
     "load_frontend",
     "load_model",
-    "load_stock",
     "pick_device",
     "pick_dtype",
     "settle_threads",
@@ -43,7 +43,7 @@ FAMILIES = {
 }
 
 #: Parameters up to which one thread is faster than several: they would wait for each other most of the time.
-SMALL = 50_000_000
+SINGLE_THREAD_PARAMS = 50_000_000
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -85,12 +85,12 @@ def load_frontend(name: str | Path | None = None) -> Frontend:
     return front
 
 
-def load_stock(name: str | Path | None, dtype: torch.dtype, attention: str) -> Any:
+def load_for_training(name: str | Path | None, dtype: torch.dtype, attention: str) -> Any:
     """transformers' own model of a checkpoint, on the CPU, to be trained. Raises as :func:`load_model` does."""
     folder = find_checkpoint(name)
     family = _family(folder)
     with quiet_torchao(), quiet_loading():
-        return family.load_stock(folder, _label(name), dtype, attention)
+        return family.load_for_training(folder, _label(name), dtype, attention)
 
 
 def _label(name: str | Path | None) -> str:
@@ -129,5 +129,5 @@ def pick_dtype(dtype: str | None, device: torch.device) -> torch.dtype:
 
 def settle_threads(model: Model, threads: int | None = None) -> None:
     """Give torch so many threads on a CPU (None: one for a small model, which several make slower, else as it is)."""
-    if model.kv_shape.device.type == "cpu" and (threads or model.parameters < SMALL):
+    if model.kv_shape.device.type == "cpu" and (threads or model.parameters < SINGLE_THREAD_PARAMS):
         torch.set_num_threads(threads or 1)

@@ -76,7 +76,7 @@ class Patcher:
         """Temporal patches of ``frames`` frames."""
         return math.ceil(frames / self.temporal)
 
-    def most_tokens(self, frames: int) -> int:
+    def max_tokens(self, frames: int) -> int:
         """Most ids of a video block of ``frames`` frames, its two marks included."""
         return self.patches(frames) * (self.max_pixels // self.factor**2) + 2
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from ..core.errors import ModelError, OptionError
 from .base import Model
-from .linear import Matrix
+from .linear import Linear
 
 #: Name -> configuration of torchao and its numbers. Per output channel, int4 per group of 128 weights.
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -47,14 +47,14 @@ def quantize(model: Model, kind: str) -> None:
     name, numbers = KINDS[kind]
     config = getattr(torchao, name)(**numbers)
 
-    def smaller(matrix: Matrix) -> Matrix:
+    def smaller(matrix: Linear) -> Linear:
         weight = matrix.weight
         linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
         linear.weight = nn.Parameter(weight.detach(), requires_grad=False)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             torchao.quantize_(linear, config)
-        return Matrix(linear.weight.detach(), matrix.bias)
+        return Linear(linear.weight.detach(), matrix.bias)
 
     ours: Any = model
     ours.fingerprint = f"{kind} of {ours.fingerprint}"  # some of the weights that it is made of are about to go

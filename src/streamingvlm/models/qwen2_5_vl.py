@@ -6,10 +6,10 @@ from typing import Any
 
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from .qwen_vl import StockModel
+from .qwen_vl import QwenVL
 
 
-class Qwen25VL(StockModel):
+class Qwen25VL(QwenVL):
     """A Qwen2.5-VL checkpoint; see :class:`streamingvlm.models.base.Model`."""
 
     hf_class = Qwen2_5_VLForConditionalGeneration
@@ -22,4 +22,4 @@ class Qwen25VL(StockModel):
 
 load = Qwen25VL.load
 frontend = Qwen25VL.frontend
-load_stock = Qwen25VL.load_stock
+load_for_training = Qwen25VL.load_for_training

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from transformers import Qwen2VLForConditionalGeneration
 
-from .qwen_vl import StockModel
+from .qwen_vl import QwenVL
 
 
-class Qwen2VL(StockModel):
+class Qwen2VL(QwenVL):
     """A Qwen2-VL checkpoint; see :class:`streamingvlm.models.base.Model`."""
 
     hf_class = Qwen2VLForConditionalGeneration
@@ -16,4 +16,4 @@ class Qwen2VL(StockModel):
 
 load = Qwen2VL.load
 frontend = Qwen2VL.frontend
-load_stock = Qwen2VL.load_stock
+load_for_training = Qwen2VL.load_for_training

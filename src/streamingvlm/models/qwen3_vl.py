@@ -13,10 +13,10 @@ from transformers import Qwen3VLForConditionalGeneration
 
 from ..core.grammar import StampedGrammar
 from .patches import HALF
-from .qwen_vl import StockModel
+from .qwen_vl import QwenVL
 
 
-class Qwen3VL(StockModel):
+class Qwen3VL(QwenVL):
     """A Qwen3-VL checkpoint; see :class:`streamingvlm.models.base.Model`."""
 
     hf_class = Qwen3VLForConditionalGeneration
@@ -34,4 +34,4 @@ class Qwen3VL(StockModel):
 
 load = Qwen3VL.load
 frontend = Qwen3VL.frontend
-load_stock = Qwen3VL.load_stock
+load_for_training = Qwen3VL.load_for_training

@@ -28,7 +28,7 @@ from .decoder import Decoder
 from .edge import library
 from .files import read_config
 from .fingerprint import fingerprint
-from .linear import Matrix
+from .linear import Linear
 from .patches import CLIP_MEAN, CLIP_STD, Patcher, Patches
 from .tokens import check_ends, check_words, find_marks, load_tokenizer
 from .vision_attention import WINDOWS
@@ -83,21 +83,22 @@ class PatchProjection(nn.Module):
         super().__init__()
         self.weight = convolution.weight
         self.bias = convolution.bias
-        self._matrix = Matrix(self.weight.flatten(1), self.bias)
+        self._matrix = Linear(self.weight.flatten(1), self.bias)
 
     def forward(self, patches: Tensor) -> Tensor:
         """Embeddings (n, width) of patches (n, channels, temporal, patch, patch)."""
         return self._matrix(patches.flatten(1))
 
 
-class StockModel:
+class QwenVL:
     """A checkpoint as the engine sees it; see :class:`streamingvlm.models.base.Model`. A family fills in the rest.
 
     ``hf``: a model of ``hf_class`` in any dtype, on any device; its text attention is switched to the pool's.
-    ``stock``: run transformers' own decoder layers in place of :class:`Decoder`; slower, what that is checked against.
+    ``use_reference_layers``: run transformers' own decoder layers in place of :class:`Decoder`; slower, what that is
+    checked against.
     """
 
-    stock = False
+    use_reference_layers = False
     #: How the decoder's matrices are kept: "" as they were loaded, or a kind of :mod:`streamingvlm.models.quantize`.
     weights = ""
 
@@ -163,7 +164,7 @@ class StockModel:
         )
 
     @classmethod
-    def load_stock(cls, folder: Path, name: str, dtype: torch.dtype, attention: str = "sdpa") -> Any:
+    def load_for_training(cls, folder: Path, name: str, dtype: torch.dtype, attention: str = "sdpa") -> Any:
         """transformers' own model of a folder, for training. :class:`ModelError` as :meth:`load` raises it."""
         return load_weights(cls.hf_class, folder, name, cls._config(folder, name), dtype, attention)
 
@@ -237,15 +238,15 @@ class StockModel:
     @inferring
     def forward(self, embeds: Tensor, batch: Batch, deepstack: Deepstack | None = None) -> Tensor:
         """See :meth:`Model.forward`."""
-        if self.stock:
-            self.check_stock()
+        if self.use_reference_layers:
+            self.check_reference_layers()
             hidden = batch.take_ends(self._stock_layers(embeds, batch, deepstack))
         else:
             hidden = self.decoder(embeds, batch, deepstack)
         batch.finish()
         return hidden
 
-    def check_stock(self) -> None:
+    def check_reference_layers(self) -> None:
         """Raise :class:`ModelError` if transformers' own layers are gone."""
         if self.weights:
             raise ModelError(f"{self.name}: with {self.weights} weights there are no stock layers to compare with")

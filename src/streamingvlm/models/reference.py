@@ -14,7 +14,7 @@ from .base import Model
 
 
 @torch.inference_mode()
-def uncached(model: Model, embeds: Tensor, positions: FloatArray, features: Sequence[Tensor] = ()) -> Tensor:
+def reference_forward(model: Model, embeds: Tensor, positions: FloatArray, features: Sequence[Tensor] = ()) -> Tensor:
     """Last hidden states (n, hidden) of one plain causal forward over embeddings (n, hidden) at ``positions`` (3, n).
 
     ``features``: per layer (n, hidden), added behind it (zeros where nothing is), for families with deepstack features.
@@ -24,7 +24,7 @@ def uncached(model: Model, embeds: Tensor, positions: FloatArray, features: Sequ
     hf: Any = getattr(model, "hf", None)
     if hf is None:
         raise ModelError(f"{model.name} is not made of transformers' layers; there is nothing to compare it with")
-    model.check_stock()
+    model.check_reference_layers()
     more: dict[str, Any] = {}
     if features:
         everywhere = torch.ones(1, len(embeds), dtype=torch.bool, device=embeds.device)

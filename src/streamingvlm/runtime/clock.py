@@ -154,7 +154,7 @@ def split(chunk: Chunk, part: int | None) -> list[Chunk]:
             chunk,
             frames=chunk.frames[at : at + part],
             times=chunk.times[at : at + part],
-            decode_seconds=chunk.decode_seconds if at == 0 else 0.0,
+            read_seconds=chunk.read_seconds if at == 0 else 0.0,
             dropped=chunk.dropped if at == 0 else 0,
             last=at + part >= count,
         )

@@ -21,10 +21,10 @@ from ..core.errors import OptionError
 from ..sinks.files import check_writable, write_whole
 
 #: What a command writes as JSON.
-Figures = dict[str, Any]
+Metrics = dict[str, Any]
 
 
-def provenance(device: torch.device) -> Figures:
+def provenance(device: torch.device) -> Metrics:
     """Device, versions and date, for every file that is written."""
     return {
         "device": describe_device(device),
@@ -51,7 +51,7 @@ def describe_device(device: torch.device) -> str:
     return str(device)
 
 
-def heading(figures: Figures) -> str:
+def heading(figures: Metrics) -> str:
     """Device, versions and date in one line."""
     versions = ", ".join(f"{name} {number}" for name, number in figures["versions"].items())
     return f"{figures['device']}; {versions}; {figures['date']}"
@@ -69,7 +69,7 @@ def check_targets(json_file: Path | None, plot: Path | None = None) -> None:
             raise OptionError("--plot needs matplotlib: pip install 'streamingvlm[plot]'") from None
 
 
-def write_json(path: Path | None, figures: Figures) -> None:
+def write_json(path: Path | None, figures: Metrics) -> None:
     """Write figures, if a file was asked for; numbers that are none become null."""
     if path is not None:
         write_whole(path, json.dumps(_plain(figures), indent=2, allow_nan=False) + "\n")

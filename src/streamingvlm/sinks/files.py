@@ -193,7 +193,7 @@ def json_line(event: Commentary) -> str:
         "start": round(event.start, 6),
         "end": round(event.end, 6),
         "text": event.text,
-        "cut": event.cut,
+        "finish_reason": event.finish_reason,
         "dropped": event.dropped,
         "lag": round(event.timing.lag, 6),
         "work": round(event.timing.work, 6),

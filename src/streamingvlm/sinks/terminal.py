@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..core.events import Chunk, Commentary
-from ..core.tally import Tally, memory
+from ..core.run_stats import RunStats, memory
 from .files import json_line, printable
 
 COLOURS = {
@@ -34,7 +34,7 @@ class View(Protocol):
 
     def begin(self, chunk: Chunk) -> None: ...
     def words(self, text: str) -> None: ...
-    def show(self, event: Commentary, tally: Tally) -> None: ...
+    def show(self, event: Commentary, stats: RunStats) -> None: ...
     def close(self) -> None: ...
 
 
@@ -43,14 +43,14 @@ class Quiet:
 
     def begin(self, chunk: Chunk) -> None: ...
     def words(self, text: str) -> None: ...
-    def show(self, event: Commentary, tally: Tally) -> None: ...
+    def show(self, event: Commentary, stats: RunStats) -> None: ...
     def close(self) -> None: ...
 
 
 class JsonLines(Quiet):
     """One event a line on standard output."""
 
-    def show(self, event: Commentary, tally: Tally) -> None:  # noqa: ARG002
+    def show(self, event: Commentary, stats: RunStats) -> None:  # noqa: ARG002
         print(json_line(event), flush=True)
 
 
@@ -60,7 +60,7 @@ class Plain(Quiet):
     def __init__(self, beside: Beside | None = None) -> None:
         self.beside = beside
 
-    def show(self, event: Commentary, tally: Tally) -> None:  # noqa: ARG002
+    def show(self, event: Commentary, stats: RunStats) -> None:  # noqa: ARG002
         for line in event_lines(event, self.beside):
             print(line, flush=True)
 
@@ -84,10 +84,10 @@ class Terminal:
         self._words += text
         self._live.update(self._render())
 
-    def show(self, event: Commentary, tally: Tally) -> None:
+    def show(self, event: Commentary, stats: RunStats) -> None:
         for line in event_lines(event, self.beside):
             self._live.console.print(Text(line, style="dim" if line.endswith("to keep up)") else ""))
-        self._words, self._status = "", _status(event, tally)
+        self._words, self._status = "", _status(event, stats)
         self._live.update(self._render())
 
     def close(self) -> None:
@@ -98,10 +98,10 @@ class Terminal:
         return Group(words, Text("─" * BAR, style="dim"), Text(self.name, style="dim"), self._status)
 
 
-def _status(event: Commentary, tally: Tally) -> RenderableType:
+def _status(event: Commentary, stats: RunStats) -> RenderableType:
     table = Table.grid(padding=(0, 2))
-    table.add_row("time", f"{event.end:.1f} s, {tally.dropped} steps dropped")
-    table.add_row("lag", f"{event.timing.lag:.2f} s, p95 {tally.lag(0.95):.2f} s")
+    table.add_row("time", f"{event.end:.1f} s, {stats.dropped} steps dropped")
+    table.add_row("lag", f"{event.timing.lag:.2f} s, p95 {stats.lag(0.95):.2f} s")
     table.add_row("cache", _bar(event))
     used = f"{sum(event.rows.values())} of {event.capacity} rows: "
     table.add_row("", used + ", ".join(f"{kind} {count}" for kind, count in event.rows.items()))
@@ -131,7 +131,7 @@ def event_lines(event: Commentary, beside: Beside | None = None) -> list[str]:
     if event.dropped:
         steps = "step" if event.dropped == 1 else "steps"
         lines.append(f"{stamp(event.start)} ({event.dropped} {steps} dropped to keep up)")
-    text = printable(event.text) + (" [cut]" if event.cut else "")
+    text = printable(event.text) + ("" if event.finish_reason == "stop" else f" [{event.finish_reason}]")
     truth = printable(beside(event.start, event.end)) if beside else ""
     if truth or (beside and text):
         lines.append(f"{stamp(event.start)} {text or '-':40} | {truth or '-'}")

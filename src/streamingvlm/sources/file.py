@@ -131,4 +131,4 @@ class FileSource:
     def _chunk(self, index: int, frames: list[NDArray[np.uint8]], times: list[float], seconds: float) -> Chunk:
         start = self.start + index * self.step
         end = self.start + (index + 1) * self.step
-        return Chunk(np.stack(frames), tuple(times), start, end, decode_seconds=seconds)
+        return Chunk(np.stack(frames), tuple(times), start, end, read_seconds=seconds)

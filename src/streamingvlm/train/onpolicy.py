@@ -197,7 +197,7 @@ class Rollout:
             start=lane.piece.example.start,
             step=lane.piece.example.encoding.step,
             said=tuple(words.text for words in lane.said),
-            cut=sum(words.cut for words in lane.said),
+            cut=sum(words.finish_reason != "stop" for words in lane.said),
             made=self.made,
         )
         with self.path.open("a", encoding="utf-8") as file:

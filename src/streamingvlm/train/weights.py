@@ -25,7 +25,7 @@ from ..models.checkpoint import no_bars, quiet_loading, write_streaming
 from ..models.edge import library
 from ..models.files import list_files
 from ..models.hub import find_checkpoint
-from ..models.load import load_frontend, load_stock
+from ..models.load import load_for_training, load_frontend
 from ..models.vision_attention import WINDOWS
 from .checkpoints import readable
 from .config import Stage
@@ -47,7 +47,7 @@ def load_weights(stage: Stage, dtype: torch.dtype | None = None) -> Any:
     """
     frozen_base = stage.method == "lora" and stage.bf16
     dtype = dtype or (torch.bfloat16 if frozen_base else torch.float32)
-    model = load_stock(stage.model or None, dtype, attention_of(stage))
+    model = load_for_training(stage.model or None, dtype, attention_of(stage))
     # The tower's windows run as at inference, in one call.
     model.config.vision_config._attn_implementation = WINDOWS
     if stage.freeze_vision:

@@ -1,6 +1,6 @@
 """Which pieces of a stream's timeline stay in the cache. Pure functions over spans; no tensors.
 
-A policy is asked once per step, before the new turn is appended. To add one, write a class with the members of
+A policy is asked once per step, before the new turn is appended. To add one, write a subclass of
 :class:`CachePolicy` and one line in :data:`POLICIES`.
 """
 
@@ -12,8 +12,9 @@ from typing import Any
 
 from ..errors import PolicyError
 from ..spans import Piece
-from .base import CachePolicy, Positions, Sizes
+from .base import CachePolicy, Feeding, Positions, Recompute, ReuseStates, Sizes
 from .full import KeepAll
+from .public_code import PublicCode, PublicCodeKeepAll
 from .recent import RecentFrames
 from .sliding import SlidingRecompute, SlidingReset
 from .streaming import StreamingWindow
@@ -21,10 +22,15 @@ from .streaming import StreamingWindow
 __all__ = [
     "POLICIES",
     "CachePolicy",
+    "Feeding",
     "KeepAll",
     "Piece",
     "Positions",
+    "PublicCode",
+    "PublicCodeKeepAll",
     "RecentFrames",
+    "Recompute",
+    "ReuseStates",
     "Sizes",
     "SlidingRecompute",
     "SlidingReset",
@@ -35,7 +41,7 @@ __all__ = [
 #: Name on the command line -> class and the fields that the name fixes.
 POLICIES: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "streaming": (StreamingWindow, {}),
-    "faithful": (StreamingWindow, {"faithful": True, "history": "reused"}),
+    "public-code": (PublicCode, {"history_kv": "reuse"}),
     "full": (KeepAll, {}),
     "sliding-reset": (SlidingReset, {}),
     "sliding-recompute": (SlidingRecompute, {}),
@@ -51,15 +57,16 @@ def make_policy(spec: str, defaults: Mapping[str, Any] | None = None) -> CachePo
     """
     name, _, rest = spec.partition(":")
     if name not in POLICIES:
-        raise PolicyError(f"unknown policy {name!r}; known: {', '.join(POLICIES)}")
+        hint = " (it is called public-code now)" if name == "faithful" else ""
+        raise PolicyError(f"unknown policy {name!r}{hint}; known: {', '.join(POLICIES)}")
     kind, fixed = POLICIES[name]
     types: dict[str, type[Any]] = {field.name: type(field.default) for field in fields(kind) if field.name not in fixed}
     # A checkpoint's JSON says 16 where the field is 16.0: one policy has one name, whoever asked for it.
     options = {key: _value(types[key], key, value) for key, value in (defaults or {}).items() if key in types}
     for part in filter(None, rest.split(",")):
         key, _, value = (text.strip() for text in part.partition("="))
-        if key not in types or types[key] is bool:
-            known = ", ".join(key for key, kind_of in types.items() if kind_of is not bool)
+        if key not in types:
+            known = ", ".join(types)
             raise PolicyError(f"policy {name!r} has no option {key!r}; it has: {known}")
         options[key] = _value(types[key], key, value)
     policy: CachePolicy = kind(**options, **fixed)

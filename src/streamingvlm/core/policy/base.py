@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 from ..errors import PolicyError
+from ..grammar import Grammar
 from ..spans import PREAMBLE, Kind, Piece, Role, Span
 
 Positions = Literal["contiguous", "append"]
-History = Literal["reused", "renewed"]
+HistoryKV = Literal["reuse", "recompute"]
 
 #: Slack for comparing times that were added up as floats, seconds.
 EPS = 1e-6
@@ -18,7 +20,7 @@ EPS = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Upper bounds of one stream's parts, in ids; what a policy computes its capacity from.
+    """Upper bounds of one stream's parts, in tokens; what a policy computes its capacity from.
 
     ``step`` is the length of one step in seconds, ``preamble`` the system prompt and all markup before the first
     turn, ``history`` the words that are in the history block when the stream opens, ``instruction`` the budget of
@@ -35,50 +37,64 @@ class Sizes:
     reply: int
 
 
-class CachePolicy(Protocol):
-    """What the engine needs of a policy."""
+@dataclass(frozen=True, slots=True)
+class ReuseStates:
+    """A step prefills the new turn alone; what stays keeps its states.
+
+    ``rearchive`` (beyond the paper): text that moves into the history block is prefilled once more there, behind the
+    text before it and without any picture, as in training.
+    """
+
+    rearchive: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Recompute:
+    """Every step prefills all that stays, frames included; no state is reused.
+
+    ``frames``: how many of the newest frames the video block of a step shows, at most (None: those of its chunk).
+    """
+
+    frames: int | None = None
+
+
+#: What a step prefills.
+Feeding = ReuseStates | Recompute
+
+
+class CachePolicy(ABC):
+    """What stays in the cache of a stream, and how what stays is numbered and fed.
+
+    ``positions``: ``contiguous`` numbers what stays anew at every step; ``append`` leaves every row its first position.
+    """
+
+    __slots__ = ()
+    positions: Positions = "contiguous"
 
     @property
-    def positions(self) -> Positions:
-        """``contiguous``: survivors are numbered anew at every step; ``append``: a row keeps its first position."""
-        ...
+    def feeding(self) -> Feeding:
+        """What a step prefills."""
+        return ReuseStates()
 
-    @property
-    def faithful(self) -> bool:
-        """Whether the stream follows the public code bit by bit (see docs/differences.md)."""
-        ...
-
-    @property
-    def recompute(self) -> bool:
-        """Whether every step feeds all that stays anew, frames included, instead of reusing its states."""
-        ...
-
-    @property
-    def history(self) -> History:
-        """``reused``: words that move into the history block keep the states that they were said with; ``renewed``:
-        they get those that they have behind the words before them, without any picture, as in training."""
-        ...
-
-    @property
-    def frames(self) -> int | None:
-        """How many of the newest frames the video block of a step shows, at most; None: those of its chunk."""
-        ...
-
+    @abstractmethod
     def plan(self, spans: Sequence[Span], now: float, step: float) -> list[Piece]:
         """What stays, in order. ``now``: when the step about to come ends; ``step``: a step's length. Seconds."""
-        ...
 
+    @abstractmethod
     def capacity(self, sizes: Sizes) -> int:
         """Most rows a stream can ever hold."""
-        ...
+
+    def grammar(self, grammar: Grammar) -> Grammar:
+        """The grammar of a stream under this policy, given the checkpoint's."""
+        return grammar
 
     def context_budget(self) -> int | None:
-        """Most ids that a caller's context may have (None: no bound)."""
-        ...
+        """Most tokens that a caller's context may have (None: no bound, it is never cut)."""
+        return None
 
-    def seconds_left(self, watched: float) -> float | None:
+    def seconds_left(self, watched: float) -> float | None:  # noqa: ARG002
         """Seconds of video that still fit when ``watched`` seconds have been seen (None: there is no end)."""
-        ...
+        return None
 
 
 def check_positions(positions: str) -> None:
@@ -87,10 +103,10 @@ def check_positions(positions: str) -> None:
         raise PolicyError(f"positions must be contiguous or append, not {positions!r}")
 
 
-def check_history(history: str) -> None:
-    """Raise :class:`PolicyError` for a kind of history that does not exist."""
-    if history not in ("reused", "renewed"):
-        raise PolicyError(f"history must be reused or renewed, not {history!r}")
+def check_history_kv(history_kv: str) -> None:
+    """Raise :class:`PolicyError` for a way of keeping the history that does not exist."""
+    if history_kv not in ("reuse", "recompute"):
+        raise PolicyError(f"history_kv must be reuse or recompute, not {history_kv!r}")
 
 
 def newest_query(spans: Sequence[Span]) -> tuple[int, int]:

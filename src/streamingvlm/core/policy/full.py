@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, inf
-from typing import ClassVar
 
 from ..errors import PolicyError
 from ..spans import PREAMBLE, Piece, Span
-from .base import EPS, History, Positions, Sizes, check_positions, keep_turns
+from .base import EPS, CachePolicy, Positions, Sizes, check_positions, keep_turns
 
 
 @dataclass(frozen=True, slots=True)
-class KeepAll:
+class KeepAll(CachePolicy):
     """Full attention: nothing is ever evicted, so the stream ends after ``seconds``.
 
     Only an instruction that was replaced goes: the bound could not hold otherwise.
@@ -21,10 +20,6 @@ class KeepAll:
 
     seconds: float = 600.0
     positions: Positions = "contiguous"
-    faithful: bool = False
-    recompute: ClassVar[bool] = False
-    history: ClassVar[History] = "reused"
-    frames: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:
         if not 0 < self.seconds < inf:
@@ -40,10 +35,6 @@ class KeepAll:
         steps = ceil(self.seconds / sizes.step - EPS)
         start = sizes.preamble + sizes.history + 2 * sizes.instruction
         return start + steps * (sizes.turn + sizes.vision + sizes.reply)
-
-    def context_budget(self) -> int | None:
-        """See :meth:`CachePolicy.context_budget`."""
-        return None
 
     def seconds_left(self, watched: float) -> float | None:
         """See :meth:`CachePolicy.seconds_left`."""

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 from ..errors import PolicyError
 from ..spans import Piece, Span
-from .base import History, Positions, Sizes, keep_turns
+from .base import CachePolicy, Feeding, Recompute, Sizes, keep_turns
 
 
 @dataclass(frozen=True, slots=True)
-class RecentFrames:
+class RecentFrames(CachePolicy):
     """Every step sees the standing parts and the newest ``frames`` frames, and no earlier word (arXiv 2604.02317).
 
     The frames are one video block of the step's turn, whatever their number per step, stamped from the first of them
@@ -23,14 +22,15 @@ class RecentFrames:
     """
 
     frames: int = 4
-    positions: ClassVar[Positions] = "contiguous"
-    faithful: ClassVar[bool] = False
-    recompute: ClassVar[bool] = True
-    history: ClassVar[History] = "reused"
 
     def __post_init__(self) -> None:
         if not isinstance(self.frames, int) or self.frames < 1:
             raise PolicyError(f"frames must be a whole number of at least 1, not {self.frames}")
+
+    @property
+    def feeding(self) -> Feeding:
+        """See :attr:`CachePolicy.feeding`."""
+        return Recompute(self.frames)
 
     def plan(self, spans: Sequence[Span], now: float, step: float) -> list[Piece]:  # noqa: ARG002
         """See :meth:`CachePolicy.plan`: every turn goes, the coming one brings all frames along."""
@@ -40,11 +40,3 @@ class RecentFrames:
         """See :meth:`CachePolicy.capacity`."""
         standing = sizes.preamble + sizes.history + 2 * sizes.instruction
         return standing + sizes.turn + sizes.vision + sizes.reply
-
-    def context_budget(self) -> int | None:
-        """See :meth:`CachePolicy.context_budget`: the context is never cut."""
-        return None
-
-    def seconds_left(self, watched: float) -> float | None:  # noqa: ARG002
-        """See :meth:`CachePolicy.seconds_left`: a stream may go on for ever."""
-        return None

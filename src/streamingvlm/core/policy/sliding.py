@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, inf
-from typing import ClassVar
 
 from ..errors import PolicyError
 from ..spans import PREAMBLE, Kind, Piece, Span
-from .base import EPS, History, Positions, Sizes, check_positions, keep_turns
+from .base import EPS, CachePolicy, Feeding, Positions, Recompute, Sizes, check_positions, keep_turns
 from .streaming import StreamingWindow
 
 
 @dataclass(frozen=True, slots=True)
-class SlidingReset:
+class SlidingReset(CachePolicy):
     """Sliding window without overlap (paper, figure 1): full attention that starts again.
 
     The cache grows for ``seconds`` of video; the step that would not fit any more finds nothing but the standing
@@ -27,10 +26,6 @@ class SlidingReset:
 
     seconds: float = 100.0
     positions: Positions = "contiguous"
-    faithful: ClassVar[bool] = False
-    recompute: ClassVar[bool] = False
-    history: ClassVar[History] = "reused"
-    frames: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:
         if not 0 < self.seconds < inf:
@@ -48,27 +43,19 @@ class SlidingReset:
         standing = sizes.preamble + sizes.history + 2 * sizes.instruction
         return standing + self._most_turns(sizes.step) * (sizes.turn + sizes.vision + sizes.reply)
 
-    def context_budget(self) -> int | None:
-        """See :meth:`CachePolicy.context_budget`: the context is never cut."""
-        return None
-
-    def seconds_left(self, watched: float) -> float | None:  # noqa: ARG002
-        """See :meth:`CachePolicy.seconds_left`: a stream may go on for ever."""
-        return None
-
     def _most_turns(self, step: float) -> int:
         # Times alone would not bound the turns: a chunk may be shorter than a step.
         return max(ceil(self.seconds / step - EPS), 1)
 
 
 @dataclass(frozen=True, slots=True)
-class SlidingRecompute:
+class SlidingRecompute(CachePolicy):
     """Sliding window with overlap (paper, figure 1): the streaming window's layout, nothing reused.
 
     What stays, and at which positions, is what :class:`StreamingWindow` with the same ``vision``, ``turns``
-    (seconds), ``sink`` and ``text`` (ids) keeps. But every step encodes all retained frames and prefills all retained
-    ids anew, so states depend on nothing that is not there any more, as in training. The retained frames' patches
-    stay in the session: 16 s at 2 frames a second of 720p are 0.2 GB of host memory.
+    (seconds), ``sink`` and ``text`` (tokens) keeps. But every step encodes all retained frames and prefills all
+    retained tokens anew, so states depend on nothing that is not there any more, as in training. The patches of
+    the retained frames stay in the session: 16 s at 2 frames a second of 720p are 0.2 GB of host memory.
 
     Raises :class:`PolicyError` for negative or infinite numbers.
     """
@@ -77,14 +64,14 @@ class SlidingRecompute:
     turns: float = 16.0
     sink: int = 512
     text: int = 512
-    positions: ClassVar[Positions] = "contiguous"
-    faithful: ClassVar[bool] = False
-    recompute: ClassVar[bool] = True
-    history: ClassVar[History] = "reused"
-    frames: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:
         _ = self.layout
+
+    @property
+    def feeding(self) -> Feeding:
+        """See :attr:`CachePolicy.feeding`."""
+        return Recompute()
 
     @property
     def layout(self) -> StreamingWindow:
@@ -102,7 +89,3 @@ class SlidingRecompute:
     def context_budget(self) -> int | None:
         """See :meth:`CachePolicy.context_budget`: the context lives in the sink."""
         return self.layout.context_budget()
-
-    def seconds_left(self, watched: float) -> float | None:
-        """See :meth:`CachePolicy.seconds_left`: a stream may go on for ever."""
-        return self.layout.seconds_left(watched)

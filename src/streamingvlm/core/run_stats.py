@@ -13,14 +13,14 @@ from ..core.events import Commentary
 LAGS = 10_000
 
 
-STAGES = ("decode", "patch", "evict", "vision", "prefill", "words")
+STAGES = ("read", "preprocess", "evict", "vision_encode", "prefill", "decode")
 
 
-class Tally:
+class RunStats:
     """Sums over a run, in constant memory."""
 
     def __init__(self) -> None:
-        self.steps = self.dropped = self.cut = 0
+        self.steps = self.dropped = self.unfinished = 0
         self.seconds = self.worst = 0.0
         self.stages: Counter[str] = Counter()
         self.last: Commentary | None = None
@@ -30,7 +30,7 @@ class Tally:
         """Count one step."""
         self.steps += 1
         self.dropped += event.dropped
-        self.cut += event.cut
+        self.unfinished += event.finish_reason != "stop"
         self.seconds += event.end - event.start
         for stage in STAGES:
             self.stages[stage] += getattr(event.timing, stage)
@@ -49,7 +49,7 @@ class Tally:
             return []
         work = {stage: self.stages[stage] / self.seconds for stage in STAGES}
         parts = ", ".join(f"{stage} {seconds:.3f}" for stage, seconds in work.items())
-        cut = f", {self.cut} cut at the token cap" if self.cut else ""
+        cut = f", {self.unfinished} ended by max_new_tokens or the next step" if self.unfinished else ""
         rows = ", ".join(f"{kind} {count}" for kind, count in self.last.rows.items())
         return [
             f"watched  {self.seconds:g} s of video in {self.steps} steps, {self.dropped} dropped{cut}",
