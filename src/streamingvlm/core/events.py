@@ -1,4 +1,4 @@
-"""What goes in and what comes out: a chunk of video, a commentary event, and how long it took."""
+"""What goes into a stream and what comes out: chunks of video, events, and how long a step took. All frozen."""
 
 from __future__ import annotations
 
@@ -17,15 +17,11 @@ FinishReason = Literal["stop", "length", "deadline"]
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """One step of video.
+    """What is seen in one step.
 
     ``frames``: ``(n, height, width, 3)`` uint8 RGB, n >= 1. ``times``: n seconds from the stream's start, one per
-    frame, not decreasing. The chunk covers ``start <= t < end``. ``read_seconds`` is the work that the source
-    spent on making it; ``ready_at`` is the ``time.perf_counter()`` moment at which its last frame was there (None:
-    unknown); ``dropped`` counts the steps that a live source skipped just before this one. ``due`` is the
-    ``time.perf_counter()`` moment at which the next step is due (None: never): words that are not said by then are cut.
-    ``prepared`` is what a session made of the frames ahead of its step, in the source's thread. ``last`` is false for a
-    part of a step whose other frames are still to come: a session can be shown it ahead of the rest.
+    frame, not decreasing. The chunk covers ``start <= t < end``. ``read_seconds``: the work that its source spent on
+    making it. Raises ValueError for anything else.
     """
 
     frames: NDArray[np.uint8]
@@ -33,11 +29,6 @@ class Chunk:
     start: float
     end: float
     read_seconds: float = 0.0
-    ready_at: float | None = None
-    dropped: int = 0
-    due: float | None = None
-    prepared: object = None
-    last: bool = True
 
     def __post_init__(self) -> None:
         if self.frames.ndim != 4 or self.frames.shape[-1] != 3 or self.frames.dtype != np.uint8:
@@ -52,6 +43,38 @@ class Chunk:
             raise ValueError(f"the times of a chunk's frames must not decrease, not {self.times}")
         if not self.end > self.start:
             raise ValueError(f"a chunk must end after it starts, not {self.start}..{self.end}")
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """How a chunk has come. Moments are those of ``time.perf_counter()``.
+
+    ``ready_at``: when its last frame was there (None: unknown); ``due``: when the next step is due (None: never), a
+    reply ends there; ``dropped``: steps that were skipped just before this one.
+    """
+
+    ready_at: float | None = None
+    due: float | None = None
+    dropped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StepInput:
+    """What an engine takes: a chunk, how it came, and what was made of it ahead.
+
+    ``prepared``: what :meth:`Session.prepare` made of the frames; ``last`` is false for a part of a step whose other
+    frames are still to come.
+    """
+
+    chunk: Chunk
+    arrival: Arrival = Arrival()
+    prepared: object = None
+    last: bool = True
+
+    @staticmethod
+    def of(item: Chunk | StepInput) -> StepInput:
+        """``item``, or what an engine takes of a chunk that came by itself."""
+        return item if isinstance(item, StepInput) else StepInput(item)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +116,15 @@ class InstructionUpdated:
 
 
 @dataclass(frozen=True, slots=True)
+class Delta:
+    """More text of the reply to the step from ``start`` to ``end`` seconds; the first, empty, says that it begins."""
+
+    start: float
+    end: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Commentary:
     """The words for one step, with everything a view or a benchmark wants to know about it.
 
@@ -116,6 +148,44 @@ class Commentary:
     instructions: tuple[InstructionUpdated, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class StreamOpened:
+    """A stream begins. ``name``: its source's; ``context``: what is known before the video starts."""
+
+    name: str
+    context: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """``count`` events were lost before the next one, since whoever subscribed did not take them in time."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """A stream has ended. ``error``: why, if it did not come to its source's end or was stopped ("")."""
+
+    error: str = ""
+
+
+#: What a stream tells its sinks and subscribers.
+Event = StreamOpened | Delta | InstructionUpdated | Commentary | Dropped | Closed
+
+
+class Sink(Protocol):
+    """Takes the events of one stream, on the thread that its engine works in. What it does not know it passes over."""
+
+    def write(self, event: Event) -> None:
+        """Take one event; OutputError if that cannot be, which ends the stream."""
+        ...
+
+    def close(self) -> None:
+        """Nothing follows. Called once, however the stream has ended."""
+        ...
+
+
 #: Games of the arcade that the bundled model was trained on.
 BUNDLED_GAMES = ("pong", "boxing", "tennis", "hockey")
 
@@ -134,4 +204,4 @@ class Source(Protocol):
     arcade: bool
     live: bool
 
-    def __iter__(self) -> Iterator[Chunk]: ...
+    def __iter__(self) -> Iterator[Chunk | StepInput]: ...

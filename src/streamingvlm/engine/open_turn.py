@@ -1,4 +1,4 @@
-"""The turn that a session is being shown, and what of it has to be prefilled. No tensors here."""
+"""The turn that a stream is being shown, and what of it has to be prefilled. No tensors here."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ BoolArray = NDArray[np.bool_]
 class PrefillInput:
     """What has to be prefilled now.
 
-    ``tokens``: n ids; ``pads``: (n,) bool, which of them are pads of video; ``positions``: (3, n) float32;
+    ``tokens``: n of them; ``pads``: (n,) bool, which are pads of video; ``positions``: (3, n) float32;
     ``patches``: one for every video block (or part of one) among them, in order; all of them have to be encoded.
-    ``at``: the row of the first id, if the ids have rows already, to be written anew (None: behind all rows).
+    ``at``: the row of the first token, if they have rows already, to be written anew (None: behind all rows).
     """
 
     tokens: list[int]
@@ -39,8 +39,8 @@ class PrefillInput:
 class OpenTurn:
     """The turn that is being shown: it grows by a part of the step's frames at a time, until the step is whole.
 
-    ``before``: what was pending when it was opened, with the ``numbers`` (3, n) of its ids; ``at``: the number of the
-    turn's first span; ``first``: the position of its first id; ``fed``: how many ids of all these have rows.
+    ``before``: what was pending when it was opened, with the ``numbers`` (3, n) of its tokens; ``at``: the number of the
+    turn's first span; ``first``: the position of its first token; ``fed``: how many tokens of all these have rows.
     """
 
     before: list[Span]
@@ -69,10 +69,10 @@ class OpenTurn:
         _, height, width = self.patches[0].merged
         return sum(part.merged[0] for part in self.patches), height, width
 
-    def feed(
+    def take_unfed(
         self, spans: list[Span], tokens_per_second: float | None, last: bool
     ) -> tuple[list[int], BoolArray, FloatArray]:
-        """What has no row yet: ids, which of them are pads, and positions; then it counts as fed.
+        """What has no row yet: tokens, which of them are pads, and positions; then it counts as fed.
 
         ``spans``: those of the turn so far. It goes up to the last pad, or to the end if the ``last`` frame is in.
         """

@@ -1,30 +1,27 @@
-"""One submitted chunk on its way through the engine."""
+"""One step of a stream on its way through an engine."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
-from ..core.events import Chunk, Commentary, InstructionUpdated, Timing
+from ..core.events import Commentary, InstructionUpdated, StepInput, Timing
 from ..core.positions import FloatArray
 from ..models.base import Prepared, Vision
-
-if TYPE_CHECKING:
-    from .open_turn import PrefillInput
-    from .session import Session
+from .open_turn import PrefillInput
+from .stream import OpenStream
 
 
 @dataclass(slots=True)
 class Trace:
     """What a test or a check wants to see of one step; filled by the engine.
 
-    ``retained``: ids after eviction, before the new turn; ``prefill_positions``: (3, all ids) at the prefill;
-    ``tokens``: sampled ids; ``logits``: one (vocabulary,) float32 tensor per sampled id.
+    ``retained``: tokens after eviction, before the new turn; ``prefill_positions``: (3, all tokens) at the prefill;
+    ``tokens``: sampled ones; ``logits``: one (vocabulary,) float32 tensor per sampled token.
     """
 
     retained: list[int] = field(default_factory=list)
@@ -44,25 +41,26 @@ class Status(StrEnum):
 
 @dataclass(slots=True, eq=False)
 class StepRequest:
-    """One submitted chunk on its way to a commentary; a part of a step only on its way into the cache.
+    """One submitted step on its way to a commentary; a part of a step only on its way into the cache.
 
-    ``ahead``: what was made of its frames, also what the tower sees in them as soon as that is known. ``feed`` and
-    ``again``: what has to be prefilled, known when it is begun; ``visions``: what the tower sees in that.
+    ``ahead``: what was made of its frames, also what the tower sees in them as soon as that is known. ``prefill`` and
+    ``rearchive``: what has to be prefilled, known when it is begun; ``visions``: what the tower sees in that.
+    ``token_mask``: (vocabulary,) bool, which tokens occur in the stream's text; ``result``: None for a part.
     """
 
-    session: Session
-    chunk: Chunk
+    stream: OpenStream
+    step: StepInput
     ahead: Prepared
     submitted: float
     on_text: Callable[[str], None] | None = None
     trace: Trace | None = None
-    feed: PrefillInput | None = None
-    again: PrefillInput | None = None
+    prefill: PrefillInput | None = None
+    rearchive: PrefillInput | None = None
     visions: list[Vision] = field(default_factory=list)
-    told: tuple[InstructionUpdated, ...] = ()
+    instructions: tuple[InstructionUpdated, ...] = ()
     tokens: list[int] = field(default_factory=list)
-    seen: Tensor | None = None
-    said: str = ""
+    token_mask: Tensor | None = None
+    emitted_text: str = ""
     timing: Timing = field(default_factory=Timing)
     status: Status = Status.WAITING
     error: BaseException | None = None
@@ -76,3 +74,8 @@ class StepRequest:
     def spend(self, stage: str, seconds: float) -> None:
         """Add work to a stage."""
         self.timing = self.timing.plus(**{stage: seconds})
+
+    def to_prefill(self) -> PrefillInput:
+        """What has to be prefilled; the request has been begun."""
+        assert self.prefill is not None, "a request is begun before it is run"
+        return self.prefill

@@ -1,6 +1,6 @@
 """A stream put on disk between two steps and taken up again: it says on, bit for bit, what it would have said.
 
-A snapshot holds what a step changes: the stream's state, and the rows of its slot (raw keys, values, the rotated view).
+A snapshot holds what a step changes: the stream's state, and the rows of its slot (raw keys, values, rotated keys).
 What the stream was opened with is in it for a check only: open it in the same way, then :func:`restore`. The video has
 to go on where it stopped, at ``session.time``.
 
@@ -35,12 +35,13 @@ from ..core.errors import CapacityError, OutputError, StreamingVLMError
 from ..core.events import Chunk, InstructionUpdated
 from ..core.spans import Kind, Role, Span
 from ..core.timeline import Timeline
+from ..models.base import Model
 from ..models.patches import Patcher, Patches
-from .session import Session
 from .state import StreamState
+from .stream import OpenStream
 
 MAGIC = b"SVLMSNAP"
-FORMAT = 2
+FORMAT = 3
 #: Magic, number of the format, length of the payload; the digest follows.
 _HEADER = struct.Struct("<8sIQ")
 _DIGEST = hashlib.sha256().digest_size
@@ -79,15 +80,15 @@ def remove(path: Path) -> None:
             file.unlink(missing_ok=True)
 
 
-def save(session: Session, pool: KVPool, path: Path) -> None:
+def save(stream: OpenStream, model: Model, pool: KVPool, path: Path) -> None:
     """Write the stream as it is between two steps. ``pool``: the engine's.
 
     The file is whole or not there, also after a loss of power; the one that was there is kept as :func:`previous`.
     Raises :class:`SnapshotError` within a step, :class:`OutputError` if the file cannot be written: then the snapshots
     that were there still are.
     """
-    _check_between(session)
-    payload = to_bytes(*_pack(session, pool))
+    _check_between(stream)
+    payload = to_bytes(*_pack(stream, model, pool))
     with _writing(path):
         try:
             _write(_part(path), header(payload), payload)
@@ -100,28 +101,28 @@ def save(session: Session, pool: KVPool, path: Path) -> None:
         _sync(path.parent)
 
 
-def restore(session: Session, pool: KVPool, path: Path) -> Path:
+def restore(stream: OpenStream, model: Model, pool: KVPool, path: Path) -> Path:
     """Put a session that was opened in the same way where the saved one was; the file that was taken.
 
     That is the one before (:func:`previous`), with a warning, if the one at ``path`` is missing or not whole. Raises
     :class:`SnapshotError` if neither is whole, or for a stream that was opened otherwise or with other weights (each
     option that differs is named), :class:`CapacityError` if it does not fit. Then the session is as it was.
     """
-    _check_between(session)
-    own, weights = _options(session), session.model.fingerprint
+    _check_between(stream)
+    own, weights = _options(stream, model), model.fingerprint
     tensors, record, taken = _whole_one(path)
     with _contents(taken):
-        _check_options(taken, record, own, _defaults(session))
+        _check_options(taken, record, own, _defaults(stream))
         if record["weights"] != weights:
-            raise SnapshotError(f"{taken} is of a stream of a model with other weights than {session.model.name} has")
-        stream = _unpack(tensors, record, session)
-        rows = _rows(taken, tensors, stream, session, pool)
+            raise SnapshotError(f"{taken} is of a stream of a model with other weights than {model.name} has")
+        state = _unpack(tensors, record, stream, model)
+        rows = _rows(taken, tensors, state, stream, pool)
     # All that may fail comes before the first write.
     moved = [(getattr(pool, name), tensors[name].to(pool.shape.device)) for name in _STORES]
     for store, saved in moved:
-        store[:, session.slot, :, :rows] = saved
-    pool.length[session.slot] = rows
-    session.state = stream
+        store[:, stream.slot, :, :rows] = saved
+    pool.length[stream.slot] = rows
+    stream.state = state
     return taken
 
 
@@ -251,43 +252,43 @@ def _contents(path: Path) -> Iterator[None]:
 # A stream as tensors and plain values.
 
 
-def _pack(session: Session, pool: KVPool) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _pack(stream: OpenStream, model: Model, pool: KVPool) -> tuple[dict[str, Tensor], dict[str, str]]:
     """A stream as tensors, and the rest of it as metadata."""
-    stream, slot, rows = session.state, session.slot, pool.length[session.slot]
+    state, slot, rows = stream.state, stream.slot, pool.length[stream.slot]
     tensors = {name: getattr(pool, name)[:, slot, :, :rows].cpu().contiguous() for name in _STORES}
-    tensors["positions"] = torch.from_numpy(np.ascontiguousarray(stream.positions))
-    tensors |= {f"retained.{turn}": part.pixels.cpu().contiguous() for turn, part in stream.retained.items()}
+    tensors["positions"] = torch.from_numpy(np.ascontiguousarray(state.positions))
+    tensors |= {f"retained.{turn}": part.pixels.cpu().contiguous() for turn, part in state.retained.items()}
     shown = None
-    if stream.shown is not None:
-        tensors["shown"] = torch.from_numpy(np.ascontiguousarray(stream.shown.frames))
-        shown = {"times": stream.shown.times, "start": stream.shown.start, "end": stream.shown.end}
+    if state.shown is not None:
+        tensors["shown"] = torch.from_numpy(np.ascontiguousarray(state.shown.frames))
+        shown = {"times": state.shown.times, "start": state.shown.start, "end": state.shown.end}
     record = {
-        "options": _options(session),
-        "weights": session.model.fingerprint,
-        "spans": [_plain(span) for span in stream.timeline.spans],
-        "cached": stream.timeline.cached,
-        **{name: kind(getattr(stream, name)) for name, kind in _PLAIN.items()},
-        "instructions": [(one.version, one.text) for one in stream.instructions],
-        "retained": {str(turn): (part.grid, part.merged) for turn, part in stream.retained.items()},
+        "options": _options(stream, model),
+        "weights": model.fingerprint,
+        "spans": [_plain(span) for span in state.timeline.spans],
+        "cached": state.timeline.cached,
+        **{name: kind(getattr(state, name)) for name, kind in _PLAIN.items()},
+        "instructions": [(one.version, one.text) for one in state.instructions],
+        "retained": {str(turn): (part.grid, part.merged) for turn, part in state.retained.items()},
         "shown": shown,
     }
     return tensors, {"stream": json.dumps(record)}
 
 
-def _unpack(tensors: Mapping[str, Tensor], record: Mapping[str, Any], session: Session) -> StreamState:
+def _unpack(tensors: Mapping[str, Tensor], record: Mapping[str, Any], stream: OpenStream, model: Model) -> StreamState:
     """The stream of a record, checked; what does not fit together is an error that :func:`_contents` knows."""
     timeline = Timeline([_span(parts) for parts in record["spans"]], _number(record["cached"]))
     if timeline.cached > len(timeline):
         raise ValueError(f"{timeline.cached} rows of {len(timeline)} ids")
-    if not all(0 <= token < session.model.vocabulary for token in timeline.tokens):
+    if not all(0 <= token < model.vocabulary for token in timeline.tokens):
         raise ValueError("ids that the vocabulary does not have")
     positions = tensors["positions"]
     if positions.shape != (3, timeline.cached) or positions.dtype != torch.float32 or not positions.isfinite().all():
         raise ValueError(f"{timeline.cached} rows, positions {tuple(positions.shape)} {positions.dtype}")
     plain = {name: _value(name, record[name]) for name in _PLAIN}
-    _check_retained(timeline, record["retained"], session)
+    _check_retained(timeline, record["retained"], stream)
     retained = {
-        int(turn): _patches(tensors[f"retained.{turn}"], grid, merged, session.patcher)
+        int(turn): _patches(tensors[f"retained.{turn}"], grid, merged, stream.planner.patcher)
         for turn, (grid, merged) in record["retained"].items()
     }
     shown = None
@@ -307,11 +308,13 @@ def _unpack(tensors: Mapping[str, Tensor], record: Mapping[str, Any], session: S
     )
 
 
-def _rows(path: Path, tensors: Mapping[str, Tensor], stream: StreamState, session: Session, pool: KVPool) -> int:
+def _rows(path: Path, tensors: Mapping[str, Tensor], state: StreamState, stream: OpenStream, pool: KVPool) -> int:
     """How many rows a snapshot has; they are the timeline's, and the session has room for them."""
-    rows, shape = stream.timeline.cached, pool.shape
-    if max(rows, len(stream.timeline)) > min(session.capacity, pool.rows):
-        raise CapacityError(f"{path} has {len(stream.timeline)} rows; the stream was opened for {session.capacity}")
+    rows, shape = state.timeline.cached, pool.shape
+    if max(rows, len(state.timeline)) > min(stream.planner.capacity, pool.rows):
+        raise CapacityError(
+            f"{path} has {len(state.timeline)} rows; the stream was opened for {stream.planner.capacity}"
+        )
     for name in _STORES:
         found, wanted = tensors[name], (shape.layers, shape.heads, rows, shape.head_dim)
         if tuple(found.shape) != wanted or found.dtype != shape.dtype:
@@ -319,10 +322,10 @@ def _rows(path: Path, tensors: Mapping[str, Tensor], stream: StreamState, sessio
     return rows
 
 
-def _check_retained(timeline: Timeline, retained: Mapping[str, Any], session: Session) -> None:
+def _check_retained(timeline: Timeline, retained: Mapping[str, Any], stream: OpenStream) -> None:
     """A policy that recomputes needs what every video block that stays has shown."""
     shown = {str(span.turn): span.grid for span in timeline.spans if span.kind is Kind.VISION}
-    if session.options.recomputes:
+    if stream.options.recomputes:
         for turn, grid in shown.items():
             if grid is None or list(grid) != retained[turn][1]:
                 raise ValueError(f"turn {turn} shows {grid}, not {retained[turn][1]}")
@@ -371,13 +374,13 @@ def _span(parts: Sequence[Any]) -> Span:
 # What a stream was opened with.
 
 
-def _options(session: Session) -> dict[str, Any]:
+def _options(stream: OpenStream, model: Model) -> dict[str, Any]:
     """All that the words depend on besides the weights and the video, as nested plain values."""
-    options, model = session.options, session.model
+    options = stream.options
     return {
         **_as_plain(options),
         "policy": {"class": type(options.policy).__name__, **_as_plain(options.policy)},
-        "frames": _as_plain(session.patcher),
+        "frames": _as_plain(stream.planner.patcher),
         "model": {"dtype": str(model.kv_shape.dtype).removeprefix("torch."), "end_tokens": sorted(model.end_tokens)},
     }
 
@@ -398,11 +401,11 @@ def _as_plain(value: Any) -> Any:
     return repr(value) if attributes is None else {name: _as_plain(part) for name, part in attributes.items()}
 
 
-def _defaults(session: Session) -> dict[str, Any]:
+def _defaults(stream: OpenStream) -> dict[str, Any]:
     """Values of the options that an older snapshot may not know yet, by their full names."""
     out: dict[str, Any] = {}
-    parts = [("", session.options), ("frames.", session.patcher)]
-    parts += [(f"{name}.", getattr(session.options, name)) for name in ("policy", "sampling")]
+    parts = [("", stream.options), ("frames.", stream.planner.patcher)]
+    parts += [(f"{name}.", getattr(stream.options, name)) for name in ("policy", "sampling")]
     for prefix, value in parts:
         for field in fields(value) if is_dataclass(value) else ():
             if field.default is not MISSING:
@@ -441,8 +444,8 @@ def _said(options: Mapping[str, Any], key: str) -> str:
     return repr(options[key]) if key in options else "not known"
 
 
-def _check_between(session: Session) -> None:
-    if session.closed:
+def _check_between(stream: OpenStream) -> None:
+    if stream.closed:
         raise SnapshotError("this session is closed; open another one")
-    if not session.state.between_steps or session.before is not None:
+    if not stream.state.between_steps or stream.before is not None:
         raise SnapshotError("a stream is saved and restored between two steps; end the step that was begun")

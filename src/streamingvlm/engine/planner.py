@@ -1,0 +1,273 @@
+"""One stream's steps as bookkeeping: what is evicted, what a turn shows, what has to be prefilled. No tensors.
+
+A planner holds what is fixed while a stream is open. What changes is the :class:`StreamState` that each method is given.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..core.errors import CapacityError, OptionError
+from ..core.events import Chunk, InstructionUpdated, StepInput
+from ..core.grammar import LONGEST_STREAM
+from ..core.policy import Sizes
+from ..core.positions import FloatArray, positions
+from ..core.spans import Kind, Span
+from ..core.timeline import newly_archived
+from ..models.base import Model, Prepared
+from .open_turn import OpenTurn, PrefillInput
+from .options import INSTRUCTION_BUDGET, StreamOptions
+from .state import StreamState
+
+if TYPE_CHECKING:
+    from ..models.patches import Patcher, Patches
+
+ONE_SIZE = "the frames of one step must be of one size"
+
+
+class StepPlanner:
+    """Plans the steps of one stream.
+
+    ``capacity``: most rows that the stream can ever hold; ``max_frames``: most frames of one chunk. Raises
+    :class:`CapacityError` for a context or an instruction over its budget, :class:`OptionError` for what is no text.
+    """
+
+    def __init__(self, model: Model, options: StreamOptions, patcher: Patcher) -> None:
+        self.options = options
+        self.patcher = patcher
+        self.grammar = options.policy.grammar(model.grammar)
+        self.tokens_per_second = model.tokens_per_second
+        self.max_frames = round(options.step * options.fps + 0.5)
+        self.check_budget("context", options.context, options.policy.context_budget())
+        self.check_budget("instruction", options.instruction, INSTRUCTION_BUDGET)
+        self._preamble = self.grammar.preamble(options.context, options.instruction)
+        self.capacity = options.policy.capacity(self._sizes())
+
+    # Whether something may come.
+
+    def check_budget(self, what: str, text: str, budget: int | None) -> None:
+        """Whether ``text`` is text, and has at most ``budget`` tokens (None: as many as it has)."""
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError:
+            raise OptionError(f"the {what} is not text in Unicode: {text!r}") from None
+        count = len(self.grammar.tokenizer.encode(text)) if text else 0
+        if budget is not None and count > budget:
+            raise CapacityError(f"the {what} has {count} tokens; at most {budget} fit")
+
+    def check(self, state: StreamState, step: StepInput) -> None:
+        """Whether ``step`` may come next."""
+        chunk = step.chunk
+        if chunk.start < state.time - 1e-6:
+            raise ValueError(f"a chunk from {chunk.start:.3f} s cannot follow one that ended at {state.time:.3f} s")
+        if max(chunk.end, chunk.times[-1]) > LONGEST_STREAM:
+            raise CapacityError(f"a stream has at most {LONGEST_STREAM:g} s; a chunk ends at {chunk.end:g} s")
+        shown = self._check_parts(state, step)
+        left = self.options.policy.seconds_left(chunk.start - (state.first if state.turn else chunk.start))
+        if left is not None and chunk.end - chunk.start > left + 1e-6:
+            raise CapacityError(
+                f"the cache is full at {chunk.start:g} s: full attention was opened for so many seconds of video; "
+                "open it for more (full:seconds=N) or use the streaming policy, which has no end"
+            )
+        if shown + len(chunk.frames) > self.max_frames:
+            raise CapacityError(
+                f"{shown + len(chunk.frames)} frames in one step; the session was opened for {self.options.fps:g} "
+                f"frames per second and steps of {self.options.step:g} s"
+            )
+
+    def _check_parts(self, state: StreamState, step: StepInput) -> int:
+        """Whether ``step`` goes with the parts of it that have come; how many frames these have."""
+        chunk, shown, begun = step.chunk, 0, None
+        if state.opened is not None:
+            shown, begun = state.opened.frames, state.opened.start
+        elif state.stashed:
+            shown, begun = sum(len(part.frames) for part in state.stashed), state.stashed[0].start
+            if state.stashed[0].frames.shape[1:] != chunk.frames.shape[1:]:
+                raise ValueError(ONE_SIZE)
+        if begun is not None and abs(chunk.start - begun) > 1e-6:
+            raise ValueError(f"the step from {begun:.3f} s has begun; its other frames come next")
+        if not step.last and len(chunk.frames) % self.patcher.temporal:
+            raise ValueError(
+                f"a part of a step has whole temporal patches: a multiple of {self.patcher.temporal} frames"
+            )
+        return shown
+
+    def check_prepared(self, prepared: Prepared, frames: int) -> None:
+        """Whether what was made elsewhere is whole, and of ``frames`` frames."""
+        patches, vision = prepared.patches, prepared.vision
+        if patches.merged[0] != self.patcher.patches(frames):
+            raise ValueError(f"{patches.merged[0]} temporal patches are not those of {frames} frames")
+        count = math.prod(patches.merged)
+        # What has been encoded may come without its pixels.
+        made, wanted = (
+            (len(patches.pixels), count * self.patcher.merge**2) if vision is None else (len(vision.embeds), count)
+        )
+        if made != wanted:
+            raise ValueError("the patches do not fill their grid; prepare a chunk with the session that it is for")
+
+    def check_patches(self, state: StreamState, patches: Patches, frames: int) -> None:
+        """Whether ``patches`` are such as the stream has room for where it is shown ``frames`` frames."""
+        count, height, width = patches.merged
+        if count * height * width + 2 > self.patcher.max_tokens(frames):
+            raise CapacityError(
+                f"{count} x {height * width} tokens for {frames} frames; the session was opened for at most "
+                f"{self.patcher.max_tokens(frames) - 2}: prepare a chunk with the session that it is for"
+            )
+        if state.opened is not None and state.opened.patches[0].merged[1:] != (height, width):
+            raise ValueError(ONE_SIZE)
+
+    # A step, in the order in which it goes.
+
+    def merge_parts(self, state: StreamState, step: StepInput) -> StepInput:
+        """``step`` with the parts before it that were only stashed; it has been checked."""
+        if not state.stashed:
+            return step
+        parts = [*state.stashed, step.chunk]
+        times = tuple(time for part in parts for time in part.times)
+        frames = np.concatenate([part.frames for part in parts])
+        return replace(step, chunk=replace(step.chunk, frames=frames, times=times), prepared=None)
+
+    def select_frames(self, state: StreamState, chunk: Chunk) -> Chunk:
+        """What the coming step shows: ``chunk``, or the newest frames up to its end where the policy counts frames.
+
+        A video block has one size: earlier frames are stretched to that of the newest.
+        """
+        most, before = self.options.newest_frames, state.shown
+        if most is None:
+            return chunk
+        frames, times = chunk.frames[-most:], chunk.times[-most:]
+        whole = len(frames) == len(chunk.frames)
+        earlier = most - len(frames)
+        if earlier and before is not None:
+            height, width = frames.shape[1:3]
+            frames = np.concatenate([self.patcher.stretch(before.frames[-earlier:], height, width), frames])
+            times = (*before.times[-earlier:], *times)
+            whole = False
+        return replace(chunk, frames=frames, times=times, start=chunk.start if whole else times[0])
+
+    def evict(self, state: StreamState, chunk: Chunk) -> tuple[list[int], FloatArray, range]:
+        """Apply the policy: rows that stay, their positions from now on, those of them to be prefilled once more."""
+        policy = self.options.policy
+        plan = policy.plan(state.timeline.spans, chunk.end, self.options.step)
+        rewritten = newly_archived(state.timeline.spans, plan) if self.options.rearchives else range(0)
+        rows = state.timeline.rearrange(plan)
+        if self.options.recomputes:
+            state.timeline.forget()
+            rows = []
+        if policy.positions == "append":
+            state.positions = state.positions[:, rows]
+            spans = state.timeline.pending_spans()
+            state.pending_positions = positions(spans, self.tokens_per_second, state.last_position + 1)
+        else:
+            numbered = positions(state.timeline.spans, self.tokens_per_second)
+            state.positions, state.pending_positions = np.split(numbered, [state.timeline.cached], axis=1)
+        return rows, state.positions, rewritten
+
+    def rearchive_input(self, state: StreamState, rows: range) -> PrefillInput | None:
+        """The text that has moved into the history block, to be prefilled once more there."""
+        if not rows:
+            return None
+        tokens = state.timeline.tokens[rows.start : rows.stop]
+        numbers = state.positions[:, rows.start : rows.stop]
+        return PrefillInput(tokens, np.zeros(len(rows), np.bool_), numbers, [], rows.start)
+
+    def build_turn(
+        self, state: StreamState, step: StepInput, patches: Patches
+    ) -> tuple[PrefillInput, tuple[InstructionUpdated, ...]]:
+        """Append the turn of ``step``, which shows ``patches``, or more frames to it; what has to be prefilled now.
+
+        That is what is pending and the new turn; all that stays and the new turn if the policy recomputes. Of a turn
+        whose last frames are still to come it is all up to its last pad: what stands behind depends on them. With it
+        come the instructions that the model is told.
+        """
+        shown = self.select_frames(state, step.chunk)
+        if state.opened is None:
+            state.opened = self._open(state, shown)
+        opened = state.opened
+        opened.add(shown, patches, self.patcher.times(shown.times))
+        spans: list[Span] = [] if opened.at else list(self._preamble)
+        if opened.at and state.timeline.spans[opened.at - 1].kind is Kind.COMMENTARY:
+            spans.append(self.grammar.separator(state.turn - 1))
+        query, told = self._query(state, step.chunk) if step.last else ("", ())
+        spans += self.grammar.turn(
+            state.turn,
+            opened.start,
+            shown.end,
+            opened.grid,
+            patch_seconds=self.patcher.temporal / self.options.fps,
+            times=opened.times,
+            query=query,
+        )
+        state.timeline.replace_from(opened.at, spans)
+        assert len(state.timeline) + self.options.sampling.max_new_tokens + 1 <= self.capacity, "capacity is a bound"
+        if self.options.newest_frames is not None:
+            state.shown = shown
+        fed = opened.take_unfed(spans, self.tokens_per_second, step.last)
+        return PrefillInput(*fed, self._to_encode(state, [*opened.before, *spans], patches)), told
+
+    def _open(self, state: StreamState, shown: Chunk) -> OpenTurn:
+        """Begin the turn of a step, behind what the policy left."""
+        numbers = state.pending_positions
+        if numbers.shape[1]:
+            first = float(numbers[:, -1].max()) + 1
+        elif self.options.policy.positions == "append":
+            first = state.last_position + 1
+        else:
+            first = float(state.positions[:, -1].max()) + 1 if state.positions.shape[1] else 0.0
+        return OpenTurn(state.timeline.pending_spans(), numbers, len(state.timeline.spans), first, shown.start)
+
+    def _to_encode(self, state: StreamState, spans: list[Span], patches: Patches) -> list[Patches]:
+        """What the video blocks that are fed show; for a policy that recomputes also those of earlier steps."""
+        if not self.options.recomputes:
+            return [patches]
+        known = {**state.retained, state.turn: patches}
+        retained = {span.turn: known[span.turn] for span in spans if span.kind is Kind.VISION}
+        state.retained = retained
+        return list(retained.values())
+
+    def _query(self, state: StreamState, chunk: Chunk) -> tuple[str, tuple[InstructionUpdated, ...]]:
+        """What goes into the coming turn behind the video, and the instructions that are told with that.
+
+        The public code's first turn has the instruction that the stream was opened with.
+        """
+        if self.grammar.instruction_in_first_turn and state.turn == 0:
+            return self.options.instruction, ()
+        told = state.take_instructions(chunk.start)
+        return (told[-1].text if told else ""), told
+
+    def set_reply(self, state: StreamState, chunk: Chunk, tokens: list[int]) -> None:
+        """The reply is ``tokens`` so far."""
+        span = self.grammar.commentary(state.turn, chunk.start, chunk.end, tokens)
+        if len(tokens) == 1:
+            state.timeline.append(span)
+        else:
+            state.timeline.replace_last(span)
+
+    def end_turn(self, state: StreamState, chunk: Chunk, tokens: list[int]) -> None:
+        """The reply is complete; one that did not end by itself gets the end of turn that it lacks."""
+        end = self.grammar.marks.turn_end
+        if tokens[-1] != end:
+            self.set_reply(state, chunk, [*tokens, end])
+        if state.turn == 0:
+            state.first = chunk.start
+        state.turn += 1
+        state.time = chunk.end
+        state.opened, state.stashed = None, ()
+
+    def _sizes(self) -> Sizes:
+        markup = sum(len(span) for span in self._preamble if span.kind in (Kind.SYSTEM, Kind.MARKUP))
+        history = sum(len(span) for span in self._preamble if span.kind is Kind.HISTORY)
+        most = self.options.newest_frames or self.max_frames
+        return Sizes(
+            step=self.options.step,
+            preamble=markup,
+            history=history,
+            instruction=INSTRUCTION_BUDGET,
+            turn=self.grammar.turn_overhead(self.patcher.patches(most)),
+            vision=self.patcher.max_tokens(most),
+            reply=self.options.sampling.max_new_tokens + 1,
+        )

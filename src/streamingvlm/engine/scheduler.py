@@ -1,0 +1,167 @@
+"""Which steps start, decode and end, and what each token means for its stream. No tensors are touched here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..core.events import Commentary, FinishReason, Timing
+from ..core.grammar import Grammar
+from ..core.positions import FloatArray
+from .request import Status, StepRequest
+from .stream import Before, OpenStream
+
+
+@dataclass(frozen=True, slots=True)
+class Eviction:
+    """What the policy takes from a slot: ``rows`` stay, in this order, at ``positions`` (3, rows) from now on.
+
+    ``rewritten``: rows after that which are prefilled once more; ``forget``: no row stays, all is prefilled anew.
+    """
+
+    rows: Sequence[int]
+    positions: FloatArray
+    rewritten: range
+    forget: bool
+
+
+class Scheduler:
+    """The requests that are under way, in the order in which they came."""
+
+    def __init__(self, end_tokens: frozenset[int]) -> None:
+        self._end_tokens = end_tokens
+        self._requests: list[StepRequest] = []
+        self._ended: list[StepRequest] = []
+
+    def add(self, request: StepRequest) -> None:
+        """A request that has been checked."""
+        opened = request.stream.state.opened
+        earlier = opened.timing if opened else Timing()
+        chunk, ahead = request.step.chunk, request.ahead
+        request.timing = earlier.plus(
+            read=chunk.read_seconds, preprocess=ahead.seconds, vision_encode=ahead.vision_seconds
+        )
+        self._requests.append(request)
+
+    def __contains__(self, request: StepRequest) -> bool:
+        return request in self._requests
+
+    def all(self) -> list[StepRequest]:
+        """All that are under way."""
+        return list(self._requests)
+
+    def of(self, stream: OpenStream) -> list[StepRequest]:
+        """Those of one stream."""
+        return [request for request in self._requests if request.stream is stream]
+
+    def waiting(self) -> list[StepRequest]:
+        """Those that have not been begun."""
+        return [request for request in self._requests if request.status is Status.WAITING]
+
+    def running(self) -> list[StepRequest]:
+        """Those whose reply is being decoded."""
+        return [request for request in self._requests if request.status is Status.RUNNING]
+
+    def take_ended(self) -> list[StepRequest]:
+        """Those that have ended since this was last asked."""
+        ended, self._ended = self._ended, []
+        return ended
+
+    # One request, in the order in which it goes.
+
+    def begin(self, request: StepRequest) -> Eviction | None:
+        """Where a step begins: apply the policy. None for one of which parts have been shown."""
+        stream = request.stream
+        if stream.state.opened is not None:
+            return None
+        stream.before = Before(stream.state.before_step())
+        rows, positions, rewritten = stream.planner.evict(stream.state, request.step.chunk)
+        forget = stream.options.recomputes
+        if forget:
+            # No row is read again of those that are there; what was prefilled is prefilled anew in any case.
+            stream.before.state.forget()
+        request.rearchive = stream.planner.rearchive_input(stream.state, rewritten)
+        if request.trace:
+            request.trace.retained = stream.state.timeline.tokens
+        return Eviction(rows, positions, rewritten, forget)
+
+    def build(self, request: StepRequest) -> None:
+        """Append the turn or more of it: what has to be prefilled."""
+        stream = request.stream
+        request.prefill, request.instructions = stream.planner.build_turn(
+            stream.state, request.step, request.ahead.patches
+        )
+        if request.trace:
+            numbers = [stream.state.positions, request.prefill.positions]
+            request.trace.prefill_positions = np.concatenate(numbers, axis=1)
+
+    def prefilled(self, request: StepRequest) -> bool:
+        """What had to be prefilled has rows now; whether a reply follows (not to a part of a step)."""
+        state = request.stream.state
+        state.mark_cached(request.to_prefill().positions)
+        if request.step.last:
+            request.status = Status.RUNNING
+            return True
+        assert state.opened is not None, "a part belongs to a turn"
+        state.opened.timing = request.timing
+        return False
+
+    def decoded(self, request: StepRequest) -> None:
+        """The last token of a reply has a row now."""
+        state = request.stream.state
+        state.mark_cached(state.next_position)
+
+    def note(self, request: StepRequest, token: int) -> None:
+        """One more token of a reply has been chosen."""
+        stream = request.stream
+        stream.state.sampled += 1
+        request.tokens.append(token)
+        stream.planner.set_reply(stream.state, request.step.chunk, request.tokens)
+
+    def new_text(self, request: StepRequest, grammar: Grammar) -> str:
+        """What the reply has grown by; "" as long as its last character is not whole."""
+        text = grammar.text(request.tokens)
+        if len(text) <= len(request.emitted_text) or text.endswith("\N{REPLACEMENT CHARACTER}"):
+            return ""
+        emitted, request.emitted_text = request.emitted_text, text
+        return text[len(emitted) :]
+
+    def finish_reason(self, request: StepRequest) -> FinishReason | None:
+        """Why a reply ends here (None: it goes on)."""
+        sampling, due = request.stream.options.sampling, request.step.arrival.due
+        # Live, a reply ends when the next step is due: text never piles up.
+        late = due is not None and time.perf_counter() >= due
+        full = late or len(request.tokens) >= sampling.max_new_tokens
+        if request.tokens[-1] in self._end_tokens and (full or not sampling.forced):
+            return "stop"
+        return None if not full else "deadline" if late else "length"
+
+    def deliver(self, request: StepRequest, reason: FinishReason, text: str) -> None:
+        """Turn a reply that has ended into a commentary."""
+        stream, step = request.stream, request.step
+        stream.planner.end_turn(stream.state, step.chunk, request.tokens)
+        ready = step.arrival.ready_at if step.arrival.ready_at is not None else request.submitted
+        request.timing = replace(request.timing, lag=time.perf_counter() - ready)
+        request.result = Commentary(
+            start=step.chunk.start,
+            end=step.chunk.end,
+            text=text,
+            tokens=tuple(request.tokens),
+            finish_reason=reason,
+            timing=request.timing,
+            rows=stream.rows,
+            capacity=stream.planner.capacity,
+            dropped=step.arrival.dropped,
+            instructions=request.instructions,
+        )
+
+    def end(self, request: StepRequest, error: BaseException | None = None) -> None:
+        """A request has ended, well or with ``error``."""
+        self._requests.remove(request)
+        request.status, request.error = (Status.DONE if error is None else Status.FAILED), error
+        self._ended.append(request)
+        if error is None and request.step.last:
+            request.stream.before = None
