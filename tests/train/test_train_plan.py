@@ -219,3 +219,27 @@ def test_what_was_left_out_is_reported(file: Path, capsys: pytest.CaptureFixture
     target = file.parent / "report.json"
     dry_run(file, capsys, "--report", str(target))
     assert json.loads(target.read_text())["skipped"]["too few words"]["count"] == 2
+
+
+def test_what_was_repaired_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = make_stage(tmp_path)
+    record = json.loads((tmp_path / "train.jsonl").read_text())
+    content = record["content"]
+    before = len(content)
+    content[3] = [content[3][1] + 5.0, *content[3][1:]]
+    content[7] = [None, None, "7"]
+    content.insert(30, [1.0, 2.0, "again"])
+    (tmp_path / "train.jsonl").write_text(json.dumps(record) + "\n")
+    target = tmp_path / "report.json"
+    assert dry_run(file, capsys, "--report", str(target))["chunks"] == 12
+    told = json.loads(target.read_text())["repaired"]
+    assert [(one["words"], one["lines"], one["lost"]) for one in told.values()] == [(1, 1, False)] * 2 + [(1, 1, True)]
+    cli.main(["train", str(file), "--dry-run"])
+    shown = capsys.readouterr().err
+    assert "repaired: 1 words: start after the end: the word starts at its end" in shown
+    assert f"train.jsonl, byte 0: 1 of {before + 1} words, the first is 'again' at 1-2 s" in shown
+    # Two more of them are above 2 %: the line is refused, with the reason.
+    content[30:30] = [[1.0, 2.0, "again"]] * 2
+    (tmp_path / "train.jsonl").write_text(json.dumps(record) + "\n")
+    assert cli.main(["train", str(file), "--dry-run"]) == 2
+    assert f"train.jsonl, byte 0: 3 of {before + 3} words lost, more than 2%" in capsys.readouterr().err

@@ -272,7 +272,7 @@ def test_a_cache_is_only_added_to_and_nothing_is_opened_twice(many: Path, opened
 SCAN = """
 import sys, time
 from pathlib import Path
-import streamingvlm.train.videos as room
+import streamingvlm.data.videos as room
 read = room._read
 room._read = lambda path: (time.sleep(0.05), read(path))[1]
 root = Path(sys.argv[1])
@@ -440,10 +440,10 @@ def test_a_folder_of_annotations_may_be_the_video_root(tmp_path: Path) -> None:
 def test_a_long_scan_says_how_far_it_is(
     many: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("streamingvlm.train.scan.TELL_EVERY", 0.0)
+    monkeypatch.setattr("streamingvlm.data.reader.TELL_EVERY", 0.0)
     dataset(many, many / "all.jsonl")
     assert "reading annotations: 50%, 2" in capsys.readouterr().err
-    monkeypatch.setattr("streamingvlm.train.scan.TELL_EVERY", 30.0)
+    monkeypatch.setattr("streamingvlm.data.reader.TELL_EVERY", 30.0)
     dataset(many, many / "all.jsonl")
     assert capsys.readouterr().err == ""
 
@@ -466,7 +466,7 @@ def test_annotations_that_cannot_be_read_are_one_line(films: Path, monkeypatch: 
 PROCESS = """
 import json, os, sys
 from pathlib import Path
-import streamingvlm.train.videos as room
+import streamingvlm.data.videos as room
 from streamingvlm.models.load import load_frontend
 from streamingvlm.train import data
 from streamingvlm.train.config import read_stage
