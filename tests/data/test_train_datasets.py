@@ -45,7 +45,7 @@ def stream(video: str = "film.mp4", seconds: float = 30.0, **more: Any) -> dict[
 
 
 def read(path: Path) -> list[Any]:
-    return [line.stream() for line in lines(path, Report())]
+    return [line.transcript() for line in lines(path, Report())]
 
 
 # The forms.
@@ -86,7 +86,7 @@ def test_live_whisperx_has_its_index_in_its_last_line(tmp_path: Path) -> None:
         file.write(json.dumps(offsets).encode() + b"\n")
     found = list(lines(path, Report()))
     assert [line.offset for line in found] == offsets
-    assert found[8999].stream().video == "video/youtube/8999.mp4"
+    assert found[8999].transcript().video == "video/youtube/8999.mp4"
 
 
 def test_lines_without_an_index_are_read_as_they_come(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Readers of annotations as they are published: one line of a JSONL file to one :class:`Stream`.
+"""Readers of annotations as they are published: one line of a JSONL file to one :class:`Transcript`.
 
 Three forms, told apart line by line:
 
@@ -37,7 +37,7 @@ from ..core.grammar import LONGEST_STREAM
 from ..sources.file import TITLE_LIMIT
 from .repair import TimedText, check_losses, repair
 from .report import Reason, Report, Unusable
-from .words import Repairs, Stream, Word
+from .words import Repairs, Transcript, Word
 
 _BLOCK = 1 << 16
 
@@ -68,8 +68,8 @@ class Line:
             raise Unusable(Reason.SEEK_INDEX, "the file ends before that")
         return text
 
-    def stream(self) -> Stream:
-        """The line as a stream. :class:`Unusable` if it is not one."""
+    def transcript(self) -> Transcript:
+        """What the line says. :class:`Unusable` if it is in none of the forms, see :func:`parse`."""
         return parse(self.read())
 
 
@@ -149,7 +149,7 @@ def _last_line(path: Path) -> bytes:
     return tail.rstrip().rpartition(b"\n")[2]
 
 
-def parse(text: bytes) -> Stream:
+def parse(text: bytes) -> Transcript:
     """One line of any of the forms, its words repaired by :func:`~streamingvlm.data.repair.repair`.
 
     :class:`Unusable` if it is none of them, or if the repairs lose more than
@@ -161,7 +161,7 @@ def parse(text: bytes) -> Stream:
         raise Unusable(Reason.MALFORMED, "not JSON") from None
     try:
         if isinstance(record, dict):
-            return _stream(record)
+            return _segments(record)
         return _conversation(record)
     except KeyError as error:
         raise Unusable(Reason.MALFORMED, f"lacks {error}") from None
@@ -169,9 +169,9 @@ def parse(text: bytes) -> Stream:
         raise Unusable(Reason.MALFORMED, "neither a stream nor a conversation with a text_stream") from None
 
 
-def _stream(record: dict[str, Any]) -> Stream:
+def _segments(record: dict[str, Any]) -> Transcript:
     words, repairs = _words(record["content"])
-    return Stream(
+    return Transcript(
         video=_text(record["video"]),
         words=words,
         context=_title(record.get("title")),
@@ -179,7 +179,7 @@ def _stream(record: dict[str, Any]) -> Stream:
     )
 
 
-def _conversation(record: Any) -> Stream:
+def _conversation(record: Any) -> Transcript:
     user, assistant = record
     parts: list[dict[str, Any]] = user["content"]
     video = next(part for part in parts if "video" in part)
@@ -190,7 +190,7 @@ def _conversation(record: Any) -> Stream:
     if end is not None and end <= start:
         raise Unusable(Reason.TIMES, f"ends at {end:g} s and starts at {start:g} s")
     words, repairs = _words(said["text_stream"])
-    return Stream(
+    return Transcript(
         video=_text(video["video"]),
         words=words,
         start=start,

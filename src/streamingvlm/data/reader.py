@@ -20,7 +20,7 @@ from ..core.errors import SourceError
 from .annotations import Line, lines
 from .report import Reason, Report, Unusable
 from .videos import Clip, Videos
-from .words import Stream
+from .words import Transcript
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -32,7 +32,7 @@ AHEAD = 16 * THREADS
 TELL_EVERY = 30.0
 
 #: Raises :class:`Unusable` for a transcript that is not wanted: asked before its video is opened, with None, and after.
-Check = Callable[[Stream, Clip | None], None]
+Check = Callable[[Transcript, Clip | None], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Annotated:
     """One usable line: where it begins, what is said, and the video that it is said of."""
 
     line: Line
-    transcript: Stream
+    transcript: Transcript
     clip: Clip
 
 
@@ -78,7 +78,7 @@ def _size(file: Path) -> int:
 def _open(line: Line, videos: Videos, check: Check | None) -> Annotated | Unusable:
     """A line and the header of its video; in a thread of the pool."""
     try:
-        transcript = line.stream()
+        transcript = line.transcript()
         if check is not None:
             check(transcript, None)
         clip = videos.clip(transcript.video, line.path.parent, transcript.start, transcript.end)

@@ -1,4 +1,4 @@
-"""Timed words: the commentary of a stream or of a clip."""
+"""Timed words: the transcript of the commentary of a stream or a clip, and what was repaired in it."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ class Repairs:
 
 
 @dataclass(frozen=True, slots=True)
-class Stream:
-    """The commentary of a stream or a clip.
+class Transcript:
+    """The timed commentary of a stream or a clip, as an annotation file has it.
 
     ``words``: their ends never go back. ``start`` and ``end``: seconds on the words' clock that are told (None: to the
     end of the video). ``video``: as the file that it comes from names it. ``context``: what is known before (a

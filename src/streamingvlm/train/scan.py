@@ -15,7 +15,7 @@ from ..data.annotations import Line, annotation_files
 from ..data.reader import Annotated, read_annotations
 from ..data.report import Reason, Report, Unusable
 from ..data.videos import Clip, Videos
-from ..data.words import EPS, Stream
+from ..data.words import EPS, Transcript
 from ..models.patches import Patcher
 from .chunks import ChunkPlan, Cut
 from .config import DataFile
@@ -108,7 +108,7 @@ class _Scanner:
             self.report.streams += len(self.places) > before
         return found
 
-    def _check(self, transcript: Stream, clip: Clip | None) -> None:
+    def _check(self, transcript: Transcript, clip: Clip | None) -> None:
         """Refuse a whole clip that is longer than asked, and a video whose frames cannot be resized."""
         whole = self.plan.is_whole(transcript)
         if clip is None:
@@ -122,7 +122,7 @@ class _Scanner:
         if whole and transcript.end is None:
             self._check_length(transcript, self._until(transcript, _video_end(clip)))
 
-    def _check_length(self, transcript: Stream, until: float) -> None:
+    def _check_length(self, transcript: Transcript, until: float) -> None:
         seconds = until - transcript.start
         if self.plan.longest is not None and seconds > self.plan.longest + EPS:
             raise Unusable(Reason.TOO_LONG, f"{seconds:g} s of {transcript.video}")
@@ -141,7 +141,7 @@ class _Scanner:
         for cut in cuts:
             self._keep(Place(line, one.clip, cut), transcript, beyond)
 
-    def _keep(self, place: Place, transcript: Stream, beyond: float) -> None:
+    def _keep(self, place: Place, transcript: Transcript, beyond: float) -> None:
         cut, step = place.cut, self.plan.step
         what = f"{place.line}: {cut.start:g}-{cut.start + cut.steps * step:g} s of {transcript.video}"
         if cut.start + (cut.steps - 1) * step >= beyond:
@@ -151,7 +151,7 @@ class _Scanner:
         else:
             self.places.append(place)
 
-    def _until(self, transcript: Stream, beyond: float) -> float:
+    def _until(self, transcript: Transcript, beyond: float) -> float:
         """Where the chunks end at the latest, on the words' clock; ``beyond``: where the video ends."""
         if transcript.end is not None:
             return transcript.end
@@ -162,7 +162,7 @@ class _Scanner:
         return told if beyond == math.inf else beyond
 
 
-def _last_end(transcript: Stream) -> float:
+def _last_end(transcript: Transcript) -> float:
     return transcript.words[-1].end if transcript.words else transcript.start
 
 
