@@ -19,6 +19,7 @@ from typing import Any
 import av
 import numpy as np
 
+import streamingvlm.data.reader as reader
 import streamingvlm.data.videos as videos
 import streamingvlm.train.scan as scanning
 from streamingvlm.models.patches import Patcher
@@ -48,7 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=int, default=2000)
     parser.add_argument("--latency", type=float, default=0.0, help="ms")
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, scanning.THREADS])
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, reader.THREADS])
     options = parser.parse_args()
     opened = videos.open_container
 
@@ -61,7 +62,7 @@ def main() -> None:
         folder = Path(name)
         file = make(folder, options.clips)
         for threads in options.threads:
-            scanning.THREADS = threads
+            reader.THREADS = threads
             for which in ("first", "next"):
                 cache = folder / f"cache-{threads}"
                 wall, work = time.perf_counter(), time.process_time()

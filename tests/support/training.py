@@ -21,7 +21,7 @@ from torch import Tensor
 from streamingvlm import cli
 from streamingvlm.models.load import load_frontend
 from streamingvlm.train import data, run, weights
-from streamingvlm.train.config import Stage, read_stage
+from streamingvlm.train.config import TrainConfig, read_stage
 from support.tiny import write_checkpoint
 from support.train_data import clip, words, write_lines
 
@@ -50,7 +50,7 @@ def make_stage(folder: Path, family: str = "qwen2_5_vl", **keys: Any) -> Path:
     return file
 
 
-def opened(file: Path, *overrides: str) -> tuple[Stage, Any, Any]:
+def opened(file: Path, *overrides: str) -> tuple[TrainConfig, Any, Any]:
     """A stage, its chunks and what makes batches of them."""
     stage = read_stage(file, overrides)
     return stage, data.training_chunks(stage, load_frontend(stage.model)), data.collator_of(stage)
@@ -90,7 +90,7 @@ def positions_seen() -> Iterator[list[Tensor]]:
     seen: list[Tensor] = []
     load = weights.load_weights
 
-    def watched(stage: Stage, *rest: Any) -> Any:
+    def watched(stage: TrainConfig, *rest: Any) -> Any:
         model = load(stage, *rest)
         rotary = next(part for name, part in model.named_modules() if name.endswith("language_model.rotary_emb"))
         rotary.register_forward_pre_hook(lambda _, args: seen.append(args[1].clone()))

@@ -11,18 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamingvlm.core.errors import OptionError
-from streamingvlm.data.words import Stream, Word, spread
+from streamingvlm.data.words import Transcript, Word, spread
 from streamingvlm.train.chunks import ChunkPlan, Cut, earlier
 from streamingvlm.train.layout import cut, cut_history
 
 
-def stream(*words: tuple[float, float, str], **more: object) -> Stream:
-    return replace(Stream("a.mp4", tuple(Word(*word) for word in words)), **more)
+def transcript(*words: tuple[float, float, str], **more: object) -> Transcript:
+    return replace(Transcript("a.mp4", tuple(Word(*word) for word in words)), **more)
 
 
-def dense(seconds: int, per_second: int = 3) -> Stream:
+def dense(seconds: int, per_second: int = 3) -> Transcript:
     """Words all the time, the last of each second ending with it."""
-    return Stream("a.mp4", tuple(w for s in range(seconds) for w in spread(s, s + 1, "w " * per_second)))
+    return Transcript("a.mp4", tuple(w for s in range(seconds) for w in spread(s, s + 1, "w " * per_second)))
 
 
 def test_cutting_and_reading_need_no_torch() -> None:
@@ -31,7 +31,7 @@ def test_cutting_and_reading_need_no_torch() -> None:
 
 
 def test_a_word_belongs_to_the_second_in_which_it_ends() -> None:
-    told = stream((0.2, 0.9, "one"), (0.9, 1.0, "two"), (0.9, 1.1, "three"), (3.5, 4.0, "four"))
+    told = transcript((0.2, 0.9, "one"), (0.9, 1.0, "two"), (0.9, 1.1, "three"), (3.5, 4.0, "four"))
     assert told.texts(0.0, 5, 1.0) == ["one two", "three", "", "four", ""]
     assert told.texts(1.0, 3, 1.0) == ["three", "", "four"]
     assert told.texts(0.0, 2, 2.0) == ["one two three", "four"]
@@ -40,7 +40,7 @@ def test_a_word_belongs_to_the_second_in_which_it_ends() -> None:
 
 
 def test_a_word_at_the_very_start_is_said_in_the_first_second() -> None:
-    assert stream((0.0, 0.0, "now")).texts(0.0, 1, 1.0) == ["now"]
+    assert transcript((0.0, 0.0, "now")).texts(0.0, 1, 1.0) == ["now"]
 
 
 def test_a_segment_is_spread_evenly_and_ends_with_its_time() -> None:
@@ -51,7 +51,7 @@ def test_a_segment_is_spread_evenly_and_ends_with_its_time() -> None:
     # A third of a second three times is not a second in floating point.
     words = spread(0.1 + 0.2, 1.0, "a b c")
     assert words[-1].end == 1.0
-    assert Stream("a", tuple(words)).texts(0.0, 2, 1.0) == ["a b c", ""]
+    assert Transcript("a", tuple(words)).texts(0.0, 2, 1.0) == ["a b c", ""]
 
 
 def test_windows_step_by_window_less_overlap_and_are_whole() -> None:
@@ -89,7 +89,7 @@ def test_a_published_clip_is_one_chunk_unless_it_is_cut_again() -> None:
 
 
 def test_what_was_said_before_is_in_the_form_of_replies() -> None:
-    told = stream((0.0, 0.5, "one"), (2.0, 2.5, "two"), (3.0, 3.5, "three"))
+    told = transcript((0.0, 0.5, "one"), (2.0, 2.5, "two"), (3.0, 3.5, "three"))
     assert earlier(told, 3.0, 1.0) == ["one", "", "two"]
     assert earlier(told, 0.0, 1.0) == []
     assert earlier(replace(told, previous="long ago"), 1.0, 1.0) == ["long ago", "one"]
@@ -101,7 +101,7 @@ def test_what_was_said_before_is_in_the_form_of_replies() -> None:
     st.sampled_from([0.5, 1.0, 2.0]),
 )
 def test_every_word_is_said_exactly_once(ends: list[float], steps: int, step: float) -> None:
-    told = Stream("a", tuple(Word(0.0, end, str(i)) for i, end in enumerate(ends)))
+    told = Transcript("a", tuple(Word(0.0, end, str(i)) for i, end in enumerate(ends)))
     whole = " ".join(told.texts(0.0, int(101 / step), step)).split()
     assert whole == [str(i) for i in range(len(ends))]
     before, after = earlier(told, steps * step, step), told.texts(steps * step, int(101 / step), step)

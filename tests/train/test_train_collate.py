@@ -35,7 +35,7 @@ from streamingvlm.models.qwen_vl import QwenVL
 from streamingvlm.sources.file import FileSource
 from streamingvlm.train.chunks import ChunkPlan
 from streamingvlm.train.collate import IGNORED, ChunkDataset, Collator, unpack
-from streamingvlm.train.examples import Encoding, Example
+from streamingvlm.train.examples import Encoding, TrainingExample
 from streamingvlm.train.trainer import weighted_sums
 from support import media, tiny
 from support.train_data import clip, conversation, encoding, unknown_codec, words, write_lines
@@ -92,7 +92,7 @@ class Scripted:
         return session, trace
 
 
-def said_until(example: Example, end: float, folder: Path) -> list[str]:
+def said_until(example: TrainingExample, end: float, folder: Path) -> list[str]:
     """What is said in each second from the stream's start."""
     whole = dataset(folder, example.encoding, ChunkPlan(window=12, overlap=0, min_words=0))[0]
     return list(whole.true[: round(end)])
@@ -286,7 +286,7 @@ def test_length_and_seconds_are_known_without_decoding(
 ) -> None:
     data = dataset(folder, encoding(family, instruction=INSTRUCTION))
     true = [Collator()([example])["input_ids"].shape[1] for example in data]
-    monkeypatch.setattr(Example, "chunks", lambda self: pytest.fail(f"{self} was decoded"))
+    monkeypatch.setattr(TrainingExample, "chunks", lambda self: pytest.fail(f"{self} was decoded"))
     fresh = dataset(folder, encoding(family, instruction=INSTRUCTION))
     assert [example.length for example in fresh] == true
     assert [example.seconds for example in fresh] == [WINDOW] * len(true)
@@ -436,7 +436,7 @@ def test_an_error_in_a_worker_is_one_line(tmp_path: Path, workers: int) -> None:
 
 def test_a_bug_of_ours_is_no_broken_video(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = dataset(folder)
-    monkeypatch.setattr(Example, "lay_out", lambda *_: [][1])
+    monkeypatch.setattr(TrainingExample, "lay_out", lambda *_: [][1])
     with pytest.raises(IndexError):
         Collator(unreadable="blank")([data[1]])
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from streamingvlm.core.errors import OptionError
-from streamingvlm.train.config import Stage, read_stage
+from streamingvlm.train.config import TrainConfig, read_stage
 
 PRESETS = sorted((Path(__file__).parents[2] / "configs" / "train").glob("*.toml"))
 
 
-def stage(tmp_path: Path, text: str, *overrides: str) -> Stage:
+def stage(tmp_path: Path, text: str, *overrides: str) -> TrainConfig:
     file = tmp_path / "stage.toml"
     file.write_text(text)
     return read_stage(file, overrides)
@@ -79,16 +79,16 @@ def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
 
 
 def test_accumulation_follows_from_the_processes() -> None:
-    assert Stage(global_batch=512, device_batch=2).accumulation(8) == 32
+    assert TrainConfig(global_batch=512, device_batch=2).accumulation(8) == 32
     with pytest.raises(OptionError, match="cannot be split over 3 processes"):
-        Stage(global_batch=512, device_batch=1).accumulation(3)
+        TrainConfig(global_batch=512, device_batch=1).accumulation(3)
 
 
 def test_a_stage_survives_its_file() -> None:
-    one = Stage(data=("a.jsonl",), method="lora", lora_rank=8)
-    again = Stage.from_dict(one.to_dict(), "stage.json")
+    one = TrainConfig(data=("a.jsonl",), method="lora", lora_rank=8)
+    again = TrainConfig.from_dict(one.to_dict(), "stage.json")
     assert again == one
-    assert again.differs(Stage(data=("b.jsonl",), method="lora", lora_rank=8, keep=9).to_dict()) == ["data"]
+    assert again.differs(TrainConfig(data=("b.jsonl",), method="lora", lora_rank=8, keep=9).to_dict()) == ["data"]
 
 
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)

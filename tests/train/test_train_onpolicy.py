@@ -12,8 +12,8 @@ from streamingvlm.core.errors import OptionError
 from streamingvlm.data.report import Reason
 from streamingvlm.engine.engine import Engine
 from streamingvlm.models.load import load_model
-from streamingvlm.train.onpolicy import Rollout, pieces
-from streamingvlm.train.rollouts import OnPolicyDataset, Said, read_rollouts
+from streamingvlm.train.onpolicy import RolloutRunner, segments
+from streamingvlm.train.rollouts import OnPolicyDataset, RolloutRecord, read_rollouts
 from support.training import make_stage, opened
 
 KEYS = ["rollout_seconds=8", "rollout_streams=3", "temperature=1.2", "max_new_tokens=6", "vision=3", "turns=3"]
@@ -37,13 +37,13 @@ def lines(file: Path, folder: Path) -> list[str]:
 
 def test_every_chunk_is_whole_in_a_piece(file: Path) -> None:
     _, chunks, _ = opened(file, "rollouts=")
-    found = list(pieces(chunks, 8))
-    assert [piece.example.start for piece in found] == [0, 8, 16, 24]
+    found = list(segments(chunks, 8))
+    assert [segment.example.start for segment in found] == [0, 8, 16, 24]
     for place in chunks.places:
         end = place.cut.start + place.cut.steps
         around = [p for p in found if p.example.start <= place.cut.start and end <= p.example.start + p.example.seconds]
         assert around
-    (whole,) = pieces(chunks, 0)
+    (whole,) = segments(chunks, 0)
     assert (whole.example.start, whole.example.seconds, whole.context) == (0, 29, "a clip")
 
 
@@ -52,10 +52,10 @@ def test_a_stream_says_what_it_says_alone(file: Path, lines: list[str]) -> None:
     said = {row["start"]: row["said"] for row in map(json.loads, lines)}
     assert sorted(said) == [0, 8, 16, 24]
     assert any(text for text in said[16])
-    piece = list(pieces(chunks, 8))[2]
+    segment = list(segments(chunks, 8))[2]
     model = load_model(stage.model)
     before = model.defaults
-    sampling = Rollout(stage, model, chunks, file.parent / "none.jsonl").sampling
+    sampling = RolloutRunner(stage, model, chunks, file.parent / "none.jsonl").sampling
     assert model.defaults is before
     # OpenTurn with the stage's numbers by hand.
     policy = "streaming:vision=3,turns=3,sink=16,text=16"
@@ -70,7 +70,7 @@ def test_a_stream_says_what_it_says_alone(file: Path, lines: list[str]) -> None:
         max_pixels=6 * 28 * 28,
     )
     with session:
-        assert [words.text for words in session.run(piece)] == said[16]
+        assert [words.text for words in session.run(segment)] == said[16]
 
 
 def test_stopped_and_taken_up_again(file: Path, folder: Path, lines: list[str]) -> None:
@@ -118,9 +118,9 @@ def test_chunks_without_a_rollout_are_counted(file: Path, lines: list[str]) -> N
     assert 0 < len(mine) < len(chunks)
     assert mine.report.skipped[Reason.NO_ROLLOUT] == len(chunks) - len(mine)
     with pytest.raises(OptionError, match="no rollout belongs to any of the chunks"):
-        OnPolicyDataset(chunks, [Said("other.jsonl, byte 0", "a", 0.0, 1.0, ("",) * 30, 0, {})])
+        OnPolicyDataset(chunks, [RolloutRecord("other.jsonl, byte 0", "a", 0.0, 1.0, ("",) * 30, 0, {})])
     with pytest.raises(OptionError, match="steps of 2 s, the chunks of 1 s"):
-        OnPolicyDataset(chunks, [Said("other.jsonl, byte 0", "a", 0.0, 2.0, ("",) * 30, 0, {})])
+        OnPolicyDataset(chunks, [RolloutRecord("other.jsonl, byte 0", "a", 0.0, 2.0, ("",) * 30, 0, {})])
 
 
 @pytest.mark.parametrize(

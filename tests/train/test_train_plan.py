@@ -15,9 +15,9 @@ from streamingvlm.bench.shapes import shape_named
 from streamingvlm.data.videos import Clip, Header
 from streamingvlm.train.checkpoints import mark_whole
 from streamingvlm.train.collate import unpack
-from streamingvlm.train.config import Stage
-from streamingvlm.train.examples import Encoding, Example
-from streamingvlm.train.plan import Lengths, Plan, count
+from streamingvlm.train.config import TrainConfig
+from streamingvlm.train.examples import Encoding, TrainingExample
+from streamingvlm.train.plan import Lengths, ResourceEstimate, count
 from streamingvlm.train.weights import load_weights
 from support import tiny
 from support.training import make_stage, opened
@@ -49,7 +49,7 @@ def test_tokens_and_steps_are_those_of_the_run(file: Path, capsys: pytest.Captur
 def test_parameters_are_those_of_the_model(file: Path, keys: list[str]) -> None:
     stage, chunks, _ = opened(file, *keys)
     model = load_weights(stage)
-    plan = Plan(stage, count(chunks), 1)
+    plan = ResourceEstimate(stage, count(chunks), 1)
     assert plan.parameters["trained"] == sum(p.numel() for p in model.parameters() if p.requires_grad)
     every = sum(p.numel() for name, p in model.named_parameters() if "lora_" not in name)
     assert plan.parameters["all"] == every
@@ -77,21 +77,21 @@ def test_hours_say_where_they_come_from(file: Path, capsys: pytest.CaptureFixtur
 def test_bytes_follow_what_is_trained_and_sharded(file: Path) -> None:
     def memory(devices: int, *keys: str) -> dict[str, int]:
         stage, chunks, _ = opened(file, *keys)
-        return Plan(stage, count(chunks), devices).memory
+        return ResourceEstimate(stage, count(chunks), devices).memory
 
     full, lora = memory(1), memory(1, "method=lora", "lora_rank=4")
     assert lora["optimizer"] < full["optimizer"] / 5
     assert memory(2, "fsdp=true")["optimizer"] == full["optimizer"] // 2
     assert memory(1, "gradient_checkpointing=false")["activations"] > full["activations"]
     stage, chunks, _ = opened(file)
-    assert full["optimizer"] == 8 * Plan(stage, count(chunks), 1).parameters["trained"]
+    assert full["optimizer"] == 8 * ResourceEstimate(stage, count(chunks), 1).parameters["trained"]
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 @pytest.mark.parametrize("keys", [("device_batch=1",), ("device_batch=2", "fps=2.5"), ("clip_pixels=9408",)])
 def test_patches_and_learnt_rows_are_those_of_a_batch(tmp_path: Path, family: str, keys: tuple[str, ...]) -> None:
     stage, chunks, collate = opened(make_stage(tmp_path, family), *keys)
-    plan = Plan(stage, count(chunks), 1)
+    plan = ResourceEstimate(stage, count(chunks), 1)
     batch = [chunks[i] for i in range(stage.device_batch)]
     sent = collate.pack(batch)
     assert plan.memory["patches"] == sent["patches"].nbytes + unpack(sent)["pixel_values_videos"].nbytes
@@ -103,11 +103,11 @@ def test_patches_and_learnt_rows_are_those_of_a_batch(tmp_path: Path, family: st
     assert plan.lengths.seen == pytest.approx(sum(seen) / len(seen))
 
 
-def replace_workers(plan: Plan, workers: int) -> Plan:
-    return Plan(replace(plan.stage, workers=workers), plan.lengths, 1)
+def replace_workers(plan: ResourceEstimate, workers: int) -> ResourceEstimate:
+    return ResourceEstimate(replace(plan.stage, workers=workers), plan.lengths, 1)
 
 
-def published(folder: Path, name: str, **keys: Any) -> Plan:
+def published(folder: Path, name: str, **keys: Any) -> ResourceEstimate:
     """The plan for a published shape: chunks of 24 s of 720p."""
     shape = shape_named(name)
     config = AutoConfig.for_model(
@@ -121,7 +121,7 @@ def published(folder: Path, name: str, **keys: Any) -> Plan:
         chunks=525_000, counted=1, mean=18_800, longest=18_800, squares=18_800**2, seen=17_280, most_seen=17_280,
         predicted=300, seconds=525_000 * 24,
     )  # fmt: skip
-    return Plan(Stage(model=str(folder), **keys), lengths, 8 if keys.get("fsdp") else 1)
+    return ResourceEstimate(TrainConfig(model=str(folder), **keys), lengths, 8 if keys.get("fsdp") else 1)
 
 
 def test_what_eight_devices_gather_is_in_the_plan(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_one_device_without_sharding_keeps_float32(tmp_path: Path) -> None:
 def test_a_bound_on_a_clip_makes_the_papers_tokens() -> None:
     """720p, 64 s: the frame bound of inference alone, and with the authors' bound of 24,576 x 28 x 28 on a clip."""
     ours, theirs = (
-        Example(
+        TrainingExample(
             Encoding.of(tiny.model(), max_pixels=768 * 28 * 28, clip_pixels=bound),
             Clip(Path("a.mp4"), 0.0, Header(720, 1280, 64.0)), 0.0, ("",) * 64, ("",) * 64, (), "",
         )
@@ -219,3 +219,27 @@ def test_what_was_left_out_is_reported(file: Path, capsys: pytest.CaptureFixture
     target = file.parent / "report.json"
     dry_run(file, capsys, "--report", str(target))
     assert json.loads(target.read_text())["skipped"]["too few words"]["count"] == 2
+
+
+def test_what_was_repaired_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = make_stage(tmp_path)
+    record = json.loads((tmp_path / "train.jsonl").read_text())
+    content = record["content"]
+    before = len(content)
+    content[3] = [content[3][1] + 5.0, *content[3][1:]]
+    content[7] = [None, None, "7"]
+    content.insert(30, [1.0, 2.0, "again"])
+    (tmp_path / "train.jsonl").write_text(json.dumps(record) + "\n")
+    target = tmp_path / "report.json"
+    assert dry_run(file, capsys, "--report", str(target))["chunks"] == 12
+    told = json.loads(target.read_text())["repaired"]
+    assert [(one["words"], one["lines"], one["lost"]) for one in told.values()] == [(1, 1, False)] * 2 + [(1, 1, True)]
+    cli.main(["train", str(file), "--dry-run"])
+    shown = capsys.readouterr().err
+    assert "repaired: 1 words: start after the end: the word starts at its end" in shown
+    assert f"train.jsonl, byte 0: 1 of {before + 1} words, the first is 'again' at 1-2 s" in shown
+    # Two more of them are above 2 %: the line is refused, with the reason.
+    content[30:30] = [[1.0, 2.0, "again"]] * 2
+    (tmp_path / "train.jsonl").write_text(json.dumps(record) + "\n")
+    assert cli.main(["train", str(file), "--dry-run"]) == 2
+    assert f"train.jsonl, byte 0: 3 of {before + 3} words lost, more than 2%" in capsys.readouterr().err

@@ -32,9 +32,9 @@ from streamingvlm.train import data as stage_data
 from streamingvlm.train import processes
 from streamingvlm.train.chunks import ChunkPlan
 from streamingvlm.train.collate import ChunkDataset, Collator
-from streamingvlm.train.config import DataFile, Stage, read_stage
-from streamingvlm.train.onpolicy import pieces
-from streamingvlm.train.rollouts import OnPolicyDataset, Said
+from streamingvlm.train.config import DataFile, TrainConfig, read_stage
+from streamingvlm.train.onpolicy import segments
+from streamingvlm.train.rollouts import OnPolicyDataset, RolloutRecord
 from support.train_data import clip, encoding, unknown_codec, words, write_lines
 from support.training import make_stage
 
@@ -152,9 +152,9 @@ def test_what_an_epoch_does_not_see_is_not_watched_either(films: Path) -> None:
     file = films / "long.jsonl"
     data = dataset(films, DataFile(str(file), repeat=2, most=3))
     assert len(data.places) == 3
-    assert sum(round(piece.example.seconds) for piece in pieces(data, 4)) == 12
-    assert sum(round(piece.example.seconds) for piece in pieces(dataset(films, file, file), 4)) == 40
-    said = [Said("long.jsonl, byte 0", "long.mp4", 0.0, 1.0, ("",) * 40, 0, {"model": "x"})]
+    assert sum(round(segment.example.seconds) for segment in segments(data, 4)) == 12
+    assert sum(round(segment.example.seconds) for segment in segments(dataset(films, file, file), 4)) == 40
+    said = [RolloutRecord("long.jsonl, byte 0", "long.mp4", 0.0, 1.0, ("",) * 40, 0, {"model": "x"})]
     assert len(OnPolicyDataset(data, said)) == 6
 
 
@@ -174,7 +174,7 @@ def test_tables_and_names_may_be_mixed(tmp_path: Path, text: str, data: tuple[An
     path.write_text(text)
     stage = read_stage(path)
     assert stage.data == data
-    again = Stage.from_dict(json.loads(json.dumps(stage.to_dict())), "stage.json")
+    again = TrainConfig.from_dict(json.loads(json.dumps(stage.to_dict())), "stage.json")
     assert again == stage
     assert again.differs(stage.to_dict()) == []
     over = read_stage(path, ['eval_data=[{file="v", repeat=2}]'])
@@ -440,10 +440,10 @@ def test_a_folder_of_annotations_may_be_the_video_root(tmp_path: Path) -> None:
 def test_a_long_scan_says_how_far_it_is(
     many: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("streamingvlm.train.scan.TELL_EVERY", 0.0)
+    monkeypatch.setattr("streamingvlm.data.reader.TELL_EVERY", 0.0)
     dataset(many, many / "all.jsonl")
     assert "reading annotations: 50%, 2" in capsys.readouterr().err
-    monkeypatch.setattr("streamingvlm.train.scan.TELL_EVERY", 30.0)
+    monkeypatch.setattr("streamingvlm.data.reader.TELL_EVERY", 30.0)
     dataset(many, many / "all.jsonl")
     assert capsys.readouterr().err == ""
 

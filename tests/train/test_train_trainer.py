@@ -29,7 +29,7 @@ from streamingvlm.train.checkpoints import (
     newest,
     throughput,
 )
-from streamingvlm.train.config import Stage
+from streamingvlm.train.config import TrainConfig
 from streamingvlm.train.trainer import Upcoming, weighted_sums
 from streamingvlm.train.weights import load_checkpoint, load_weights, save_checkpoint
 from support import tiny
@@ -141,7 +141,7 @@ def test_an_adapter_is_merged_into_a_checkpoint(file: Path, folder: Path, capsys
 
 
 def test_tied_weights_are_saved_once(tmp_path: Path) -> None:
-    stage = Stage(model="", bf16=True)
+    stage = TrainConfig(model="", bf16=True)
     model = load_weights(stage)
     assert model.config.tie_word_embeddings
     save_checkpoint(model, tmp_path / "tied", stage, load_frontend(None))

@@ -18,7 +18,7 @@ TOKENS_PER_SECOND = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Turn(layout.Turn):
+class Turn(layout.TrainingTurn):
     """One second of a chunk; unless it has lost its picture, that has the arcade's grid."""
 
     grid: Grid | None = GRID

@@ -18,7 +18,7 @@ from .watch import DeviceOption, DtypeOption
 
 if TYPE_CHECKING:
     from ..data.report import Report
-    from ..train.config import Stage
+    from ..train.config import TrainConfig
 
 ConfigArgument = Annotated[
     Path, typer.Argument(metavar="CONFIG", help="A stage: configs/train/*.toml", show_default=False)
@@ -76,14 +76,14 @@ def train(
     return 0
 
 
-def _plan(stage: Stage, devices: int | None, report: Path | None, as_json: bool) -> int:
+def _plan(stage: TrainConfig, devices: int | None, report: Path | None, as_json: bool) -> int:
     with _train_extra():
         from ..models.load import load_frontend
         from ..train import data
-        from ..train.plan import Plan, count
+        from ..train.plan import ResourceEstimate, count
 
         chunks = data.training_chunks(stage, load_frontend(stage.model or None))
-        plan = Plan(stage, count(chunks), devices or int(os.environ.get("WORLD_SIZE", "1")))
+        plan = ResourceEstimate(stage, count(chunks), devices or int(os.environ.get("WORLD_SIZE", "1")))
     _tell(chunks.report, report)
     print(json.dumps(plan.to_dict(), indent=2) if as_json else "\n".join(plan.lines()))
     return 0
@@ -93,7 +93,7 @@ def rollout(
     config: ConfigArgument,
     overrides: OverridesArgument = None,
     part: Annotated[
-        str, typer.Option(metavar="K/N", help="Every N-th piece from the K-th, counted from 0: a process a device.")
+        str, typer.Option(metavar="K/N", help="Every N-th segment from the K-th, counted from 0: a process a device.")
     ] = "0/1",
     device: DeviceOption = None,
     dtype: DtypeOption = None,
@@ -106,14 +106,16 @@ def rollout(
     from ..models.load import load_frontend, load_model
     from ..runtime.reports import progress
     from ..train import data
-    from ..train.onpolicy import Rollout
+    from ..train.onpolicy import RolloutRunner
 
     path = Path(stage.rollouts)
     if parts > 1:
         path = path.with_name(f"{path.stem}.{number}-of-{parts}{path.suffix}")
     chunks = data.open_chunks(stage, load_frontend(stage.model or None), stage.data)
-    work = Rollout(stage, load_model(stage.model or None, device=device, dtype=dtype), chunks, path, (number, parts))
-    print(f"{len(work.todo)} pieces to watch, {work.done} of {work.total} s are there already", file=sys.stderr)
+    work = RolloutRunner(
+        stage, load_model(stage.model or None, device=device, dtype=dtype), chunks, path, (number, parts)
+    )
+    print(f"{len(work.todo)} segments to watch, {work.done} of {work.total} s are there already", file=sys.stderr)
     try:
         with stoppable(), progress("seconds of video", work.total) as told:
             work.run(told)
@@ -139,7 +141,7 @@ def merge(
     print(output)
 
 
-def _stage(config: Path, overrides: list[str] | None) -> Stage:
+def _stage(config: Path, overrides: list[str] | None) -> TrainConfig:
     from ..train.config import read_stage
 
     return read_stage(config, overrides or [])

@@ -1,4 +1,4 @@
-"""Readers of annotations as they are published: one line of a JSONL file to one :class:`Stream`.
+"""Readers of annotations as they are published: one line of a JSONL file to one :class:`Transcript`.
 
 Three forms, told apart line by line:
 
@@ -14,6 +14,9 @@ Three forms, told apart line by line:
   times on the clock of the whole video (``video/youtube/ID.mp4``), of which clips are published as
   ``ID_START-END_2.0fps.mp4``. The byte offsets are the last line of the file itself.
 
+In all of them a word may also be an object, as WhisperX writes it: ``{"word" or "text", "start", "end"}``. Words whose
+times are missing, null or impossible are repaired, see :mod:`streamingvlm.data.repair`.
+
 The forms were read off the loaders of the two projects (``streaming_vlm/data/lmm_dataset.py`` of
 mit-han-lab/streaming-vlm at commit a940d8c; ``data/lmm_dataset.py`` and ``data/production`` of showlab/livecc) and off
 what users of the data report (videos of zero bytes, files listed twice, clips of more than 64 s; how clips are called).
@@ -23,20 +26,19 @@ The published files themselves were not at hand.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from ..core.errors import SourceError
 from ..core.grammar import LONGEST_STREAM
 from ..sources.file import TITLE_LIMIT
+from .repair import TimedText, check_losses, repair
 from .report import Reason, Report, Unusable
-from .words import EPS, Stream, Word, spread
+from .words import Repairs, Transcript, Word
 
-#: An end that goes back by less than this is moved up to the last one: speech recognition overlaps a little. Seconds.
-SLACK = 1.0
 _BLOCK = 1 << 16
 
 
@@ -66,8 +68,8 @@ class Line:
             raise Unusable(Reason.SEEK_INDEX, "the file ends before that")
         return text
 
-    def stream(self) -> Stream:
-        """The line as a stream. :class:`Unusable` if it is not one."""
+    def transcript(self) -> Transcript:
+        """What the line says. :class:`Unusable` if it is in none of the forms, see :func:`parse`."""
         return parse(self.read())
 
 
@@ -88,7 +90,17 @@ def _is_index(path: Path) -> bool:
 
 
 def lines(path: Path, report: Report) -> Iterator[Line]:
-    """Where the lines of a file begin: by its seek index if it has one, else as they come."""
+    """Where the lines of a file begin: by its seek index if it has one, else as they come.
+
+    Raises SourceError if the file cannot be read.
+    """
+    try:
+        yield from _lines(path, report)
+    except OSError as error:
+        raise SourceError(f"cannot read {path} ({error.strerror or error})") from error
+
+
+def _lines(path: Path, report: Report) -> Iterator[Line]:
     offsets = _index_beside(path, report)
     if offsets is None:
         offsets = _as_offsets(_last_line(path))
@@ -137,15 +149,19 @@ def _last_line(path: Path) -> bytes:
     return tail.rstrip().rpartition(b"\n")[2]
 
 
-def parse(text: bytes) -> Stream:
-    """One line of any of the forms. :class:`Unusable` if it is none of them or its times are out of order."""
+def parse(text: bytes) -> Transcript:
+    """One line of any of the forms, its words repaired by :func:`~streamingvlm.data.repair.repair`.
+
+    :class:`Unusable` if it is none of them, or if the repairs lose more than
+    :data:`~streamingvlm.data.repair.MAX_LOST_SHARE` of its words.
+    """
     try:
         record = json.loads(text)
     except (ValueError, RecursionError):
         raise Unusable(Reason.MALFORMED, "not JSON") from None
     try:
         if isinstance(record, dict):
-            return _stream(record)
+            return _segments(record)
         return _conversation(record)
     except KeyError as error:
         raise Unusable(Reason.MALFORMED, f"lacks {error}") from None
@@ -153,15 +169,17 @@ def parse(text: bytes) -> Stream:
         raise Unusable(Reason.MALFORMED, "neither a stream nor a conversation with a text_stream") from None
 
 
-def _stream(record: dict[str, Any]) -> Stream:
-    return Stream(
+def _segments(record: dict[str, Any]) -> Transcript:
+    words, repairs = _words(record["content"])
+    return Transcript(
         video=_text(record["video"]),
-        words=_words(record["content"]),
+        words=words,
         context=_title(record.get("title")),
+        repairs=repairs,
     )
 
 
-def _conversation(record: Any) -> Stream:
+def _conversation(record: Any) -> Transcript:
     user, assistant = record
     parts: list[dict[str, Any]] = user["content"]
     video = next(part for part in parts if "video" in part)
@@ -171,9 +189,10 @@ def _conversation(record: Any) -> Stream:
     end = None if video.get("video_end") is None else _seconds(video["video_end"])
     if end is not None and end <= start:
         raise Unusable(Reason.TIMES, f"ends at {end:g} s and starts at {start:g} s")
-    return Stream(
+    words, repairs = _words(said["text_stream"])
+    return Transcript(
         video=_text(video["video"]),
-        words=_words(said["text_stream"]),
+        words=words,
         start=start,
         end=end,
         context=_title(asked.get("title")),
@@ -181,29 +200,42 @@ def _conversation(record: Any) -> Stream:
         query=_text(asked.get("text") or "").strip(),
         whole=True,
         questions=len(said.get("qa_stream") or ()),
+        repairs=repairs,
     )
 
 
-def _words(items: Any) -> tuple[Word, ...]:
-    """Words with their times; ends never go back."""
-    words: list[Word] = []
-    latest = 0.0
-    for start, end, text in items:
-        first, last = _seconds(start), _seconds(end)
-        if last < first - EPS or last < latest - SLACK:
-            raise Unusable(Reason.TIMES, f"{_text(text)[:40]!r} at {first:g}-{last:g} s, after {latest:g} s")
-        words += spread(first, max(last, first), _text(text))
-        latest = max(latest, last)
-    ends = accumulate((word.end for word in words), max)
-    return tuple(word if word.end == end else word._replace(end=end) for word, end in zip(words, ends, strict=True))
+def _words(items: Any) -> tuple[tuple[Word, ...], Repairs]:
+    """Words with usable times, and what was repaired. :class:`Unusable` if too many words are lost by that."""
+    words, repairs = repair([_timed_text(item) for item in items])
+    check_losses(repairs)
+    return words, repairs
+
+
+def _timed_text(item: Any) -> TimedText:
+    """``[start, end, text]``, or an object with ``word`` or ``text`` and perhaps ``start`` and ``end``."""
+    if isinstance(item, dict):
+        text = item["text"] if "text" in item else item["word"]
+        return TimedText(_time(item.get("start")), _time(item.get("end")), _text(text))
+    start, end, text = item
+    return TimedText(_time(start), _time(end), _text(text))
+
+
+def _time(value: Any) -> float | None:
+    """A number of seconds, possible or not; None where it is missing."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError
+    # JSON has whole numbers that no float holds.
+    return float(value) if abs(value) < 2.0**63 else math.inf
 
 
 def _seconds(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError
-    if not 0 <= value <= LONGEST_STREAM:
+    """Where a clip starts or ends. :class:`Unusable` for a number that is no time of a video."""
+    seconds = _time(value)
+    if seconds is None or not 0 <= seconds <= LONGEST_STREAM:
         raise Unusable(Reason.TIMES, f"{value} is no time")
-    return float(value)
+    return seconds
 
 
 def _text(value: Any) -> str:

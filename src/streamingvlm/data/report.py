@@ -1,4 +1,4 @@
-"""What was left out of the training data, and why: counted, with examples, never silently replaced."""
+"""What was left out of the annotations or repaired, and why: counted, with examples, never silently replaced."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from ..core.errors import SourceError
+from .words import LOSSES, Repair, Repairs
 
 #: Cases of every reason that are named; the others are only counted.
 NAMED = 5
@@ -71,7 +72,9 @@ class Report:
     ``lines``: lines read; ``streams``: of these, streams and clips that gave at least one chunk; ``chunks``: chunks
     of an epoch, repeats counted, of which ``different`` are no repeats; ``seconds``: their video, repeats and overlaps
     counted each time; ``files``: chunks by file, as the files were named. ``skipped`` counts lines, videos and
-    chunks by reason, ``named`` holds the first few cases of each. ``notes``: what was read and not used, counted.
+    chunks by reason. ``repaired`` counts repaired words by repair, ``repaired_lines`` their lines; those of lines that
+    were left out are not counted. ``named`` holds the first few cases of each reason and repair. ``notes``: what was
+    read and not used, counted.
     """
 
     lines: int = 0
@@ -81,13 +84,26 @@ class Report:
     seconds: float = 0.0
     files: dict[str, FileCount] = field(default_factory=dict)
     skipped: Counter[Reason] = field(default_factory=Counter)
-    named: dict[Reason, list[str]] = field(default_factory=dict)
+    repaired: Counter[Repair] = field(default_factory=Counter)
+    repaired_lines: Counter[Repair] = field(default_factory=Counter)
+    named: dict[Reason | Repair, list[str]] = field(default_factory=dict)
     notes: Counter[str] = field(default_factory=Counter)
 
     def skip(self, reason: Reason, detail: str) -> None:
         """Count one case."""
         self.skipped[reason] += 1
-        cases = self.named.setdefault(reason, [])
+        self._name(reason, detail)
+
+    def repair(self, repairs: Repairs, where: str) -> None:
+        """Count the repaired words of one transcript; ``where``: the line that it comes from."""
+        for kind, words in repairs.counts.items():
+            self.repaired[kind] += words
+            self.repaired_lines[kind] += 1
+            first = f", the first is {repairs.first_lost}" if kind in LOSSES else ""
+            self._name(kind, f"{where}: {words} of {repairs.read} words{first}")
+
+    def _name(self, kind: Reason | Repair, detail: str) -> None:
+        cases = self.named.setdefault(kind, [])
         if len(cases) < NAMED:
             cases.append(detail)
 
@@ -99,7 +115,8 @@ class Report:
         one.listed += 1
 
     def to_json(self) -> dict[str, Any]:
-        """The same as plain dictionaries: ``skipped`` maps a reason to its ``count`` and ``examples``."""
+        """The same as plain dictionaries: ``skipped`` maps a reason to its ``count`` and ``examples``, ``repaired`` a
+        repair to its ``words`` and ``lines``, whether the words were ``lost``, and ``examples``."""
         return {
             "lines": self.lines,
             "streams": self.streams,
@@ -110,6 +127,15 @@ class Report:
             "skipped": {
                 str(reason): {"count": count, "examples": self.named[reason]}
                 for reason, count in self.skipped.most_common()
+            },
+            "repaired": {
+                str(kind): {
+                    "words": words,
+                    "lines": self.repaired_lines[kind],
+                    "lost": kind in LOSSES,
+                    "examples": self.named[kind],
+                }
+                for kind, words in self.repaired.most_common()
             },
             "notes": dict(self.notes),
         }
@@ -125,5 +151,10 @@ class Report:
             out += [f"    {case}" for case in self.named[reason]]
             if count > len(self.named[reason]):
                 out.append(f"    and {count - len(self.named[reason])} more")
+        for kind, words in self.repaired.most_common():
+            out.append(f"  repaired: {words} words: {kind}")
+            out += [f"    {case}" for case in self.named[kind]]
+            if self.repaired_lines[kind] > NAMED:
+                out.append(f"    and {self.repaired_lines[kind] - NAMED} more lines")
         out += [f"  note: {count} x {note}" for note, count in self.notes.items()]
         return "\n".join(out)

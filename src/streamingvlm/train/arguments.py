@@ -11,7 +11,7 @@ from transformers import TrainingArguments
 from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
 from ..core.errors import OptionError
-from .config import Stage
+from .config import TrainConfig
 
 #: FSDP2; what is wrapped are the layers that a model of transformers says may not be split.
 SHARDING = {
@@ -24,7 +24,7 @@ SHARDING = {
 }
 
 
-def training_arguments(stage: Stage, held_out: bool) -> Any:
+def training_arguments(stage: TrainConfig, held_out: bool) -> Any:
     """What Trainer is told; ``held_out``: there are chunks to evaluate on.
 
     The number of batches that are accumulated follows from the processes that ``torchrun`` or ``accelerate launch``
@@ -93,7 +93,7 @@ def reports(names: Sequence[str]) -> list[str]:
     return list(names)
 
 
-def _keep_positions(args: Any, stage: Stage) -> None:
+def _keep_positions(args: Any, stage: TrainConfig) -> None:
     """Mixed precision that leaves the model's inputs alone.
 
     By default FSDP casts all floating inputs to bf16, and the positions are among them: above 256 bf16 has no odd

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..core.errors import OptionError
-from ..data.words import EPS, Stream
+from ..data.words import EPS, Transcript
 
 #: Words that a chunk must have for each of its seconds, unless the plan says how many in all (paper: 2 W).
 WORDS_PER_SECOND = 2.0
@@ -62,37 +62,39 @@ class ChunkPlan:
         if self.longest is not None and not self.longest > 0:
             raise OptionError(f"longest must be a number of seconds above 0, not {self.longest}")
 
-    def is_whole(self, stream: Stream) -> bool:
-        """Whether ``stream`` is one chunk as it is."""
-        return stream.whole and not self.recut
+    def is_whole(self, transcript: Transcript) -> bool:
+        """Whether ``transcript`` is one chunk as it is."""
+        return transcript.whole and not self.recut
 
-    def cuts(self, stream: Stream, until: float) -> Iterator[Cut]:
-        """All chunks of ``stream`` up to ``until``, also those with too few words; only whole windows.
+    def cuts(self, transcript: Transcript, until: float) -> Iterator[Cut]:
+        """All chunks of ``transcript`` up to ``until``, also those with too few words; only whole windows.
 
         A published clip that does not end with a step gets one more, as the public code does.
         """
-        if self.is_whole(stream):
-            steps = max(math.ceil((until - stream.start) / self.step - EPS), 0)
+        if self.is_whole(transcript):
+            steps = max(math.ceil((until - transcript.start) / self.step - EPS), 0)
             if steps:
-                yield Cut(stream.start, steps, stream.count(stream.start, stream.start + steps * self.step))
+                yield Cut(
+                    transcript.start, steps, transcript.count(transcript.start, transcript.start + steps * self.step)
+                )
             return
         stride = self.window - self.overlap
-        for number in range(max(math.floor((until - stream.start - self.window) / stride + EPS) + 1, 0)):
-            start = stream.start + number * stride
-            yield Cut(start, round(self.window / self.step), stream.count(start, start + self.window))
+        for number in range(max(math.floor((until - transcript.start - self.window) / stride + EPS) + 1, 0)):
+            start = transcript.start + number * stride
+            yield Cut(start, round(self.window / self.step), transcript.count(start, start + self.window))
 
-    def enough(self, stream: Stream, cut: Cut) -> bool:
+    def enough(self, transcript: Transcript, cut: Cut) -> bool:
         """Whether a chunk has the words that it needs."""
         if self.min_words is not None:
             return cut.words >= self.min_words
-        return cut.words >= (1 if self.is_whole(stream) else WORDS_PER_SECOND * self.window)
+        return cut.words >= (1 if self.is_whole(transcript) else WORDS_PER_SECOND * self.window)
 
 
-def earlier(stream: Stream, start: float, step: float) -> list[str]:
-    """What is said before ``start``, by steps, in the form of :meth:`Stream.texts`; the previous text of a chunk.
+def earlier(transcript: Transcript, start: float, step: float) -> list[str]:
+    """What is said before ``start``, by steps, in the form of :meth:`Transcript.texts`; the previous text of a chunk.
 
     Each item is one reply of the history. What a published clip has as its previous text has no times: it is one item.
     """
-    steps = round((start - stream.start) / step)
-    texts = stream.texts(stream.start, steps, step) if steps > 0 else []
-    return [stream.previous, *texts] if stream.previous else texts
+    steps = round((start - transcript.start) / step)
+    texts = transcript.texts(transcript.start, steps, step) if steps > 0 else []
+    return [transcript.previous, *texts] if transcript.previous else texts

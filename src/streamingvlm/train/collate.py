@@ -19,11 +19,11 @@ from ..core.events import Chunk
 from ..data.annotations import Line
 from ..data.report import DataError, Unusable
 from ..data.videos import Videos
-from ..data.words import EPS, Stream
+from ..data.words import EPS, Transcript
 from ..models.patches import normalize
 from .chunks import ChunkPlan, earlier
 from .config import DataFile
-from .examples import Encoding, Example
+from .examples import Encoding, TrainingExample
 from .layout import Laid
 from .scan import Place, Scan, scan
 
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 IGNORED = -100
 
 
-class ChunkDataset(Dataset[Example]):
+class ChunkDataset(Dataset[TrainingExample]):
     """The chunks that an epoch sees, in the order of the files. Map-style; nothing is decoded.
 
     ``files``: JSONL files in any form of :mod:`streamingvlm.data.annotations`, or folders of them, perhaps with how
@@ -61,7 +61,7 @@ class ChunkDataset(Dataset[Example]):
             raise OptionError(f"chunks are cut in steps of {plan.step:g} s and encoded in {encoding.step:g} s")
         self.encoding, self.plan = encoding, plan
         self.titles, self.queries = titles, queries
-        self._last: tuple[Line, Stream] | None = None
+        self._last: tuple[Line, Transcript] | None = None
         if found is None:
             found = scan(files, Videos(root, cache), plan, encoding.patcher, seed=seed)
         self.report = found.report
@@ -75,23 +75,23 @@ class ChunkDataset(Dataset[Example]):
         """Where a chunk of the epoch lies."""
         return self.places[int(self.numbers[index])]
 
-    def __getitem__(self, index: int) -> Example:
+    def __getitem__(self, index: int) -> TrainingExample:
         place = self.place(index)
-        stream = self.stream(place.line)
+        transcript = self.transcript(place.line)
         start, steps = place.cut.start, place.cut.steps
-        true = tuple(stream.texts(start, steps, self.plan.step))
-        context = stream.context if self.titles else ""
-        before = earlier(stream, start, self.plan.step)
+        true = tuple(transcript.texts(start, steps, self.plan.step))
+        context = transcript.context if self.titles else ""
+        before = earlier(transcript, start, self.plan.step)
         history = self.encoding.history(context, before, self.plan.sink, self.plan.text)
-        asked = stream.query if self.queries else ""
+        asked = transcript.query if self.queries else ""
         instruction = asked or self.encoding.instruction
-        return Example(self.encoding, place.clip, start, true, true, history, instruction, f"{place.line}")
+        return TrainingExample(self.encoding, place.clip, start, true, true, history, instruction, f"{place.line}")
 
-    def stream(self, line: Line) -> Stream:
-        """The stream of a line; neighbouring chunks share it."""
+    def transcript(self, line: Line) -> Transcript:
+        """The transcript of a line; neighbouring chunks share it."""
         if self._last is None or self._last[0] != line:
             try:
-                self._last = line, line.stream()
+                self._last = line, line.transcript()
             except Unusable as error:
                 raise DataError(f"{line}: the annotations have changed since they were read ({error})") from None
             except SourceError as error:
@@ -125,7 +125,7 @@ class Collator:
             raise OptionError(f"unreadable must be raise or blank, not {unreadable!r}")
         self.pad, self.silence_weight, self.unreadable = pad, silence_weight, unreadable
 
-    def __call__(self, examples: Sequence[Example]) -> dict[str, Tensor]:
+    def __call__(self, examples: Sequence[TrainingExample]) -> dict[str, Tensor]:
         """A batch of B examples, the longest of n ids.
 
         ``input_ids`` (B, n) int64, padded behind; ``attention_mask`` (B, n) int64; ``position_ids`` (3, B, n) float32;
@@ -134,7 +134,7 @@ class Collator:
         """
         return unpack(self.pack(examples))
 
-    def pack(self, examples: Sequence[Example]) -> dict[str, Tensor]:
+    def pack(self, examples: Sequence[TrainingExample]) -> dict[str, Tensor]:
         """The same batch with a fourth of the bytes of its pictures, for :func:`unpack` on the device: what a worker
         hands over.
 
@@ -166,7 +166,7 @@ class Collator:
             "pixel_scale": examples[0].encoding.patcher.scale,
         }
 
-    def _example(self, example: Example) -> tuple[Laid, Tensor]:
+    def _example(self, example: TrainingExample) -> tuple[Laid, Tensor]:
         """A laid-out chunk and its patches (k, patch dim) uint8."""
         try:
             return self._lay_out(example, example.chunks())
@@ -178,7 +178,7 @@ class Collator:
         none = np.zeros(0, np.int64)
         return replace(laid, rows=none, targets=none, weights=none.astype(np.float32)), pixels
 
-    def _lay_out(self, example: Example, chunks: Iterable[Chunk]) -> tuple[Laid, Tensor]:
+    def _lay_out(self, example: TrainingExample, chunks: Iterable[Chunk]) -> tuple[Laid, Tensor]:
         patcher = example.patcher
         # Chunk by chunk: the frames of a minute of 720p are 330 MB.
         seen = [(patcher.unnormalized(chunk), patcher.times(chunk.times)) for chunk in chunks]

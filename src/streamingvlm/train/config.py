@@ -60,7 +60,7 @@ class DataFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class TrainConfig:
     """One stage of supervised fine-tuning. Times in seconds, lengths in tokens.
 
     What it reads and writes
@@ -97,7 +97,7 @@ class Stage:
     The checkpoint's habits, for those who run it
         ``vision`` and ``turns`` seconds kept, ``temperature``, ``repetition_penalty``, ``max_new_tokens`` a step.
     Rollouts (on-policy stage)
-        ``rollout_seconds`` of a stream in one piece (0: all of it), ``rollout_streams`` in one batch.
+        ``rollout_seconds`` of a stream in one segment (0: all of it), ``rollout_streams`` in one batch.
     For the dry run
         ``tflops``: sustained TFLOP/s per device that hours are told for (0: none is stated).
     """
@@ -234,9 +234,9 @@ class Stage:
         return self.max_pixels or None
 
     @staticmethod
-    def from_dict(table: Mapping[str, Any], where: str) -> Stage:
+    def from_dict(table: Mapping[str, Any], where: str) -> TrainConfig:
         """The stage of :meth:`to_dict`, read back from ``where``."""
-        return replace(Stage(), **checked(table, where))
+        return replace(TrainConfig(), **checked(table, where))
 
     def to_dict(self) -> dict[str, Any]:
         """All keys, as JSON and TOML have them."""
@@ -248,7 +248,7 @@ class Stage:
         return [key for key in now if key not in FREE_WHEN_RESUMED and key in before and now[key] != before[key]]
 
 
-def read_stage(path: Path, overrides: Sequence[str] = ()) -> Stage:
+def read_stage(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
     """The stage that a TOML file describes, with overrides such as ``epochs=2`` or ``data=["a.jsonl"]``.
 
     A value that is no TOML (``model=runs/one/model``) is taken as text. Raises :class:`OptionError`, one line.
@@ -260,7 +260,7 @@ def read_stage(path: Path, overrides: Sequence[str] = ()) -> Stage:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise OptionError(f"{path} is not valid TOML: {error}") from None
     told = checked(dict(map(_override, overrides)), "the command line")
-    return replace(Stage(), **{**checked(table, str(path)), **told})
+    return replace(TrainConfig(), **{**checked(table, str(path)), **told})
 
 
 def _override(text: str) -> tuple[str, Any]:
@@ -275,10 +275,10 @@ def _override(text: str) -> tuple[str, Any]:
 
 def checked(table: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Values of the types that the keys have. :class:`OptionError` for the first that has not."""
-    kinds = get_type_hints(Stage)
+    kinds = get_type_hints(TrainConfig)
     out: dict[str, Any] = {}
     for key, value in table.items():
-        if key not in {field.name for field in fields(Stage)}:
+        if key not in {field.name for field in fields(TrainConfig)}:
             raise OptionError(f"{where}: unknown key {key!r}{_like(key)}")
         kind = kinds[key]
         if kind is float and type(value) is int:
@@ -316,7 +316,7 @@ def _data_file(item: Any, where: str) -> str | DataFile:
         table["repeat"] = table.pop("weight")
     unknown = sorted(set(table) - set(get_type_hints(DataFile)))
     if unknown:
-        behind = unknown[0] in {field.name for field in fields(Stage)}
+        behind = unknown[0] in {field.name for field in fields(TrainConfig)}
         why = (
             "keys of the stage stand before its first table" if behind else "a table has file, repeat (or weight), most"
         )
@@ -336,5 +336,5 @@ _NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or 
 def _like(key: str) -> str:
     from difflib import get_close_matches
 
-    close = get_close_matches(key, [field.name for field in fields(Stage)], n=1)
+    close = get_close_matches(key, [field.name for field in fields(TrainConfig)], n=1)
     return f"; did you mean {close[0]}?" if close else "; docs/training.md lists them"

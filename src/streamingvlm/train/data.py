@@ -11,7 +11,7 @@ from ..data.videos import Videos
 from ..models.base import Frontend
 from .chunks import ChunkPlan
 from .collate import ChunkDataset, Collator
-from .config import DataFile, Stage
+from .config import DataFile, TrainConfig
 from .examples import Encoding
 from .processes import from_first
 from .rollouts import OnPolicyDataset, read_rollouts
@@ -21,7 +21,7 @@ from .scan import Scan, scan
 HEADERS = ".video-headers.cache"
 
 
-def encoding_of(stage: Stage, front: Frontend) -> Encoding:
+def encoding_of(stage: TrainConfig, front: Frontend) -> Encoding:
     """How the stage's checkpoint writes streams."""
     return Encoding.of(
         front,
@@ -33,7 +33,7 @@ def encoding_of(stage: Stage, front: Frontend) -> Encoding:
     )
 
 
-def plan_of(stage: Stage) -> ChunkPlan:
+def plan_of(stage: TrainConfig) -> ChunkPlan:
     """How the stage cuts streams into chunks."""
     return ChunkPlan(
         window=stage.window,
@@ -46,20 +46,22 @@ def plan_of(stage: Stage) -> ChunkPlan:
     )
 
 
-def collator_of(stage: Stage) -> Collator:
+def collator_of(stage: TrainConfig) -> Collator:
     """What makes batches of the stage's chunks."""
     unreadable = cast(Literal["raise", "blank"], stage.unreadable)
     return Collator(silence_weight=stage.silence_weight, unreadable=unreadable)
 
 
-def header_caches(stage: Stage) -> list[Path]:
+def header_caches(stage: TrainConfig) -> list[Path]:
     """Where headers are remembered: beside the videos, also by a dry run; if nothing can be written there, in the
     output."""
     output = Path(stage.output)
     return [folder / HEADERS for folder in (Path(stage.video_root), output) if folder.is_dir()]
 
 
-def open_chunks(stage: Stage, front: Frontend, files: Sequence[str | DataFile], name: str = "data") -> ChunkDataset:
+def open_chunks(
+    stage: TrainConfig, front: Frontend, files: Sequence[str | DataFile], name: str = "data"
+) -> ChunkDataset:
     """The chunks of some annotation files, histories true. OptionError if there is not one.
 
     Of several processes that ``torchrun`` started the first one reads the files; the others get what it found.
@@ -80,7 +82,7 @@ def open_chunks(stage: Stage, front: Frontend, files: Sequence[str | DataFile], 
     return chunks
 
 
-def training_chunks(stage: Stage, front: Frontend) -> ChunkDataset | OnPolicyDataset:
+def training_chunks(stage: TrainConfig, front: Frontend) -> ChunkDataset | OnPolicyDataset:
     """What the stage trains on: with rollouts, the model's own words are the histories."""
     if not stage.data:
         raise OptionError('data names no annotation files: data = ["train.jsonl"] in the file, or data=train.jsonl')
@@ -88,6 +90,6 @@ def training_chunks(stage: Stage, front: Frontend) -> ChunkDataset | OnPolicyDat
     return OnPolicyDataset(chunks, read_rollouts(Path(stage.rollouts))) if stage.rollouts else chunks
 
 
-def held_out_chunks(stage: Stage, front: Frontend) -> ChunkDataset | None:
+def held_out_chunks(stage: TrainConfig, front: Frontend) -> ChunkDataset | None:
     """What the evaluation loss is of; None: nothing is held out. Histories are true, so that stages compare."""
     return open_chunks(stage, front, stage.eval_data, "eval_data") if stage.eval_data else None

@@ -16,7 +16,7 @@ from ..data.videos import Clip, media_errors
 from ..models.base import Frontend, Model
 from ..models.patches import Patcher
 from ..sources.file import FileSource
-from .layout import Grid, Ids, Laid, Turn, archived, cut_history, lay_out, spans
+from .layout import Grid, Ids, Laid, TrainingTurn, archived, cut_history, lay_out, spans
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ class Encoding:
 
 
 @dataclass(frozen=True)
-class Example:
+class TrainingExample:
     """One chunk.
 
     ``start``: seconds on the words' clock; ``true``: what is to be said in each step; ``said``: what stands in the
@@ -207,9 +207,9 @@ class Example:
             patch_seconds=self.encoding.patch_seconds,
         )
 
-    def _turn(self, number: int, grid: Grid, times: tuple[float, ...], silence_weight: float) -> Turn:
+    def _turn(self, number: int, grid: Grid, times: tuple[float, ...], silence_weight: float) -> TrainingTurn:
         true = self.encoding.reply(self.true[number])
         said = true if self.said[number] == self.true[number] else self.encoding.reply(self.said[number])
         weights = (1.0 if self.true[number] else silence_weight,) * len(true)
         start = self.start + number * self.encoding.step
-        return Turn(start, said, true, weights, start + self.encoding.step, grid, times)
+        return TrainingTurn(start, said, true, weights, start + self.encoding.step, grid, times)

@@ -20,7 +20,7 @@ Grid = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class TrainingTurn:
     """One step of a chunk.
 
     ``said``: ids of the reply that stands in the text; ``true``: ids that the model should say. They differ where
@@ -96,7 +96,7 @@ def cut_history(
 def spans(
     grammar: Grammar,
     history: Sequence[int],
-    turns: Sequence[Turn],
+    turns: Sequence[TrainingTurn],
     *,
     instruction: str = "",
     patch_seconds: float = 1.0,
@@ -120,7 +120,7 @@ def spans(
 def lay_out(
     grammar: Grammar,
     history: Sequence[int],
-    turns: Sequence[Turn],
+    turns: Sequence[TrainingTurn],
     tokens_per_second: float | None,
     *,
     instruction: str = "",

@@ -18,15 +18,15 @@ from ..core.errors import OptionError, OutputError, SourceError
 from ..core.events import Chunk, Commentary
 from ..core.policy import StreamingWindow
 from ..core.sampling_params import Sampling
-from ..data.words import EPS, Stream
+from ..data.words import EPS, Transcript
 from ..engine.engine import Engine
 from ..engine.session import Session
 from ..models.base import Model
 from ..runtime.clock import fast
 from .collate import ChunkDataset
-from .config import Stage
-from .examples import Example
-from .rollouts import Said, whole_lines
+from .config import TrainConfig
+from .examples import TrainingExample
+from .rollouts import RolloutRecord, whole_lines
 from .scan import Place
 
 #: The keys of a stage that decide what is said.
@@ -48,63 +48,63 @@ MADE_WITH = (
 )
 
 
-class Piece:
-    """A part of a stream that is watched in one go: a source of chunks. ``number`` counts all pieces."""
+class RolloutSegment:
+    """A part of a stream that is watched in one go: a source of chunks. ``number`` counts all segments."""
 
     arcade = live = False
 
-    def __init__(self, number: int, example: Example, context: str) -> None:
+    def __init__(self, number: int, example: TrainingExample, context: str) -> None:
         self.number, self.example, self.context = number, example, context
         self.name = example.clip.path.name
 
     @property
     def key(self) -> tuple[str, float]:
-        """As :attr:`Said.key`."""
+        """As :attr:`RolloutRecord.key`."""
         return self.example.where, self.example.start
 
     def __iter__(self) -> Iterator[Chunk]:
         return self.example.chunks()
 
 
-def pieces(chunks: ChunkDataset, seconds: float) -> Iterator[Piece]:
+def segments(chunks: ChunkDataset, seconds: float) -> Iterator[RolloutSegment]:
     """Pieces of ``seconds`` (0: whole streams), made longer so that every chunk is whole in one of them.
 
-    Chunks that begin in the same ``seconds`` of a stream are in the same piece, which begins with these seconds and
+    Chunks that begin in the same ``seconds`` of a stream are in the same segment, which begins with these seconds and
     ends with the last of its chunks.
     """
     number = 0
     step = chunks.plan.step
     length = max(round(seconds / step), 1) * step if seconds else math.inf
     for line, group in groupby(chunks.places, key=lambda place: place.line):
-        stream = chunks.stream(line)
+        transcript = chunks.transcript(line)
         parts: dict[int, list[Place]] = {}
         for place in group:
-            parts.setdefault(int((place.cut.start - stream.start + EPS) // length), []).append(place)
+            parts.setdefault(int((place.cut.start - transcript.start + EPS) // length), []).append(place)
         for part, places in parts.items():
-            start = stream.start + (part * length if part else 0.0)
+            start = transcript.start + (part * length if part else 0.0)
             steps = max(round((place.cut.start - start) / step) + place.cut.steps for place in places)
-            texts = tuple(stream.texts(start, steps, step))
-            instruction = (stream.query if chunks.queries else "") or chunks.encoding.instruction
-            example = Example(chunks.encoding, places[0].clip, start, texts, texts, (), instruction, str(line))
-            yield Piece(number, example, _context(chunks, stream))
+            texts = tuple(transcript.texts(start, steps, step))
+            instruction = (transcript.query if chunks.queries else "") or chunks.encoding.instruction
+            example = TrainingExample(chunks.encoding, places[0].clip, start, texts, texts, (), instruction, str(line))
+            yield RolloutSegment(number, example, _context(chunks, transcript))
             number += 1
 
 
-def _context(chunks: ChunkDataset, stream: Stream) -> str:
+def _context(chunks: ChunkDataset, transcript: Transcript) -> str:
     """What is known before a stream: its title, and what a clip's makers say was said before it."""
-    title = stream.context if chunks.titles else ""
-    if not stream.previous:
+    title = transcript.context if chunks.titles else ""
+    if not transcript.previous:
         return title
     # The text is read again by a session, where it has to fit the sink: it may have some ids more by then.
     most = chunks.plan.sink // 3
-    return chunks.encoding.grammar.tokenizer.decode(chunks.encoding.history(title, [stream.previous], most, most))
+    return chunks.encoding.grammar.tokenizer.decode(chunks.encoding.history(title, [transcript.previous], most, most))
 
 
 @dataclass(slots=True)
-class _Lane:
+class _RunningSegment:
     """One of the streams that run together."""
 
-    piece: Piece
+    segment: RolloutSegment
     session: Session
     frames: Generator[Chunk, None, None]
     said: list[Commentary] = field(default_factory=list)
@@ -114,15 +114,17 @@ class _Lane:
         self.session.close()
 
 
-class Rollout:
-    """Watches the pieces that ``path`` lacks and appends what was said, piece by piece.
+class RolloutRunner:
+    """Watches the segments that ``path`` lacks and appends what was said, segment by segment.
 
-    ``part`` K of N: every N-th piece, so that N processes with a device each share the work, each with a file of its
-    own. ``failed``: pieces whose frames could not be read, with the reason; they are tried again by the next run.
+    ``part`` K of N: every N-th segment, so that N processes with a device each share the work, each with a file of its
+    own. ``failed``: segments whose frames could not be read, with the reason; they are tried again by the next run.
     Raises :class:`OptionError` if the file was made with other settings.
     """
 
-    def __init__(self, stage: Stage, model: Model, chunks: ChunkDataset, path: Path, part: tuple[int, int] = (0, 1)):
+    def __init__(
+        self, stage: TrainConfig, model: Model, chunks: ChunkDataset, path: Path, part: tuple[int, int] = (0, 1)
+    ):
         self.stage, self.model, self.path = stage, model, path
         self.sampling = Sampling(
             temperature=stage.temperature,
@@ -132,72 +134,72 @@ class Rollout:
         self.made = {"model": stage.model or "bundled", **{key: getattr(stage, key) for key in MADE_WITH}}
         self.failed: list[str] = []
         done = self._read()
-        share = [piece for piece in pieces(chunks, stage.rollout_seconds) if piece.number % part[1] == part[0]]
-        self.todo = [piece for piece in share if piece.key not in done]
-        self.total = sum(len(piece.example.true) for piece in share)
-        self.done = self.total - sum(len(piece.example.true) for piece in self.todo)
+        share = [segment for segment in segments(chunks, stage.rollout_seconds) if segment.number % part[1] == part[0]]
+        self.todo = [segment for segment in share if segment.key not in done]
+        self.total = sum(len(segment.example.true) for segment in share)
+        self.done = self.total - sum(len(segment.example.true) for segment in self.todo)
 
     def run(self, on_step: Callable[[int], None]) -> None:
         """Watch them all; ``on_step`` is told how many steps are done. What is finished is on the disk at once."""
         engine = Engine(self.model, slots=self.stage.rollout_streams)
         waiting = iter(self.todo)
-        lanes: list[_Lane] = []
+        running: list[_RunningSegment] = []
         try:
             while True:
-                while len(lanes) < self.stage.rollout_streams and (piece := next(waiting, None)):
-                    lanes.append(self._open(engine, piece))
-                if not lanes:
+                while len(running) < self.stage.rollout_streams and (segment := next(waiting, None)):
+                    running.append(self._open(engine, segment))
+                if not running:
                     return
-                lanes = self._step(engine, lanes)
+                running = self._step(engine, running)
                 on_step(self.done)
         finally:
-            for lane in lanes:
-                lane.close()
+            for one in running:
+                one.close()
 
-    def _open(self, engine: Engine, piece: Piece) -> _Lane:
+    def _open(self, engine: Engine, segment: RolloutSegment) -> _RunningSegment:
         stage = self.stage
         session = engine.open(
             policy=StreamingWindow(vision=stage.vision, turns=stage.turns, sink=stage.sink, text=stage.text),
-            context=piece.context,
-            instruction=piece.example.instruction,
+            context=segment.context,
+            instruction=segment.example.instruction,
             seed=stage.seed,
-            stream=piece.number,
+            stream=segment.number,
             sampling=self.sampling,
             fps=stage.fps,
             max_pixels=stage.pixel_budget,
         )
-        return _Lane(piece, session, iter(fast(piece, session.prepare)))
+        return _RunningSegment(segment, session, iter(fast(segment, session.prepare)))
 
-    def _step(self, engine: Engine, lanes: list[_Lane]) -> list[_Lane]:
+    def _step(self, engine: Engine, running: list[_RunningSegment]) -> list[_RunningSegment]:
         """One step of every stream; those that go on."""
         jobs, over = [], []
-        for lane in lanes:
+        for one in running:
             try:
-                chunk = next(lane.frames, None)
+                chunk = next(one.frames, None)
             except SourceError as error:
                 self.failed.append(str(error))
-                over.append(lane)
+                over.append(one)
                 continue
             if chunk is None:
-                self._write(lane)
-                over.append(lane)
+                self._write(one)
+                over.append(one)
             else:
-                jobs.append((lane, engine.submit(lane.session, chunk)))
-        for lane, job in jobs:
-            lane.said.append(engine.wait(job))
+                jobs.append((one, engine.submit(one.session, chunk)))
+        for one, job in jobs:
+            one.said.append(engine.wait(job))
             self.done += 1
-        for lane in over:
-            lane.close()
-        return [lane for lane, _ in jobs]
+        for one in over:
+            one.close()
+        return [one for one, _ in jobs]
 
-    def _write(self, lane: _Lane) -> None:
-        said = Said(
-            line=lane.piece.example.where,
-            video=lane.piece.name,
-            start=lane.piece.example.start,
-            step=lane.piece.example.encoding.step,
-            said=tuple(words.text for words in lane.said),
-            cut=sum(words.finish_reason != "stop" for words in lane.said),
+    def _write(self, one: _RunningSegment) -> None:
+        said = RolloutRecord(
+            line=one.segment.example.where,
+            video=one.segment.name,
+            start=one.segment.example.start,
+            step=one.segment.example.encoding.step,
+            said=tuple(words.text for words in one.said),
+            cut=sum(words.finish_reason != "stop" for words in one.said),
             made=self.made,
         )
         with self.path.open("a", encoding="utf-8") as file:
@@ -206,7 +208,7 @@ class Rollout:
             os.fsync(file.fileno())
 
     def _read(self) -> set[tuple[str, float]]:
-        """The pieces that are there; a half written last line is cut off."""
+        """The segments that are there; a half written last line is cut off."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if not self.path.exists():

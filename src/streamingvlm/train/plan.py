@@ -13,15 +13,15 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 
 from ..core.errors import OptionError
 from .checkpoints import throughput
-from .config import Stage
-from .examples import Example
+from .config import TrainConfig
+from .examples import TrainingExample
 from .weights import start_folder
 
 #: Batches that a worker holds ready (PyTorch's default).
 PREFETCHED = 2
 #: Bytes on a device of a value of a patch: as it comes from a worker, and normalised.
 PATCH_BYTES = 1 + 4
-#: What :attr:`Plan.memory` leaves out.
+#: What :attr:`ResourceEstimate.memory` leaves out.
 NOT_COUNTED = "the tower's activations, what the allocator wastes, CUDA itself: some 2 to 4 GB more"
 #: Chunks whose tokens are counted; of more, so many are taken at even distances.
 COUNTED = 2000
@@ -31,7 +31,7 @@ class Examples(Protocol):
     """Chunks by number."""
 
     def __len__(self) -> int: ...
-    def __getitem__(self, index: int) -> Example: ...
+    def __getitem__(self, index: int) -> TrainingExample: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +70,10 @@ def count(examples: Examples, most: int = COUNTED) -> Lengths:
     )
 
 
-class Plan:
+class ResourceEstimate:
     """A stage on ``devices`` devices. ``measured``: the throughput that a run into the same output left, if any."""
 
-    def __init__(self, stage: Stage, lengths: Lengths, devices: int) -> None:
+    def __init__(self, stage: TrainConfig, lengths: Lengths, devices: int) -> None:
         self.stage, self.lengths, self.devices = stage, lengths, devices
         self.accumulation = stage.accumulation(devices)
         if stage.fsdp and devices == 1:

@@ -21,7 +21,7 @@ from ..models.base import Frontend
 from ..models.checkpoint import no_bars
 from .arguments import training_arguments
 from .checkpoints import check, checkpoints, discard_unfinished, mark_whole, newest, step_of
-from .config import Stage
+from .config import TrainConfig
 from .trainer import ChunkTrainer, NotFiniteError
 from .weights import load_weights, save_checkpoint, stage_of, without_notice
 
@@ -34,7 +34,7 @@ class Chunks(Protocol):
 
 
 def train(
-    stage: Stage, front: Frontend, chunks: Chunks, held_out: Chunks | None, collator: Any, *, resume: bool = False
+    stage: TrainConfig, front: Frontend, chunks: Chunks, held_out: Chunks | None, collator: Any, *, resume: bool = False
 ) -> Path:
     """Train a stage and return where its result is: ``model`` (a checkpoint folder) or ``adapter`` in its output.
 
@@ -92,7 +92,7 @@ def _evaluated(state: Any) -> bool:
     return any("eval_loss" in entry and entry["step"] == state.global_step for entry in state.log_history)
 
 
-def take_up(stage: Stage, resume: bool) -> None:
+def take_up(stage: TrainConfig, resume: bool) -> None:
     """Make the output's folder, or check that the run in it is the one to go on with; the stage is noted in it.
 
     Also called before the data is read, which may take long. Raises :class:`OptionError` for an output that holds
@@ -159,7 +159,7 @@ class MarkWhole(TrainerCallback):  # type: ignore[misc]
             mark_whole(Path(args.output_dir), state.global_step, devices=args.world_size, device=device)
 
 
-def _save(trainer: Any, stage: Stage, front: Frontend, output: Path) -> Path:
+def _save(trainer: Any, stage: TrainConfig, front: Frontend, output: Path) -> Path:
     """Write the result; all processes take part where each holds a part of it."""
     state = None
     if trainer.is_fsdp_enabled:

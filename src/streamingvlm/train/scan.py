@@ -3,39 +3,22 @@
 from __future__ import annotations
 
 import math
-import sys
-import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import Progress
 
 from ..core.errors import SourceError
-from ..data.annotations import Line, annotation_files, lines
+from ..data.annotations import Line, annotation_files
+from ..data.reader import Annotated, read_annotations
 from ..data.report import Reason, Report, Unusable
 from ..data.videos import Clip, Videos
-from ..data.words import EPS, Stream
+from ..data.words import EPS, Transcript
 from ..models.patches import Patcher
 from .chunks import ChunkPlan, Cut
 from .config import DataFile
-
-T = TypeVar("T")
-R = TypeVar("R")
-#: Lines that are read and videos that are opened at the same time: most of the time is waiting for a disk or a network.
-THREADS = 16
-#: Lines that are looked at ahead of the one whose turn it is.
-AHEAD = 16 * THREADS
-#: Without a terminal a long scan says how far it has got every so many seconds.
-TELL_EVERY = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +57,12 @@ def scan(files: Sequence[Path | DataFile], videos: Videos, plan: ChunkPlan, patc
         files_once.setdefault(path.resolve(), path)
     scanner = _Scanner(videos, plan, patcher)
     try:
-        read = scanner.run(list(files_once.values()))
-        found = dict(zip(files_once, (numbers for _, numbers in read), strict=True))
+        found = scanner.run(list(files_once.values()))
     finally:
         videos.save()
     chosen: list[NDArray[np.int64]] = []
     for number, (entry, some) in enumerate(zip(entries, paths, strict=True)):
-        chunks = np.array([chunk for path in some for chunk in found[path.resolve()]], np.int64)
+        chunks = np.array([chunk for path in some for chunk in found[files_once[path.resolve()]]], np.int64)
         chosen.append(chunks[choose(len(chunks), entry, (seed, number))])
         scanner.report.take(entry.file, entry.repeat, len(chunks), len(chosen[-1]))
     return _epoch(scanner, np.concatenate(chosen) if chosen else np.zeros(0, np.int64))
@@ -115,146 +97,75 @@ class _Scanner:
         self.videos, self.plan, self.patcher = videos, plan, patcher
         self.places: list[Place] = []
         self.report = Report()
-        self._seen: set[bytes] = set()
 
-    def run(self, files: Sequence[Path]) -> Iterator[tuple[Path, list[int]]]:
-        """Each file with the numbers of its places."""
-        sizes = {file: file.stat().st_size for file in files}
-        done = 0
-        with _progress(sum(sizes.values())) as tell, ThreadPoolExecutor(THREADS, "scan") as pool:
-            for file in files:
-                before = len(self.places)
-                for line, opened in _ahead(pool, self._open, _lines(file, self.report)):
-                    self._add(line, opened)
-                    tell(done + line.offset, self.report.lines)
-                done += sizes[file]
-                yield file, list(range(before, len(self.places)))
+    def run(self, files: Sequence[Path]) -> dict[Path, list[int]]:
+        """For each file the numbers of its places."""
+        found: dict[Path, list[int]] = {file: [] for file in files}
+        for one in read_annotations(files, self.videos, self.report, self._check):
+            before = len(self.places)
+            self._cut(one)
+            found[one.line.path] += range(before, len(self.places))
+            self.report.streams += len(self.places) > before
+        return found
 
-    def _open(self, line: Line) -> tuple[Stream, Clip] | Unusable:
-        """A line and the header of its video; in a thread of the pool."""
-        try:
-            stream = line.stream()
-            if self.plan.is_whole(stream) and stream.end is not None:
-                self._check_length(stream, stream.end - stream.start)
-            clip = self.videos.clip(stream.video, line.path.parent, stream.start, stream.end)
-            self._check_size(clip)
-        except Unusable as error:
-            return error
-        return stream, clip
-
-    def _add(self, line: Line, opened: tuple[Stream, Clip] | Unusable) -> None:
-        """The chunks of one line, in the order of the lines."""
-        self.report.lines += 1
-        try:
-            if isinstance(opened, Unusable):
-                raise opened
-            stream, clip = opened
-            self._check_new(stream, clip)
-            until, beyond = self._until(stream, clip)
-        except Unusable as error:
-            self.report.skip(error.reason, f"{line}: {error}")
+    def _check(self, transcript: Transcript, clip: Clip | None) -> None:
+        """Refuse a whole clip that is longer than asked, and a video whose frames cannot be resized."""
+        whole = self.plan.is_whole(transcript)
+        if clip is None:
+            if whole and transcript.end is not None:
+                self._check_length(transcript, transcript.end)
             return
-        self._note(stream)
-        before = len(self.places)
-        cuts = list(self.plan.cuts(stream, until))
-        if not cuts:
-            self.report.skip(Reason.TOO_SHORT, f"{line}: {until - stream.start:g} s of {stream.video}")
-        if stream.end is None and stream.words and stream.words[-1].end > beyond + self.plan.step:
-            told = f"{line}: words to {stream.words[-1].end:g} s of {stream.video}, which ends at {beyond:g} s"
-            self.report.skip(Reason.BEYOND, told)
-        for cut in cuts:
-            self._keep(Place(line, clip, cut), stream, beyond)
-        self.report.streams += len(self.places) > before
-
-    def _keep(self, place: Place, stream: Stream, beyond: float) -> None:
-        cut, step = place.cut, self.plan.step
-        what = f"{place.line}: {cut.start:g}-{cut.start + cut.steps * step:g} s of {stream.video}"
-        if cut.start + (cut.steps - 1) * step >= beyond:
-            self.report.skip(Reason.BEYOND, f"{what}, which ends at {beyond:g} s")
-        elif not self.plan.enough(stream, cut):
-            self.report.skip(Reason.FEW_WORDS, f"{what}: {cut.words} words")
-        else:
-            self.places.append(place)
-
-    def _note(self, stream: Stream) -> None:
-        """What a line holds that is not used."""
-        if stream.questions:
-            self.report.notes["questions and answers, which are not used"] += stream.questions
-        if stream.end is not None:
-            outside = len(stream.words) - stream.count(stream.start, stream.end)
-            if outside:
-                self.report.notes["words outside the times of their clip, which are not used"] += outside
-
-    def _check_length(self, stream: Stream, seconds: float) -> None:
-        if self.plan.longest is not None and seconds > self.plan.longest + EPS:
-            raise Unusable(Reason.TOO_LONG, f"{seconds:g} s of {stream.video}")
-
-    def _check_size(self, clip: Clip) -> None:
         try:
             self.patcher.size(clip.header.height, clip.header.width)
         except SourceError as error:
             raise Unusable(Reason.UNREADABLE, f"{clip.path}: {error}") from None
+        if whole and transcript.end is None:
+            self._check_length(transcript, self._until(transcript, _video_end(clip)))
 
-    def _check_new(self, stream: Stream, clip: Clip) -> None:
-        told = repr((str(clip.path), stream.start, stream.end, stream.words)).encode()
-        key = blake2b(told, digest_size=12).digest()
-        if key in self._seen:
-            raise Unusable(Reason.DUPLICATE, f"{stream.video} from {stream.start:g} s again")
-        self._seen.add(key)
+    def _check_length(self, transcript: Transcript, until: float) -> None:
+        seconds = until - transcript.start
+        if self.plan.longest is not None and seconds > self.plan.longest + EPS:
+            raise Unusable(Reason.TOO_LONG, f"{seconds:g} s of {transcript.video}")
 
-    def _until(self, stream: Stream, clip: Clip) -> tuple[float, float]:
-        """Where the stream ends, and where its video does (both on the words' clock; infinite where unknown)."""
-        seconds = clip.header.seconds
-        beyond = math.inf if seconds is None else seconds + clip.offset
-        told = stream.words[-1].end if stream.words else stream.start
-        if stream.end is not None:
-            return stream.end, beyond
-        if self.plan.is_whole(stream):
-            until = min(told, beyond)
-            self._check_length(stream, until - stream.start)
-            return until, beyond
+    def _cut(self, one: Annotated) -> None:
+        """The chunks of one line."""
+        line, transcript, beyond = one.line, one.transcript, _video_end(one.clip)
+        until = self._until(transcript, beyond)
+        cuts = list(self.plan.cuts(transcript, until))
+        if not cuts:
+            self.report.skip(Reason.TOO_SHORT, f"{line}: {until - transcript.start:g} s of {transcript.video}")
+        told = _last_end(transcript)
+        if transcript.end is None and told > beyond + self.plan.step:
+            text = f"{line}: words to {told:g} s of {transcript.video}, which ends at {beyond:g} s"
+            self.report.skip(Reason.BEYOND, text)
+        for cut in cuts:
+            self._keep(Place(line, one.clip, cut), transcript, beyond)
+
+    def _keep(self, place: Place, transcript: Transcript, beyond: float) -> None:
+        cut, step = place.cut, self.plan.step
+        what = f"{place.line}: {cut.start:g}-{cut.start + cut.steps * step:g} s of {transcript.video}"
+        if cut.start + (cut.steps - 1) * step >= beyond:
+            self.report.skip(Reason.BEYOND, f"{what}, which ends at {beyond:g} s")
+        elif not self.plan.enough(transcript, cut):
+            self.report.skip(Reason.FEW_WORDS, f"{what}: {cut.words} words")
+        else:
+            self.places.append(place)
+
+    def _until(self, transcript: Transcript, beyond: float) -> float:
+        """Where the chunks end at the latest, on the words' clock; ``beyond``: where the video ends."""
+        if transcript.end is not None:
+            return transcript.end
+        told = _last_end(transcript)
+        if self.plan.is_whole(transcript):
+            return min(told, beyond)
         # A stream without an end is told as long as its video lasts.
-        return (told if beyond == math.inf else beyond), beyond
+        return told if beyond == math.inf else beyond
 
 
-def _lines(file: Path, report: Report) -> Iterator[Line]:
-    try:
-        yield from lines(file, report)
-    except OSError as error:
-        raise SourceError(f"cannot read {file} ({error.strerror or error})") from error
+def _last_end(transcript: Transcript) -> float:
+    return transcript.words[-1].end if transcript.words else transcript.start
 
 
-def _ahead(pool: ThreadPoolExecutor, work: Callable[[T], R], items: Iterator[T]) -> Iterator[tuple[T, R]]:
-    """Each item with its result, in order; a bounded number of them is worked on at a time."""
-    running: deque[tuple[T, Future[R]]] = deque()
-    try:
-        for item in items:
-            running.append((item, pool.submit(work, item)))
-            if len(running) >= AHEAD:
-                first, result = running.popleft()
-                yield first, result.result()
-        while running:
-            first, result = running.popleft()
-            yield first, result.result()
-    finally:
-        for _, result in running:
-            result.cancel()
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[int, int], None]]:
-    """What is told bytes and lines that are done: a bar where a person sees it, else a line now and then."""
-    if sys.stderr.isatty():
-        with Progress(console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task("reading annotations", total=total)
-            yield lambda done, _: bar.update(task, completed=done)
-        return
-    due = time.monotonic() + TELL_EVERY
-
-    def tell(done: int, count: int) -> None:
-        nonlocal due
-        if time.monotonic() >= due:
-            due = time.monotonic() + TELL_EVERY
-            print(f"reading annotations: {done / max(total, 1):.0%}, {count:,} lines", file=sys.stderr)
-
-    yield tell
+def _video_end(clip: Clip) -> float:
+    """Where a video ends on the clock of its words; infinite where its header does not say."""
+    return math.inf if clip.header.seconds is None else clip.header.seconds + clip.offset

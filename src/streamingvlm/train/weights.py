@@ -28,18 +28,18 @@ from ..models.hub import find_checkpoint
 from ..models.load import load_for_training, load_frontend
 from ..models.vision_attention import WINDOWS
 from .checkpoints import readable
-from .config import Stage
+from .config import TrainConfig
 
 #: Beside the weights, what makes a folder complete: tokenizer, processors, chat template.
 SMALL_FILES = ("*.json", "*.txt", "*.jinja", "*.model")
 
 
-def start_folder(stage: Stage) -> Path:
+def start_folder(stage: TrainConfig) -> Path:
     """The checkpoint folder that the stage starts from."""
     return find_checkpoint(stage.model or None)
 
 
-def load_weights(stage: Stage, dtype: torch.dtype | None = None) -> Any:
+def load_weights(stage: TrainConfig, dtype: torch.dtype | None = None) -> Any:
     """The stock model of transformers, in ``dtype``, ready to be trained.
 
     By default in float32, the precision in which small steps add up; products run in bf16 if the stage says so. Only
@@ -63,7 +63,7 @@ def checkpoint_activations(model: Any) -> None:
     enable({"use_reentrant": False})
 
 
-def attention_of(stage: Stage) -> str:
+def attention_of(stage: TrainConfig) -> str:
     """The attention of the decoder: flash where it is installed and there is a GPU, unless the stage names one."""
     if stage.attention != "auto":
         return stage.attention
@@ -71,7 +71,7 @@ def attention_of(stage: Stage) -> str:
     return "flash_attention_2" if there and stage.bf16 else "sdpa"
 
 
-def with_adapters(model: Any, stage: Stage) -> Any:
+def with_adapters(model: Any, stage: TrainConfig) -> Any:
     """``model`` with LoRA adapters on the decoder's linear layers, the only weights that are trained."""
     from peft import LoraConfig, get_peft_model
 
@@ -99,7 +99,7 @@ def without_notice() -> Iterator[None]:
         yield
 
 
-def streaming_block(stage: Stage, front: Frontend) -> dict[str, Any]:
+def streaming_block(stage: TrainConfig, front: Frontend) -> dict[str, Any]:
     """How the checkpoint likes to be run, as ``generation_config.json`` says it."""
     instruction = stage.standing_instruction
     return {
@@ -116,7 +116,7 @@ def streaming_block(stage: Stage, front: Frontend) -> dict[str, Any]:
 
 
 def save_checkpoint(
-    model: Any, folder: Path, stage: Stage, front: Frontend, state: Mapping[str, Any] | None = None
+    model: Any, folder: Path, stage: TrainConfig, front: Frontend, state: Mapping[str, Any] | None = None
 ) -> None:
     """Write an ordinary checkpoint folder: weights (bf16 if the stage ran in it), tokenizer, processors, habits.
 
@@ -210,10 +210,10 @@ def merge(run: Path, folder: Path) -> None:
     save_checkpoint(merged, folder, stage, load_frontend(stage.model or None))
 
 
-def stage_of(run: Path) -> Stage:
+def stage_of(run: Path) -> TrainConfig:
     """The stage that a run's folder was made with. :class:`OptionError` if it is no such folder."""
     try:
         table = json.loads((run / "stage.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise OptionError(f"{run} is not the folder of a run: it has no readable stage.json") from None
-    return Stage.from_dict(table, str(run / "stage.json"))
+    return TrainConfig.from_dict(table, str(run / "stage.json"))
