@@ -15,9 +15,7 @@ import os
 import statistics
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import replace
-from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -33,8 +31,8 @@ from arcade_streams.worlds.record import CLIP_FPS, enlarge
 from arcade_streams.worlds.stream import Stream
 from streamingvlm.models.base import Model
 from streamingvlm.models.load import settle_threads
-from streamingvlm.runtime import clock as pace
 from streamingvlm.runtime.reports import provenance
+from streamingvlm.runtime.runtime import Runtime
 from streamingvlm.sinks.clip import write_video
 
 GRAIN = 4
@@ -71,13 +69,11 @@ def decode(clip: Path) -> float:
 def watch(model: Model, clip: Path, sampling: sv.Sampling) -> tuple[float, float]:
     """Wall seconds of watching the clip, and of the model's own work in it."""
     source = sv.open_source(str(clip))
-    began, work = time.perf_counter(), 0.0
-    with sv.Engine(model).open(sampling=sampling) as session:
-        ahead = partial(session.prepare, encode=True)
-        with closing(iter(pace.fast(source, ahead))) as chunks:
-            for chunk in chunks:
-                timing = session.step(chunk).timing
-                work += timing.evict + timing.prefill + timing.decode
+    began = time.perf_counter()
+    with Runtime(sv.Engine(model)) as runtime:
+        stream = runtime.start(source, encode_ahead=True, sampling=sampling)
+        stream.wait()
+        work = sum(stream.stats.stages[stage] for stage in ("evict", "prefill", "decode"))
     return time.perf_counter() - began, work
 
 

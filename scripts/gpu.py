@@ -33,7 +33,7 @@ ON_GPU = ("evict", "vision_encode", "prefill", "decode")
 
 
 @dataclass(frozen=True)
-class EvalConfig:
+class RateAndSize:
     """One rate and frame size (None: the shape's own), and the most streams that are tried."""
 
     name: str
@@ -43,13 +43,13 @@ class EvalConfig:
 
 
 SETTINGS = (
-    EvalConfig("2 FPS", 2.0, None, 40),
-    EvalConfig("8 FPS", 8.0, None, 12),
-    EvalConfig("448x448 at 2 FPS", 2.0, (448, 448), 112),
-    EvalConfig("448x448 at 8 FPS", 8.0, (448, 448), 32),
+    RateAndSize("2 FPS", 2.0, None, 40),
+    RateAndSize("8 FPS", 8.0, None, 12),
+    RateAndSize("448x448 at 2 FPS", 2.0, (448, 448), 112),
+    RateAndSize("448x448 at 8 FPS", 8.0, (448, 448), 32),
 )
 
-#: EvalConfig -> figure -> what one H100 can do at all: computed from 14.14 GB of weights read per id, 3.0 TB/s and
+#: RateAndSize -> figure -> what one H100 can do at all: computed from 14.14 GB of weights read per id, 3.0 TB/s and
 #: 600 TFLOP/s.
 BOUNDS: dict[str, dict[str, float]] = {
     "2 FPS": {"ms per id": 4.98, "GPU ms per second of video": 130, "streams": 26},
@@ -65,15 +65,15 @@ GOALS: dict[str, dict[str, float]] = {
 }
 
 
-def measure(model: Model, request: Request, setting: EvalConfig, args: argparse.Namespace, deadline: float) -> Metrics:
+def measure(model: Model, request: Request, setting: RateAndSize, args: argparse.Namespace, deadline: float) -> Metrics:
     """One stream, then as many as stay real-time."""
     most, rounds, warm_up = (2, 2, 3) if args.quick else (setting.most, args.rounds, None)
-    fleet = open_stream_batch(request, model, most=most, rounds=rounds, warm_up=warm_up, deadline=deadline)
-    fleet.watch(1)
-    one = summarize(fleet.watch(2 if args.quick else args.steps))
+    batch = open_stream_batch(request, model, most=most, rounds=rounds, warm_up=warm_up, deadline=deadline)
+    batch.watch(1)
+    one = summarize(batch.watch(2 if args.quick else args.steps))
     print(f"{setting.name}: one stream measured", file=sys.stderr)
-    fleet.on_trial = lambda count: print(f"{setting.name}: {count} streams", file=sys.stderr)
-    many = count_streams(fleet)
+    batch.on_trial = lambda count: print(f"{setting.name}: {count} streams", file=sys.stderr)
+    many = count_streams(batch)
     return {"one": one, "many": many}
 
 

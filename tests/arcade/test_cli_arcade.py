@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +13,16 @@ from arcade_streams.worlds.games.boxing import BOXING
 from arcade_streams.worlds.games.pong import PONG
 from arcade_streams.worlds.source import ArcadeSource
 from streamingvlm import cli
-from streamingvlm.cli import arcade, watch
-from streamingvlm.core.events import Chunk, Commentary
+from streamingvlm.cli import arcade
+from streamingvlm.models import load
 from streamingvlm.sources.open import open_source
+from streamingvlm.testing import ScriptedModel
 
 
-class Knowing:
-    """A session that says what is true."""
-
-    part = 2
-
-    def __init__(self, truth: dict[str, Any]) -> None:
-        self.words = {start: text for start, _, text in truth["content"]}
-
-    def step(self, chunk: Chunk, *, on_text: Callable[[str], None] | None = None) -> Commentary:  # noqa: ARG002
-        return Commentary(chunk.start, chunk.end, self.words.get(chunk.start, ""), rows={"vision": 1}, capacity=2)
-
-    def feed(self, part: Chunk) -> None: ...
-
-    def prepare(self, chunk: Chunk, *, encode: bool = False) -> Chunk:  # noqa: ARG002
-        return chunk
-
-    def close(self) -> None: ...
+def knowing(truth: dict[str, Any]) -> ScriptedModel:
+    """A model that says what is true."""
+    words = {start: text for start, _, text in truth["content"]}
+    return ScriptedModel(lambda start, _end, _patches: words.get(start, ""))
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +69,7 @@ def test_watch_and_score(
     clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     truth = json.loads(clip.with_suffix(".jsonl").read_text())
-    monkeypatch.setattr(watch, "open_session", lambda *_, **__: Knowing(truth))
+    monkeypatch.setattr(load, "load_model", lambda *_, **__: knowing(truth))
     said = tmp_path / "out.jsonl"
     assert cli.main(["watch", str(clip), "-o", str(said), "--quiet"]) == 0
     assert cli.main(["score", str(clip.with_suffix(".jsonl")), str(said)]) == 0
@@ -116,14 +103,12 @@ def test_demo_records_once_and_prints_truth_and_score(
 ) -> None:
     monkeypatch.setattr(arcade, "DEMO_SECONDS", 8)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    opened: list[Knowing] = []
 
-    def open_session(*_: object, **__: object) -> Knowing:
+    def load_model(*_: object, **__: object) -> ScriptedModel:
         (path,) = (tmp_path / "streamingvlm").glob("*.jsonl")
-        opened.append(Knowing(json.loads(path.read_text())))
-        return opened[-1]
+        return knowing(json.loads(path.read_text()))
 
-    monkeypatch.setattr(watch, "open_session", open_session)
+    monkeypatch.setattr(load, "load_model", load_model)
     assert cli.main(["demo"]) == 0
     first = capsys.readouterr()
     assert "recording" in first.err

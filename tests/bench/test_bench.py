@@ -17,15 +17,17 @@ import torch
 from streamingvlm import cli
 from streamingvlm.bench import policies, report, roofline, soak, streams
 from streamingvlm.bench.measure import STAGES, Step, live_step, percentile, summarize
-from streamingvlm.bench.rotation import PerTokenBatch, PerTokenRotation, PerTokenRotationEngine, with_reference_layers
+from streamingvlm.bench.rotation import PerTokenBatch, PerTokenRotation, PerTokenRotationRunner, with_reference_layers
 from streamingvlm.bench.setup import Request, Synthetic
 from streamingvlm.bench.shapes import SHAPES, ByteTokenizer, build, shape_named
 from streamingvlm.cache.kv_pool import KVPool
 from streamingvlm.core.errors import ModelError, OptionError, PolicyError
 from streamingvlm.engine.engine import Engine
 from streamingvlm.engine.request import Trace
+from streamingvlm.engine.runner import ModelRunner
 from streamingvlm.models.base import Model
 from streamingvlm.models.load import FAMILIES
+from support.streams import finish
 
 TINY = Request(random_weights="tiny", device="cpu", tokens=5)
 
@@ -36,17 +38,17 @@ def model() -> Model:
 
 
 def watch(
-    model: Model, kind: type[Engine], pool: type[KVPool], count: int, policy: str = "streaming"
+    model: Model, runner: type[ModelRunner], pool: type[KVPool], count: int, policy: str = "streaming"
 ) -> tuple[list[tuple[int, ...]], list[torch.Tensor]]:
     """Two streams side by side, one from the start and one that joins later; ids and logits of all their steps."""
-    engine = kind(model, slots=2, pool=pool)
+    engine = Engine(model, slots=2, pool=pool, runner=runner)
     frames = Synthetic((84, 56), 2.0, 1.0)
     ids, logits = [], []
     with TINY.open_session(engine, policy) as first, TINY.open_session(engine, policy, stream=1) as second:
         for index in range(count):
             jobs = [(Trace(), session) for session in (first, second)[: 1 + (index > 2)]]
             handles = [engine.submit(s, frames.chunk(index, s.time), trace=trace) for trace, s in jobs]
-            ids += [engine.wait(job).tokens for job in handles]
+            ids += [finish(engine, job).tokens for job in handles]
             logits += [score for trace, _ in jobs for score in trace.logits]
     return ids, logits
 
@@ -54,8 +56,8 @@ def watch(
 @torch.inference_mode()
 @pytest.mark.parametrize("policy", ["streaming", "streaming:history_kv=recompute"])
 def test_per_token_rotation_says_the_same(model: Model, policy: str) -> None:
-    ours = watch(model, Engine, KVPool, 12, policy)
-    theirs = watch(with_reference_layers(model), PerTokenRotationEngine, PerTokenRotation, 12, policy)
+    ours = watch(model, ModelRunner, KVPool, 12, policy)
+    theirs = watch(with_reference_layers(model), PerTokenRotationRunner, PerTokenRotation, 12, policy)
     assert ours[0] == theirs[0]
     assert len(ours[1]) > 12 * 5
     for a, b in zip(ours[1], theirs[1], strict=True):
@@ -167,7 +169,7 @@ def test_a_copied_stream_goes_on_like_the_first(model: Model) -> None:
     with TINY.open_session(engine, "streaming") as first, TINY.open_session(engine, "streaming") as second:
         for index in range(8):
             first.step(frames.chunk(index))
-        streams.copy_stream(engine, first, second)
+        second.copy_from(first)
         for index in range(8, 12):
             traces = Trace(), Trace()
             said = [s.step(frames.chunk(index), trace=t) for s, t in zip((first, second), traces, strict=True)]

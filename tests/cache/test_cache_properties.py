@@ -86,7 +86,7 @@ class SerialModel:
     def forward(self, embeds: Tensor, batch: Batch, deepstack: Deepstack | None = None) -> Tensor:
         assert deepstack is None
         keys = torch.zeros(len(embeds), 1, 2, dtype=torch.float64)
-        for part in batch.parts:
+        for part in batch.segments:
             for i in range(part.first, part.last):
                 keys[i, 0, 0] = len(self.tokens)
                 self.tokens.append(int(embeds[i, 0]))
@@ -117,7 +117,7 @@ def small_chunk(index: int, rng: random.Random, step: float) -> Chunk:
 
 def check(session: Session, model: SerialModel, known: dict[int, tuple[int, float]]) -> list[int]:
     """Everything that must hold after a step; returns the serial numbers of the rows, in order."""
-    pool, slot = session._engine.pool, session.slot
+    pool, slot = session._engine.pool, session.stream.slot
     held = pool.length[slot]
     assert held == session.state.timeline.cached <= session.capacity
     serials = [int(serial) for serial in pool.keys[0, slot, 0, :held, 0].tolist()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from streamingvlm.core.errors import CapacityError, PolicyError, SourceError, StreamingVLMError
-from streamingvlm.core.events import Commentary
+from streamingvlm.core.events import Arrival, Commentary, StepInput
 from streamingvlm.core.policy import (
     CachePolicy,
     KeepAll,
@@ -35,7 +35,7 @@ from streamingvlm.models.base import Vision
 from streamingvlm.models.patches import Patches
 from streamingvlm.models.qwen_vl import QwenVL
 from support import tiny
-from support.streams import chunk, query_text
+from support.streams import chunk, finish, query_text
 
 tiny_model = cache(tiny.model)
 
@@ -384,7 +384,7 @@ def test_in_a_batch_as_alone_bit_for_bit(family: str) -> None:
             elif step == plan.steps:
                 sessions[index].close()
         for index, job, trace in jobs:
-            together[index].append((engine.wait(job), trace))
+            together[index].append((finish(engine, job), trace))
     for index, plan in enumerate(PLANS):
         for (ours, trace), (alone, alone_trace) in zip(
             together[index], run_alone(model, index, plan, size), strict=True
@@ -413,7 +413,7 @@ def test_fixed_shapes_say_the_same(model: QwenVL, capture: str) -> None:
     def run(steps: bool) -> list[Trace]:
         engine = Engine(model, slots=len(PLANS))
         if steps:
-            engine._captured = DecodeSteps(model, engine.pool, capture)
+            engine._runner._captured = DecodeSteps(model, engine.pool, capture)
         sessions = [open_plan(engine, index, plan) for index, plan in enumerate(PLANS[:3])]
         traces = []
         for second in range(3):
@@ -422,7 +422,7 @@ def test_fixed_shapes_say_the_same(model: QwenVL, capture: str) -> None:
                 traces.append(Trace())
                 jobs.append(engine.submit(session, chunk(second, seed=index), trace=traces[-1]))
             for job in jobs:
-                engine.wait(job)
+                finish(engine, job)
         return traces
 
     for one, other in zip(run(False), run(True), strict=True):
@@ -489,7 +489,7 @@ def test_the_pixel_budget_is_an_argument(model: QwenVL) -> None:
 
 
 def engine_rows(session: Session) -> int:
-    return session._engine.pool.length[session.slot]
+    return session._engine.pool.length[session.stream.slot]
 
 
 def test_a_reply_that_is_cut_loses_no_token(model: QwenVL) -> None:
@@ -516,8 +516,8 @@ def test_what_is_prepared_ahead_is_said_alike(model: QwenVL, policy: CachePolicy
 
 def test_words_end_when_the_next_step_is_due(model: QwenVL) -> None:
     with Engine(model).open(instruction="", max_new_tokens=6) as session:
-        whole = session.step(replace(chunk(0), due=time.perf_counter() + 3600))
-        late = session.step(replace(chunk(1), due=time.perf_counter()))
+        whole = session.step(StepInput(chunk(0), Arrival(due=time.perf_counter() + 3600)))
+        late = session.step(StepInput(chunk(1), Arrival(due=time.perf_counter())))
         after = session.step(chunk(2))
     assert len(late.tokens) == 1
     assert late.finish_reason == ("stop" if late.tokens[0] == tiny.TURN_END else "deadline")
@@ -589,7 +589,7 @@ def test_bad_frames_are_the_error_of_who_sends_them(model: QwenVL) -> None:
         job = engine.submit(good, chunk(0))
         with pytest.raises(SourceError, match="200 to 1"):
             engine.submit(bad, chunk(0, size=(1, 300)))
-        assert engine.wait(job).tokens
+        assert finish(engine, job).tokens
         assert bad.step(chunk(0)).tokens == run_first(model)
 
 

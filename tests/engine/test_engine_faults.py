@@ -18,16 +18,16 @@ from hypothesis import strategies as st
 from streamingvlm.cache import kv_pool as kv
 from streamingvlm.cache.batch import Batch
 from streamingvlm.core.errors import CapacityError, OptionError, SessionError, SourceError
-from streamingvlm.core.events import Chunk, InstructionUpdated
+from streamingvlm.core.events import Chunk, InstructionUpdated, StepInput
 from streamingvlm.core.policy import make_policy
 from streamingvlm.core.sampling_params import Sampling
 from streamingvlm.engine.engine import Engine
 from streamingvlm.engine.request import Status
 from streamingvlm.engine.session import Session
-from streamingvlm.engine.snapshot import restore, save
 from streamingvlm.models.base import Prepared
 from streamingvlm.models.patches import Patches
 from support import tiny
+from support.streams import finish
 
 WINDOWS = "vision=2,turns=2,sink=10,text=8"
 POLICIES = (
@@ -67,7 +67,7 @@ class FaultyModel:
         return self._model.encode(patches)
 
     def forward(self, embeds: torch.Tensor, batch: Batch, deepstack: Any = None) -> torch.Tensor:
-        hit = any(part.slot == self.slot for part in batch.parts)
+        hit = any(part.slot == self.slot for part in batch.segments)
         hidden = None if hit and not self.behind else self._model.forward(embeds, batch, deepstack)
         if hidden is None or hit:
             raise Planned("forward")
@@ -103,9 +103,9 @@ def alone(index: int, policy: str, skipped: tuple[int, ...] = ()) -> list[Any]:
 
 
 def rows_of(engine: Engine, session: Session) -> list[torch.Tensor]:
-    length = engine.pool.length[session.slot]
+    length = engine.pool.length[session.stream.slot]
     return [
-        store[:, session.slot, :, :length].clone()
+        store[:, session.stream.slot, :, :length].clone()
         for store in (engine.pool.keys, engine.pool.values, engine.pool.rotated_keys)
     ]
 
@@ -113,12 +113,12 @@ def rows_of(engine: Engine, session: Session) -> list[torch.Tensor]:
 def picture(engine: Engine, session: Session) -> tuple[Any, ...]:
     """Everything that a step changes."""
     state = session.state
-    assert engine.pool.length[session.slot] == state.timeline.cached == state.positions.shape[1]
+    assert engine.pool.length[session.stream.slot] == state.timeline.cached == state.positions.shape[1]
     shown = None if state.shown is None else (state.shown.start, state.shown.frames.sum())
     counters = (state.turn, state.sampled, state.time, state.first, state.last_position, state.version, shown)
     recompute = session.options.recomputes
     cached = [] if recompute else [state.timeline.cached, state.positions.tolist(), *rows_of(engine, session)]
-    return (list(state.timeline.spans), counters, state.instructions, state.held, state.opened, *cached)
+    return (list(state.timeline.spans), counters, state.instructions, state.stashed, state.opened, *cached)
 
 
 def same(left: Sequence[Any], right: Sequence[Any]) -> bool:
@@ -158,12 +158,14 @@ class Streams:
         """Make ready for a fault; how the victim's chunk is submitted."""
         size = (1, 300) if fault == "size" else SIZE
         if fault in ("size", "frames"):
-            return {"chunk": chunk(self.victim, int(item.start), size, 9 if fault == "frames" else 2)}
+            return {"item": chunk(self.victim, int(item.start), size, 9 if fault == "frames" else 2)}
         if fault.startswith("prefill"):
-            self.model.slot, self.model.behind = self.bad.slot, fault.endswith("behind")
+            self.model.slot, self.model.behind = self.bad.stream.slot, fault.endswith("behind")
         self.bad.options.policy.armed = fault == "plan"  # type: ignore[attr-defined]
         if fault == "encode":
-            self.model.pixels = self.bad.patcher(self.bad.look(item)).pixels
+            self.model.pixels = self.bad.stream.planner.patcher(
+                self.bad.stream.planner.select_frames(self.bad.state, item)
+            ).pixels
         calls: list[str] = []
 
         def on_text(text: str) -> None:
@@ -171,17 +173,17 @@ class Streams:
             if len(calls) == 3 and fault == "callback":
                 raise Planned("callback")
             if len(calls) == 2 and fault.startswith("decode"):
-                self.model.slot, self.model.behind = self.bad.slot, fault.endswith("behind")
+                self.model.slot, self.model.behind = self.bad.stream.slot, fault.endswith("behind")
 
-        return {"chunk": item, "on_text": on_text}
+        return {"item": item, "on_text": on_text}
 
     def round(self, step: int, fault: str = "") -> list[tuple[int, ...] | None]:
         """A step of every stream; what they say, None for the victim of a fault."""
         before, jobs = picture(self.engine, self.bad), []
         for index, session in enumerate(self.sessions):
-            given: dict[str, Any] = {"chunk": chunk(index, step)}
+            given: dict[str, Any] = {"item": chunk(index, step)}
             if fault and index == self.victim:
-                given = self.spoil(fault, given["chunk"])
+                given = self.spoil(fault, given["item"])
             if fault in ("size", "frames") and index == self.victim:
                 with pytest.raises((SourceError, CapacityError)):
                     self.engine.submit(session, **given)
@@ -193,13 +195,13 @@ class Streams:
         self.bad.options.policy.armed = False  # type: ignore[attr-defined]
         words: list[tuple[int, ...] | None] = [None] * len(self.sessions)
         for job in jobs:
-            index = self.sessions.index(job.session)
+            index = [session.stream for session in self.sessions].index(job.stream)
             if fault and index == self.victim:
                 assert job.status is Status.FAILED
                 with pytest.raises(Planned):
-                    self.engine.wait(job)
+                    finish(self.engine, job)
             else:
-                words[index] = self.engine.wait(job).tokens
+                words[index] = finish(self.engine, job).tokens
         if fault:
             assert same(picture(self.engine, self.bad), before)
         return words
@@ -289,11 +291,11 @@ def test_a_callback_may_close_its_own_stream_or_another() -> None:
         ]
         while any(not job.done for job in jobs):
             engine.advance()
-        closed = [job for job in jobs if job.session.closed]
-        assert [job.session for job in closed] == [sessions[2 * at]]
+        closed = [job for job in jobs if job.stream.closed]
+        assert [job.stream for job in closed] == [sessions[2 * at].stream]
         with pytest.raises(SessionError, match="closed before its step had ended"):
-            engine.wait(closed[0])
-        assert all(engine.wait(job).tokens for job in jobs if job not in closed)
+            finish(engine, closed[0])
+        assert all(finish(engine, job).tokens for job in jobs if job not in closed)
     assert [sessions[1].step(chunk(1, 2)).tokens] == alone(1, POLICIES[0])[2:3]
     with open_stream(engine, 0, POLICIES[0]) as fresh:
         assert [fresh.step(chunk(0, step)).tokens for step in range(STEPS)] == alone(0, POLICIES[0])
@@ -323,11 +325,11 @@ def test_an_interrupt_ends_all_requests_and_leaves_the_streams_whole(interrupt: 
 
     jobs = [engine.submit(session, chunk(index, 2), on_text=stop) for index, session in enumerate(sessions)]
     with pytest.raises(interrupt):
-        engine.wait(jobs[0])
+        finish(engine, jobs[0])
     for job in jobs:
         # It is told once: who asks later is not interrupted again.
         with pytest.raises(SessionError, match=f"ended by {interrupt.__name__}"):
-            engine.wait(job)
+            finish(engine, job)
     for index, session in enumerate(sessions):
         assert [session.step(chunk(index, step)).tokens for step in range(2, STEPS)] == alone(index, POLICIES[0])[2:]
 
@@ -341,18 +343,15 @@ def test_a_part_of_another_size_is_refused_and_the_step_can_go_on_or_be_given_up
         session.step(chunk(0, 0, frames=4))
         before = picture(engine, session)
         whole = chunk(0, 1, frames=4)
-        halves = [
-            replace(whole, frames=whole.frames[at : at + 2], times=whole.times[at : at + 2], last=at == 2)
-            for at in (0, 2)
-        ]
+        halves = [replace(whole, frames=whole.frames[at : at + 2], times=whole.times[at : at + 2]) for at in (0, 2)]
         turned = replace(halves[1], frames=np.ascontiguousarray(halves[1].frames.transpose(0, 2, 1, 3)))
         session.feed(halves[0])
         job = engine.submit(other, chunk(1, 0))
         with pytest.raises(ValueError, match="one size"):
             session.step(turned)
-        assert engine.wait(job).tokens
+        assert finish(engine, job).tokens
         said = session.step(halves[1]).tokens
-        session.feed(part := replace(chunk(0, 2, frames=2), last=False))
+        session.feed(part := chunk(0, 2, frames=2))
         with pytest.raises(ValueError, match="one size"):
             session.feed(replace(part, frames=np.ascontiguousarray(part.frames.transpose(0, 2, 1, 3))))
         session.abandon()
@@ -375,14 +374,13 @@ def test_a_fault_in_a_part_undoes_its_step(policy: str, fault: str) -> None:
         for step in range(4):
             whole = chunk(0, step, frames=4)
             first, rest = (
-                replace(whole, frames=whole.frames[at : at + 2], times=whole.times[at : at + 2], last=at == 2)
-                for at in (0, 2)
+                replace(whole, frames=whole.frames[at : at + 2], times=whole.times[at : at + 2]) for at in (0, 2)
             )
             before = picture(engine, session)
             if fault == "rest":
                 session.feed(first)
-            model.slot, model.behind = (-1 if fault == "encode" else session.slot), fault.endswith("behind")
-            model.pixels = session.patcher(first).pixels if fault == "encode" else None
+            model.slot, model.behind = (-1 if fault == "encode" else session.stream.slot), fault.endswith("behind")
+            model.pixels = session.stream.planner.patcher(first).pixels if fault == "encode" else None
             with pytest.raises(Planned):
                 (session.step if fault == "rest" else session.feed)(rest if fault == "rest" else first)
             model.slot, model.pixels = -1, None
@@ -397,11 +395,15 @@ def test_a_fault_in_a_part_undoes_its_step(policy: str, fault: str) -> None:
 def test_what_was_prepared_elsewhere_is_refused_at_submit() -> None:
     engine = Engine(scripted(), slots=2)
     with open_stream(engine, 0, POLICIES[0]) as session:
-        good = session.patcher(chunk(0, 0))
+        good = session.stream.planner.patcher(chunk(0, 0))
         large = replace(good, merged=(1, 40, 60), grid=(1, 80, 120), pixels=torch.zeros(9600, good.pixels.shape[1]))
-        for bad in (large, replace(good, pixels=good.pixels[:-1]), session.patcher(chunk(0, 0, frames=4))):
+        for bad in (
+            large,
+            replace(good, pixels=good.pixels[:-1]),
+            session.stream.planner.patcher(chunk(0, 0, frames=4)),
+        ):
             with pytest.raises((ValueError, CapacityError)):
-                engine.submit(session, replace(chunk(0, 0), prepared=Prepared(bad, 0.0)))
+                engine.submit(session, StepInput(chunk(0, 0), prepared=Prepared(bad, 0.0)))
         with pytest.raises(CapacityError, match="at most"):
             session.step(replace(chunk(0, 0), times=(1e8, 1e8), start=1e8, end=1e8 + 1))
         assert session.step(chunk(0, 0)).tokens == alone(0, POLICIES[0])[0]
@@ -437,8 +439,8 @@ def test_a_stream_can_be_saved_behind_a_fault(policy: str, tmp_path: Path) -> No
 
         with pytest.raises(Planned):
             session.step(chunk(0, 3), on_text=fail)
-        save(session, engine.pool, tmp_path / "state")
-        restore(again, engine.pool, tmp_path / "state")
+        session.save(tmp_path / "state")
+        again.restore(tmp_path / "state")
         assert [again.step(chunk(0, step)).tokens for step in range(3, STEPS)] == alone(0, policy)[3:]
 
 

@@ -20,6 +20,7 @@ from streamingvlm.engine.session import Session
 from streamingvlm.models.qwen_vl import QwenVL
 from streamingvlm.runtime import clock as pace
 from support import tiny
+from support.streams import finish
 
 tiny_model = cache(tiny.model)
 FPS, STEPS = 8.0, 6
@@ -104,7 +105,7 @@ def test_what_cannot_be_a_part(session: Session) -> None:
     with pytest.raises(CapacityError, match="12 frames in one step"):
         session.step(whole)
     with pytest.raises(ValueError, match="one size"):
-        session.step(replace(rest, frames=np.zeros((4, 28, 28, 3), np.uint8)))
+        session.step(replace(rest.chunk, frames=np.zeros((4, 28, 28, 3), np.uint8)))
     assert session.step(rest).end == 1
 
 
@@ -141,10 +142,10 @@ def test_streams_in_parts_and_whole_share_a_batch() -> None:
             job = engine.submit(one, chunk(index, size))
             *early, rest = pace.split(chunk(index, size), 2)
             for part in early:
-                engine.feed(other, part)  # runs the first stream's words along
+                other.feed(part)  # runs the first stream's words along
             last = engine.submit(other, rest)
-            together[0].append(engine.wait(job).tokens)
-            together[1].append(engine.wait(last).tokens)
+            together[0].append(finish(engine, job).tokens)
+            together[1].append(finish(engine, last).tokens)
     assert together == [alone(None), alone(2)]
 
 
@@ -167,10 +168,11 @@ def test_live_hands_out_parts_as_their_frames_come() -> None:
     began = time.perf_counter()
     for part in pace.live(Ticks(3), part=2):
         now = time.perf_counter()
-        assert part.ready_at is not None
-        assert len(part.frames) == 2
-        assert part.last == (part.times[-1] - part.start > 0.06)
-        assert now - began >= part.times[-1] - 1e-3
+        chunk = part.chunk
+        assert part.arrival.ready_at is not None
+        assert len(chunk.frames) == 2
+        assert part.last == (chunk.times[-1] - chunk.start > 0.06)
+        assert now - began >= chunk.times[-1] - 1e-3
 
 
 def test_live_drops_whole_steps_only() -> None:
@@ -178,10 +180,10 @@ def test_live_drops_whole_steps_only() -> None:
     for part in pace.live(Ticks(8), part=2):
         parts.append(part)
         time.sleep(0.33 if len(parts) == 1 else 0)
-    steps = {part.start for part in parts}
+    steps = {part.chunk.start for part in parts}
     # The step that was begun is handed out to its end, every other one whole or not at all.
     assert [part.last for part in parts] == [False, True] * len(steps)
-    assert parts[0].start == parts[1].start
-    assert sum(part.dropped for part in parts) + len(steps) == 8
-    assert all(part.dropped == 0 for part in parts if not part.last)
+    assert parts[0].chunk.start == parts[1].chunk.start
+    assert sum(part.arrival.dropped for part in parts) + len(steps) == 8
+    assert all(part.arrival.dropped == 0 for part in parts if not part.last)
     assert len(steps) < 8

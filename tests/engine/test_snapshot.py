@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from streamingvlm.core.sampling_params import Sampling
 from streamingvlm.engine import snapshot
 from streamingvlm.engine.engine import Engine
 from streamingvlm.engine.session import Session
-from streamingvlm.engine.snapshot import FORMAT, SnapshotError, header, previous, remove, restore, save, there_is
+from streamingvlm.engine.snapshot import FORMAT, SnapshotError, header, previous, remove, there_is
 from streamingvlm.models.fingerprint import SAMPLES, fingerprint
 from streamingvlm.models.hub import BUNDLED
 from streamingvlm.models.load import load_model
@@ -66,7 +65,7 @@ def saved(model: Any, path: Path, seconds: int = 4, policy: str = FULL, **option
         for second in range(seconds):
             session.step(chunk(second))
             if second >= seconds - 2:
-                save(session, engine.pool, path)
+                session.save(path)
     return engine
 
 
@@ -78,7 +77,7 @@ def untouched(engine: Engine, policy: Any = FULL, **options: Any) -> Iterator[Se
         yield session
         for name, value in before.items():
             assert getattr(session, name) is value or getattr(session, name) == value, name
-        assert engine.pool.length[session.slot] == 0
+        assert engine.pool.length[session.stream.slot] == 0
         assert not session.state.timeline.spans
 
 
@@ -91,12 +90,12 @@ def test_it_goes_on_bit_for_bit(model: Any, policy: str, tmp_path: Path) -> None
             session.step(chunk(second))
         session.instruct("less")
         session.instruct("more")
-        save(session, engine.pool, tmp_path / "state")
+        session.save(tmp_path / "state")
         whole = [session.step(chunk(second)) for second in range(6, 12)]
         rows = session.rows
     other = Engine(model, slots=3)
     with other.open(context="somebody else"), other.open(policy=policy, context="a:b", seed=3) as session:
-        assert restore(session, other.pool, tmp_path / "state") == tmp_path / "state"
+        assert session.restore(tmp_path / "state") == tmp_path / "state"
         assert session.time == 6.0
         assert [(one.version, one.text) for one in session.state.instructions] == [(1, "less"), (2, "more")]
         assert words([session.step(chunk(second)) for second in range(6, 12)]) == words(whole)
@@ -109,10 +108,10 @@ def test_it_goes_on_bit_for_bit(model: Any, policy: str, tmp_path: Path) -> None
 def test_a_stream_that_has_not_begun(model: Any, policy: str, tmp_path: Path) -> None:
     engine = Engine(model, slots=1)
     with engine.open(policy=policy) as session:
-        save(session, engine.pool, tmp_path / "state")
+        session.save(tmp_path / "state")
         first = [session.step(chunk(0)), session.step(chunk(1))]
     with engine.open(policy=policy) as session:
-        restore(session, engine.pool, tmp_path / "state")
+        session.restore(tmp_path / "state")
         assert words([session.step(chunk(0)), session.step(chunk(1))]) == words(first)
 
 
@@ -129,8 +128,8 @@ def test_other_families_and_dtypes(family: str, dtype: torch.dtype, tmp_path: Pa
         with engine.open(policy=policy) as session, engine.open(policy=policy) as other:
             for part in chunks[:2]:
                 session.step(part)
-            save(session, engine.pool, tmp_path / "state")
-            restore(other, engine.pool, tmp_path / "state")
+            session.save(tmp_path / "state")
+            other.restore(tmp_path / "state")
             for part in chunks[2:]:
                 assert session.step(part).tokens == other.step(part).tokens
 
@@ -161,7 +160,7 @@ def test_each_option_that_differs_is_named(model: Any, options: dict[str, Any], 
         untouched(engine, **{"policy": FULL, **options}) as session,
         pytest.raises(SnapshotError, match=f"other options: .*{says}") as error,
     ):
-        restore(session, engine.pool, tmp_path / "state")
+        session.restore(tmp_path / "state")
     assert "\n" not in str(error.value)
 
 
@@ -169,7 +168,7 @@ def test_each_option_that_differs_is_named(model: Any, options: dict[str, Any], 
 def test_numbers_of_numpy_and_policies_of_others_are_plain_values(model: Any, tmp_path: Path) -> None:
     engine = saved(model, tmp_path / "state", seed=np.int64(3))
     with engine.open(policy=FULL, seed=3) as session:
-        restore(session, engine.pool, tmp_path / "state")
+        session.restore(tmp_path / "state")
 
     class Own:
         """Not a dataclass; what it has not itself it takes from another policy."""
@@ -184,11 +183,11 @@ def test_numbers_of_numpy_and_policies_of_others_are_plain_values(model: Any, tm
 
     with engine.open(policy=Own(3.0)) as session:
         session.step(chunk(0))
-        save(session, engine.pool, tmp_path / "own")
+        session.save(tmp_path / "own")
     with engine.open(policy=Own(3.0)) as session:
-        restore(session, engine.pool, tmp_path / "own")
+        session.restore(tmp_path / "own")
     with engine.open(policy=Own(4.0)) as session, pytest.raises(SnapshotError, match=r"inner\.vision 3\.0, here 4\.0"):
-        restore(session, engine.pool, tmp_path / "own")
+        session.restore(tmp_path / "own")
 
 
 def with_record(path: Path, change: Callable[[dict[str, Any]], Any], number: int = FORMAT) -> None:
@@ -216,15 +215,15 @@ def test_an_option_that_came_later_has_its_default_and_an_unknown_one_is_named(m
 
     with_record(path, older)
     with engine.open(policy=FULL) as session:
-        restore(session, engine.pool, path)
+        session.restore(path)
     with engine.open(policy=FULL, fps=4) as session, pytest.raises(SnapshotError, match=r"fps 2\.0, here 4$"):
-        restore(session, engine.pool, path)
+        session.restore(path)
     with_record(path, lambda record: record["options"]["sampling"].update(mirostat=5))
     with (
         engine.open(policy=FULL) as session,
         pytest.raises(SnapshotError, match=r"sampling\.mirostat 5, here not known$"),
     ):
-        restore(session, engine.pool, path)
+        session.restore(path)
 
 
 # A model with other weights.
@@ -237,18 +236,18 @@ def test_other_weights_are_refused_whatever_they_are_called(model: Any, tmp_path
     same = tiny.model(sampling=model.defaults.sampling)
     same.name = "another folder"
     with Engine(same).open(policy=FULL) as session:
-        restore(session, session._engine.pool, path)
+        session.restore(path)
     for change in ("layers.1.mlp.down_proj", "layers.0.input_layernorm", "blocks.0.attn.qkv"):
         other = tiny.model(sampling=model.defaults.sampling)
         (weight,) = (part for name, part in other.hf.named_parameters() if name.endswith(f"{change}.weight"))
         weight.mul_(1.001)
         engine = Engine(other)
         with untouched(engine) as session, pytest.raises(SnapshotError, match="other weights"):
-            restore(session, engine.pool, path)
+            session.restore(path)
     half = tiny.model(sampling=model.defaults.sampling, dtype=torch.bfloat16)
     engine = Engine(half)
     with untouched(engine) as session, pytest.raises(SnapshotError, match=r"model\.dtype 'float32', here 'bfloat16'"):
-        restore(session, engine.pool, path)
+        session.restore(path)
 
 
 def test_a_fingerprint_is_of_the_weights_and_of_what_is_done_with_them(model: Any) -> None:
@@ -314,21 +313,21 @@ def test_a_damaged_file_is_refused_and_the_one_before_is_taken(model: Any, tmp_p
     path = tmp_path / "state"
     engine = saved(model, path)
     with engine.open(policy=FULL) as session:
-        restore(session, engine.pool, previous(path))
-        expected = [store[:, session.slot].clone() for store in (engine.pool.keys, engine.pool.values)]
-        rows, spans = engine.pool.length[session.slot], session.state.timeline.spans
+        session.restore(previous(path))
+        expected = [store[:, session.stream.slot].clone() for store in (engine.pool.keys, engine.pool.values)]
+        rows, spans = engine.pool.length[session.stream.slot], session.state.timeline.spans
     for content in damaged(path.read_bytes(), seed=0, cuts=150, flips=250):
         path.write_bytes(content)
         with engine.open(policy=FULL) as session:
             with pytest.warns(UserWarning, match="goes on from the one before it") as told:
-                assert restore(session, engine.pool, path) == previous(path)
+                assert session.restore(path) == previous(path)
             assert len(told) == 1
             assert "\n" not in str(told[0].message)
             assert session.time == 3.0
             assert session.state.timeline.spans == spans
-            assert engine.pool.length[session.slot] == rows
+            assert engine.pool.length[session.stream.slot] == rows
             for store, right in zip((engine.pool.keys, engine.pool.values), expected, strict=True):
-                assert torch.equal(store[:, session.slot, :, :rows], right[:, :, :rows])
+                assert torch.equal(store[:, session.stream.slot, :, :rows], right[:, :, :rows])
 
 
 @torch.inference_mode()
@@ -341,7 +340,7 @@ def test_a_damaged_file_without_one_before_changes_nothing(model: Any, tmp_path:
         for content in (*damaged(whole, seed=1, cuts=100, flips=200), b"", b"nothing"):
             path.write_bytes(content)
             with pytest.raises(SnapshotError, match=r"is no (whole )?snapshot") as error:
-                restore(session, engine.pool, path)
+                session.restore(path)
             assert str(path) in str(error.value)
             assert "\n" not in str(error.value)
 
@@ -354,26 +353,26 @@ def test_which_file_is_taken(model: Any, tmp_path: Path) -> None:
     path.unlink()
     assert there_is(path)
     with engine.open(policy=FULL) as session, pytest.warns(UserWarning, match=r"No such file.*state\.prev"):
-        assert restore(session, engine.pool, path) == previous(path)
+        assert session.restore(path) == previous(path)
     path.write_bytes(whole[:-1])
     previous(path).write_bytes(whole[:30])
     with (
         untouched(engine) as session,
         pytest.raises(SnapshotError, match=r"checksum.*and the one before: .*begin") as e,
     ):
-        restore(session, engine.pool, path)
+        session.restore(path)
     assert str(path) in str(e.value)
     assert str(previous(path)) in str(e.value)
     for file in (path, previous(path)):
         file.unlink()
         file.mkdir()
     with untouched(engine) as session, pytest.raises(SnapshotError, match=r"directory.*directory"):
-        restore(session, engine.pool, path)
+        session.restore(path)
     for file in (path, previous(path)):
         file.rmdir()
     assert not there_is(path)
     with untouched(engine) as session, pytest.raises(SnapshotError, match="No such file"):
-        restore(session, engine.pool, path)
+        session.restore(path)
 
 
 @torch.inference_mode()
@@ -381,11 +380,11 @@ def test_another_format_is_refused_by_its_number(model: Any, tmp_path: Path) -> 
     path = tmp_path / "state"
     engine = saved(model, path)
     with_record(path, lambda record: record, number=7)
-    with untouched(engine) as session, pytest.raises(SnapshotError, match="of format 7; this version reads format 2"):
-        restore(session, engine.pool, path)
+    with untouched(engine) as session, pytest.raises(SnapshotError, match="of format 7; this version reads format 3"):
+        session.restore(path)
     torch.save({"format": 1}, path)
     with untouched(engine) as session, pytest.raises(SnapshotError, match="of format 1, which is not read any more"):
-        restore(session, engine.pool, path)
+        session.restore(path)
 
 
 CHANGES: list[Callable[[dict[str, Any]], Any]] = [
@@ -420,7 +419,7 @@ def test_a_whole_file_whose_contents_do_not_fit_changes_nothing(
     engine = saved(model, path)
     with_record(path, change)
     with untouched(engine) as session, pytest.raises((SnapshotError, CapacityError)) as error:
-        restore(session, engine.pool, path)
+        session.restore(path)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -438,7 +437,7 @@ def test_frames_that_are_missing_change_nothing(model: Any, policy: str, tmp_pat
 
     with_record(path, cut)
     with untouched(engine, policy) as session, pytest.raises(SnapshotError, match="does not hold"):
-        restore(session, engine.pool, path)
+        session.restore(path)
 
 
 @torch.inference_mode()
@@ -458,7 +457,7 @@ def test_tensors_that_do_not_fit_change_nothing(model: Any, name: str, how: str,
     payload = (tmp_path / "payload").read_bytes()
     path.write_bytes(header(payload) + payload)
     with untouched(engine) as session, pytest.raises(SnapshotError, match="does not hold"):
-        restore(session, engine.pool, path)
+        session.restore(path)
 
 
 @torch.inference_mode()
@@ -466,9 +465,9 @@ def test_more_rows_than_there_is_room_for(model: Any, tmp_path: Path) -> None:
     path = tmp_path / "state"
     engine = saved(model, path)
     with untouched(engine) as session:
-        session.capacity = 3
+        session.stream.planner.capacity = 3
         with pytest.raises(CapacityError, match="rows"):
-            restore(session, engine.pool, path)
+            session.restore(path)
 
 
 @torch.inference_mode()
@@ -476,14 +475,14 @@ def test_within_a_step_and_behind_the_end(model: Any, tmp_path: Path) -> None:
     path = tmp_path / "state"
     engine = saved(model, path)
     with engine.open(policy=FULL) as session:
-        session.feed(replace(chunk(0), last=False))
+        session.feed(chunk(0))
         with pytest.raises(SnapshotError, match="between two steps"):
-            save(session, engine.pool, path)
+            session.save(path)
         with pytest.raises(SnapshotError, match="between two steps"):
-            restore(session, engine.pool, path)
-    for use in (save, restore):
+            session.restore(path)
+    for use in (session.save, session.restore):
         with pytest.raises(SnapshotError, match="closed"):
-            use(session, engine.pool, path)
+            use(path)
 
 
 # Files that cannot be written.
@@ -519,11 +518,11 @@ def test_a_full_disk_leaves_what_was_there(
             else:
                 patch.setattr(os, name, full)
             with pytest.raises(OutputError, match=r"cannot write .*state \(No space left on device\)"):
-                save(session, engine.pool, path)
+                session.save(path)
     assert files(tmp_path)["state"] == before["state"]
     assert set(files(tmp_path)) == set(before)
     with engine.open(policy=FULL) as session:
-        assert restore(session, engine.pool, path) == path
+        assert session.restore(path) == path
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
@@ -541,7 +540,7 @@ def test_where_nothing_can_be_written_is_one_line(model: Any, tmp_path: Path) ->
             tmp_path / "full",
         ):
             with pytest.raises(OutputError, match="cannot write") as error:
-                save(session, engine.pool, target)
+                session.save(target)
             assert str(target) in str(error.value)
             assert "\n" not in str(error.value)
         session.step(chunk(1))
@@ -556,17 +555,17 @@ def test_a_broken_one_never_takes_the_place_of_the_one_before(
     path.write_bytes(path.read_bytes()[:-5])
     with engine.open(policy=FULL) as session:
         with pytest.warns(UserWarning, match="goes on from"):
-            restore(session, engine.pool, path)
+            session.restore(path)
         session.step(chunk(3))
         with monkeypatch.context() as patch:
             patch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(5, "Input/output error")))
             with pytest.raises(OutputError):
-                save(session, engine.pool, path)
+                session.save(path)
         before = previous(path).read_bytes()
-        save(session, engine.pool, path)
+        session.save(path)
     assert previous(path).read_bytes() == before
     with engine.open(policy=FULL) as session:
-        assert restore(session, engine.pool, path) == path
+        assert session.restore(path) == path
         assert session.time == 4.0
 
 
@@ -582,7 +581,7 @@ def test_without_second_names_the_one_before_is_kept_too(
     engine = saved(model, path)
     for file, seconds in ((path, 4.0), (previous(path), 3.0)):
         with engine.open(policy=FULL) as session:
-            restore(session, engine.pool, file)
+            session.restore(file)
             assert session.time == seconds
     assert set(files(tmp_path)) == {"state", "state.prev"}
     remove(path)
@@ -608,12 +607,12 @@ def saving(session, number):
         number += 1
         session.state.sampled, session.state.time = number, float(number)
         for store in (engine.pool.keys, engine.pool.values, engine.pool.rotated_keys):
-            store[:, session.slot] = number
-        save(session, engine.pool, path)
+            store[:, session.stream.slot] = number
+        session.save(path)
 
 with torch.inference_mode(), engine.open(policy=FULL) as session, engine.open(policy=FULL) as other:
     session.step(chunk(0))
-    save(session, engine.pool, path)
+    session.save(path)
     number = 10
     for _ in range(15):
         before, until = path.stat().st_mtime_ns, time.monotonic() + 20
@@ -625,10 +624,10 @@ with torch.inference_mode(), engine.open(policy=FULL) as session, engine.open(po
         time.sleep(rng.random() * 0.02)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        taken = restore(other, engine.pool, path)
+        taken = other.restore(path)
         if other.state.sampled > 10:
-            rows = engine.pool.length[other.slot]
-            kept = torch.stack([s[:, other.slot, :, :rows] for s in (engine.pool.keys, engine.pool.values)])
+            rows = engine.pool.length[other.stream.slot]
+            kept = torch.stack([s[:, other.stream.slot, :, :rows] for s in (engine.pool.keys, engine.pool.values)])
             assert (kept == other.state.sampled).all() and other.time == other.state.sampled >= number
             number = other.state.sampled
         assert taken == path

@@ -20,6 +20,7 @@ from streamingvlm.evaluate.features import Features
 from streamingvlm.evaluate.record import Record
 from streamingvlm.evaluate.runner import Watcher
 from support import tiny
+from support.streams import finish
 
 pytest.importorskip("ale_py", reason="the arcade extra is not installed")
 
@@ -118,7 +119,7 @@ def test_what_is_read_is_what_was_seen(model: Any, tmp_path: Path) -> None:
             rounds.append([])
             for chunk in seen:
                 rounds[-1].append(engine.submit(session, chunk))
-                engine.wait(rounds[-1][-1])
+                finish(engine, rounds[-1][-1])
                 seen.keep(rounds[-1][-1])
                 assert all(one.frames.nbytes < 10 for one in seen._kept), "frames are not kept"
     assert len(rounds[0]) == len(rounds[1]) == 6

@@ -16,7 +16,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -24,7 +23,7 @@ from rich.console import Console
 
 from streamingvlm import cli
 from streamingvlm.core.errors import OutputError
-from streamingvlm.core.events import Chunk, Commentary, InstructionUpdated, Timing
+from streamingvlm.core.events import Commentary, Delta, InstructionUpdated, StreamOpened, Timing
 from streamingvlm.sinks import terminal as view
 from streamingvlm.sinks.files import (
     FORMATS,
@@ -132,7 +131,6 @@ def test_cues_are_readable_and_lose_no_word(texts: list[str], step: float, gap: 
 def test_valid_after_every_event(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"out{suffix}"
     output = FileOutput(path)
-    output.start()
     words = ["a <b> & c", "--> d.", "", "", "e", "f " * 70, "", "g"]
     for index, text in enumerate(words):
         output.write(Commentary(index, index + 1, text, timing=Timing(decode=0.5, lag=0.7), rows={"vision": 3}))
@@ -160,7 +158,6 @@ def test_valid_after_every_event(tmp_path: Path, suffix: str) -> None:
 
 def test_long_times(tmp_path: Path) -> None:
     output = FileOutput(tmp_path / "out.vtt")
-    output.start()
     output.write(said(360_000.25, "still here"))
     output.close()
     assert "100:00:00.250 --> 100:00:01.250" in output.path.read_text()
@@ -199,7 +196,6 @@ def test_what_cannot_be_written(tmp_path: Path) -> None:
 def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "out.jsonl").symlink_to("/dev/full")
     output = FileOutput(tmp_path / "out.jsonl")
-    output.start()
     with pytest.raises(OutputError, match="No space left"):
         output.write(said(0, "a"))
     with pytest.raises(OutputError, match="No space left"):
@@ -274,7 +270,6 @@ def test_no_file_has_a_control_character(
     suffix: str, texts: list[str], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     output = FileOutput(tmp_path_factory.mktemp("out") / f"out{suffix}")
-    output.start()
     for index, text in enumerate(texts):
         output.write(said(index, text))
     output.close()
@@ -297,12 +292,10 @@ def pairs(text: str) -> str:
 @given(ANY, ANY)
 def test_no_view_prints_a_control_character(text: str, name: str) -> None:
     event = Commentary(0.0, 1.0, text, rows={"vision": 3}, capacity=9, dropped=1)
-    tally = view.RunStats()
-    tally.add(event)
     for screen in (view.Plain(), view.Plain(lambda *_: name), view.JsonLines()):
         out = io.StringIO()
         with contextlib.redirect_stdout(out):
-            screen.show(event, tally)
+            screen.write(event)
         assert_harmless(out.getvalue())
 
 
@@ -310,20 +303,18 @@ def test_no_view_prints_a_control_character(text: str, name: str) -> None:
 @given(ANY, ANY)
 @example("a \x1b[2J b", "x\x1b]0;owned\x07.mp4")
 def test_the_live_view_prints_no_control_character_of_others(text: str, name: str) -> None:
-    chunk = Chunk(np.zeros((2, 4, 4, 3), np.uint8), (0.0, 0.5), 0.0, 1.0)
     event = Commentary(0.0, 1.0, text, rows={"vision": 3}, capacity=9)
-    tally = view.RunStats()
-    tally.add(event)
-    screen = view.Terminal(name, lambda *_: name)
-    screen._live.console.file = io.StringIO()
+    console = Console(file=io.StringIO())
+    screen = view.Terminal(lambda *_: name, console)
     shown: list[str] = []
     try:
-        screen.begin(chunk)
+        screen.write(StreamOpened(name, ""))
+        screen.write(Delta(0.0, 1.0, ""))
         for start in range(0, len(text), 3):
-            screen.words(text[start : start + 3])
+            screen.write(Delta(0.0, 1.0, text[start : start + 3]))
             shown.append(render(screen))
-        screen.show(event, tally)
-        shown += [screen._live.console.file.getvalue(), render(screen)]
+        screen.write(event)
+        shown += [console.file.getvalue(), render(screen)]  # type: ignore[attr-defined]
     finally:
         screen.close()
     for frame in shown:
@@ -361,7 +352,6 @@ def test_json_text_is_what_json_reads_as_the_same() -> None:
 @pytest.mark.parametrize("text", ["--->", "---->", "-->-->", "- -->", "--\u202e>", "<-->"])
 def test_no_arrow_in_the_words_of_a_subrip_file(text: str, tmp_path: Path) -> None:
     output = FileOutput(tmp_path / "out.srt")
-    output.start()
     output.write(said(0, f"a {text} b"))
     output.close()
     parse(output.path.read_text(), srt=True)
@@ -450,12 +440,10 @@ def test_what_was_there_stays_until_something_is_said(tmp_path: Path) -> None:
     path = tmp_path / "out.vtt"
     path.write_text("precious")
     output = FileOutput(path)
-    output.start()
     assert path.read_text() == "precious"
     output.close()
     assert path.read_text() == "precious", "a run that ends before its first step leaves everything as it was"
     output = FileOutput(path)
-    output.start()
     output.write(said(0, ""))
     output.close()
     assert path.read_text() == "WEBVTT\n\n"
@@ -467,7 +455,6 @@ def test_a_file_that_is_removed_while_it_is_written_is_told(tmp_path: Path, suff
     folder = tmp_path / "folder"
     folder.mkdir()
     output = FileOutput(folder / f"out{suffix}")
-    output.start()
     output.write(said(0, "a."))
     if whole:
         shutil.rmtree(folder)
@@ -482,7 +469,6 @@ def test_a_file_that_is_removed_while_it_is_written_is_told(tmp_path: Path, suff
 
 def test_a_file_that_is_moved_while_it_is_written_is_written_there(tmp_path: Path) -> None:
     output = FileOutput(tmp_path / "out.jsonl")
-    output.start()
     output.write(said(0, "a"))
     output.path.rename(tmp_path / "moved.jsonl")
     output.write(said(1, "b"))
@@ -495,7 +481,6 @@ def test_a_file_that_is_moved_while_it_is_written_is_written_there(tmp_path: Pat
 def test_a_disk_that_fills_up_leaves_whole_pieces(tmp_path: Path, suffix: str, limit: int) -> None:
     path = tmp_path / f"out{suffix}"
     output = FileOutput(path)
-    output.start()
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
     try:

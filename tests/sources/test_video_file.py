@@ -36,7 +36,7 @@ def test_samples_at_the_rate_asked_for(clip: Path) -> None:
     assert taken(chunks) == [0, 5, 10, 15, 20]
     assert times(chunks) == [0, 0.5, 1, 1.5, 2]
     assert chunks[0].frames.shape == (2, 48, 64, 3)
-    assert all(chunk.read_seconds > 0 and chunk.dropped == 0 for chunk in chunks)
+    assert all(chunk.read_seconds > 0 for chunk in chunks)
 
 
 @pytest.mark.parametrize(("fps", "step"), [(1, 1), (2, 0.5), (5, 0.4), (10, 1), (4, 0.75), (2, 3)])

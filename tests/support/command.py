@@ -6,34 +6,30 @@ import os
 import subprocess
 import sys
 
-#: Runs the command line with a session that says which step it sees; each step takes FAKE_SECONDS.
+#: Runs the command line with a model that says which step it sees; each step takes FAKE_SECONDS.
 DRIVER = """
-import os, sys, time
+import os, sys
 from streamingvlm import cli
-from streamingvlm.cli import watch
-from streamingvlm.core.events import Commentary, Timing
+from streamingvlm.engine.engine import Engine
+from streamingvlm.models import load
+from streamingvlm.testing import ScriptedModel
 
-class Session:
-    capacity, count = 100, 0
-    def __init__(self, *arguments, **options):
-        print("opened", options["context"], file=sys.stderr)
-    def step(self, chunk, *, on_text=None):
-        time.sleep(float(os.environ.get("FAKE_SECONDS", "0")))
-        self.count += 1
-        text = "" if self.count % 5 == 0 else f"step {self.count} sees {len(chunk.frames)}"
-        text += "." * (self.count % 3 == 0)
-        for word in text.split():
-            on_text(" " + word)
-        timing = Timing(read=chunk.read_seconds, decode=0.25, lag=time.perf_counter() - chunk.ready_at)
-        return Commentary(chunk.start, chunk.end, text, timing=timing, rows={"vision": 40, "commentary": 10},
-                          capacity=100, dropped=chunk.dropped)
-    part = 2
-    def prepare(self, chunk, *, encode=False):
-        return chunk
-    def close(self):
-        print("closed", file=sys.stderr)
+steps = []
 
-watch.open_session = Session
+def script(start, end, patches):
+    steps.append(start)
+    count = len(steps)
+    text = "" if count % 5 == 0 else f"step {count} sees {patches}"
+    return text + "." * (count % 3 == 0)
+
+def load_model(*arguments, **options):
+    return ScriptedModel(script, prefill_seconds=float(os.environ.get("FAKE_SECONDS", "0")))
+
+def opened(self, **options):
+    print("opened", options["context"], file=sys.stderr)
+    return normal(self, **options)
+
+normal, Engine.open, load.load_model = Engine.open, opened, load_model
 sys.exit(cli.main(sys.argv[1:]))
 """
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from streamingvlm.core.events import Chunk
+from streamingvlm.core.events import Chunk, Commentary
 from streamingvlm.core.spans import Kind
+from streamingvlm.engine.engine import Engine
+from streamingvlm.engine.request import StepRequest
 from streamingvlm.engine.session import Session
 
 from . import tiny
@@ -21,3 +23,10 @@ def chunk(index: int, *, seed: int = 0, step: float = 1.0, frames: int = 2, size
 def query_text(session: Session) -> list[str]:
     decode = tiny.CharTokenizer().decode
     return [decode(span.tokens) for span in session.state.timeline.spans if span.kind is Kind.QUERY]
+
+
+def finish(engine: Engine, request: StepRequest) -> Commentary:
+    """Run everybody's work until ``request`` is done; raises what ended it, if it failed."""
+    engine.run_until(request)
+    assert request.result is not None
+    return request.result

@@ -10,7 +10,6 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from ..cache.attention import CosSin
 from ..cache.kv_pool import KVPool
 from ..core.events import Chunk, Commentary
 from ..core.run_stats import STAGES, memory, peak_memory
@@ -67,7 +66,7 @@ def live_step(session: Session, chunk: Chunk) -> Step:
 
     The work of all parts is the step's.
     """
-    *early, rest = split(chunk, session.part)
+    *early, rest = split(chunk, session.patch_frames)
     for part in early:
         session.feed(part)
     return Step.of(session.step(rest))
@@ -157,8 +156,8 @@ def synced_pool(kind: type[KVPool], device: torch.device) -> type[KVPool]:
         return kind
 
     class Synced(kind):  # type: ignore[misc, valid-type]
-        def select(self, slot: int, rows: Sequence[int], rotation: CosSin) -> None:
-            super().select(slot, rows, rotation)
+        def select(self, *args: Any, **kwargs: Any) -> None:
+            super().select(*args, **kwargs)
             synchronize(self.shape.device)
 
     return Synced

@@ -13,16 +13,17 @@ from ..core.errors import OptionError, PolicyError, SourceError
 from ..core.events import Chunk
 from ..core.policy import POLICIES, make_policy
 from ..engine.engine import Engine
+from ..engine.runner import ModelRunner
 from ..engine.session import Session
 from ..models.base import Model
 from ..runtime.reports import Metrics, provenance
 from .measure import Step, device_memory, host_memory, live_step, summarize
-from .rotation import PerTokenRotation, PerTokenRotationEngine, with_reference_layers
+from .rotation import PerTokenRotation, PerTokenRotationRunner, with_reference_layers
 from .setup import Request
 
-#: Baseline -> the policy it runs, its engine and its pool.
-BASELINES: dict[str, tuple[str, type[Engine], type[KVPool]]] = {
-    "per-token-rotation": ("streaming", PerTokenRotationEngine, PerTokenRotation)
+#: Baseline -> the policy it runs, what runs its tensors, and its pool.
+BASELINES: dict[str, tuple[str, type[ModelRunner], type[KVPool]]] = {
+    "per-token-rotation": ("streaming", PerTokenRotationRunner, PerTokenRotation)
 }
 
 #: Steps that a policy runs before the next one has its turn, so that noise of the machine hits all alike.
@@ -30,7 +31,7 @@ BLOCK = 5
 
 
 @dataclass(slots=True)
-class Lane:
+class PolicyRun:
     """One policy on its way through the stream, with an engine and a cache of its own.
 
     ``steps``: those behind the warm-up; ``ended``: why it stopped early ("" if it did not).
@@ -44,7 +45,7 @@ class Lane:
     device_memory: int = 0
     ended: str = ""
 
-    def run(self, chunks: Sequence[Chunk], warm: int) -> None:
+    def watch(self, chunks: Sequence[Chunk], warm: int) -> None:
         """Watch a block of steps; the first ``warm`` of them are not counted."""
         device = self.engine.model.kv_shape.device
         if device.type == "cuda":
@@ -114,11 +115,11 @@ def compare(
     baselines: Sequence[str] = (),
     on_block: Callable[[float], None] = lambda _: None,
     model: Model | None = None,
-) -> tuple[Metrics, list[Lane]]:
+) -> tuple[Metrics, list[PolicyRun]]:
     """Run every policy on the same chunks, in turns of :data:`BLOCK` steps; the order moves on with every turn.
 
     ``seconds`` of video are measured behind ``warm_up`` steps. ``on_block`` is told the seconds of video done.
-    Returns ``{"policies": {name: figures}, "device", "versions", "date"}`` and the lanes with their single steps.
+    Returns ``{"policies": {name: figures}, "device", "versions", "date"}`` and the runs with their single steps.
     """
     if not (seconds > 0 and warm_up >= 0):
         raise OptionError(f"--seconds must be above 0 and --warm-up 0 or more, not {seconds:g} and {warm_up}")
@@ -126,15 +127,15 @@ def compare(
     total = seconds + warm_up * request.step
     source = request.make_source(total)
     model = model or request.make_model()
-    lanes = [_open(request, model, name, total, source.context) for name in (*specs, *baselines)]
+    runs = [_open(request, model, name, total, source.context) for name in (*specs, *baselines)]
     try:
         for turn, (chunks, warm) in enumerate(_blocks(iter(source), warm_up)):
-            first = turn % len(lanes)
-            for lane in (*lanes[first:], *lanes[:first]):
-                if not lane.ended:
-                    lane.run(chunks, warm)
+            first = turn % len(runs)
+            for run in (*runs[first:], *runs[:first]):
+                if not run.ended:
+                    run.watch(chunks, warm)
             on_block(chunks[-1].end)
-        if not any(lane.steps or lane.ended for lane in lanes):
+        if not any(run.steps or run.ended for run in runs):
             raise SourceError(f"{source.name} ends before the warm-up of {warm_up} steps does")
         settings = {
             "model": request.model_name,
@@ -143,11 +144,11 @@ def compare(
             "tokens_per_step": request.tokens,
         }
         settings |= {"warm_up_steps": warm_up, "step": request.step}
-        figures = {lane.name: lane.figures() | settings for lane in lanes}
+        figures = {run.name: run.figures() | settings for run in runs}
     finally:
-        for lane in lanes:
-            lane.session.close()
-    return {"policies": figures, **provenance(model.kv_shape.device)}, lanes
+        for run in runs:
+            run.session.close()
+    return {"policies": figures, **provenance(model.kv_shape.device)}, runs
 
 
 def _blocks(chunks: Iterator[Chunk], warm_up: int) -> Iterator[tuple[list[Chunk], int]]:
@@ -157,11 +158,11 @@ def _blocks(chunks: Iterator[Chunk], warm_up: int) -> Iterator[tuple[list[Chunk]
         warm_up -= min(warm_up, len(block))
 
 
-def _open(request: Request, model: Model, name: str, seconds: float, context: str) -> Lane:
-    spec, kind, pool = BASELINES.get(name, (name, Engine, KVPool))
+def _open(request: Request, model: Model, name: str, seconds: float, context: str) -> PolicyRun:
+    spec, runner, pool = BASELINES.get(name, (name, ModelRunner, KVPool))
     if spec == "full":  # the one policy that has to know how long the stream is
         spec = f"full:seconds={seconds:g}"
     if name in BASELINES:
         model = with_reference_layers(model)
-    engine, session = request.open(model, spec, context=context, kind=kind, pool=pool)
-    return Lane(name, spec, engine, session)
+    engine, session = request.open(model, spec, context=context, runner=runner, pool=pool)
+    return PolicyRun(name, spec, engine, session)

@@ -14,7 +14,7 @@ from rich.table import Table
 from ..core.errors import OptionError
 from ..runtime.reports import Metrics, heading
 from .measure import STAGES
-from .policies import Lane
+from .policies import PolicyRun
 
 
 def show(table: Table, figures: Metrics) -> None:
@@ -82,7 +82,7 @@ def policy_table(figures: Metrics) -> Table:
     return make_table("Work and lag, ms; stages per second of video", columns, rows)
 
 
-def draw_policies(path: Path, lanes: Sequence[Lane], figures: Metrics) -> None:
+def draw_policies(path: Path, runs: Sequence[PolicyRun], figures: Metrics) -> None:
     """Lag of every step, and work by stage, of every policy; the file's ending says in which format."""
     import matplotlib as mpl
 
@@ -90,16 +90,16 @@ def draw_policies(path: Path, lanes: Sequence[Lane], figures: Metrics) -> None:
     from matplotlib import pyplot
 
     drawing, (left, right) = pyplot.subplots(1, 2, figsize=(12, 4.5))
-    drawn = [lane for lane in lanes if lane.steps]
-    for lane in drawn:
-        times = list(accumulate(step.seconds for step in lane.steps))
-        left.plot(times, [step.lag * 1000 for step in lane.steps], label=lane.name, linewidth=1)
+    drawn = [run for run in runs if run.steps]
+    for run in drawn:
+        times = list(accumulate(step.seconds for step in run.steps))
+        left.plot(times, [step.lag * 1000 for step in run.steps], label=run.name, linewidth=1)
     left.set(xlabel="seconds of video behind the warm-up", ylabel="lag, ms", yscale="log")
     left.legend()
     bottom = [0.0] * len(drawn)
     for stage in STAGES:
-        height = [figures["policies"][lane.name]["stages"][stage] * 1000 for lane in drawn]
-        right.bar([lane.name for lane in drawn], height, bottom=bottom, label=stage)
+        height = [figures["policies"][run.name]["stages"][stage] * 1000 for run in drawn]
+        right.bar([run.name for run in drawn], height, bottom=bottom, label=stage)
         bottom = [low + high for low, high in zip(bottom, height, strict=True)]
     right.set(ylabel="work per second of video, ms")
     right.tick_params(axis="x", rotation=20)

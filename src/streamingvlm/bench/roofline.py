@@ -7,6 +7,7 @@ is more, both measured here. Decoding reads every weight of the decoder and the 
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,13 +120,13 @@ def compare_with_floor(request: Request, model: Model, *, seconds: float, warm_u
     if not seconds > 0:
         raise OptionError(f"--seconds must be above 0, not {seconds:g}")
     device = measure_device(model.kv_shape.device, model.kv_shape.dtype)
-    fleet = open_stream_batch(request, model, most=1, rounds=1, warm_up=warm_up)
-    with fleet.stack:
-        session, trace = fleet.sessions[0], Trace()
-        grid = session.patcher(fleet.frames.chunk(0)).merged
-        session.step(fleet.frames.chunk(0, session.time), trace=trace)
+    batch = open_stream_batch(request, model, most=1, rounds=1, warm_up=warm_up)
+    with closing(batch):
+        session, trace = batch.sessions[0], Trace()
+        grid = session.stream.planner.patcher(batch.frames.chunk(0)).merged
+        batch.runtime.call(lambda: session.step(batch.frames.chunk(0, session.time), trace=trace))
         new = trace.prefill_positions.shape[1] - len(trace.retained)
-        steps = fleet.watch(max(round(seconds / request.step), 1))
+        steps = batch.watch(max(round(seconds / request.step), 1))
     measured = summarize(steps)
     rows = sum(step.rows for step in steps) / len(steps)
     floors = {

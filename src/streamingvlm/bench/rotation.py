@@ -22,8 +22,8 @@ from ..cache.batch import Batch
 from ..cache.kv_pool import Evicted, Keep, KVPool, KVShape
 from ..cache.rope import Rope
 from ..core.positions import FloatArray, positions
-from ..engine.engine import Engine
 from ..engine.request import StepRequest
+from ..engine.runner import Chosen, ModelRunner
 from ..models.base import Model
 
 
@@ -98,7 +98,7 @@ class PerTokenBatch(Batch):
 
     def store(self, layer: int, keys: Tensor, values: Tensor) -> None:
         """See :meth:`Batch.store`."""
-        for part in self.parts:
+        for part in self.segments:
             new = slice(part.first, part.last)
             past = self.pool.past[part.slot]
             past_keys, past_values = past[layer]
@@ -110,7 +110,7 @@ class PerTokenBatch(Batch):
     def attend(self, layer: int, queries: Tensor, scaling: float, *, ends: bool = False) -> Tensor:
         """See :meth:`Batch.attend`."""
         out = torch.zeros_like(queries)
-        for number, part in enumerate(self.parts):
+        for number, part in enumerate(self.segments):
             rows = self.held[number] + part.last - part.first
             keys, values = (states[:, :rows] for states in self.pool.past[part.slot][layer])
             cos, sin = (self._put_together(table[:, :rows]) for table in self.pool.rotation[part.slot])
@@ -126,24 +126,26 @@ class PerTokenBatch(Batch):
         return torch.cat([table[axis, :, low:high] for axis, low, high in self.pool.sections], dim=-1)
 
 
-class PerTokenRotationEngine(Engine):
-    """An engine that numbers and rotates the whole stream for every token; for contiguous positions."""
+class PerTokenRotationRunner(ModelRunner):
+    """A runner that numbers and rotates the whole stream for every token; for contiguous positions."""
 
     batch_class = PerTokenBatch
+    pool: PerTokenRotation
 
-    def _prefill(self, jobs: Sequence[StepRequest]) -> list[tuple[int, Tensor] | None]:
-        self._number(jobs)
-        return super()._prefill(jobs)
+    def prefill(self, requests: Sequence[StepRequest]) -> list[Chosen | None]:
+        """See :meth:`ModelRunner.prefill`."""
+        self._number(requests)
+        return super().prefill(requests)
 
-    def _decode(self, jobs: Sequence[StepRequest]) -> list[tuple[int, Tensor]]:
-        self._number(jobs)
-        return super()._decode(jobs)
+    def decode(self, requests: Sequence[StepRequest]) -> list[Chosen]:
+        """See :meth:`ModelRunner.decode`."""
+        self._number(requests)
+        return super().decode(requests)
 
-    def _number(self, jobs: Sequence[StepRequest]) -> None:
-        assert isinstance(self._pool, PerTokenRotation)
-        for job in jobs:
-            numbers = positions(job.session.state.timeline.spans, self.model.tokens_per_second)
-            self._pool.number(job.session.slot, numbers, self.model.rope)
+    def _number(self, requests: Sequence[StepRequest]) -> None:
+        for request in requests:
+            numbers = positions(request.stream.state.timeline.spans, self.model.tokens_per_second)
+            self.pool.number(request.stream.slot, numbers, self.model.rope)
 
 
 def _put(past: Tensor, new: Tensor, at: int | None) -> Tensor:

@@ -15,6 +15,7 @@ from ..core.policy import CachePolicy, StreamingWindow
 from ..core.sampling_params import Sampling
 from ..engine.decode_graph import CAPTURES
 from ..engine.engine import Engine
+from ..engine.runner import ModelRunner
 from ..engine.session import Session
 from ..models.base import Model
 from ..models.hub import BUNDLED
@@ -119,7 +120,7 @@ class Request:
         policy: CachePolicy | str = "streaming",
         *,
         context: str = "",
-        kind: type[Engine] = Engine,
+        runner: type[ModelRunner] = ModelRunner,
         pool: type[KVPool] = KVPool,
         slots: int = 1,
     ) -> tuple[Engine, Session]:
@@ -129,13 +130,25 @@ class Request:
         """
         import torch
 
-        # A baseline's cache is not made for fixed shapes.
-        capture = self.capture if pool is KVPool else "none"
-        engine = kind(synced(model), slots, capture=capture, pool=synced_pool(pool, model.kv_shape.device))
+        engine = self.make_engine(model, runner=runner, pool=pool, slots=slots)
         try:
             return engine, self.open_session(engine, policy, context=context)
         except torch.OutOfMemoryError:
             raise CapacityError("the cache of this policy does not fit into memory; take fewer seconds") from None
+
+    def make_engine(
+        self,
+        model: Model,
+        *,
+        runner: type[ModelRunner] = ModelRunner,
+        pool: type[KVPool] = KVPool,
+        slots: int = 1,
+    ) -> Engine:
+        """An engine of its own, whose stages end when the device has done them."""
+        # A baseline's cache is not made for fixed shapes.
+        capture = self.capture if pool is KVPool else "none"
+        kept = synced_pool(pool, model.kv_shape.device)
+        return Engine(synced(model), slots, capture=capture, pool=kept, runner=runner)
 
     def open_session(self, engine: Engine, policy: CachePolicy | str, *, context: str = "", stream: int = 0) -> Session:
         """One more stream on an engine."""
@@ -162,6 +175,21 @@ class Request:
             if self.random_weights
             else self.model or f"bundled ({BUNDLED.name})"
         )
+
+
+class Made:
+    """A source of chunks that are made elsewhere."""
+
+    live = False
+    arcade = True
+    context = ""
+
+    def __init__(self, name: str, chunks: Iterator[Chunk]) -> None:
+        self.name = name
+        self._chunks = chunks
+
+    def __iter__(self) -> Iterator[Chunk]:
+        return self._chunks
 
 
 class Synthetic:

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
-from contextlib import closing
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import OptionError
+from ..core.events import Commentary, Event
 from ..models.base import Model
+from ..runtime.clock import Pace
 from ..runtime.reports import Metrics, provenance
-from .measure import device_memory, live_step, memory, percentile, reference_work
+from ..runtime.runtime import Runtime
+from .measure import Step, device_memory, memory, percentile, reference_work
 from .setup import Request
 
 #: Seconds of video that the first and the last figure are over.
@@ -50,19 +52,22 @@ class Soak:
         source = self.request.make_source(self.seconds + self.warm_up * self.request.step)
         self.source = source.name
         self.model = model or self.request.make_model()
+        with Runtime(self.request.make_engine(self.model)) as runtime:
+            session = runtime.call(
+                lambda: self.request.open_session(runtime.engine, "streaming", context=source.context)
+            )
+            sink = _Recorder(self, on_step)
+            runtime.start(source, sinks=[sink], pace=Pace.INLINE, parts=True, session=session).wait()
+
+    def record(self, step: Step) -> None:
+        """One measured step."""
+        assert self.model is not None
         device = self.model.kv_shape.device
-        _, session = self.request.open(self.model, context=source.context)
-        with closing(session):
-            for index, chunk in enumerate(source):
-                step = live_step(session, chunk)
-                if index < self.warm_up or self.count >= len(self.series):
-                    continue
-                look = reference_work(device) if self.count % EVERY == 0 else np.nan
-                self.series[self.count] = (
-                    step.lag, step.work, step.rows, memory(), device_memory(device), look, step.tokens,
-                )  # fmt: skip
-                self.count += 1
-                on_step(self.count * self.request.step)
+        look = reference_work(device) if self.count % EVERY == 0 else np.nan
+        self.series[self.count] = (
+            step.lag, step.work, step.rows, memory(), device_memory(device), look, step.tokens,
+        )  # fmt: skip
+        self.count += 1
 
     def figures(self, complete: bool = True) -> Metrics:
         """What was measured so far; ``complete``: whether it came to its end by itself."""
@@ -104,6 +109,23 @@ class Soak:
             "source": self.source,
             **provenance(device),
         }
+
+
+class _Recorder:
+    """A sink that records the steps behind the warm-up."""
+
+    def __init__(self, soak: Soak, on_step: Callable[[float], None]) -> None:
+        self._soak, self._on_step, self._seen = soak, on_step, 0
+
+    def write(self, event: Event) -> None:
+        if not isinstance(event, Commentary):
+            return
+        self._seen += 1
+        if self._seen > self._soak.warm_up and self._soak.count < len(self._soak.series):
+            self._soak.record(Step.of(event))
+            self._on_step(self._soak.count * self._soak.request.step)
+
+    def close(self) -> None: ...
 
 
 def _ends(edge: int) -> tuple[slice, slice]:

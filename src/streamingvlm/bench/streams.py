@@ -10,23 +10,25 @@ from __future__ import annotations
 import gc
 import os
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import ceil
 
 import numpy as np
 import torch
 
 from ..core.errors import OptionError
+from ..core.events import Chunk, Commentary, Delta, Event, Sink, Timing
 from ..core.policy import StreamingWindow
-from ..engine.engine import Engine
-from ..engine.request import StepRequest
 from ..engine.session import Session
 from ..models.base import Model
+from ..runtime.clock import Pace
 from ..runtime.reports import Metrics, provenance
+from ..runtime.runtime import Runtime, Stream
 from .measure import STAGES, Step, percentile
-from .setup import Request, Synthetic
+from .setup import Made, Request, Synthetic
 
 #: A stream is real-time while 95 of 100 of its steps are said within this many seconds of their last frame.
 LIMIT = 1.0
@@ -65,44 +67,106 @@ def verdict(rounds: Sequence[Round], step: float, limit: float = LIMIT) -> Metri
     return {"lag_p95": p95, "dropped": dropped, "real_time": dropped == 0 and p95 < limit}
 
 
+class RoundRecorder:
+    """Puts the steps of ``count`` streams that run in lockstep together as rounds. A sink of each: :meth:`sink`."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        #: Of every round: when its steps began, and (when it was done, its timing) of each stream.
+        self._begun: list[list[float]] = []
+        self._done: list[list[tuple[float, Timing]]] = []
+
+    def sink(self) -> Sink:
+        """The sink of one stream."""
+        return _StepClock(self)
+
+    def begin(self, number: int, moment: float) -> None:
+        """Step ``number`` of one of the streams begins."""
+        if number == len(self._begun):
+            self._begun.append([])
+            self._done.append([])
+        self._begun[number].append(moment)
+
+    def end(self, number: int, moment: float, timing: Timing) -> None:
+        """Step ``number`` of one of the streams is done."""
+        self._done[number].append((moment, timing))
+
+    @property
+    def rounds(self) -> list[Round]:
+        """The rounds that are whole."""
+        return [
+            _round(min(b), done) for b, done in zip(self._begun, self._done, strict=True) if len(done) == self.count
+        ]
+
+
+class _StepClock:
+    """A sink that notes when the steps of one stream begin and end."""
+
+    def __init__(self, recorder: RoundRecorder) -> None:
+        self._recorder = recorder
+        self._number = 0
+
+    def write(self, event: Event) -> None:
+        now = time.perf_counter()
+        if isinstance(event, Commentary):
+            self._recorder.end(self._number, now, event.timing)
+            self._number += 1
+        elif isinstance(event, Delta) and not event.text:
+            self._recorder.begin(self._number, now)
+
+    def close(self) -> None: ...
+
+
+def _round(began: float, done: Sequence[tuple[float, Timing]]) -> Round:
+    moments = tuple(moment - began for moment, _ in done)
+    return Round(max(moments), moments, {s: sum(getattr(timing, s) for _, timing in done) for s in STAGES})
+
+
 @dataclass(slots=True)
 class StreamBatch:
-    """Streams of synthetic frames on one engine; the first is warmed up, the others start as copies of it."""
+    """Streams of synthetic frames on one runtime; the first is warmed up, the others start as copies of it."""
 
     request: Request
-    engine: Engine
+    runtime: Runtime
     sessions: list[Session]
     frames: Synthetic
-    stack: ExitStack
     rounds: int
     deadline: float | None = None
     on_trial: Callable[[int], None] = lambda _: None
     complete: bool = True
     trials: dict[int, list[Round]] = field(default_factory=dict)
 
-    def round(self, count: int) -> Round:
-        """One step of the first ``count`` streams."""
-        chunks = [self.frames.chunk(7 * i + s.turn, s.time) for i, s in enumerate(self.sessions[:count])]
-        began = time.perf_counter()
-        jobs = [self.engine.submit(s, chunk) for s, chunk in zip(self.sessions[:count], chunks, strict=True)]
-        done = [0.0] * count
-        left: list[tuple[int, StepRequest]] = list(enumerate(jobs))
-        while left:
-            self.engine.advance()
-            now = time.perf_counter() - began
-            for index, job in left:
-                if job.done:
-                    done[index] = now
-            left = [(index, job) for index, job in left if not job.done]
-        for job in jobs:
-            self.engine.wait(job)  # raises what went wrong, if anything did
-        stages = {stage: sum(getattr(job.timing, stage) for job in jobs) for stage in STAGES}
-        return Round(max(done), tuple(done), stages)
+    def run(self, count: int, rounds: int, *, until_dropped: bool = False) -> list[Round]:
+        """So many steps of the first ``count`` streams, in lockstep; fewer behind the first that is dropped."""
+        recorder = RoundRecorder(count)
+
+        def go_on() -> bool:
+            # The first round is not counted: it may load kernels.
+            measured = recorder.rounds[1:]
+            return not (until_dropped and measured and verdict(measured, self.request.step)["dropped"])
+
+        def chunks(number: int, session: Session) -> Iterator[Chunk]:
+            for _ in range(rounds):
+                if not go_on():
+                    return
+                yield self.frames.chunk(7 * number + session.turn, session.time)
+
+        def start() -> list[Stream]:
+            sources = [Made(self.frames.name, chunks(i, s)) for i, s in enumerate(self.sessions[:count])]
+            return [
+                self.runtime.start(source, sinks=[recorder.sink()], pace=Pace.INLINE, session=session)
+                for source, session in zip(sources, self.sessions, strict=False)
+            ]
+
+        for stream in self.runtime.call(start):  # all of them before the first step
+            stream.wait()
+        return recorder.rounds
 
     def watch(self, steps: int) -> list[Step]:
         """So many steps of the first stream alone."""
-        session = self.sessions[0]
-        return [Step.of(session.step(self.frames.chunk(session.turn, session.time))) for _ in range(steps)]
+        return self.runtime.call(
+            lambda: [Step.of(s.step(self.frames.chunk(s.turn, s.time))) for s in self.sessions[:1] * steps]
+        )
 
     def trial(self, count: int) -> list[Round]:
         """Rounds of ``count`` streams behind one that is not counted; measured once, then remembered.
@@ -115,12 +179,8 @@ class StreamBatch:
         self.on_trial(count)
         while len(self.sessions) < count:
             self.add()
-        self.round(count)
-        measured: list[Round] = []
-        while len(measured) < self.rounds and not (measured and verdict(measured, self.request.step)["dropped"]):
-            measured.append(self.round(count))
-        self.trials[count] = measured
-        return measured
+        self.trials[count] = self.run(count, self.rounds + 1, until_dropped=True)[1:]
+        return self.trials[count]
 
     def late(self) -> bool:
         """Whether the deadline has passed; then :attr:`complete` is false."""
@@ -135,19 +195,19 @@ class StreamBatch:
 
     def add(self) -> None:
         """One more stream, in the state of the first."""
-        session = self.request.open_session(self.engine, self.sessions[0].options.policy, stream=len(self.sessions))
-        self.stack.callback(session.close)
-        copy_stream(self.engine, self.sessions[0], session)
-        self.sessions.append(session)
+        first, number = self.sessions[0], len(self.sessions)
 
+        def copied() -> Session:
+            session = self.request.open_session(self.runtime.engine, first.options.policy, stream=number)
+            session.copy_from(first)
+            return session
 
-def copy_stream(engine: Engine, source: Session, target: Session) -> None:
-    """Put a new stream into the state of one that has run: text, positions and cache rows."""
-    target.state = source.state.before_step()
-    pool = engine.pool
-    held = pool.length[target.slot] = pool.length[source.slot]
-    for store in (pool.keys, pool.values, pool.rotated_keys):
-        store[:, target.slot, :, :held] = store[:, source.slot, :, :held]
+        self.sessions.append(self.runtime.call(copied))
+
+    def close(self) -> None:
+        """Give everything back."""
+        self.runtime.call(lambda: [session.close() for session in self.sessions])
+        self.runtime.close()
 
 
 def steps_to_fill(session: Session) -> int:
@@ -172,20 +232,22 @@ def open_stream_batch(
 ) -> StreamBatch:
     """Room for at most ``most`` streams, as many as the memory takes, and a first one that has filled its cache.
 
-    ``warm_up``: steps that it runs first (None: until its cache is full). Close ``stack`` behind it.
+    ``warm_up``: steps that it runs first (None: until its cache is full). Close it.
     """
     if most < 1 or rounds < 1:
         raise OptionError(f"--most and --rounds must be 1 or more, not {most} and {rounds}")
     slots = max(min(most, _room(request, model)), 1)
-    engine, first = request.open(model, context=request.full_sink(model), slots=slots)
-    frames = Synthetic(request.frame_size, request.fps, request.step, seed=request.seed)
-    fleet = StreamBatch(request, engine, [first], frames, ExitStack(), rounds, deadline, on_trial)
-    with ExitStack() as guard:
-        guard.callback(first.close)
-        for _ in range(steps_to_fill(first) if warm_up is None else warm_up):
-            fleet.round(1)
-        fleet.stack = guard.pop_all()
-    return fleet
+    runtime = Runtime(request.make_engine(model, slots=slots), lockstep=True)
+    try:
+        opened = partial(request.open_session, runtime.engine, "streaming", context=request.full_sink(model))
+        first = runtime.call(opened)
+        frames = Synthetic(request.frame_size, request.fps, request.step, seed=request.seed)
+        batch = StreamBatch(request, runtime, [first], frames, rounds, deadline, on_trial)
+        batch.run(1, steps_to_fill(first) if warm_up is None else warm_up)
+    except BaseException:
+        runtime.close()
+        raise
+    return batch
 
 
 def _room(request: Request, model: Model) -> int:
@@ -194,7 +256,7 @@ def _room(request: Request, model: Model) -> int:
     with probe:
         per_stream = probe.bytes_per_stream
     del _, probe
-    gc.collect()  # its pool, and those of fleets before it, must not count
+    gc.collect()  # its pool, and those of batches before it, must not count
     device = model.kv_shape.device
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -220,37 +282,38 @@ def search(good: Callable[[int], bool], most: int) -> int:
     return best
 
 
-def count_streams(fleet: StreamBatch, batches: Sequence[int] = (1, 2, 4, 8)) -> Metrics:
-    """Real-time streams of synthetic frames, and what a batch costs beside one stream. Closes the fleet.
+def count_streams(batch: StreamBatch, batches: Sequence[int] = (1, 2, 4, 8)) -> Metrics:
+    """Real-time streams of synthetic frames, and what a batch costs beside one stream. Closes the batch.
 
     ``streams``: with all work counted; ``streams_without_preprocess``: had the frames been cut into patches elsewhere;
     ``batches``: count -> seconds of a round and of its decoding, and their ratio to one stream's; ``trials``: what
     every count that was tried gave. Where the deadline came first, ``complete`` is false and the counts are lower
     bounds.
     """
-    request, slots, first = fleet.request, fleet.engine.slots, fleet.sessions[0]
-    with fleet.stack:
-        rounds = {count: fleet.trial(count) for count in batches if count <= slots}
-        streams = search(fleet.real_time, slots)
-        without = search(lambda count: fleet.real_time(count, "preprocess"), slots)
+    request, engine, first = batch.request, batch.runtime.engine, batch.sessions[0]
+    slots = engine.slots
+    with closing(batch):
+        rounds = {count: batch.trial(count) for count in batches if count <= slots}
+        streams = search(batch.real_time, slots)
+        without = search(lambda count: batch.real_time(count, "preprocess"), slots)
         return {
             "streams": streams,
             "streams_without_preprocess": without,
             "all_slots": streams == slots,
             "slots": slots,
-            "complete": fleet.complete,
+            "complete": batch.complete,
             "batches": _batches({count: measured for count, measured in rounds.items() if measured}),
-            "trials": {str(n): _trial(measured, request.step) for n, measured in sorted(fleet.trials.items())},
+            "trials": {str(n): _trial(measured, request.step) for n, measured in sorted(batch.trials.items())},
             "time": "model time: rounds run back to back, lag is counted from due times",
             "lag_limit": LIMIT,
-            "rows": fleet.engine.pool.length[first.slot],
+            "rows": first.state.timeline.cached,
             "bytes_per_stream": first.bytes_per_stream,
             "fps": request.fps,
             "size": list(request.frame_size),
             "tokens_per_step": first.options.sampling.max_new_tokens,
             "step": request.step,
             "model": request.model_name,
-            **provenance(fleet.engine.model.kv_shape.device),
+            **provenance(engine.model.kv_shape.device),
         }
 
 

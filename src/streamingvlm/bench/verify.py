@@ -45,7 +45,7 @@ class Recorder:
 
     def forward(self, embeds: Tensor, batch: Batch, *deepstack: Any) -> Tensor:
         """See :meth:`Model.forward`."""
-        new = embeds[: batch.parts[-1].last]
+        new = embeds[: batch.segments[-1].last]
         added = [torch.zeros_like(new) for _ in self.features]
         for more in filter(None, deepstack):
             added = [torch.zeros_like(new).masked_scatter(more.pads[: len(new), None], part) for part in more.features]

@@ -30,39 +30,42 @@ class Segment:
 class Batch:
     """One forward pass against a pool: the new tokens of some streams, one stream after the other.
 
-    ``parts``: whose they are; tokens behind the last part are padding that keeps matrix products in one shape.
+    ``segments``: whose they are; tokens behind the last segment are padding that keeps matrix products in one shape.
     ``rotation``: cosine and sine (tokens, head_dim) of their positions.
     """
 
-    def __init__(self, pool: KVPool, parts: Sequence[Segment], rotation: CosSin) -> None:
+    def __init__(self, pool: KVPool, segments: Sequence[Segment], rotation: CosSin) -> None:
         shape = pool.shape
         self.pool = pool
-        self.parts = tuple(parts)
+        self.segments = tuple(segments)
         self.tokens = rotation[0].shape[0]
         self.rotation = rotation
         #: Cosine and sine for (tokens, heads, head_dim), in the pool's dtype.
         self.turned = (rotation[0][:, None].to(shape.dtype), rotation[1][:, None].to(shape.dtype))
-        #: Rows in front of each part's.
-        self.held = [pool.length[part.slot] if part.at is None else part.at for part in parts]
-        #: Every part is one token behind all rows: a step of decoding.
-        self.single = all((part.first, part.last, part.at) == (i, i + 1, None) for i, part in enumerate(parts))
+        #: Rows in front of each segment's.
+        self.held = [pool.length[segment.slot] if segment.at is None else segment.at for segment in segments]
+        #: Every segment is one token behind all rows: a step of decoding.
+        self.single = all(
+            (segment.first, segment.last, segment.at) == (i, i + 1, None) for i, segment in enumerate(segments)
+        )
         self.masks = [
-            _mask(held, part.last - part.first, shape.device) for part, held in zip(parts, self.held, strict=True)
+            _mask(held, segment.last - segment.first, shape.device)
+            for segment, held in zip(segments, self.held, strict=True)
         ]
-        ends = [part.last - 1 for part in parts]
+        ends = [segment.last - 1 for segment in segments]
         self.ends = torch.tensor(ends + ends[-1:] * (bucket(len(ends)) - len(ends)), device=shape.device)
-        #: Slots and lengths (parts,), to write the rows of several streams that decode in one operation.
+        #: Slots and lengths (segments,), to write the rows of several streams that decode in one operation.
         self.where: tuple[Tensor, Tensor] | None = None
-        if self.single and len(parts) > 1:
-            slots = [part.slot for part in parts]
+        if self.single and len(segments) > 1:
+            slots = [segment.slot for segment in segments]
             rows = [pool.length[slot] for slot in slots]
             self.where = (torch.tensor(slots, device=shape.device), torch.tensor(rows, device=shape.device))
-        for part, held in zip(parts, self.held, strict=True):
-            most = pool.rows if part.at is None else pool.length[part.slot]
-            assert held + part.last - part.first <= most, "capacity is known when a stream opens"
+        for segment, held in zip(segments, self.held, strict=True):
+            most = pool.rows if segment.at is None else pool.length[segment.slot]
+            assert held + segment.last - segment.first <= most, "capacity is known when a stream opens"
 
     def take_ends(self, states: Tensor) -> Tensor:
-        """States (tokens, ...) of each part's last token, padded to a bucket: (bucket, ...)."""
+        """States (tokens, ...) of each segment's last token, padded to a bucket: (bucket, ...)."""
         return states if self.single else states.index_select(0, self.ends)
 
     def rotate(self, queries: Tensor, *, ends: bool = False) -> Tensor:
@@ -85,10 +88,10 @@ class Batch:
             for store, new in stores:
                 store[layer][slots, :, lengths] = new[: len(slots)]
             return
-        for part, first in zip(self.parts, self.held, strict=True):
-            rows = slice(first, first + part.last - part.first)
+        for segment, first in zip(self.segments, self.held, strict=True):
+            rows = slice(first, first + segment.last - segment.first)
             for store, new in stores:
-                store[layer, part.slot, :, rows] = new[part.first : part.last].transpose(0, 1)
+                store[layer, segment.slot, :, rows] = new[segment.first : segment.last].transpose(0, 1)
 
     def attend(self, layer: int, queries: Tensor, scaling: float, *, ends: bool = False) -> Tensor:
         """Attention of rotated queries (n, query heads, head_dim) over the rows of their slots; same shape.
@@ -97,19 +100,21 @@ class Batch:
         itself over exactly its own rows, so its result does not depend on who shares the batch.
         """
         out = torch.zeros_like(queries)
-        for number, part in enumerate(self.parts):
-            rows = self.held[number] + part.last - part.first
-            keys, values = (store[layer, part.slot, :, :rows] for store in (self.pool.rotated_keys, self.pool.values))
+        for number, segment in enumerate(self.segments):
+            rows = self.held[number] + segment.last - segment.first
+            keys, values = (
+                store[layer, segment.slot, :, :rows] for store in (self.pool.rotated_keys, self.pool.values)
+            )
             single = ends or self.single
-            place = slice(number, number + 1) if single else slice(part.first, part.last)
+            place = slice(number, number + 1) if single else slice(segment.first, segment.last)
             out[place] = attend(queries[place], keys, values, None if single else self.masks[number], scaling)
         return out
 
     def finish(self) -> None:
         """After the last layer: the new rows belong to their slots."""
-        for part in self.parts:
-            if part.at is None:
-                self.pool.advance(part.slot, part.last - part.first)
+        for segment in self.segments:
+            if segment.at is None:
+                self.pool.advance(segment.slot, segment.last - segment.first)
 
 
 #: Writes one new row per stream and attends; see :func:`streamingvlm.cache.decode_op.decode_rows`.
@@ -132,7 +137,7 @@ class StaticBatch(Batch):
         self.turned = (rotation[0][:, None].to(pool.shape.dtype), rotation[1][:, None].to(pool.shape.dtype))
         self.single = True
         self.places = (slots, lengths)
-        self.parts = ()
+        self.segments = ()
         self._attention = attention
         self._new: tuple[Tensor, Tensor, Tensor] | None = None
 

@@ -126,6 +126,12 @@ class KVPool:
             rotate(self.keys[layer][there], cos, sin, out=self.rotated_keys[layer][there])
         self.length[slot] = evicted.length
 
+    def copy(self, source: int, target: int) -> None:
+        """Give slot ``target`` the rows of slot ``source``."""
+        held = self.length[target] = self.length[source]
+        for store in (self.keys, self.values, self.rotated_keys):
+            store[:, target, :, :held] = store[:, source, :, :held]
+
     def rewind(self, slot: int, length: int) -> None:
         """Forget the rows of a slot behind the first ``length``."""
         self.length[slot] = length

@@ -13,10 +13,10 @@ import typer
 
 from ..core.errors import OptionError, OutputError, SourceError
 from . import watch
-from .follow import Pace, follow
+from .follow import follow
 
 if TYPE_CHECKING:
-    from ..core.events import Commentary
+    from ..core.events import Event
     from ..sinks.terminal import Beside
 
 #: The demo watches this many seconds of a match whose seed no training run has seen.
@@ -55,13 +55,14 @@ def demo(
     folder: Annotated[
         Path | None, typer.Option(help="Where the match is kept. [default: the user's cache folder]")
     ] = None,
-    pace: Annotated[Pace | None, typer.Option(help="[default: live in a terminal, else fast]")] = None,
+    pace: Annotated[watch.PaceOption | None, typer.Option(help="[default: live in a terminal, else fast]")] = None,
 ) -> int:
     """Watch an unseen match of Pong and print what truly happened beside the words, then the score."""
     from arcade_streams.score.score import read
     from arcade_streams.score.score import score as compare
     from arcade_streams.worlds.context import EVALUATION_SEEDS
 
+    from ..runtime.clock import Pace
     from ..sources.open import open_source
 
     folder = folder or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "streamingvlm"
@@ -74,11 +75,11 @@ def demo(
     if not isinstance(truth, dict):
         raise SourceError(f"{clip.with_suffix('.jsonl')} is not the truth of a clip; remove it to record anew")
     video = open_source(str(clip))
-    session = watch.open_session(None, "streaming", context=video.context)
     said = Collected()
     if pace is None:
-        pace = Pace.LIVE if sys.stdout.isatty() else Pace.FAST
-    code = follow(video, session, [said], "auto", pace, beside(truth))
+        pace = watch.PaceOption.LIVE if sys.stdout.isatty() else watch.PaceOption.FAST
+    engine = watch.load_engine(None)
+    code = follow(video, engine, {"context": video.context}, [said], "auto", Pace(pace.value), beside(truth))
     if code == 0:
         figures = compare(truth, said.records)  # its plain ratios; the tables of `score` would fill the screen
         print("score    " + ", ".join(f"{key} {part:.3f}" for key, part in figures.items() if isinstance(part, float)))
@@ -128,12 +129,12 @@ class Collected:
     def __init__(self) -> None:
         self.records: list[dict[str, Any]] = []
 
-    def start(self) -> None: ...
-
-    def write(self, event: Commentary) -> None:
+    def write(self, event: Event) -> None:
+        from ..core.events import Commentary
         from ..sinks.files import json_line
 
-        self.records.append(json.loads(json_line(event)))
+        if isinstance(event, Commentary):
+            self.records.append(json.loads(json_line(event)))
 
     def close(self) -> None: ...
 

@@ -144,10 +144,10 @@ def streams(
     )
     reports.check_targets(json_file)
     with reports.progress("trying counts", most) as done:
-        fleet = bench.open_stream_batch(
+        batch = bench.open_stream_batch(
             request, request.make_model(), most=most, rounds=rounds, warm_up=warm_up, on_trial=done
         )
-        figures = bench.count_streams(fleet)
+        figures = bench.count_streams(batch)
     reports.write_json(json_file, figures)
     report.show(report.stream_table(figures), figures)
     for line in report.stream_lines(figures):

@@ -6,16 +6,26 @@ import json
 import math
 import os
 from contextlib import closing
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..core.errors import ModelError, OptionError
-from .follow import Pace, Stream, follow
+from .follow import follow
 
 if TYPE_CHECKING:
     from ..core.events import Source
+    from ..engine.engine import Engine
+
+
+class PaceOption(StrEnum):
+    """``live`` keeps the clock and drops what is late; ``fast`` takes every step as fast as it can."""
+
+    LIVE = "live"
+    FAST = "fast"
+
 
 ModelOption = Annotated[
     str | None, typer.Option("--model", help="Checkpoint folder or hub id. [default: the bundled arcade model]")
@@ -58,8 +68,8 @@ def watch(
         int | None, typer.Option(help="Most pixels of a frame after the resize. [default: the checkpoint's own]")
     ] = None,
     pace: Annotated[
-        Pace, typer.Option(help="live: keep the clock, drop what is late; fast: every step, no clock.")
-    ] = Pace.FAST,
+        PaceOption, typer.Option(help="live: keep the clock, drop what is late; fast: every step, no clock.")
+    ] = PaceOption.FAST,
     start: Annotated[float, typer.Option(help="Second to start at.")] = 0.0,
     duration: Annotated[float | None, typer.Option(help="Seconds to watch. [default: to the end]")] = None,
     video_stream: Annotated[
@@ -82,6 +92,7 @@ def watch(
     if quiet and as_json:
         raise OptionError("--quiet and --json exclude each other")
     from ..core.policy import make_policy
+    from ..runtime.clock import Pace
     from ..sinks.files import open_outputs
     from ..sources.open import open_source
 
@@ -89,22 +100,19 @@ def watch(
     outputs = open_outputs(output or [], inputs=[source])
     video = open_source(source, fps=fps, step=step, start=start, duration=duration, video_stream=video_stream)
     check_model_fits(model, video)
-    session = open_session(
-        model,
-        policy,
-        context=video.context if context is None else context,
-        instruction=instruct,
-        seed=seed,
-        temperature=temperature,
-        fps=fps,
-        step=step,
-        max_pixels=max_pixels,
-        device=device,
-        dtype=dtype,
-        weights=weights,
-        capture=capture,
-    )
-    return follow(video, session, outputs, "quiet" if quiet else "json" if as_json else "auto", pace)
+    engine = load_engine(model, device=device, dtype=dtype, weights=weights, capture=capture)
+    options = {
+        "policy": policy,
+        "context": video.context if context is None else context,
+        "instruction": instruct,
+        "seed": seed,
+        "temperature": temperature,
+        "fps": fps,
+        "step": step,
+        "max_pixels": max_pixels,
+    }
+    style = "quiet" if quiet else "json" if as_json else "auto"
+    return follow(video, engine, options, outputs, style, Pace(pace.value))
 
 
 def info(
@@ -127,38 +135,21 @@ def info(
         print(f"{key.replace('_', ' '):17} {format(value, ',') if isinstance(value, int) else value}")
 
 
-def open_session(
+def load_engine(
     model: str | None,
-    policy: str,
     *,
-    context: str = "",
-    instruction: str | None = None,
-    seed: int = 0,
-    temperature: float | None = None,
-    fps: float = 2.0,
-    step: float = 1.0,
-    max_pixels: int | None = None,
     device: str | None = None,
     dtype: str | None = None,
     weights: str | None = None,
     capture: str = "none",
-) -> Stream:
-    """Load a checkpoint and open one stream on it. Here torch comes in; tests put a stand-in here."""
+) -> Engine:
+    """Load a checkpoint into an engine with one slot. Here torch comes in."""
     from ..engine.engine import Engine
     from ..models.load import load_model, settle_threads
 
     loaded = load_model(model, device=device, dtype=dtype, weights=weights)
     settle_threads(loaded, chosen_threads())
-    return Engine(loaded, capture=capture).open(
-        policy=policy,
-        context=context,
-        instruction=instruction,
-        seed=seed,
-        temperature=temperature,
-        fps=fps,
-        step=step,
-        max_pixels=max_pixels,
-    )
+    return Engine(loaded, capture=capture)
 
 
 def describe(

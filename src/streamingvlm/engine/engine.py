@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TypeVar
 
+import torch
 from torch import Tensor
 
 from ..cache.kv_pool import KVPool
@@ -72,6 +73,7 @@ class Engine:
         self._runner = runner(model, self.pool, capture)
         self._scheduler = Scheduler(model.end_tokens)
         self._thread: threading.Thread | None = None
+        self._torch_threads = torch.get_num_threads()
         self._at_work = False
 
     def open(
@@ -158,6 +160,8 @@ class Engine:
         thread = threading.current_thread()
         if self._thread is None or not self._thread.is_alive():
             self._thread = thread
+            # A new thread begins with the machine's number; results must not depend on which thread it is.
+            torch.set_num_threads(self._torch_threads)
         if self._thread is not thread:
             raise SessionError(
                 f"an engine and its sessions are for one thread, here {self._thread.name!r}; {thread.name!r} needs an "
@@ -211,7 +215,17 @@ class Engine:
         """See :meth:`ModelRunner.encode_ahead`."""
         return self._runner.encode_ahead(prepared)
 
-    def undo(self, stream: OpenStream) -> None:
+    def cancel(self, stream: OpenStream) -> None:
+        """Give up a stream's step: it stands as before; its request, if there is one, ends with an error."""
+        self.check_thread()
+        if stream.closed:
+            raise SessionError("this session is closed; open another one")
+        for request in self._scheduler.of(stream):
+            self._end(request, SessionError("the step was given up"))
+        stream.state.stashed = ()
+        self._undo(stream)
+
+    def _undo(self, stream: OpenStream) -> None:
         """Put a stream back where it was before the step under way."""
         before, stream.before = stream.before, None
         if before is None:
@@ -341,7 +355,7 @@ class Engine:
         if error is None:
             return
         try:
-            self.undo(request.stream)
+            self._undo(request.stream)
         except Exception as problem:
             error.add_note(f"its session is closed, since the stream could not be put back: {problem}")
             request.stream.closed = True

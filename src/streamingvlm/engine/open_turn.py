@@ -39,8 +39,9 @@ class PrefillInput:
 class OpenTurn:
     """The turn that is being shown: it grows by a part of the step's frames at a time, until the step is whole.
 
-    ``before``: what was pending when it was opened, with the ``numbers`` (3, n) of its tokens; ``at``: the number of the
-    turn's first span; ``first``: the position of its first token; ``fed``: how many tokens of all these have rows.
+    ``before``: what was pending when it was opened, with the ``numbers`` (3, n) of its tokens; ``at``: the number
+    of the turn's first span; ``first``: the position of its first token; ``fed``: how many tokens of all
+    these have rows.
     """
 
     before: list[Span]

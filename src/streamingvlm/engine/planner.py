@@ -1,6 +1,7 @@
 """One stream's steps as bookkeeping: what is evicted, what a turn shows, what has to be prefilled. No tensors.
 
-A planner holds what is fixed while a stream is open. What changes is the :class:`StreamState` that each method is given.
+A planner holds what is fixed while a stream is open. What changes is the :class:`StreamState` that each
+method is given.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class EnginePort(Protocol):
     ) -> StepRequest: ...
     def run_until(self, request: StepRequest) -> None: ...
     def encode_ahead(self, prepared: Prepared) -> Prepared: ...
-    def undo(self, stream: OpenStream) -> None: ...
+    def cancel(self, stream: OpenStream) -> None: ...
     def close_stream(self, stream: OpenStream) -> None: ...
 
 
@@ -86,10 +86,8 @@ class Session:
         self.state.stashed = (*self.state.stashed, step.chunk)
 
     def abandon(self) -> None:
-        """Give up the step that parts were fed of: the stream stands as before it. Nothing if there is none."""
-        self._engine.check_free(self.stream)
-        self.state.stashed = ()
-        self._engine.undo(self.stream)
+        """Give up the step that is under way or that parts were fed of: the stream stands as before it."""
+        self._engine.cancel(self.stream)
 
     def prepare(self, item: Chunk | StepInput, *, encode: bool = False) -> StepInput:
         """``item`` with its patches, ready for the device: what a thread may do ahead of :meth:`step`.
@@ -136,6 +134,18 @@ class Session:
     def restore(self, path: Path) -> Path:
         """Take up a saved stream, opened in the same way: see :func:`streamingvlm.engine.snapshot.restore`."""
         return snapshot.restore(self.stream, self.model, self._engine.pool, path)
+
+    def copy_from(self, other: Session) -> None:
+        """Become the stream that ``other`` is between two of its steps: its text, positions and rows.
+
+        Both are of one engine. Raises :class:`SessionError` within a step of either.
+        """
+        for session in (self, other):
+            self._engine.check_free(session.stream)
+            if not session.state.between_steps:
+                raise SessionError("a stream is copied between two steps")
+        self.stream.state = other.state.before_step()
+        self._engine.pool.copy(other.stream.slot, self.stream.slot)
 
     def close(self) -> None:
         """Give the slot back; a step that is under way ends with an error. Safe to call twice."""

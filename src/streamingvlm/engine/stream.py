@@ -18,7 +18,7 @@ class Before:
     evicted: Evicted | None = None
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class OpenStream:
     """One stream of an engine. ``before``: what a step that fails goes back to (None between two steps)."""
 

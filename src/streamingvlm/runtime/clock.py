@@ -1,7 +1,6 @@
-"""When chunks reach the consumer: at the video's own pace, or as fast as they can be made.
+"""When steps reach an engine: at the video's own pace, as fast as they can be read, or when they are asked for.
 
-Both wrap a source in a thread, so that decoding goes on while the model works. The thread ends with the iteration:
-close the iterator (``contextlib.closing``) to stop early.
+A :class:`Feed` never makes the thread that polls it wait, but for :class:`Inline`, which reads its source right there.
 """
 
 from __future__ import annotations
@@ -9,70 +8,112 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import replace
+from enum import StrEnum
+from typing import Protocol
 
-from ..core.events import Chunk, Source
+from ..core.events import Chunk, Source, StepInput
+from .limits import LIVE_STEPS, STEPS_AHEAD
 
-#: Chunks that ``fast`` makes ahead: enough to overlap decoding, little enough to stay small in memory.
-AHEAD = 2
-#: How long closing waits for a decoder that is in the middle of a packet. The thread is a daemon, so it cannot hang.
-PATIENCE = 5.0
+#: How long closing waits for a source that is in the middle of a read. Its thread is a daemon, so it cannot hang.
+PATIENCE = 0.2
+
+Prepare = Callable[[StepInput], StepInput]
 
 
-Prepare = Callable[[Chunk], Chunk]
+class Pace(StrEnum):
+    """``live`` keeps the clock and drops what is late; ``fast`` takes every step as fast as it can.
+
+    ``inline`` is ``fast`` without a thread of its own: a step is read when the engine wants it (for measurements).
+    """
+
+    LIVE = "live"
+    FAST = "fast"
+    INLINE = "inline"
+
+
+class Feed(Protocol):
+    """Where a pipeline takes its steps from."""
+
+    def poll(self) -> StepInput | None:
+        """The next step or part of one, None if it has not come yet; raises what the source raised, behind the rest."""
+        ...
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing follows any more."""
+        ...
+
+    def stop(self, patience: float = PATIENCE) -> None:
+        """Nothing is wanted any more; returns within ``patience`` seconds, whatever the source does."""
+        ...
 
 
 class _Mailbox:
-    """Chunks on their way from the thread that makes them to the one that takes them, and how that ends.
+    """Steps on their way from the thread that makes them to the one that takes them, and how that ends.
 
-    ``keep`` chunks wait at most. When it is full, ``put`` waits; with ``newest`` it never waits, but drops the steps
-    that nobody has begun to take when another step comes, and counts them on the last chunk of that one.
+    ``keep`` steps wait at most. When it is full, ``put`` waits; with ``newest`` it never waits, but drops the steps
+    that nobody has begun to take when another step comes, and counts them on the last part of that one.
     """
 
-    def __init__(self, keep: int, newest: bool) -> None:
+    def __init__(self, keep: int, newest: bool, on_change: Callable[[], None]) -> None:
         self.keep, self.newest = keep, newest
-        self.waiting: deque[Chunk] = deque()
+        self.waiting: deque[StepInput] = deque()
         self.changed = threading.Condition()
         self.done = False
         self.stopped = False
         self.error: BaseException | None = None
+        self._on_change = on_change
         self._begun: float | None = None  # start of the step that was last handed out
         self._missed = 0
 
-    def put(self, chunk: Chunk) -> bool:
-        """Hand over a chunk; false when nobody takes any more."""
+    def put(self, step: StepInput) -> bool:
+        """Hand over a step; false when nobody takes any more."""
         with self.changed:
             if self.newest:
-                chunk = self._drop_for(chunk)
+                step = self._drop_for(step)
             else:
                 self.changed.wait_for(lambda: self.stopped or len(self.waiting) < self.keep)
-            self.waiting.append(chunk)
+            self.waiting.append(step)
             self.changed.notify_all()
-            return not self.stopped
+            stopped = self.stopped
+        self._on_change()
+        return not stopped
 
-    def _drop_for(self, chunk: Chunk) -> Chunk:
-        """Drop the steps that ``chunk`` makes old; ``chunk`` with their number if it is its step's last."""
-        late = [other for other in self.waiting if other.start not in (chunk.start, self._begun)]
-        self.waiting = deque(other for other in self.waiting if other.start in (chunk.start, self._begun))
-        self._missed += len({other.start for other in late}) + sum(other.dropped for other in late) + chunk.dropped
-        if not chunk.last:
-            return replace(chunk, dropped=0)
-        missed, self._missed = self._missed, 0
-        return replace(chunk, dropped=missed)
+    def _drop_for(self, step: StepInput) -> StepInput:
+        """Drop the steps that ``step`` makes old; ``step`` with their number if it is its step's last part."""
+        kept = (step.chunk.start, self._begun)
+        late = [other for other in self.waiting if other.chunk.start not in kept]
+        self.waiting = deque(other for other in self.waiting if other.chunk.start in kept)
+        dropped = sum(other.arrival.dropped for other in late) + step.arrival.dropped
+        self._missed += len({other.chunk.start for other in late}) + dropped
+        missed = 0
+        if step.last:
+            missed, self._missed = self._missed, 0
+        return replace(step, arrival=replace(step.arrival, dropped=missed))
 
-    def take(self) -> Chunk | None:
-        """The next chunk, or None after the last; raises what the source raised, behind the chunks made before."""
+    def poll(self) -> StepInput | None:
+        """The next step, if there is one; raises what the source raised, behind the steps made before."""
         with self.changed:
-            self.changed.wait_for(lambda: bool(self.waiting) or self.done)
             if self.waiting:
-                chunk = self.waiting.popleft()
-                self._begun = chunk.start
+                step = self.waiting.popleft()
+                self._begun = step.chunk.start
                 self.changed.notify_all()
-                return chunk
-            if self.error is not None:
+                return step
+            if self.done and self.error is not None:
                 raise self.error
             return None
+
+    @property
+    def ended(self) -> bool:
+        with self.changed:
+            return self.done and not self.waiting and self.error is None
+
+    def wait(self) -> None:
+        """Until there is a step, or there will be none."""
+        with self.changed:
+            self.changed.wait_for(lambda: bool(self.waiting) or self.done)
 
     def sleep_until(self, moment: float) -> bool:
         """Wait for a ``perf_counter`` moment; false when stopped meanwhile."""
@@ -85,6 +126,7 @@ class _Mailbox:
         with self.changed:
             self.done, self.error = True, error
             self.changed.notify_all()
+        self._on_change()
 
     def stop(self) -> None:
         with self.changed:
@@ -92,86 +134,149 @@ class _Mailbox:
             self.changed.notify_all()
 
 
-class Paced:
-    """A source that runs in its own thread.
+class Threaded:
+    """A source that is read in a thread of its own, so that decoding goes on while the model works.
 
-    ``clock``: hand out each chunk when its last frame has come, and if ``part`` is given, so many frames of it at a
-    time as they come. ``newest``: drop a step that is not taken in time. ``prepare``: what the thread still does with
-    each chunk before it hands it over.
+    ``clock``: hand out each step when its last frame has come, and if ``part`` is given, so many frames of it at a
+    time as they come. ``newest``: drop a step that is not taken in time; ``arrival.due`` is then one step behind its
+    last frame. ``prepare``: what the thread still does with each step before it hands it over. ``on_change`` is called
+    when there is something to poll.
     """
 
     def __init__(
-        self, source: Source, *, clock: bool, newest: bool, prepare: Prepare | None = None, part: int | None = None
+        self,
+        source: Source,
+        *,
+        clock: bool,
+        newest: bool,
+        prepare: Prepare | None = None,
+        part: int | None = None,
+        on_change: Callable[[], None] = lambda: None,
     ) -> None:
-        self.source, self.clock, self.newest, self.prepare = source, clock, newest, prepare
-        self.part = part if clock else None
-        self.name, self.context, self.arcade = source.name, source.context, source.arcade
-        self.live = newest
+        self._source, self._clock, self._newest, self._prepare = source, clock, newest, prepare
+        self._part = part if clock else None
+        self._box = _Mailbox(LIVE_STEPS if newest else STEPS_AHEAD, newest, on_change)
+        self._thread = threading.Thread(target=self._make, name="streamingvlm-source", daemon=True)
+        self._thread.start()
 
-    def __iter__(self) -> Generator[Chunk, None, None]:
-        box = _Mailbox(keep=1 if self.newest else AHEAD, newest=self.newest)
-        thread = threading.Thread(target=self._make, args=(box,), name="streamingvlm-source", daemon=True)
-        thread.start()
+    def poll(self) -> StepInput | None:
+        """See :meth:`Feed.poll`."""
+        step = self._box.poll()
+        if step is None:
+            return None
+        # Without a clock a frame is "there" once it is read and asked for: waiting in line is not lag.
+        ready = time.perf_counter() if step.arrival.ready_at is None else step.arrival.ready_at
+        due = ready + step.chunk.end - step.chunk.start if self._newest else None
+        return replace(step, arrival=replace(step.arrival, ready_at=ready, due=due))
+
+    @property
+    def ended(self) -> bool:
+        """See :attr:`Feed.ended`."""
+        return self._box.ended
+
+    def stop(self, patience: float = PATIENCE) -> None:
+        """See :meth:`Feed.stop`."""
+        self._box.stop()
+        self._thread.join(patience)
+
+    def __iter__(self) -> Generator[StepInput, None, None]:
+        """The steps as they come; waits for them. Closing the iterator stops the thread."""
         try:
-            while (chunk := box.take()) is not None:
-                # Without a clock a frame is "there" once it is decoded and asked for: waiting in line is not lag.
-                ready = time.perf_counter() if chunk.ready_at is None else chunk.ready_at
-                due = ready + chunk.end - chunk.start if self.newest else None
-                yield replace(chunk, ready_at=ready, due=due)
+            while not self.ended:
+                self._box.wait()
+                if (step := self.poll()) is not None:
+                    yield step
         finally:
-            box.stop()
-            thread.join(PATIENCE)
+            self.stop()
 
-    def _make(self, box: _Mailbox) -> None:
-        """The thread: make chunks, wait for their moment, hand them over."""
+    def _make(self) -> None:
+        """The thread: make steps, wait for their moment, hand them over."""
         error: BaseException | None = None
         try:
-            began: float | None = None
-            for chunk in (part for whole in self.source for part in split(whole, self.part)):
-                if self.clock:
-                    if began is None:  # the clock starts with the first chunk, not with opening the file
-                        began = time.perf_counter() - chunk.start
-                    chunk = replace(chunk, ready_at=began + chunk.times[-1])
-                    if not box.sleep_until(chunk.ready_at or began):
-                        break
-                # Who is late may never ask for this one: then nothing is made of it ahead.
-                if self.prepare is not None and not (self.newest and box.waiting):
-                    chunk = self.prepare(chunk)
-                if not box.put(chunk):
-                    break
+            self._read()
         except BaseException as problem:
             error = problem
-        box.end(error)
+        self._box.end(error)
+
+    def _read(self) -> None:
+        began: float | None = None
+        for step in steps_of(self._source, self._part):
+            if self._clock:
+                if began is None:  # the clock starts with the first chunk, not with opening the file
+                    began = time.perf_counter() - step.chunk.start
+                step = replace(step, arrival=replace(step.arrival, ready_at=began + step.chunk.times[-1]))
+                if not self._box.sleep_until(began + step.chunk.times[-1]):
+                    return
+            # Who is late may never ask for this one: then nothing is made of it ahead.
+            if self._prepare is not None and not (self._newest and self._box.waiting):
+                step = self._prepare(step)
+            if not self._box.put(step):
+                return
 
 
-def split(chunk: Chunk, part: int | None) -> list[Chunk]:
+class Inline:
+    """A source that is read on the thread that polls, ``part`` frames of a step at a time (None: in one)."""
+
+    def __init__(self, source: Iterable[Chunk], part: int | None = None) -> None:
+        self._steps = steps_of(source, part)
+        self._next: StepInput | None = None
+        self._ended = False
+
+    def poll(self) -> StepInput | None:
+        """See :meth:`Feed.poll`."""
+        step = None if self._ended else next(self._steps, None)
+        self._ended = step is None
+        return step
+
+    @property
+    def ended(self) -> bool:
+        """See :attr:`Feed.ended`."""
+        return self._ended
+
+    def stop(self, patience: float = PATIENCE) -> None:  # noqa: ARG002
+        """See :meth:`Feed.stop`."""
+        self._ended = True
+
+
+def steps_of(source: Iterable[Chunk], part: int | None) -> Iterator[StepInput]:
+    """The steps of a source, each in parts of ``part`` frames (None: in one)."""
+    for chunk in source:
+        yield from split(chunk, part)
+
+
+def split(chunk: Chunk, part: int | None) -> list[StepInput]:
     """A step in parts of ``part`` frames, the last of which has what is left (None: in one)."""
     count = len(chunk.frames)
     if part is None or count <= part:
-        return [chunk]
+        return [StepInput(chunk)]
     return [
-        replace(
-            chunk,
-            frames=chunk.frames[at : at + part],
-            times=chunk.times[at : at + part],
-            read_seconds=chunk.read_seconds if at == 0 else 0.0,
-            dropped=chunk.dropped if at == 0 else 0,
+        StepInput(
+            replace(
+                chunk,
+                frames=chunk.frames[at : at + part],
+                times=chunk.times[at : at + part],
+                read_seconds=chunk.read_seconds if at == 0 else 0.0,
+            ),
             last=at + part >= count,
         )
         for at in range(0, count, part)
     ]
 
 
-def live(source: Source, prepare: Prepare | None = None, part: int | None = None) -> Paced:
-    """The source at its own pace: a chunk comes with its last frame, a late consumer gets the newest step.
+def live(
+    source: Source,
+    prepare: Prepare | None = None,
+    part: int | None = None,
+    on_change: Callable[[], None] = lambda: None,
+) -> Threaded:
+    """The source at its own pace: a step comes with its last frame, a late consumer gets the newest step.
 
-    ``part``: hand a step out in parts of so many frames, each when it is there (for :meth:`Session.feed`).
-    ``ready_at`` is the moment of the chunk's last frame on that clock, ``due`` one step later; ``dropped`` counts
-    chunks that were skipped.
+    ``part``: hand a step out in parts of so many frames, each when it is there (for :meth:`Session.feed`). Of each
+    step, ``arrival.ready_at`` is the moment of its last frame, ``due`` one step later, ``dropped`` what was skipped.
     """
-    return Paced(source, clock=not source.live, newest=True, prepare=prepare, part=part)
+    return Threaded(source, clock=not source.live, newest=True, prepare=prepare, part=part, on_change=on_change)
 
 
-def fast(source: Source, prepare: Prepare | None = None) -> Paced:
-    """The source as fast as it can be read and consumed, decoded a little ahead."""
-    return Paced(source, clock=False, newest=False, prepare=prepare)
+def fast(source: Source, prepare: Prepare | None = None, on_change: Callable[[], None] = lambda: None) -> Threaded:
+    """The source as fast as it can be read and consumed, read a little ahead."""
+    return Threaded(source, clock=False, newest=False, prepare=prepare, on_change=on_change)

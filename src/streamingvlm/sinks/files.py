@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from ..core.errors import OutputError
-from ..core.events import Commentary
+from ..core.events import Commentary, Event
 
 #: What stays readable: two lines of 42 characters, at most six seconds, a new cue after a second of silence.
 LINE, LINES, LONGEST, SILENCE = 42, 2, 6.0, 1.0
@@ -220,7 +220,7 @@ FORMATS: dict[str, Callable[[], Format]] = {
 class FileOutput:
     """A file in the format that its suffix names.
 
-    Making one checks that the file can be written and changes nothing; the first ``write`` behind ``start`` empties it.
+    Making one checks that the file can be written and changes nothing; the first commentary empties it.
     All raise OutputError: for a full disk (what is there ends behind a whole piece then), or for a file that somebody
     removed meanwhile.
     """
@@ -230,7 +230,6 @@ class FileOutput:
             raise OutputError(f"cannot write {path}: its name must end in one of {', '.join(FORMATS)}")
         self.path = path
         self._format = FORMATS[path.suffix.lower()]()
-        self._started = False
         self._file: IO[bytes] | None = None
         self._error: OutputError | None = None
         #: Bytes of whole pieces.
@@ -239,13 +238,10 @@ class FileOutput:
         if _is_truth(path):
             raise OutputError(f"{path} holds the true words of a clip; choose another name for what is said")
 
-    def start(self) -> None:
-        """The run has passed every check: from now on there may be events."""
-        self._started = True
-
-    def write(self, event: Commentary) -> None:
-        """Write what is complete now that ``event`` is known; the first event overwrites what was there."""
-        assert self._started, "write comes after start"
+    def write(self, event: Event) -> None:
+        """Write what is complete now that ``event`` is known; the first commentary overwrites what was there."""
+        if not isinstance(event, Commentary):
+            return
         try:
             with _one_line(self.path):
                 if self._file is None:

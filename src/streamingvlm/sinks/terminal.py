@@ -1,16 +1,15 @@
-"""What a person sees while a stream is watched: a live view in a terminal, plain or JSON lines elsewhere."""
+"""Sinks that a person sees while a stream is watched: a live view in a terminal, plain or JSON lines elsewhere."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ..core.events import Chunk, Commentary
+from ..core.events import Commentary, Delta, Event, StreamOpened
 from ..core.run_stats import RunStats, memory
 from .files import json_line, printable
 
@@ -29,29 +28,20 @@ BAR = 48  # cells of the bar that shows the rows
 Beside = Callable[[float, float], str]
 
 
-class View(Protocol):
-    """Told of every step as it begins, of its words as they come, and of its event."""
-
-    def begin(self, chunk: Chunk) -> None: ...
-    def words(self, text: str) -> None: ...
-    def show(self, event: Commentary, stats: RunStats) -> None: ...
-    def close(self) -> None: ...
-
-
 class Quiet:
     """Shows nothing."""
 
-    def begin(self, chunk: Chunk) -> None: ...
-    def words(self, text: str) -> None: ...
-    def show(self, event: Commentary, stats: RunStats) -> None: ...
+    def write(self, event: Event) -> None: ...
     def close(self) -> None: ...
 
 
 class JsonLines(Quiet):
-    """One event a line on standard output."""
+    """One commentary a line on standard output."""
 
-    def show(self, event: Commentary, stats: RunStats) -> None:  # noqa: ARG002
-        print(json_line(event), flush=True)
+    def write(self, event: Event) -> None:
+        """See :meth:`Sink.write`."""
+        if isinstance(event, Commentary):
+            print(json_line(event), flush=True)
 
 
 class Plain(Quiet):
@@ -60,42 +50,48 @@ class Plain(Quiet):
     def __init__(self, beside: Beside | None = None) -> None:
         self.beside = beside
 
-    def show(self, event: Commentary, stats: RunStats) -> None:  # noqa: ARG002
-        for line in event_lines(event, self.beside):
+    def write(self, event: Event) -> None:
+        """See :meth:`Sink.write`."""
+        for line in commentary_lines(event, self.beside) if isinstance(event, Commentary) else ():
             print(line, flush=True)
 
 
 class Terminal:
-    """Lines that scroll away, over a status that stays: the words of this step, lag, cache and memory."""
+    """Lines that scroll away, over a status that stays: the text of this step, lag, cache and memory."""
 
-    def __init__(self, name: str, beside: Beside | None = None) -> None:
-        self.name, self.beside = printable(name), beside
+    def __init__(self, beside: Beside | None = None, console: Console | None = None) -> None:
+        self.beside = beside
+        self._name = ""
         self._now = 0.0
-        self._words = ""
+        self._text = ""
+        self._stats = RunStats()
         self._status: RenderableType = Text("waiting for the first step", style="dim")
-        self._live = Live(self._render(), console=Console(), refresh_per_second=10, transient=True)
-        self._live.start()
+        self._live = Live(self._render(), console=console or Console(), refresh_per_second=10, transient=True)
 
-    def begin(self, chunk: Chunk) -> None:
-        self._now, self._words = chunk.start, ""
-        self._live.update(self._render())
-
-    def words(self, text: str) -> None:
-        self._words += text
-        self._live.update(self._render())
-
-    def show(self, event: Commentary, stats: RunStats) -> None:
-        for line in event_lines(event, self.beside):
-            self._live.console.print(Text(line, style="dim" if line.endswith("to keep up)") else ""))
-        self._words, self._status = "", _status(event, stats)
+    def write(self, event: Event) -> None:
+        """See :meth:`Sink.write`."""
+        match event:
+            case StreamOpened(name=name):
+                self._name = printable(name)
+                self._live.start()
+            case Delta(start=start, text=text):
+                self._now, self._text = start, self._text + text if start == self._now else text
+            case Commentary():
+                self._stats.add(event)
+                for line in commentary_lines(event, self.beside):
+                    self._live.console.print(Text(line, style="dim" if line.endswith("to keep up)") else ""))
+                self._text, self._status = "", _status(event, self._stats)
+            case _:
+                return
         self._live.update(self._render())
 
     def close(self) -> None:
+        """See :meth:`Sink.close`."""
         self._live.stop()
 
     def _render(self) -> RenderableType:
-        words = Text.assemble((f"{stamp(self._now)} ", "bold"), printable(self._words), ("▌", "blink"))
-        return Group(words, Text("─" * BAR, style="dim"), Text(self.name, style="dim"), self._status)
+        text = Text.assemble((f"{stamp(self._now)} ", "bold"), printable(self._text), ("▌", "blink"))
+        return Group(text, Text("─" * BAR, style="dim"), Text(self._name, style="dim"), self._status)
 
 
 def _status(event: Commentary, stats: RunStats) -> RenderableType:
@@ -125,7 +121,7 @@ def stamp(seconds: float) -> str:
     return f"[{seconds:6.1f}s]"
 
 
-def event_lines(event: Commentary, beside: Beside | None = None) -> list[str]:
+def commentary_lines(event: Commentary, beside: Beside | None = None) -> list[str]:
     """What to print for a step: that steps were dropped before it, and its words (nothing for a silent step)."""
     lines = []
     if event.dropped:

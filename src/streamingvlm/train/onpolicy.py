@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, field
+import threading
+from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from ..core.errors import OptionError, OutputError, SourceError
-from ..core.events import Chunk, Commentary
+from ..core.events import Chunk, Closed, Commentary, Event
 from ..core.policy import StreamingWindow
 from ..core.sampling_params import Sampling
 from ..data.words import EPS, Transcript
 from ..engine.engine import Engine
-from ..engine.session import Session
 from ..models.base import Model
-from ..runtime.clock import fast
+from ..runtime.runtime import Runtime, Stream
 from .collate import ChunkDataset
 from .config import TrainConfig
 from .examples import TrainingExample
@@ -100,18 +100,26 @@ def _context(chunks: ChunkDataset, transcript: Transcript) -> str:
     return chunks.encoding.grammar.tokenizer.decode(chunks.encoding.history(title, [transcript.previous], most, most))
 
 
-@dataclass(slots=True)
-class _RunningSegment:
-    """One of the streams that run together."""
+class _Recorder:
+    """A sink that keeps what is said in a segment; ``on_close`` is called with it when its stream has ended."""
 
-    segment: RolloutSegment
-    session: Session
-    frames: Generator[Chunk, None, None]
-    said: list[Commentary] = field(default_factory=list)
+    def __init__(
+        self, segment: RolloutSegment, on_step: Callable[[], None], on_close: Callable[[_Recorder], None]
+    ) -> None:
+        self.segment = segment
+        self.said: list[Commentary] = []
+        self.whole = False
+        self._on_step, self._on_close = on_step, on_close
+
+    def write(self, event: Event) -> None:
+        if isinstance(event, Commentary):
+            self.said.append(event)
+            self._on_step()
+        elif isinstance(event, Closed):
+            self.whole = not event.error
 
     def close(self) -> None:
-        self.frames.close()
-        self.session.close()
+        self._on_close(self)
 
 
 class RolloutRunner:
@@ -141,58 +149,53 @@ class RolloutRunner:
 
     def run(self, on_step: Callable[[int], None]) -> None:
         """Watch them all; ``on_step`` is told how many steps are done. What is finished is on the disk at once."""
-        engine = Engine(self.model, slots=self.stage.rollout_streams)
-        waiting = iter(self.todo)
-        running: list[_RunningSegment] = []
-        try:
-            while True:
-                while len(running) < self.stage.rollout_streams and (segment := next(waiting, None)):
-                    running.append(self._open(engine, segment))
-                if not running:
-                    return
-                running = self._step(engine, running)
-                on_step(self.done)
-        finally:
-            for one in running:
-                one.close()
+        free = threading.Semaphore(self.stage.rollout_streams)
+        streams: list[Stream] = []
 
-    def _open(self, engine: Engine, segment: RolloutSegment) -> _RunningSegment:
-        stage = self.stage
-        session = engine.open(
-            policy=StreamingWindow(vision=stage.vision, turns=stage.turns, sink=stage.sink, text=stage.text),
-            context=segment.context,
-            instruction=segment.example.instruction,
-            seed=stage.seed,
-            stream=segment.number,
-            sampling=self.sampling,
-            fps=stage.fps,
-            max_pixels=stage.pixel_budget,
-        )
-        return _RunningSegment(segment, session, iter(fast(segment, session.prepare)))
-
-    def _step(self, engine: Engine, running: list[_RunningSegment]) -> list[_RunningSegment]:
-        """One step of every stream; those that go on."""
-        jobs, over = [], []
-        for one in running:
-            try:
-                chunk = next(one.frames, None)
-            except SourceError as error:
-                self.failed.append(str(error))
-                over.append(one)
-                continue
-            if chunk is None:
-                self._write(one)
-                over.append(one)
-            else:
-                jobs.append((one, engine.submit(one.session, chunk)))
-        for one, job in jobs:
-            one.said.append(engine.wait(job))
+        def stepped() -> None:
             self.done += 1
-        for one in over:
-            one.close()
-        return [one for one, _ in jobs]
+            on_step(self.done)
 
-    def _write(self, one: _RunningSegment) -> None:
+        def ended(one: _Recorder) -> None:
+            try:
+                if one.whole:
+                    self._write(one)
+            finally:
+                free.release()
+
+        with Runtime(Engine(self.model, slots=self.stage.rollout_streams)) as runtime:
+            for segment in self.todo:
+                free.acquire()
+                streams = self._settle(streams)
+                sink = _Recorder(segment, stepped, ended)
+                streams.append(runtime.start(segment, sinks=[sink], **self._options(segment)))
+            for stream in streams:
+                stream.wait_ended()
+            self._settle(streams)
+
+    def _settle(self, streams: list[Stream]) -> list[Stream]:
+        """Those that go on; frames that could not be read are noted, any other error is raised."""
+        for stream in streams:
+            if stream.ended and isinstance(stream.error, SourceError):
+                self.failed.append(str(stream.error))
+            elif stream.ended:
+                stream.wait()
+        return [stream for stream in streams if not stream.ended]
+
+    def _options(self, segment: RolloutSegment) -> dict[str, Any]:
+        stage = self.stage
+        return {
+            "policy": StreamingWindow(vision=stage.vision, turns=stage.turns, sink=stage.sink, text=stage.text),
+            "context": segment.context,
+            "instruction": segment.example.instruction,
+            "seed": stage.seed,
+            "stream": segment.number,
+            "sampling": self.sampling,
+            "fps": stage.fps,
+            "max_pixels": stage.pixel_budget,
+        }
+
+    def _write(self, one: _Recorder) -> None:
         said = RolloutRecord(
             line=one.segment.example.where,
             video=one.segment.name,

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from streamingvlm.core.errors import SourceError
-from streamingvlm.core.events import Chunk, Source
+from streamingvlm.core.events import Chunk, StepInput
 from streamingvlm.runtime import clock as pace
+from streamingvlm.runtime.limits import STEPS_AHEAD
 
 STEP = 0.05
 
@@ -42,13 +43,12 @@ def threads() -> list[threading.Thread]:
 def test_fast_hands_on_everything_in_order() -> None:
     source = Ticks(20)
     paced = pace.fast(source)
-    assert isinstance(paced, Source)
     began = time.perf_counter()
     chunks = list(paced)
     assert time.perf_counter() - began < 20 * STEP
-    assert [chunk.start for chunk in chunks] == [index * STEP for index in range(20)]
-    assert all(chunk.ready_at is not None and chunk.ready_at >= began for chunk in chunks)
-    assert all(chunk.due is None for chunk in chunks)
+    assert [step.chunk.start for step in chunks] == [index * STEP for index in range(20)]
+    assert all(step.arrival.ready_at is not None and step.arrival.ready_at >= began for step in chunks)
+    assert all(step.arrival.due is None for step in chunks)
     assert not threads()
 
 
@@ -57,50 +57,50 @@ def test_fast_makes_only_a_little_ahead() -> None:
     with closing(iter(pace.fast(source))) as chunks:
         next(chunks)
         time.sleep(0.05)
-        assert source.made <= 2 + pace.AHEAD
+        assert source.made <= 2 + STEPS_AHEAD
     assert not threads()
 
 
 def test_chunks_are_prepared_in_the_sources_thread() -> None:
-    def prepare(chunk: Chunk) -> Chunk:
-        return replace(chunk, prepared=threading.current_thread().name)
+    def prepare(step: StepInput) -> StepInput:
+        return replace(step, prepared=threading.current_thread().name)
 
-    assert {chunk.prepared for chunk in pace.fast(Ticks(3), prepare)} == {"streamingvlm-source"}
+    assert {step.prepared for step in pace.fast(Ticks(3), prepare)} == {"streamingvlm-source"}
 
 
 def test_live_keeps_the_clock() -> None:
     seen = []
     began = time.perf_counter()
-    for chunk in pace.live(Ticks(4, origin=100.0)):
+    for step in pace.live(Ticks(4, origin=100.0)):
         now = time.perf_counter()
-        assert chunk.ready_at is not None
-        seen.append((chunk, now - began))
-        assert now - chunk.ready_at >= -1e-3  # never before its last frame
-        assert chunk.due == pytest.approx(chunk.ready_at + chunk.end - chunk.start)
+        assert step.arrival.ready_at is not None
+        seen.append((step, now - began))
+        assert now - step.arrival.ready_at >= -1e-3  # never before its last frame
+        assert step.arrival.due == pytest.approx(step.arrival.ready_at + step.chunk.end - step.chunk.start)
     # A busy machine may wake up late, never early.
-    assert sum(chunk.dropped for chunk, _ in seen) + len(seen) == 4
-    for chunk, moment in seen:
-        assert chunk.times[-1] - 100 - 1e-3 <= moment < chunk.end - 100 + 1
+    assert sum(step.arrival.dropped for step, _ in seen) + len(seen) == 4
+    for step, moment in seen:
+        assert step.chunk.times[-1] - 100 - 1e-3 <= moment < step.chunk.end - 100 + 1
 
 
 def test_live_drops_to_the_newest_and_counts() -> None:
     seen = []
-    for chunk in pace.live(Ticks(10)):
-        seen.append(chunk)
+    for step in pace.live(Ticks(10)):
+        seen.append(step)
         time.sleep(3.5 * STEP if len(seen) == 1 else 0)
-    assert sum(chunk.dropped for chunk in seen) + len(seen) == 10
-    assert seen[1].dropped >= 1
-    assert seen[1].start - seen[0].start == pytest.approx((seen[1].dropped + 1) * STEP)
-    assert seen[-1].start == pytest.approx(9 * STEP)
+    assert sum(step.arrival.dropped for step in seen) + len(seen) == 10
+    assert seen[1].arrival.dropped >= 1
+    assert seen[1].chunk.start - seen[0].chunk.start == pytest.approx((seen[1].arrival.dropped + 1) * STEP)
+    assert seen[-1].chunk.start == pytest.approx(9 * STEP)
 
 
 @pytest.mark.parametrize("wrap", [pace.fast, pace.live])
 def test_errors_come_behind_what_was_made(wrap: object) -> None:
-    seen: list[Chunk] = []
+    seen: list[StepInput] = []
     with pytest.raises(SourceError, match="unplugged"):
         seen.extend(wrap(Ticks(3, SourceError("unplugged"))))  # type: ignore[operator]
-    assert seen[-1].start == pytest.approx(2 * STEP)
-    assert sum(chunk.dropped for chunk in seen) + len(seen) == 3
+    assert seen[-1].chunk.start == pytest.approx(2 * STEP)
+    assert sum(step.arrival.dropped for step in seen) + len(seen) == 3
     assert not threads()
 
 

@@ -1,0 +1,12 @@
+"""Every queue of the runtime has a bound; they are all here."""
+
+from __future__ import annotations
+
+#: Steps that a source is read ahead where no clock runs: enough to overlap reading, little enough to stay small.
+STEPS_AHEAD = 2
+#: Live, one step waits at most: another one takes its place, and the older counts as dropped.
+LIVE_STEPS = 1
+#: Commands of other threads that wait for the engine's thread; whoever adds one more waits.
+COMMANDS = 256
+#: Events that wait for a subscriber; the oldest are lost when it does not take them, and it is told how many.
+SUBSCRIBER_EVENTS = 1024

@@ -1,0 +1,172 @@
+"""One stream's way through a runtime: source -> clock -> engine -> sinks. Everything here is the engine's thread's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+
+from ..core.errors import OutputError, SessionError
+from ..core.events import Closed, Commentary, Delta, Event, Sink, StepInput, StreamOpened
+from ..core.run_stats import RunStats
+from ..engine.engine import Engine
+from ..engine.request import StepRequest
+from ..engine.session import Session
+from .clock import PATIENCE, Feed
+
+
+class Pipeline:
+    """Feeds a session and tells its sinks; it starts, ends and fails by itself.
+
+    ``keep``: the session stays open behind the end. ``error``: what ended it, if it did not come to its source's end
+    and was not stopped. ``on_step`` is told of every request that has ended well.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        feed: Feed,
+        sinks: Sequence[Sink],
+        opened: StreamOpened,
+        on_step: Callable[[StepRequest], None] = lambda _: None,
+        keep: bool = False,
+    ) -> None:
+        self.session = session
+        self.stats = RunStats()
+        self.error: BaseException | None = None
+        self.ended = False
+        self._feed = feed
+        self._sinks = list(sinks)
+        self._opened = opened
+        self._on_step = on_step
+        self._keep = keep
+        self._request: StepRequest | None = None
+        self._next: StepInput | None = None
+        self._deltas: list[Delta] = []
+        self._snapshots: list[tuple[Path, Future[Path]]] = []
+
+    def open(self) -> None:
+        """Tell the sinks that the stream begins."""
+        self._guarded(lambda: self._emit(self._opened))
+
+    @property
+    def idle(self) -> bool:
+        """Whether no step is under way."""
+        return not self.ended and self._request is None
+
+    def look(self) -> bool:
+        """Whether a step can be taken, or the end has come; never waits for a source with a thread of its own."""
+        if self._next is None and not self.ended:
+            self._guarded(self._poll)
+        return self._next is not None or self.ended
+
+    def take(self, engine: Engine) -> None:
+        """Hand the step that has come to the engine."""
+        step, self._next = self._next, None
+        if step is not None and not self.ended:
+            self._guarded(lambda: self._submit(engine, step))
+
+    def flush(self) -> None:
+        """Tell the sinks the text that has come."""
+        deltas, self._deltas = self._deltas, []
+        if deltas and not self.ended:
+            self._guarded(lambda: self._emit(*deltas))
+
+    def settle(self) -> None:
+        """Look whether the step under way has ended."""
+        request = self._request
+        if request is None or not request.done or self.ended:
+            return
+        self._request = None
+        if request.error is not None:
+            self.finish(request.error)
+        elif (result := request.result) is not None:
+            self._guarded(lambda: self._deliver(request, result))
+
+    def add_sink(self, sink: Sink) -> None:
+        """One more sink, from the next event on."""
+        self._sinks.append(sink)
+
+    def snapshot(self, path: Path, done: Future[Path]) -> None:
+        """Write a snapshot between two steps."""
+        if self.ended:
+            raise SessionError("the stream has ended; there is nothing to save")
+        self._snapshots.append((path, done))
+        self._save()
+
+    def let_go(self) -> None:
+        """Tell the source that nothing is wanted any more; does not wait for it."""
+        self._feed.stop(0.0)
+
+    def finish(self, error: BaseException | None = None, patience: float = PATIENCE) -> None:
+        """End the stream: its source is let go, its sinks are closed, its slot is given back."""
+        if self.ended:
+            return
+        self.ended, self.error = True, error
+        self._feed.stop(patience)
+        if not self._keep:
+            self.session.close()
+        elif not self.session.closed:
+            self.session.abandon()
+        for _, done in self._snapshots:
+            done.set_exception(OutputError("the stream ended before its snapshot was written"))
+        closed = Closed("" if error is None else str(error) or type(error).__name__)
+        for sink in self._sinks:
+            for act in (lambda sink=sink: sink.write(closed), sink.close):
+                try:
+                    act()
+                except Exception as problem:
+                    self.error = self.error or problem
+
+    def _poll(self) -> None:
+        self._save()
+        self._next = self._feed.poll()
+        if self._next is None and self._feed.ended:
+            self.finish()
+
+    def _submit(self, engine: Engine, step: StepInput) -> None:
+        if not step.last and self.session.options.recomputes:
+            self.session.feed(step)
+            return
+        chunk = step.chunk
+        if step.last:
+            self._emit(Delta(chunk.start, chunk.end, ""))
+        self._request = engine.submit(
+            self.session, step, on_text=lambda text: self._deltas.append(Delta(chunk.start, chunk.end, text))
+        )
+
+    def _deliver(self, request: StepRequest, event: Commentary) -> None:
+        self.stats.add(event)
+        self._on_step(request)
+        self._emit(*event.instructions, event)
+
+    def _emit(self, *events: Event) -> None:
+        """Tell all sinks; one that fails takes the events from none of the others."""
+        first: Exception | None = None
+        for sink in self._sinks:
+            try:
+                for event in events:
+                    sink.write(event)
+            except Exception as error:
+                first = first or error
+        if first is not None:
+            raise first
+
+    def _save(self) -> None:
+        """Write the snapshots that wait, if the stream is between two steps."""
+        if self._request is not None or self._next is not None or not self.session.state.between_steps:
+            return
+        waiting, self._snapshots = self._snapshots, []
+        for path, done in waiting:
+            try:
+                self.session.save(path)
+                done.set_result(path)
+            except Exception as error:
+                done.set_exception(error)
+
+    def _guarded(self, act: Callable[[], None]) -> None:
+        """A fault ends this stream and no other."""
+        try:
+            act()
+        except Exception as error:
+            self.finish(error)

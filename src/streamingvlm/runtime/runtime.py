@@ -1,0 +1,342 @@
+"""Many live streams on one engine: one thread owns it, all others only send commands.
+
+The thread's loop: run the commands that have come, hand the engine the steps that have come, let it advance by a round,
+tell the sinks. A stream starts, ends and fails by itself.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, wait
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..core.errors import SessionError
+from ..core.events import Dropped, Event, Sink, Source, StreamOpened
+from ..core.run_stats import RunStats
+from ..engine.engine import Engine
+from ..engine.request import StepRequest
+from ..engine.session import Session
+from .clock import PATIENCE as JOIN
+from .clock import Feed, Inline, Pace, fast, live
+from .limits import COMMANDS, SUBSCRIBER_EVENTS
+from .pipeline import Pipeline
+
+T = TypeVar("T")
+CLOSED = "this runtime is closed"
+#: Seconds that closing waits for the round under way; the thread is a daemon, so it cannot hang the process.
+PATIENCE = 0.9
+
+
+class Subscription:
+    """The events of one stream for another thread: iterate. At most ``SUBSCRIBER_EVENTS`` wait; :class:`Dropped` says
+    how many older ones were lost."""
+
+    def __init__(self) -> None:
+        self._events: deque[Event] = deque()
+        self._lost = 0
+        self._closed = False
+        self._changed = threading.Condition()
+
+    def write(self, event: Event) -> None:
+        """See :meth:`Sink.write`; never waits."""
+        with self._changed:
+            if len(self._events) >= SUBSCRIBER_EVENTS:
+                self._events.popleft()
+                self._lost += 1
+            self._events.append(event)
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """See :meth:`Sink.close`."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def __iter__(self) -> Iterator[Event]:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: bool(self._events) or self._closed)
+                if self._lost:
+                    event: Event = Dropped(self._lost)
+                    self._lost = 0
+                elif self._events:
+                    event = self._events.popleft()
+                else:
+                    return
+            yield event
+
+
+class Stream:
+    """A stream of a runtime, for any thread."""
+
+    def __init__(self, runtime: Runtime, pipeline: Pipeline, name: str) -> None:
+        self.name = name
+        self.pipeline = pipeline
+        self._runtime = runtime
+        self._ended = threading.Event()
+
+    def mark_ended(self) -> None:
+        """Called by the runtime when it is done with the stream."""
+        self._ended.set()
+
+    def instruct(self, text: str) -> int:
+        """See :meth:`Session.instruct`."""
+        return self._runtime.call(lambda: self.pipeline.session.instruct(text))
+
+    def snapshot(self, path: Path) -> Path:
+        """Write the stream to ``path`` between two steps; returns when it is on the disk. Raises as ``save`` does."""
+        done: Future[Path] = Future()
+        self._runtime.call(lambda: self.pipeline.snapshot(path, done))
+        return done.result()
+
+    def subscribe(self) -> Subscription:
+        """The events from now on."""
+        subscription = Subscription()
+        self._runtime.call(lambda: self.pipeline.add_sink(subscription))
+        return subscription
+
+    def stop(self) -> None:
+        """End the stream now; a step under way is given up."""
+        self._runtime.call(self.pipeline.finish)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Until the stream has ended (whether it has, if ``timeout`` seconds pass first). Raises what ended it."""
+        if not self._ended.wait(timeout):
+            return False
+        if self.pipeline.error is not None:
+            raise self.pipeline.error
+        return True
+
+    def wait_ended(self) -> None:
+        """Until the stream has ended, well or not."""
+        self._ended.wait()
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended, well or not."""
+        return self._ended.is_set()
+
+    @property
+    def error(self) -> BaseException | None:
+        """What ended it, if it did not come to its source's end and was not stopped."""
+        return self.pipeline.error
+
+    @property
+    def stats(self) -> RunStats:
+        """Sums over its steps so far."""
+        return self.pipeline.stats
+
+
+@dataclass(slots=True)
+class Load:
+    """Seconds that the engine's thread has worked and waited so far."""
+
+    busy: float = 0.0
+    idle: float = 0.0
+
+
+class Runtime:
+    """Runs streams on ``engine``, which is the runtime's own thread's from now on; close it, or use ``with``.
+
+    ``lockstep``: the next step of a stream waits until every other one has one too, so that all go as one batch.
+    """
+
+    def __init__(self, engine: Engine, *, lockstep: bool = False) -> None:
+        self.engine = engine
+        self.load = Load()
+        self._lockstep = lockstep
+        self._commands: queue.Queue[Callable[[], None]] = queue.Queue(COMMANDS)
+        self._streams: list[Stream] = []
+        self._wake = threading.Event()
+        self._closing = False
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="streamingvlm-engine", daemon=True)
+        self._thread.start()
+
+    def start(
+        self,
+        source: Source | Callable[[Session], Source],
+        *,
+        sinks: Sequence[Sink] = (),
+        pace: Pace = Pace.FAST,
+        encode_ahead: bool = False,
+        parts: bool = False,
+        prepare: bool = True,
+        restore: Path | None = None,
+        session: Session | None = None,
+        on_step: Callable[[StepRequest], None] = lambda _: None,
+        **options: Any,
+    ) -> Stream:
+        """Start a stream.
+
+        ``source``: where its chunks come from, or what makes it when the stream is open. ``sinks`` are told its events
+        on the engine's thread. ``encode_ahead``: the source's thread also asks the vision tower (for one stream; of
+        several the engine asks once for all). ``prepare``: it makes patches of the frames. ``parts``: temporal patches
+        of a step are shown as they come (always where the pace is live). ``restore``: a snapshot to go on from.
+        ``options``: as :meth:`Engine.open` takes them; or ``session``: one that is open and stays so behind the end.
+        ``on_step`` is told of every step's request, on the engine's thread. Raises what opening and restoring raise.
+        """
+        feed = partial(self._feed, source, pace, encode_ahead, parts, prepare)
+        return self.call(lambda: self._start(session, options, restore, feed, sinks, on_step))
+
+    def call(self, function: Callable[[], T]) -> T:
+        """Run ``function`` on the engine's thread, between two rounds; its result. :class:`SessionError` if closed."""
+        if threading.current_thread() is self._thread:
+            return function()
+        done: Future[T] = Future()
+        self._send(lambda: _settle(done, function))
+        while not wait([done], 0.5).done:
+            if not self._thread.is_alive() and not done.done():
+                raise SessionError(CLOSED)
+        return done.result()
+
+    def wait(self) -> None:
+        """Until all streams have ended. Raises what ended the first of those that failed."""
+        for stream in list(self._streams):
+            stream.wait()
+
+    def close(self, patience: float = PATIENCE) -> None:
+        """End all streams and the thread. Safe to call twice.
+
+        Returns within ``patience`` seconds, whatever a source does; a round under way may end behind that.
+        """
+        self._closing = True
+        self._wake.set()
+        if threading.current_thread() is not self._thread:
+            self._thread.join(patience)
+
+    def __enter__(self) -> Runtime:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # The engine's thread.
+
+    def _send(self, command: Callable[[], None]) -> None:
+        if self._closing or not self._thread.is_alive():
+            raise SessionError(CLOSED)
+        self._commands.put(command)
+        self._wake.set()
+
+    def _start(
+        self,
+        kept: Session | None,
+        options: Mapping[str, Any],
+        restore: Path | None,
+        feed: Callable[[Session], tuple[Feed, StreamOpened]],
+        sinks: Sequence[Sink],
+        on_step: Callable[[StepRequest], None],
+    ) -> Stream:
+        session = kept or self.engine.open(**options)
+        try:
+            if restore is not None:
+                session.restore(restore)
+            steps, event = feed(session)
+        except BaseException:
+            if kept is None:
+                session.close()
+            raise
+        pipeline = Pipeline(session, steps, sinks, event, on_step, keep=kept is not None)
+        stream = Stream(self, pipeline, event.name)
+        self._streams.append(stream)
+        pipeline.open()
+        return stream
+
+    def _feed(
+        self,
+        source: Source | Callable[[Session], Source],
+        pace: Pace,
+        encode_ahead: bool,
+        parts: bool,
+        prepare: bool,
+        session: Session,
+    ) -> tuple[Feed, StreamOpened]:
+        video = source if isinstance(source, Source) else source(session)
+        event = StreamOpened(video.name, session.options.context)
+        ahead = partial(session.prepare, encode=encode_ahead) if prepare else None
+        if pace is Pace.LIVE:
+            return live(video, ahead, session.patch_frames, self._wake.set), event
+        if pace is Pace.FAST:
+            return fast(video, ahead, self._wake.set), event
+        return Inline(video, session.patch_frames if parts else None), event
+
+    def _run(self) -> None:
+        try:
+            while not self._closing:
+                self._wake.clear()
+                self._run_commands()
+                began = time.perf_counter()
+                moved = self._submit()
+                if self.engine.busy:
+                    self.engine.advance()
+                    moved = True
+                self._settle()
+                if moved:
+                    self.load.busy += time.perf_counter() - began
+                else:
+                    self._wake.wait()
+                    self.load.idle += time.perf_counter() - began
+        except BaseException as error:
+            self._failure = error
+        finally:
+            self._end()
+
+    def _run_commands(self) -> None:
+        while True:
+            try:
+                command = self._commands.get_nowait()
+            except queue.Empty:
+                return
+            command()
+
+    def _submit(self) -> bool:
+        """Hand the engine the steps that have come; whether there were any."""
+        pipelines = [stream.pipeline for stream in self._streams]
+        idle = [pipeline for pipeline in pipelines if pipeline.idle]
+        if self._lockstep and (len(idle) < sum(not pipeline.ended for pipeline in pipelines) or not _all_look(idle)):
+            return False
+        ready = [pipeline for pipeline in idle if pipeline.look()]
+        for pipeline in ready:
+            pipeline.take(self.engine)
+        return bool(ready)
+
+    def _settle(self) -> None:
+        """Tell the sinks what has come, and forget the streams that have ended."""
+        for stream in self._streams:
+            stream.pipeline.flush()
+            stream.pipeline.settle()
+        for stream in self._streams:
+            if stream.pipeline.ended:
+                stream.mark_ended()
+        self._streams = [stream for stream in self._streams if not stream.pipeline.ended]
+
+    def _end(self) -> None:
+        self._closing = True
+        for stream in self._streams:
+            stream.pipeline.let_go()
+        until = time.perf_counter() + JOIN
+        for stream in self._streams:
+            stream.pipeline.finish(self._failure, max(until - time.perf_counter(), 0.0))
+            stream.mark_ended()
+        self._streams = []
+        self._run_commands()
+
+
+def _all_look(pipelines: Sequence[Pipeline]) -> bool:
+    """Whether each of them has a step, or has ended."""
+    return all(pipeline.look() for pipeline in pipelines)
+
+
+def _settle(done: Future[T], function: Callable[[], T]) -> None:
+    try:
+        done.set_result(function())
+    except BaseException as error:
+        done.set_exception(error)
