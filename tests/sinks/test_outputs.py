@@ -314,8 +314,8 @@ def test_the_live_view_prints_no_control_character_of_others(text: str, name: st
     event = Commentary(0.0, 1.0, text, rows={"vision": 3}, capacity=9)
     tally = view.RunStats()
     tally.add(event)
-    screen = view.Terminal(name, lambda *_: name)
-    screen._live.console.file = io.StringIO()
+    out = io.StringIO()
+    screen = view.Terminal(name, lambda *_: name, Console(file=out))
     shown: list[str] = []
     try:
         screen.begin(chunk)
@@ -323,7 +323,7 @@ def test_the_live_view_prints_no_control_character_of_others(text: str, name: st
             screen.words(text[start : start + 3])
             shown.append(render(screen))
         screen.show(event, tally)
-        shown += [screen._live.console.file.getvalue(), render(screen)]
+        shown += [out.getvalue(), render(screen)]
     finally:
         screen.close()
     for frame in shown:
@@ -333,7 +333,7 @@ def test_the_live_view_prints_no_control_character_of_others(text: str, name: st
 def render(screen: view.Terminal) -> str:
     """What the live view would draw, without rich's own control codes."""
     console = Console(file=io.StringIO(), color_system=None, width=100, legacy_windows=False)
-    console.print(screen._render())
+    console.print(screen.render())
     text: Any = console.file
     return str(text.getvalue())
 

@@ -66,34 +66,38 @@ class Plain(Quiet):
 
 
 class Terminal:
-    """Lines that scroll away, over a status that stays: the words of this step, lag, cache and memory."""
+    """Lines that scroll away, over a status that stays: the words of this step, lag, cache and memory.
 
-    def __init__(self, name: str, beside: Beside | None = None) -> None:
+    ``console``: where it is drawn (None: standard output). One that is no terminal gets the lines alone.
+    """
+
+    def __init__(self, name: str, beside: Beside | None = None, console: Console | None = None) -> None:
         self.name, self.beside = printable(name), beside
         self._now = 0.0
         self._words = ""
         self._status: RenderableType = Text("waiting for the first step", style="dim")
-        self._live = Live(self._render(), console=Console(), refresh_per_second=10, transient=True)
+        self._live = Live(self.render(), console=console or Console(), refresh_per_second=10, transient=True)
         self._live.start()
 
     def begin(self, chunk: Chunk) -> None:
         self._now, self._words = chunk.start, ""
-        self._live.update(self._render())
+        self._live.update(self.render())
 
     def words(self, text: str) -> None:
         self._words += text
-        self._live.update(self._render())
+        self._live.update(self.render())
 
     def show(self, event: Commentary, stats: RunStats) -> None:
         for line in event_lines(event, self.beside):
             self._live.console.print(Text(line, style="dim" if line.endswith("to keep up)") else ""))
         self._words, self._status = "", _status(event, stats)
-        self._live.update(self._render())
+        self._live.update(self.render())
 
     def close(self) -> None:
         self._live.stop()
 
-    def _render(self) -> RenderableType:
+    def render(self) -> RenderableType:
+        """The status as it is now."""
         words = Text.assemble((f"{stamp(self._now)} ", "bold"), printable(self._words), ("▌", "blink"))
         return Group(words, Text("─" * BAR, style="dim"), Text(self.name, style="dim"), self._status)
 
