@@ -59,6 +59,13 @@ def test_lines_are_wrapped(page: Path) -> None:
             assert len(line) <= WIDTH, line
 
 
+@pytest.mark.parametrize("page", PAGES, ids=ids(PAGES))
+def test_tables_are_whole(page: Path) -> None:
+    """Every run of rows has a head and a line below it: a blank line would break a table in two."""
+    for table in re.findall(r"(?:^\|.*\n)+", prose(page), re.MULTILINE):
+        assert re.match(r"\|.*\|\n\|(?:-+\|)+\n", table), table
+
+
 def test_the_pages_stay_short() -> None:
     counted = [TOP[0], *(page for page in DOCS if page not in RESULTS)]
     assert sum(len(page.read_text(encoding="utf-8").split()) for page in counted) < WORDS
