@@ -211,7 +211,7 @@ def test_targets_of_the_bundled_model() -> None:
 
 def test_the_committed_page_is_what_the_results_say() -> None:
     docs = Path(__file__).parents[2] / "docs"
-    text = (docs / "proof.md").read_text()
+    text = (docs / "arcade_streams" / "proof.md").read_text()
     assert proof.page(text, proof.load(docs / "results")) == text
 
 

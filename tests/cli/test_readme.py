@@ -1,4 +1,4 @@
-"""The README's Python prints what the README shows, and its commands are such as there are."""
+"""The README's Python prints what the README shows, and nothing else is heard."""
 
 from __future__ import annotations
 
@@ -6,27 +6,20 @@ import importlib.util
 import logging
 import os
 import re
-import shlex
 import subprocess
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
 
 import pytest
-from typer.main import get_command
 
 import streamingvlm
-from streamingvlm.cli.commands import app
-from streamingvlm.core.policy import make_policy
 from streamingvlm.models.hub import BUNDLED
 from streamingvlm.models.quantize import quiet_torchao
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 SHOWN = re.compile(r"```python\n(.*?)```\n\n```\n(.*?)```", re.DOTALL)
-FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-INLINE = re.compile(r"`((?:streamingvlm|python) [^`]+)`")
 
 
 def run(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -86,61 +79,3 @@ def test_warnings_of_others_are_heard_while_torchao_is_imported(caplog: pytest.L
     heard = [record.getMessage() for record in caplog.records]
     assert [text for text in heard if text != "a third"] == ["something is broken", "another warning"]
     assert before == [logger.filters for logger in (ours, pytree)]
-
-
-def commands() -> list[str]:
-    """Every command that the README names, in blocks and in running text, without its comment."""
-    plain = [block for language, block in FENCED.findall(TEXT) if not language]
-    fenced = [line.partition(" #")[0].strip() for block in plain for line in block.splitlines()]
-    found = [line for line in fenced if line.startswith(("streamingvlm ", "make "))]
-    return [*dict.fromkeys([*found, *INLINE.findall(TEXT)])]
-
-
-def test_the_commands_are_found() -> None:
-    assert len([line for line in commands() if line.startswith("streamingvlm ")]) >= 15
-    assert any(line.startswith("make ") for line in commands())
-
-
-@pytest.mark.parametrize("line", commands())
-def test_a_command_is_one_that_there_is(line: str) -> None:
-    program, *arguments = shlex.split(line)
-    if program == "make":
-        assert re.search(rf"^{arguments[0]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    elif program == "python":
-        assert (ROOT / arguments[0]).is_file()
-    else:
-        parameters = parse(arguments, named=any(f"`{line}`" in part for part in TEXT.splitlines()))
-        if parameters.get("policy"):
-            make_policy(parameters["policy"])
-        for value in parameters.values():
-            if str(value).startswith("configs/"):
-                assert (ROOT / str(value)).is_file()
-
-
-def parse(arguments: list[str], named: bool = False) -> dict[str, Any]:
-    """The parameters of a command line as the program would take them; usage errors are raised, nothing is run.
-
-    ``named``: running text may name a command without its arguments.
-    """
-    command: Any = get_command(app)
-    context = None
-    while hasattr(command, "commands"):
-        name, *arguments = arguments
-        assert name in command.commands, f"no command {name}"
-        context = command.make_context(name, [], parent=context, resilient_parsing=True)
-        command = command.commands[name]
-    bare = named and not arguments
-    context = command.make_context(command.name, list(arguments), parent=context, resilient_parsing=bare)
-    parameters: dict[str, Any] = context.params
-    return parameters
-
-
-@pytest.mark.parametrize("wrong", ["watch", "watch a --wrong", "wach a", "bench soak --hours many", "eval arcade x"])
-def test_a_wrong_command_would_be_noticed(wrong: str) -> None:
-    with pytest.raises(Exception):  # noqa: B017, PT011 - typer brings its own copy of click in newer releases
-        parse(wrong.split())
-
-
-def test_links_lead_somewhere() -> None:
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)", TEXT):
-        assert (ROOT / target).exists(), target

@@ -324,7 +324,7 @@ def test_the_live_view_prints_no_control_character_of_others(text: str, name: st
 def render(screen: view.Terminal) -> str:
     """What the live view would draw, without rich's own control codes."""
     console = Console(file=io.StringIO(), color_system=None, width=100, legacy_windows=False)
-    console.print(screen._render())
+    console.print(screen.render())
     text: Any = console.file
     return str(text.getvalue())
 

@@ -26,7 +26,7 @@ def lengths_of_clips(count: int, most: int, *, least: int = 16_000, seed: int = 
 
 
 def test_processes_of_a_step_do_not_wait_for_each_other() -> None:
-    """The figure of docs/training.md: clips of 16 to 64 s, 8 processes, 512 chunks a step."""
+    """The figure of docs/performance.md: clips of 16 to 64 s, 8 processes, 512 chunks a step."""
     lengths = lengths_of_clips(512 * 20, 64_000)
     shuffled = torch.randperm(len(lengths), generator=torch.Generator().manual_seed(0)).tolist()
     assert waiting([lengths[i] for i in shuffled], 8) == pytest.approx(1.466, abs=0.01)

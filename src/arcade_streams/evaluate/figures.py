@@ -1,4 +1,4 @@
-"""From what was said of some streams to figures with intervals. docs/evaluation.md defines each of them."""
+"""From what was said of some streams to figures with intervals; docs/arcade_streams/evaluation.md defines them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The generated part of docs/proof.md: every claim with its rows, from the JSON of ``eval claims`` alone."""
+"""The generated part of docs/arcade_streams/proof.md: every claim with its rows, from the JSON of ``eval claims``."""
 
 from __future__ import annotations
 

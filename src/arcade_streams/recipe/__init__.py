@@ -1,1 +1,1 @@
-"""How the bundled arcade model is made: ``python -m arcade_streams.recipe`` (see docs/bundled-model.md)."""
+"""How the bundled arcade model is made: ``python -m arcade_streams.recipe`` (docs/arcade_streams/bundled-model.md)."""

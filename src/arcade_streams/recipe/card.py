@@ -66,7 +66,7 @@ first {sink} and the last {text} tokens of older words, greedy.
 
 {weak}
 
-## Metrics
+## Figures
 
 {seconds} s of each of the seeds {first}-{last}, free running (the model reads nothing but its own words), {dtype} on
 {machine}, {date}:
@@ -75,16 +75,16 @@ first {sink} and the last {text} tokens of older words, greedy.
 
 An event counts when its kind and all its facts are right. Chance: the true commentary shifted in time. Ceiling: a rule
 that reads places and scores from the game's memory at the same two frames a second. In brackets: 95% intervals,
-bootstrap over streams. What each figure is: docs/evaluation.md.
+bootstrap over streams. docs/arcade_streams/evaluation.md defines each figure.
 
 """
 
-_TRAINING = """`python -m arcade_streams.recipe all`, described in docs/bundled-model.md, on {games}: of each game
+_TRAINING = """`python -m arcade_streams.recipe all` (docs/arcade_streams/bundled-model.md) on {games}: of each game
 {vision_streams} streams{more} of {vision_seconds} s for the tower ({vision_minutes:g} minutes),
 {streams} of {seconds} s from seed 1000 for the decoder ({steps} steps, {decoder_hours:.1f} hours), made-up games
 without pictures, checks on seeds from 8000000 on; seed of the run {seed}; finished on {date}. Seeds from 9000000 on
 were used for the figures below only.{notes}"""
-_UNTOLD = """Pong only, before the recipe knew several games; what was tried is in docs/log.md. Seeds from 9000000 on
+_UNTOLD = """Pong only, before the recipe knew several games (dev/log/bundled-model.md). Seeds from 9000000 on
 were used for the figures below only."""
 #: How many of the kinds that are told worst are listed, and from how many cases on.
 WEAKEST, CASES = 8, 20

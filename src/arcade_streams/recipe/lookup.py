@@ -1,10 +1,10 @@
 """Two layers that look a name up: from a colour to the name that the context gives to it.
 
-Copying a name by its colour over a thousand ids was learnt by few runs and undone by pictures (docs/log.md): a head
-that is trained on near names compares in dimensions that are turned round at a distance, and of 600 ids 500 are of
-pictures, whose states are large. Here the first layer tells every id whether a colour stands before it, where pictures
-have next to nothing to say, and the second compares in the slowest dimensions. Both are solved for, by least squares on
-states of the model, and write nothing else.
+Copying a name by its colour over a thousand ids was learnt by few runs and undone by pictures
+(dev/log/bundled-model.md): a head that is trained on near names compares in dimensions that are turned round at a
+distance, and of 600 ids 500 are of pictures, whose states are large. Here the first layer tells every id whether a
+colour stands before it, where pictures have next to nothing to say, and the second compares in the slowest dimensions.
+Both are solved for, by least squares on states of the model, and write nothing else.
 """
 
 from __future__ import annotations

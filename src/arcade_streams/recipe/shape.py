@@ -178,9 +178,10 @@ def look_back(attention: Any, inverse_frequencies: Tensor, *, group: int, streng
 def look_at(attention: Any, inverse_frequencies: Tensor, *, group: int, strength: float = 20.0) -> None:
     """Set up the query heads of one key/value head so that the id behind a picture looks at that picture.
 
-    Two digits among 500 ids of video are found late or never, among 30 soon (docs/log.md). ``inverse_frequencies``:
-    those of the time axis, on which all ids of a picture are equally far from the id behind it. Weights stay as they
-    are, so that what is looked at can be learnt; ``strength`` is the largest logit of the biases.
+    Two digits among 500 ids of video are found late or never, among 30 soon (dev/log/bundled-model.md).
+    ``inverse_frequencies``: those of the time axis, on which all ids of a picture are equally far from the id behind
+    it. Weights stay as they are, so that what is looked at can be learnt; ``strength`` is the largest logit of the
+    biases.
     """
     d, heads, count = attention.head_dim, attention.num_key_value_groups, len(inverse_frequencies)
     height, width = patcher().size(420, 320)

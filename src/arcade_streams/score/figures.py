@@ -54,7 +54,7 @@ def pool(parts: Sequence[Counts]) -> Counts | None:
 
 
 def figures(counts: Counts | None) -> dict[str, Any]:
-    """All figures, as docs/evaluation.md defines them. A ratio without cases is None."""
+    """All figures, as docs/arcade_streams/evaluation.md defines them. A ratio without cases is None."""
     words, chance = (counts.words, counts.chance) if counts else (Counter[Key](), Counter[Key]())
     kinds = counts.game.language.kinds if counts else ()
     return {

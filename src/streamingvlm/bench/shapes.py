@@ -24,7 +24,7 @@ from ..models.load import FAMILIES
 from ..models.patches import Patcher
 
 PUBLISHED = Marks(turn_start=151644, turn_end=151645, vision_start=151652, vision_end=151653, vision_pad=151656)
-SINGLE_THREAD_PARAMS = Marks(turn_start=1, turn_end=2, vision_start=3, vision_end=4, vision_pad=5)
+SMALL_MARKS = Marks(turn_start=1, turn_end=2, vision_start=3, vision_end=4, vision_pad=5)
 
 #: model_type -> class that wraps a transformers model, in the module that FAMILIES names.
 WRAPPERS = {"qwen2_5_vl": "Qwen25VL", "qwen2_vl": "Qwen2VL", "qwen3_vl": "Qwen3VL"}
@@ -106,7 +106,7 @@ def _arcade() -> Shape:
         config["text_config"],
         config["vision_config"],
         tied=config["tie_word_embeddings"],
-        marks=SINGLE_THREAD_PARAMS,
+        marks=SMALL_MARKS,
         size=(420, 320),
         pixels=(own["min_pixels"], own["max_pixels"]),
         policy=window_options(own),
@@ -122,7 +122,7 @@ def _tiny() -> Shape:
         "qwen2_5_vl",
         _text(64, 128, 2, 4, 2, 384, rope_parameters=rope, bos_token_id=None, eos_token_id=None),
         vision | {"window_size": 56, "fullatt_block_indexes": [1], "tokens_per_second": 2},
-        marks=SINGLE_THREAD_PARAMS,
+        marks=SMALL_MARKS,
         size=(84, 56),
         pixels=(28 * 28, 84 * 56),
         policy={"vision": 4, "turns": 4, "sink": 16, "text": 16},

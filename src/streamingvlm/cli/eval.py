@@ -103,7 +103,10 @@ def arcade(
 @app.command()
 def claims(
     names: Annotated[
-        list[str], typer.Argument(metavar="NAME...|all", help="Which claims; see docs/proof.md.", show_default=False)
+        list[str],
+        typer.Argument(
+            metavar="NAME...|all", help="Which claims; see docs/arcade_streams/proof.md.", show_default=False
+        ),
     ],
     model: Annotated[
         list[str] | None,
@@ -179,10 +182,10 @@ def proof(
         "docs/results"
     ),
     page: Annotated[Path, typer.Option(metavar="FILE", help="The page whose results are written anew.")] = Path(
-        "docs/proof.md"
+        "docs/arcade_streams/proof.md"
     ),
 ) -> None:
-    """Write the results of `eval claims` (and of `eval arcade --json docs/results/model.json`) into docs/proof.md."""
+    """Write the results of `eval claims` and of `eval arcade --json docs/results/model.json` into the page."""
     from arcade_streams.evaluate import proof as program
 
     from ..sinks.files import check_writable, write_whole

@@ -3,7 +3,7 @@
 Below 16 rows the library behind ``F.linear`` picks its kernel by their number on some processors, so that a stream's
 words would depend on who shares its batch. What is few (a token of each stream) goes in blocks of four rows there,
 which cost what the whole would up to eight; what is many (the tokens of a prefill) has at least :data:`MIN_ROWS` rows.
-Weights packed for oneDNN do without both, but were slower in the engine: docs/log.md.
+Weights packed for oneDNN do without both, but were slower in the engine: dev/log/engine.md.
 """
 
 from __future__ import annotations

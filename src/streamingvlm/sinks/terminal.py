@@ -57,7 +57,10 @@ class Plain(Quiet):
 
 
 class Terminal:
-    """Lines that scroll away, over a status that stays: the text of this step, lag, cache and memory."""
+    """Lines that scroll away, over a status that stays: the text of this step, lag, cache and memory.
+
+    ``console``: where it is drawn (None: standard output). One that is no terminal gets the lines alone.
+    """
 
     def __init__(self, beside: Beside | None = None, console: Console | None = None) -> None:
         self.beside = beside
@@ -66,7 +69,7 @@ class Terminal:
         self._text = ""
         self._stats = RunStats()
         self._status: RenderableType = Text("waiting for the first step", style="dim")
-        self._live = Live(self._render(), console=console or Console(), refresh_per_second=10, transient=True)
+        self._live = Live(self.render(), console=console or Console(), refresh_per_second=10, transient=True)
 
     def write(self, event: Event) -> None:
         """See :meth:`Sink.write`."""
@@ -83,13 +86,14 @@ class Terminal:
                 self._text, self._status = "", _status(event, self._stats)
             case _:
                 return
-        self._live.update(self._render())
+        self._live.update(self.render())
 
     def close(self) -> None:
         """See :meth:`Sink.close`."""
         self._live.stop()
 
-    def _render(self) -> RenderableType:
+    def render(self) -> RenderableType:
+        """The status as it is now."""
         text = Text.assemble((f"{stamp(self._now)} ", "bold"), printable(self._text), ("▌", "blink"))
         return Group(text, Text("─" * BAR, style="dim"), Text(self._name, style="dim"), self._status)
 

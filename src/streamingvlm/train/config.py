@@ -337,4 +337,4 @@ def _like(key: str) -> str:
     from difflib import get_close_matches
 
     close = get_close_matches(key, [field.name for field in fields(TrainConfig)], n=1)
-    return f"; did you mean {close[0]}?" if close else "; docs/training.md lists them"
+    return f"; did you mean {close[0]}?" if close else "; docs/guides/fine-tune.md lists them"
