@@ -40,10 +40,10 @@ from arcade_streams.worlds.context import EVALUATION_SEEDS, NAMES, TOWNS
 from arcade_streams.worlds.game import Game
 from arcade_streams.worlds.games.pong import PONG
 from streamingvlm.core.errors import OptionError
-from streamingvlm.core.events import BUNDLED_GAMES
 from streamingvlm.core.policy import StreamingWindow
 from streamingvlm.core.spans import PREAMBLE, Kind
 from streamingvlm.models.hub import BUNDLED
+from streamingvlm.models.knows import example_source, read_known_kinds
 from streamingvlm.models.load import load_model
 from support.train_tools import ALL, arcade_grammar, arcade_tokenizer, recorded
 
@@ -581,9 +581,10 @@ def test_a_renewed_history_has_the_states_of_a_chunks(model: Any) -> None:
 
 
 def test_export_loads_and_speaks(model: Any, tmp_path: Path) -> None:
-    export(model, arcade_tokenizer(), tmp_path / "m", training={"games": ["pong"]})
+    export(model, arcade_tokenizer(), tmp_path / "m", games=["pong"], training={"games": ["pong"]})
     loaded = load_model(tmp_path / "m", device="cpu")
     assert loaded.grammar.system == STREAMING["system"]
+    assert loaded.defaults.knows == ("arcade:pong",)
     assert loaded.defaults.policy == {key: STREAMING[key] for key in ("vision", "turns", "sink", "text", "history_kv")}
     assert loaded.patcher.size(420, 320) == tower.SIZE
     assert loaded.tokens_per_second == 2.0
@@ -594,7 +595,7 @@ def test_a_run_begins_with_the_weights_of_another(tmp_path: Path) -> None:
     work = Work(Settings(folder=tmp_path / "one", seed=1))
     save(arcade_tokenizer(), tmp_path / "one" / "tokenizer")
     model = work.model(tower=False)
-    export(model, work.vocabulary, tmp_path / "out", torch.float32, training={})
+    export(model, work.vocabulary, tmp_path / "out", torch.float32, games=["pong"], training={})
     again = Work(replace(work.settings, begin=str(tmp_path / "out"), seed=2)).model(tower=False)
     for name, weight in again.state_dict().items():
         assert torch.equal(weight, model.state_dict()[name]), name
@@ -649,7 +650,7 @@ def test_the_card_says_how_the_weights_came_about(model: Any, tmp_path: Path) ->
     settings = Settings(games=names, vision_more=("boxing=9",))
     how = {**asdict(settings), "steps": 7, "decoder_hours": 0.25, "date": "2026-01-02"}
     del how["folder"], how["out"]
-    export(model, arcade_tokenizer(), tmp_path / "m", training=how)
+    export(model, arcade_tokenizer(), tmp_path / "m", games=["pong"], training=how)
     part = {"value": 0.5, "low": None, "high": None}
     kinds = {"by_kind": {"streak": {"strict": part, "within_1s": part}}, "cases": {"streak": 30}}
     found = {
@@ -670,7 +671,8 @@ def test_the_card_says_how_the_weights_came_about(model: Any, tmp_path: Path) ->
 
 def test_the_bundled_weights_know_the_games_that_are_watched_with_them() -> None:
     training = json.loads((BUNDLED / TRAINING).read_text())
-    assert set(training["games"]) == set(BUNDLED_GAMES)
+    assert {f"arcade:{game}" for game in training["games"]} == set(read_known_kinds(BUNDLED))
+    assert example_source(BUNDLED) == STREAMING["example_source"]
 
 
 def test_the_bundled_shape_is_small_enough_to_ship() -> None:

@@ -17,7 +17,7 @@ import pytest
 from typer.main import get_command
 
 import streamingvlm
-from streamingvlm.cli.commands import app
+from streamingvlm.cli.commands import make_app
 from streamingvlm.core.policy import make_policy
 from streamingvlm.models.hub import BUNDLED
 from streamingvlm.models.quantize import quiet_torchao
@@ -122,7 +122,7 @@ def parse(arguments: list[str], named: bool = False) -> dict[str, Any]:
 
     ``named``: running text may name a command without its arguments.
     """
-    command: Any = get_command(app)
+    command: Any = get_command(make_app())
     context = None
     while hasattr(command, "commands"):
         name, *arguments = arguments

@@ -16,7 +16,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import get_type_hints
 
-from streamingvlm.core.errors import StreamingVLMError
+from streamingvlm import StreamingVLMError
 from streamingvlm.models.hub import BUNDLED
 
 from .card import card

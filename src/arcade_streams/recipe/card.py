@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from streamingvlm.models.load import load_model
+from streamingvlm import load_model
 
 from ..score.table import kinds, look, show, table
 from ..worlds.game import Game

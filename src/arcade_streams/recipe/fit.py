@@ -12,8 +12,7 @@ from typing import Any
 
 import torch
 
-from streamingvlm.core.errors import OptionError
-from streamingvlm.core.policy import StreamingWindow
+from streamingvlm import OptionError, StreamingWindow
 
 from .decoder import Batch, Example, Probes, collate, losses
 from .drills import ledger, lines, roll_call, verdict

@@ -9,7 +9,7 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from streamingvlm.core.errors import OptionError
+from streamingvlm import OptionError
 
 from ..worlds.game import Game
 from ..worlds.language import COMMON, Event

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from streamingvlm import StreamingWindow
 from streamingvlm.core.grammar import Grammar
-from streamingvlm.core.policy import StreamingWindow
 from streamingvlm.core.positions import FloatArray, positions
 from streamingvlm.core.spans import Kind, Span
 from streamingvlm.core.timeline import Timeline, newly_archived

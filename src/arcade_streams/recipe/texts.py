@@ -41,13 +41,13 @@ class _Telling(Announcer):
 
     _fresh = True
 
-    def _restates(self, scores: Scores) -> bool:
+    def restates(self, scores: Scores) -> bool:
         fresh, self._fresh = self._fresh, False
-        return fresh or super()._restates(scores)
+        return fresh or super().restates(scores)
 
-    def _won(self, second: int, colour: str) -> None:
+    def win(self, second: int, colour: str) -> None:
         self._fresh = True
-        super()._won(second, colour)
+        super().win(second, colour)
 
 
 def story(

@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-from streamingvlm.core.errors import OptionError
+from streamingvlm import OptionError, StreamingWindow
 from streamingvlm.core.grammar import Grammar, Marks
-from streamingvlm.core.policy import StreamingWindow
 from streamingvlm.models.base import window_options
 from streamingvlm.models.checkpoint import HFTokenizer
 from streamingvlm.models.hub import BUNDLED
@@ -256,7 +255,7 @@ class Work:
         model.load_state_dict(state["average"])
         how = {key: value for key, value in asdict(s).items() if key not in ("folder", "features", "out")}
         done = {"steps": state["steps"], "decoder_hours": state["hours"], "date": f"{date.today()}"}
-        export(model, self.vocabulary, s.out, training={**how, **done})
+        export(model, self.vocabulary, s.out, games=s.games, training={**how, **done})
 
 
 def _depth(weights: Mapping[str, Tensor]) -> int:

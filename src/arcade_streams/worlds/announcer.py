@@ -57,23 +57,23 @@ class Announcer:
         if self._run[1] >= rules.streak:
             self._say(second, Event("streak", colour, numbers=(self._run[1],)))
         if rules.winner(scores) is not None:
-            self._won(second, colour)
+            self.win(second, colour)
             return
         near = rules.game_point(scores, colours.index(colour))
         if near is not None:
             self._say(second, Event("game_point", colours[near]))
-        if self._restates(scores):
+        if self.restates(scores):
             self._say(second, Event("tally", numbers=self._tally()))
 
-    def _restates(self, scores: Scores) -> bool:
+    def restates(self, scores: Scores) -> bool:
         """Whether a point that does not end its game restates the tally."""
         return self._game.rules.restates(scores)
 
     def _tally(self) -> tuple[int, int]:
         return self._games[0], self._games[1]
 
-    def _won(self, second: int, colour: str) -> None:
-        """A game, its tally, and the match if this game won it."""
+    def win(self, second: int, colour: str) -> None:
+        """Say a game, its tally, and the match if this game won it."""
         name = None if any(self._games) else self._context.player(colour).name
         side = self._game.colours.index(colour)
         self._games[side] += 1

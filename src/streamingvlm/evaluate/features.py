@@ -19,8 +19,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from arcade_streams.evaluate.match import Match
-
 from ..core.errors import OutputError
 from ..core.events import Chunk
 from ..core.policy import Recompute
@@ -28,6 +26,7 @@ from ..engine.request import StepRequest
 from ..engine.session import Session
 from ..models.base import Model, Prepared, Vision
 from ..models.patches import Patches
+from .task import Example
 
 #: Steps of a file.
 BLOCK = 60
@@ -61,10 +60,9 @@ class Features:
         policy = session.options.policy
         return not isinstance(policy.feeding, Recompute)
 
-    def seen(self, match: Match, session: Session, seconds: int) -> Seen:
-        """The steps of a match from where ``session`` is up to ``seconds`` from the stream's start."""
-        folder = self.folder / f"{match.game}-{match.seed}-{match.fingerprint()}"
-        return Seen(folder, self.device, match, session, seconds)
+    def seen(self, example: Example, session: Session, seconds: int) -> Seen:
+        """The steps of an example from where ``session`` is up to ``seconds`` from the stream's start."""
+        return Seen(self.folder / example.video, self.device, example, session, seconds)
 
 
 class Seen:
@@ -75,20 +73,21 @@ class Seen:
 
     live = False
 
-    def __init__(self, folder: Path, device: torch.device, match: Match, session: Session, seconds: int) -> None:
-        played = match.source(seconds)
-        self.name, self.context, self.arcade = played.name, match.context, played.arcade
+    def __init__(self, folder: Path, device: torch.device, example: Example, session: Session, seconds: int) -> None:
+        played = example.source(seconds)
+        self.name, self.context, self.kind = played.name, example.context, played.kind
         self.folder, self.device = folder, device
-        self.match, self.session, self.seconds = match, session, seconds
+        self.example, self.session, self.seconds = example, session, seconds
         self.first = int(session.time)
-        self._kept: list[Chunk] = []
+        #: Steps of the minute that is not written yet.
+        self.pending: list[Chunk] = []
 
     def __iter__(self) -> Iterator[Chunk]:
         second = self.first
         while second < self.seconds:
             known = self._read(second // BLOCK)[second % BLOCK :][: self.seconds - second]
             if not known:
-                yield from map(self.session.prepare, self.match.source(self.seconds, second))
+                yield from map(self.session.prepare, self.example.source(self.seconds, second))
                 return
             yield from known
             second += len(known)
@@ -102,11 +101,11 @@ class Seen:
         patches = replace(job.ahead.patches, pixels=NOTHING)
         ready = replace(job.ahead, patches=patches, vision_seconds=job.timing.vision_encode)
         chunk = replace(job.chunk, frames=_blank(len(job.chunk.frames)), prepared=ready)
-        if self._kept or int(chunk.start) % BLOCK == 0:
-            self._kept.append(chunk)
+        if self.pending or int(chunk.start) % BLOCK == 0:
+            self.pending.append(chunk)
         if int(chunk.end) % BLOCK == 0 or int(chunk.end) == self.seconds:
-            self._write(self._kept)
-            self._kept = []
+            self._write(self.pending)
+            self.pending = []
 
     def _path(self, block: int) -> Path:
         return self.folder / f"{block:05d}.safetensors"

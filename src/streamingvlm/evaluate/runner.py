@@ -1,6 +1,6 @@
-"""Many streams of the arcade at once, free running: the model reads nothing but its own words.
+"""Runs the examples of a task, many streams at once, free running: the model reads nothing but its own words.
 
-All streams go in lockstep through one engine, a second of each in a round, so that their replies are decoded as one
+All streams go in lockstep through one engine, a step of each in a round, so that their replies are decoded as one
 batch. Sources and patches are made a little ahead in a thread each. Streams that were interrupted go on from their
 snapshots, and so need not be at the same second as the others.
 """
@@ -9,25 +9,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from arcade_streams.evaluate.match import Match
-
 from ..core.errors import CapacityError, OutputError
 from ..core.events import Chunk
 from ..core.policy import make_policy
 from ..engine.engine import Engine
 from ..engine.session import Session
-from ..engine.snapshot import restore, save, there_is
+from ..engine.snapshot import remove, restore, save, there_is
 from ..models.base import Model
 from ..runtime.clock import fast
+from .checkpoint import Checkpoint
 from .features import Features, Seen
 from .record import Record
+from .task import Example, Question, Task
 
 #: Seconds of work between two snapshots, and how much of the time they may take at most.
 SNAPSHOT_EVERY, SNAPSHOT_SHARE = 30.0, 0.05
@@ -35,12 +35,31 @@ SNAPSHOT_EVERY, SNAPSHOT_SHARE = 30.0, 0.05
 REAL_TIME, OVER = 1.0, 60
 
 Progress = Callable[[float], None]
+#: A bar: ``with progress(what, total) as done`` gives what is called with how much of the total is done.
+Bar = Callable[[str, float], AbstractContextManager[Progress]]
+
+
+def run_task(
+    task: Task, checkpoint: Checkpoint, policy: str, folder: Path, bar: Bar, *, features: Path | None = None
+) -> list[Record]:
+    """What a checkpoint says of a task's examples under a policy (as :func:`make_policy` takes it), in their order.
+
+    ``folder``: where words are recorded, and taken up from; ``features``: where what the tower sees is kept for other
+    runs (None: nowhere).
+    """
+    kept = Features.of(checkpoint.model, features) if features else None
+    runner = TaskRunner(
+        checkpoint.model, policy, checkpoint.records(folder, policy), checkpoint.fingerprint, features=kept
+    )
+    with bar(f"{checkpoint.name}, {policy}, {task.name}", task.seconds * len(task.examples)) as done:
+        return runner.run(task.examples, task.seconds, done)
 
 
 @dataclass(slots=True)
-class Lane:
-    """One stream on its way. ``seen``: its source, if that wants to know what the tower saw."""
+class RunningExample:
+    """One example on its way. ``seen``: its source, if that wants to know what the tower saw."""
 
+    example: Example
     record: Record
     session: Session
     chunks: Iterator[Chunk]
@@ -53,10 +72,30 @@ class Lane:
         last = self.work[-OVER:]
         return len(last) == OVER and sum(last) / OVER > REAL_TIME
 
+    def due(self, chunk: Chunk) -> list[Question]:
+        """The questions that are asked in the step of ``chunk``, which comes next."""
+        session = self.session
+        return [
+            question
+            for question in self.example.questions
+            if question.time <= chunk.end and (question.time > session.time or not session.turn)
+        ]
+
+    def stop(self, why: str) -> None:
+        """End it early."""
+        self.record.stop(why)
+        self.done = True
+
+    def end(self, seconds: float) -> None:
+        """Its source has no more steps; ``seconds``: how far it was to be watched."""
+        if self.record.seconds < seconds:
+            self.record.end()
+        self.done = True
+
 
 @dataclass(frozen=True, slots=True)
-class Watcher:
-    """Watches matches with one model and one policy (as :func:`make_policy` takes it); records under ``folder``.
+class TaskRunner:
+    """Runs examples with one model and one policy (as :func:`make_policy` takes it); records under ``folder``.
 
     ``fingerprint``: of the checkpoint's files. Words that were recorded with the same of all this are taken up.
     ``features``: where what the tower sees is kept, for policies that it is enough for (None: nowhere).
@@ -68,14 +107,13 @@ class Watcher:
     fingerprint: str
     features: Features | None = None
 
-    def settings(self, match: Match) -> dict[str, Any]:
-        """All that the words of a match depend on."""
+    def settings(self, example: Example) -> dict[str, Any]:
+        """All that the words of an example depend on."""
         shape = self.model.kv_shape
+        asked = [[question.time, question.text] for question in example.questions]
         return {
-            "game": match.game,
-            "seed": match.seed,
-            "flipped": match.flipped,
-            "stream": match.fingerprint(),
+            **example.settings,
+            **({"questions": asked} if asked else {}),
             "checkpoint": self.fingerprint,
             "weights": self.model.weights,
             "policy": repr(make_policy(self.policy, self.model.defaults.policy)),
@@ -84,27 +122,35 @@ class Watcher:
             "device": shape.device.type,
         }
 
-    def watch(self, matches: Sequence[Match], seconds: int, on_progress: Progress = lambda _: None) -> list[Record]:
-        """What is said of the first ``seconds`` of every match, all of them in one batch.
+    def run(self, examples: Sequence[Example], seconds: int, on_progress: Progress = lambda _: None) -> list[Record]:
+        """What is said of the first ``seconds`` of every example, all of them in one batch.
 
         ``on_progress`` is told the seconds that are done, of all streams together. An interrupt leaves what was said
         and the last snapshots.
         """
-        records = [Record(self.folder / f"{match.name}.jsonl", self.settings(match)) for match in matches]
+        records = [Record(self.folder / f"{example.name}.jsonl", self.settings(example)) for example in examples]
         for record in records:
             record.load()
-        left = [(m, r) for m, r in zip(matches, records, strict=True) if r.seconds < seconds and not r.stopped]
+        pairs = zip(examples, records, strict=True)
+        left = [(e, r) for e, r in pairs if r.seconds < seconds and not r.stopped and not r.ended]
         if left:
             with ExitStack() as stack, torch.inference_mode():
-                engine = Engine(self.model, slots=len(left))
-                lanes = [self._open(stack, engine, match, record, seconds) for match, record in left]
-                self._run(engine, lanes, lambda: on_progress(sum(min(r.seconds, seconds) for r in records)))
+                # One more slot for the copy of a stream that answers a question.
+                engine = Engine(self.model, slots=len(left) + any(bool(e.questions) for e, _ in left))
+                running = [self._open(stack, engine, example, record, seconds) for example, record in left]
+                on_round = self._make_on_round(engine, running)
+
+                def tell() -> None:
+                    on_progress(sum(min(r.seconds, seconds) for r in records))
+                    on_round()
+
+                self._drive(engine, running, seconds, tell)
         for record in records:
-            record.rows = [row for row in record.rows if row["end"] <= seconds]
+            record.cut(seconds)
         return records
 
-    def _open(self, stack: ExitStack, engine: Engine, match: Match, record: Record, seconds: int) -> Lane:
-        session = stack.enter_context(engine.open(policy=self.policy, context=match.context, stream=match.seed))
+    def _open(self, stack: ExitStack, engine: Engine, example: Example, record: Record, seconds: int) -> RunningExample:
+        session = stack.enter_context(self._session(engine, example))
         if record.rows and there_is(record.snapshot):
             restore(session, engine.pool, record.snapshot)
             if session.time > record.seconds:
@@ -112,47 +158,74 @@ class Watcher:
         record.begin(session.time)
         seen = None
         if self.features is not None and self.features.enough_for(session):
-            seen = self.features.seen(match, session, seconds)
-        source = fast(seen) if seen else fast(match.source(seconds, session.time), session.prepare)
-        lane = Lane(record, session, stack.enter_context(closing(iter(source))), seen)
-        stack.callback(lambda: record.close(lane.done))
-        return lane
+            seen = self.features.seen(example, session, seconds)
+        source = fast(seen) if seen else fast(example.source(seconds, session.time), session.prepare)
+        chunks = stack.enter_context(closing(iter(source)))
+        running = RunningExample(example, record, session, chunks, seen)
+        stack.callback(lambda: record.close(running.done))
+        return running
 
-    def _run(self, engine: Engine, lanes: Sequence[Lane], tell: Callable[[], None]) -> None:
-        growing = any(lane.session.options.policy.seconds_left(0.0) is not None for lane in lanes)
+    def _session(self, engine: Engine, example: Example) -> Session:
+        return engine.open(policy=self.policy, context=example.context, stream=example.stream)
+
+    def _make_on_round(self, engine: Engine, examples: Sequence[RunningExample]) -> Callable[[], None]:
+        """What is done behind every round: streams that are too slow end, the others are saved now and then."""
+        growing = any(one.session.options.policy.seconds_left(0.0) is not None for one in examples)
         saved, pause = time.perf_counter(), SNAPSHOT_EVERY
-        while running := [lane for lane in lanes if not lane.done]:
-            self._round(engine, running)
-            for lane in running:
-                if growing and not lane.done and lane.too_slow():
-                    lane.record.stop(f"slower than real time at {lane.session.time:g} s")
-                    lane.done = True
-            tell()
-            if time.perf_counter() - saved > pause:
-                began = time.perf_counter()
-                for lane in running:
-                    if not lane.done:
-                        lane.record.sync()
-                        save(lane.session, engine.pool, lane.record.snapshot)
-                saved = time.perf_counter()
-                pause = max(SNAPSHOT_EVERY, (saved - began) / SNAPSHOT_SHARE)
 
-    def _round(self, engine: Engine, lanes: Sequence[Lane]) -> None:
-        """A second of every stream."""
-        jobs = []
-        for lane in lanes:
-            chunk = next(lane.chunks, None)
-            if chunk is None:
-                lane.done = True
-                continue
-            try:
-                jobs.append((lane, engine.submit(lane.session, chunk)))
-            except CapacityError:
-                lane.record.stop(f"the cache is full at {lane.session.time:g} s")
-                lane.done = True
-        for lane, job in jobs:
-            event = engine.wait(job)
-            lane.record.add(event)
-            if lane.seen is not None:
-                lane.seen.keep(job)
-            lane.work.append(event.timing.work / (event.end - event.start))
+        def on_round() -> None:
+            nonlocal saved, pause
+            running = [one for one in examples if not one.done]
+            for one in running:
+                if growing and one.too_slow():
+                    one.stop(f"slower than real time at {one.session.time:g} s")
+            if time.perf_counter() - saved <= pause:
+                return
+            began = time.perf_counter()
+            for one in running:
+                if not one.done:
+                    one.record.sync()
+                    save(one.session, engine.pool, one.record.snapshot)
+            saved = time.perf_counter()
+            pause = max(SNAPSHOT_EVERY, (saved - began) / SNAPSHOT_SHARE)
+
+        return on_round
+
+    def _drive(
+        self, engine: Engine, examples: Sequence[RunningExample], seconds: int, on_round: Callable[[], None]
+    ) -> None:
+        """Run every example to its end, a step of each in a round. Nothing else here submits to the engine."""
+        while running := [one for one in examples if not one.done]:
+            jobs = []
+            for one in running:
+                chunk = next(one.chunks, None)
+                if chunk is None:
+                    one.end(seconds)
+                    continue
+                try:
+                    for question in one.due(chunk):
+                        one.record.answer(question.time, question.text, self._answer(engine, one, chunk, question))
+                    jobs.append((one, engine.submit(one.session, chunk)))
+                except CapacityError:
+                    one.stop(f"the cache is full at {one.session.time:g} s")
+            for one, job in jobs:
+                event = engine.wait(job)
+                one.record.add(event)
+                if one.seen is not None:
+                    one.seen.keep(job)
+                one.work.append(event.timing.work / (event.end - event.start))
+            on_round()
+
+    def _answer(self, engine: Engine, running: RunningExample, chunk: Chunk, question: Question) -> str:
+        """What a copy of the stream says of its next step with the question as its instruction.
+
+        The stream itself never sees the question. The copy goes over the disk, beside the record.
+        """
+        path = running.record.path.with_suffix(".asked")
+        with self._session(engine, running.example) as copy:
+            if running.session.turn:
+                save(running.session, engine.pool, path)
+                restore(copy, engine.pool, path)
+                remove(path)
+            copy.instruct(question.text)
+            return copy.step(chunk).text

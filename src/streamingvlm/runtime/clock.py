@@ -105,7 +105,7 @@ class Paced:
     ) -> None:
         self.source, self.clock, self.newest, self.prepare = source, clock, newest, prepare
         self.part = part if clock else None
-        self.name, self.context, self.arcade = source.name, source.context, source.arcade
+        self.name, self.context, self.kind = source.name, source.context, source.kind
         self.live = newest
 
     def __iter__(self) -> Generator[Chunk, None, None]:

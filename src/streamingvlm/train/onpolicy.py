@@ -51,7 +51,8 @@ MADE_WITH = (
 class Piece:
     """A part of a stream that is watched in one go: a source of chunks. ``number`` counts all pieces."""
 
-    arcade = live = False
+    kind = ""
+    live = False
 
     def __init__(self, number: int, example: Example, context: str) -> None:
         self.number, self.example, self.context = number, example, context
