@@ -94,7 +94,7 @@ def write_record(source: str, seed: int | None, seconds: int, path: Path) -> Non
 
     from ..worlds.record import CLIP_FPS, frames_and_truth, truth_record
     from ..worlds.source import kind_of, parse_locator
-    from ..worlds.stream import Stream
+    from ..worlds.stream import GameStream
 
     if path.suffix.lower() != ".mp4":
         raise OutputError(f"cannot write {path}: a clip's name must end in .mp4")
@@ -105,7 +105,7 @@ def write_record(source: str, seed: int | None, seconds: int, path: Path) -> Non
     words = path.with_suffix(".jsonl")
     for target in (path, words):
         check_writable(target)
-    stream = Stream(game, seed)
+    stream = GameStream(game, seed)
     frames, truth = frames_and_truth(stream, seconds)
     title = stream.context.text
     write_video(path, frames, fps=CLIP_FPS, title=title, comment=kind_comment(kind_of(game), f"seed={seed}"))

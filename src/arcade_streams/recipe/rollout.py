@@ -47,7 +47,7 @@ class _Stream:
         return self.timeline.pending_spans()
 
 
-class Rollout:
+class StoryRollout:
     """``features``: (seconds, tokens, hidden) of each stream; ``histories``: what stands in the history block at the
     start, as text or ids; ``offsets``: time of the first second."""
 

@@ -16,7 +16,7 @@ from streamingvlm import Chunk, SourceError
 from .game import FRAMES_PER_SECOND, Game, World
 from .games import GAMES, find_game
 from .record import CLIP_FPS, enlarge
-from .stream import Stream
+from .stream import GameStream
 
 
 def parse_locator(locator: str) -> tuple[Game, int]:
@@ -71,7 +71,7 @@ class ArcadeSource:
             raise ValueError(f"a step needs at least one frame: fps={fps}, step={step}, {start=}, {duration=}")
         self.fps, self.step, self.start = fps, step, start
         self.stop = math.inf if duration is None else start + duration
-        self.stream = Stream(game, seed, render=False)
+        self.stream = GameStream(game, seed, render=False)
         self.name = f"arcade:{game.name}?seed={seed}"
         self.kind = kind_of(game)
         self.context = self.stream.context.text

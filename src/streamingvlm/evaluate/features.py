@@ -26,7 +26,7 @@ from ..engine.request import StepRequest
 from ..engine.session import Session
 from ..models.base import Model, Prepared, Vision
 from ..models.patches import Patches
-from .task import Example
+from .task import TaskExample
 
 #: Steps of a file.
 BLOCK = 60
@@ -60,7 +60,7 @@ class Features:
         policy = session.options.policy
         return not isinstance(policy.feeding, Recompute)
 
-    def seen(self, example: Example, session: Session, seconds: int) -> Seen:
+    def seen(self, example: TaskExample, session: Session, seconds: int) -> Seen:
         """The steps of an example from where ``session`` is up to ``seconds`` from the stream's start."""
         return Seen(self.folder / example.video, self.device, example, session, seconds)
 
@@ -73,7 +73,9 @@ class Seen:
 
     live = False
 
-    def __init__(self, folder: Path, device: torch.device, example: Example, session: Session, seconds: int) -> None:
+    def __init__(
+        self, folder: Path, device: torch.device, example: TaskExample, session: Session, seconds: int
+    ) -> None:
         played = example.source(seconds)
         self.name, self.context, self.kind = played.name, example.context, played.kind
         self.folder, self.device = folder, device

@@ -27,7 +27,7 @@ from ..runtime.clock import fast
 from .checkpoint import Checkpoint
 from .features import Features, Seen
 from .record import Record
-from .task import Example, Question, Task
+from .task import Question, Task, TaskExample
 
 #: Seconds of work between two snapshots, and how much of the time they may take at most.
 SNAPSHOT_EVERY, SNAPSHOT_SHARE = 30.0, 0.05
@@ -59,7 +59,7 @@ def run_task(
 class RunningExample:
     """One example on its way. ``seen``: its source, if that wants to know what the tower saw."""
 
-    example: Example
+    example: TaskExample
     record: Record
     session: Session
     chunks: Iterator[Chunk]
@@ -107,7 +107,7 @@ class TaskRunner:
     fingerprint: str
     features: Features | None = None
 
-    def settings(self, example: Example) -> dict[str, Any]:
+    def settings(self, example: TaskExample) -> dict[str, Any]:
         """All that the words of an example depend on."""
         shape = self.model.kv_shape
         asked = [[question.time, question.text] for question in example.questions]
@@ -122,7 +122,9 @@ class TaskRunner:
             "device": shape.device.type,
         }
 
-    def run(self, examples: Sequence[Example], seconds: int, on_progress: Progress = lambda _: None) -> list[Record]:
+    def run(
+        self, examples: Sequence[TaskExample], seconds: int, on_progress: Progress = lambda _: None
+    ) -> list[Record]:
         """What is said of the first ``seconds`` of every example, all of them in one batch.
 
         ``on_progress`` is told the seconds that are done, of all streams together. An interrupt leaves what was said
@@ -149,7 +151,9 @@ class TaskRunner:
             record.cut(seconds)
         return records
 
-    def _open(self, stack: ExitStack, engine: Engine, example: Example, record: Record, seconds: int) -> RunningExample:
+    def _open(
+        self, stack: ExitStack, engine: Engine, example: TaskExample, record: Record, seconds: int
+    ) -> RunningExample:
         session = stack.enter_context(self._session(engine, example))
         if record.rows and there_is(record.snapshot):
             restore(session, engine.pool, record.snapshot)
@@ -165,7 +169,7 @@ class TaskRunner:
         stack.callback(lambda: record.close(running.done))
         return running
 
-    def _session(self, engine: Engine, example: Example) -> Session:
+    def _session(self, engine: Engine, example: TaskExample) -> Session:
         return engine.open(policy=self.policy, context=example.context, stream=example.stream)
 
     def _make_on_round(self, engine: Engine, examples: Sequence[RunningExample]) -> Callable[[], None]:

@@ -26,7 +26,7 @@ class Question:
     text: str
 
 
-class Example(Protocol):
+class TaskExample(Protocol):
     """One stream of a task, watched from its start.
 
     ``name``: what its files are called, different for every example; ``video``: what its frames are called: examples
@@ -61,7 +61,7 @@ class Task(Protocol):
     @property
     def seconds(self) -> int: ...
     @property
-    def examples(self) -> Sequence[Example]: ...
+    def examples(self) -> Sequence[TaskExample]: ...
 
     def score(self, records: Sequence[Record]) -> Mapping[str, Any]:
         """Metrics, as JSON, of what was said: one record for each example, in their order.
