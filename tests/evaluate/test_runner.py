@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import subprocess
+import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -215,6 +217,47 @@ def test_questions_are_answered_at_their_time_and_change_nothing(
     # Words with other questions are other words.
     (other,) = parts.run([NoiseExample(1)], 5)
     assert other.answers == []
+
+
+def test_a_question_over_its_budget_is_one_line(model: Any, tmp_path: Path) -> None:
+    long = NoiseExample(1, questions=(Question(1.5, "why " * 500),))
+    with pytest.raises(OptionError, match=r"^noise-1, question at 1\.5 s: [^\n]*$"):
+        TaskRunner(model, POLICY, tmp_path, "f").run([long], 3)
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from streamingvlm.core.sampling_params import Sampling
+from streamingvlm.evaluate import runner
+from support import tiny
+from support.tasks import NoiseExample
+
+runner.SNAPSHOT_EVERY, runner.SNAPSHOT_SHARE = 0.0, 1e9
+model = tiny.model(sampling=Sampling(temperature=0.9, max_new_tokens=5))
+runner.TaskRunner(model, sys.argv[1], Path(sys.argv[2]), "f").run(
+    [NoiseExample(1), NoiseExample(2)], 500, lambda done: print(done, flush=True)
+)
+"""
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_goes_on(model: Any, tmp_path: Path) -> None:
+    path = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
+    arguments = [sys.executable, "-c", KILLED, POLICY, str(tmp_path / "killed")]
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path})
+    assert process.stdout is not None
+    for line in process.stdout:
+        if float(line) >= 16:
+            break
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    both = [NoiseExample(1), NoiseExample(2)]
+    seen: list[float] = []
+    again = TaskRunner(model, POLICY, tmp_path / "killed", "f").run(both, 40, seen.append)
+    assert seen[0] >= 16, "it goes on from snapshots"
+    assert texts(again) == texts(TaskRunner(model, POLICY, tmp_path / "whole", "f").run(both, 40))
 
 
 def register(monkeypatch: pytest.MonkeyPatch, *entries: EntryPoint) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from ..core.errors import CapacityError, OutputError
+from ..core.errors import CapacityError, OptionError, OutputError
 from ..core.events import Chunk
 from ..core.policy import make_policy
 from ..engine.engine import Engine
@@ -198,7 +198,7 @@ class TaskRunner:
     def _drive(
         self, engine: Engine, examples: Sequence[RunningExample], seconds: int, on_round: Callable[[], None]
     ) -> None:
-        """Run every example to its end, a step of each in a round. Nothing else here submits to the engine."""
+        """Run every example to its end, a step of each in a round. Only this and :meth:`_answer` run the engine."""
         while running := [one for one in examples if not one.done]:
             jobs = []
             for one in running:
@@ -231,5 +231,8 @@ class TaskRunner:
                 save(running.session, engine.pool, path)
                 restore(copy, engine.pool, path)
                 remove(path)
-            copy.instruct(question.text)
+            try:
+                copy.instruct(question.text)
+            except CapacityError as error:
+                raise OptionError(f"{running.example.name}, question at {question.time:g} s: {error}") from None
             return copy.step(chunk).text
