@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 import streamingvlm as sv
 from arcade_streams.worlds.games import GAMES
 from arcade_streams.worlds.record import CLIP_FPS, enlarge
-from arcade_streams.worlds.stream import Stream
+from arcade_streams.worlds.stream import GameStream
 from streamingvlm.models.base import Model
 from streamingvlm.models.load import settle_threads
 from streamingvlm.runtime.reports import provenance
@@ -42,7 +42,7 @@ GRAIN = 4
 def mosaic(width: int, height: int, seconds: int) -> Iterator[NDArray[np.uint8]]:
     """Frames (height, width, 3) at CLIP_FPS."""
     random = np.random.default_rng(0)
-    for second in islice(Stream(GAMES["pong"], 9_000_500, fps=CLIP_FPS), seconds):
+    for second in islice(GameStream(GAMES["pong"], 9_000_500, fps=CLIP_FPS), seconds):
         for picture in enlarge(second.frames):
             down, across = (-(-want // have) for want, have in zip((height, width), picture.shape, strict=False))
             tiled = np.tile(picture, (down, across, 1))[:height, :width]

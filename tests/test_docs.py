@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
-from streamingvlm.cli.commands import app
+from streamingvlm.cli.commands import make_app
 from streamingvlm.core.policy import make_policy
 
 ROOT = Path(__file__).parents[1]
@@ -135,7 +135,7 @@ def parse(arguments: list[str], named: bool = False) -> dict[str, Any]:
 
     A command that is only named in running text need not have all of its arguments.
     """
-    command: Any = get_command(app)
+    command: Any = get_command(make_app())
     context = None
     while hasattr(command, "commands"):
         name, *arguments = arguments

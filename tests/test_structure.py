@@ -82,6 +82,24 @@ def test_no_import_climbs(path: Path) -> None:
         assert other == room or FLOOR_OF[other] < FLOOR_OF[room], f"{room} is not above {other}"
 
 
+def test_nothing_names_what_is_built_on_it() -> None:
+    texts = {str(path): path.read_text() for path in OURS}
+    assert not [path for path, text in texts.items() if "arcade_streams" in text]
+    # The bundled checkpoint's folder is called so; all else about it is read from its own files.
+    assert [Path(path).name for path, text in texts.items() if "arcade" in text.lower()] == ["hub.py"]
+
+
+def test_what_is_built_on_it_uses_public_names() -> None:
+    for module, path in MODULES.items():
+        if module.startswith("arcade_streams"):
+            used = {name for name in imports_of(module) if name.startswith("streamingvlm.")}
+            private = [name for name in used if any(part.startswith("_") for part in name.split("."))]
+            assert not private, f"{path} reaches into {private}"
+            kept = {name.rpartition(".")[2]: name for name in used}
+            top = [name for name in kept if name in streamingvlm.__all__ and kept[name] != f"streamingvlm.{name}"]
+            assert not top, f"{path}: {top} are names of streamingvlm itself"
+
+
 def test_there_are_no_circles() -> None:
     graph = {module: arrows(module) for module in MODULES}
     while leaves := [module for module, found in graph.items() if not found & graph.keys()]:

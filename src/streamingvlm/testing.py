@@ -130,7 +130,7 @@ class ScriptedSource:
     """
 
     context = ""
-    arcade = True
+    kind = ""
 
     def __init__(
         self,

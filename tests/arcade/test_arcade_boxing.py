@@ -18,7 +18,7 @@ from arcade_streams.worlds.games.boxing.ring import BOXER_HEIGHT, BOXER_WIDTH, M
 from arcade_streams.worlds.games.boxing.rules import ARMS, COLOURS
 from arcade_streams.worlds.games.boxing.watch import Sight, Watch
 from arcade_streams.worlds.games.boxing.world import POINT_FRAMES, World
-from arcade_streams.worlds.stream import Stream
+from arcade_streams.worlds.stream import GameStream
 
 PIXELS = {"white": (214, 214, 214), "black": (0, 0, 0)}
 TOP, LEFT = 37, 32
@@ -39,7 +39,7 @@ def stand(ring: Ring, white: Place, black: Place, frames: int = 60) -> None:
 
 def test_labels_agree_with_the_picture() -> None:
     seen = exact = 0
-    for second in islice(Stream(BOXING, 8), 120):
+    for second in islice(GameStream(BOXING, 8), 120):
         for frame, label in zip(second.frames, second.labels, strict=True):
             places = [label.places[colour] or (0, 0) for colour in COLOURS]
             if any(label.facts.values()) or abs(places[0][0] - places[1][0]) < BOXER_WIDTH:
@@ -57,7 +57,7 @@ def test_labels_agree_with_the_picture() -> None:
 
 def test_an_arm_that_is_out_is_seen() -> None:
     seen: Counter[tuple[str, int, int]] = Counter()
-    for second in islice(Stream(BOXING, 8), 120):
+    for second in islice(GameStream(BOXING, 8), 120):
         for frame, label in zip(second.frames, second.labels, strict=True):
             for colour in COLOURS:
                 place = label.places[colour]

@@ -13,8 +13,8 @@ from arcade_streams.score.ceiling import ceiling
 from arcade_streams.score.survey import survey
 from arcade_streams.worlds.game import Game
 from arcade_streams.worlds.games import GAMES, find_game
-from arcade_streams.worlds.language import COMMON, Event
-from arcade_streams.worlds.stream import Second, Stream
+from arcade_streams.worlds.language import COMMON, GameEvent
+from arcade_streams.worlds.stream import GameStream, Second
 from streamingvlm.core.errors import SourceError
 
 SECONDS = 1200
@@ -29,20 +29,20 @@ def game(request: pytest.FixtureRequest) -> Game:
 @pytest.fixture(scope="module")
 def long(game: Game) -> list[Second]:
     """Twenty minutes."""
-    return list(islice(Stream(game, 21, render=False), SECONDS))
+    return list(islice(GameStream(game, 21, render=False), SECONDS))
 
 
 def test_the_same_seed_gives_the_same_stream(game: Game) -> None:
-    one, two = (list(islice(Stream(game, 5), 12)) for _ in range(2))
+    one, two = (list(islice(GameStream(game, 5), 12)) for _ in range(2))
     assert [s.text for s in one] == [s.text for s in two]
     assert all((a.frames == b.frames).all() for a, b in zip(one, two, strict=True))
     assert [s.labels for s in one] == [s.labels for s in two]
-    other = list(islice(Stream(game, 6), 12))
+    other = list(islice(GameStream(game, 6), 12))
     assert any((a.frames != b.frames).any() for a, b in zip(one, other, strict=True))
 
 
 def test_the_rate_changes_only_how_often_frames_are_taken(game: Game) -> None:
-    slow, fast = (list(islice(Stream(game, 5, fps=fps), 10)) for fps in (2, 30))
+    slow, fast = (list(islice(GameStream(game, 5, fps=fps), 10)) for fps in (2, 30))
     assert [s.text for s in slow] == [s.text for s in fast]
     for a, b in zip(slow, fast, strict=True):
         assert a.frames.shape == (2, 210, 160, 3)
@@ -81,7 +81,7 @@ def test_every_kind_is_said_and_none_fades(game: Game, long: list[Second]) -> No
     assert all(early[kind] and late[kind] for kind in game.language.kinds if kind != "match")
 
 
-def events(stream: list[Second], kind: str) -> list[tuple[int, Event]]:
+def events(stream: list[Second], kind: str) -> list[tuple[int, GameEvent]]:
     return [(second.index, event) for second in stream for event in second.events if event.kind == kind]
 
 
@@ -150,8 +150,8 @@ def test_the_survey_counts_what_is_said(game: Game, long: list[Second]) -> None:
 
 def test_bad_arguments(game: Game) -> None:
     with pytest.raises(ValueError, match="fps"):
-        Stream(game, 1, fps=7)
+        GameStream(game, 1, fps=7)
     with pytest.raises(ValueError, match="seed"):
-        Stream(game, -1)
+        GameStream(game, -1)
     with pytest.raises(SourceError, match=f"known: .*{game.name}"):
         find_game("chess")

@@ -33,8 +33,8 @@ from arcade_streams.worlds.games.hockey.rink import (
 from arcade_streams.worlds.games.hockey.rules import COLOURS, POINTS_TO_WIN, WINGS
 from arcade_streams.worlds.games.hockey.skaters import SWAY
 from arcade_streams.worlds.games.hockey.world import NAMES, World
-from arcade_streams.worlds.language import Event
-from arcade_streams.worlds.stream import Second, Stream
+from arcade_streams.worlds.language import GameEvent
+from arcade_streams.worlds.stream import GameStream, Second
 
 Screen = NDArray[np.uint8]
 BLUE, RED, YELLOW, GREEN = (45, 50, 184), (184, 50, 50), (232, 204, 99), (82, 126, 45)
@@ -46,13 +46,13 @@ SECONDS = 600
 
 @pytest.fixture(scope="module")
 def long() -> list[Second]:
-    return list(islice(Stream(HOCKEY, 21, render=False), SECONDS))
+    return list(islice(GameStream(HOCKEY, 21, render=False), SECONDS))
 
 
 @pytest.fixture(scope="module")
 def seen() -> list[tuple[Screen, FrameLabel]]:
     """Frames of four minutes of two streams, half a second apart."""
-    seconds = [second for seed in (7, 8) for second in islice(Stream(HOCKEY, seed), 120)]
+    seconds = [second for seed in (7, 8) for second in islice(GameStream(HOCKEY, seed), 120)]
     return [pair for second in seconds for pair in zip(second.frames, second.labels, strict=True)]
 
 
@@ -67,7 +67,7 @@ def rink() -> Rink:
     return rink
 
 
-def said(stream: list[Second], kind: str) -> list[tuple[int, Event]]:
+def said(stream: list[Second], kind: str) -> list[tuple[int, GameEvent]]:
     return [(second.index, event) for second in stream for event in second.events if event.kind == kind]
 
 

@@ -10,17 +10,17 @@ from arcade_streams.worlds.context import EVALUATION_SEEDS, NAMES, TOWNS, traini
 from arcade_streams.worlds.game import Game
 from arcade_streams.worlds.games import GAMES
 from arcade_streams.worlds.games.pong import PONG
-from arcade_streams.worlds.language import Event, Kind
+from arcade_streams.worlds.language import EventKind, GameEvent
 
 every_game = st.sampled_from(list(GAMES.values()))
 FACTS = ("{colour}", "{zone}", "{a}", "{b}", "{town}", "{who}")
 
 
-def event_of(draw: st.DrawFn, game: Game, kind: Kind) -> Event:
+def event_of(draw: st.DrawFn, game: Game, kind: EventKind) -> GameEvent:
     """An event of a kind with the facts that its wordings have a place for."""
     wanted = {fact for fact in FACTS if fact in kind.wordings[0]}
     whose = wanted & {"{colour}", "{who}"}
-    return Event(
+    return GameEvent(
         kind.name,
         draw(st.sampled_from(game.colours)) if whose else None,
         draw(st.sampled_from(kind.zones)) if "{zone}" in wanted else None,
@@ -31,7 +31,7 @@ def event_of(draw: st.DrawFn, game: Game, kind: Kind) -> Event:
 
 
 @st.composite
-def told(draw: st.DrawFn, least: int = 0) -> tuple[Game, list[Event], str]:
+def told(draw: st.DrawFn, least: int = 0) -> tuple[Game, list[GameEvent], str]:
     """A game, some of its events in the order in which they are said, and the words of a stream for them."""
     game = draw(every_game)
     kinds = draw(st.lists(st.sampled_from(game.kinds), min_size=least, max_size=5))
@@ -41,7 +41,7 @@ def told(draw: st.DrawFn, least: int = 0) -> tuple[Game, list[Event], str]:
 
 @settings(max_examples=300, deadline=None)
 @given(told())
-def test_what_is_said_is_understood(told: tuple[Game, list[Event], str]) -> None:
+def test_what_is_said_is_understood(told: tuple[Game, list[GameEvent], str]) -> None:
     game, events, text = told
     assert game.language.parse(text) == events
     assert text.isascii()
@@ -57,7 +57,7 @@ def test_any_text_is_read_without_an_error(game: Game, data: st.DataObject) -> N
 
 @settings(max_examples=200, deadline=None)
 @given(told(least=1), st.data())
-def test_a_cut_text_keeps_its_whole_clauses(told: tuple[Game, list[Event], str], data: st.DataObject) -> None:
+def test_a_cut_text_keeps_its_whole_clauses(told: tuple[Game, list[GameEvent], str], data: st.DataObject) -> None:
     game, events, text = told
     words = text.split()
     keep = data.draw(st.integers(0, len(words)))

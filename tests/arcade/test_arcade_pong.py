@@ -19,8 +19,8 @@ from arcade_streams.worlds.games.pong import PONG
 from arcade_streams.worlds.games.pong.court import Court
 from arcade_streams.worlds.games.pong.rules import COLOURS, POINTS_TO_WIN
 from arcade_streams.worlds.games.pong.world import World, landing
-from arcade_streams.worlds.language import Event
-from arcade_streams.worlds.stream import Second, Stream
+from arcade_streams.worlds.language import GameEvent
+from arcade_streams.worlds.stream import GameStream, Second
 
 WHITE, GREEN, ORANGE = (236, 236, 236), (92, 186, 92), (213, 130, 74)
 SECONDS = 600
@@ -28,10 +28,10 @@ SECONDS = 600
 
 @pytest.fixture(scope="module")
 def long() -> list[Second]:
-    return list(islice(Stream(PONG, 21, render=False), SECONDS))
+    return list(islice(GameStream(PONG, 21, render=False), SECONDS))
 
 
-def said(stream: list[Second], kind: str) -> list[tuple[int, Event]]:
+def said(stream: list[Second], kind: str) -> list[tuple[int, GameEvent]]:
     return [(second.index, event) for second in stream for event in second.events if event.kind == kind]
 
 
@@ -44,10 +44,10 @@ def place(screen: NDArray[np.uint8], colour: tuple[int, int, int]) -> tuple[int,
 def test_the_bundled_weights_still_know_this_stream() -> None:
     """Pixels and words of the streams that they were trained on and are measured with."""
     pictures = hashlib.sha256()
-    for second in islice(Stream(PONG, 5), 60):
+    for second in islice(GameStream(PONG, 5), 60):
         pictures.update(second.frames.tobytes())
     assert pictures.hexdigest() == "641e3d99549bf3e0486669f66657b1f8e177c204a89623621678ecde03ad54b9"
-    stream = Stream(PONG, 9_000_007, render=False)
+    stream = GameStream(PONG, 9_000_007, render=False)
     words = hashlib.sha256(stream.context.text.encode())
     for second in islice(stream, 300):
         words.update(f"{second.text}\n".encode())
@@ -55,7 +55,7 @@ def test_the_bundled_weights_still_know_this_stream() -> None:
 
 
 def test_labels_agree_with_the_picture() -> None:
-    for second in islice(Stream(PONG, 8), 90):
+    for second in islice(GameStream(PONG, 8), 90):
         for frame, label in zip(second.frames, second.labels, strict=True):
             ball = place(frame, WHITE)
             true = label.places["ball"]

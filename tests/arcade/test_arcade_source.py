@@ -14,7 +14,7 @@ from arcade_streams.worlds.games import GAMES
 from arcade_streams.worlds.games.pong import PONG
 from arcade_streams.worlds.record import frames_and_truth, truth_record
 from arcade_streams.worlds.source import ArcadeSource, parse_locator
-from arcade_streams.worlds.stream import Stream
+from arcade_streams.worlds.stream import GameStream
 from streamingvlm.core.errors import SourceError
 from streamingvlm.core.events import Source
 
@@ -33,7 +33,7 @@ def test_locators() -> None:
 @pytest.mark.parametrize("game", GAMES.values(), ids=lambda game: game.name)
 def test_it_shows_what_a_clip_shows(game: Game) -> None:
     source = ArcadeSource(game, 7, duration=8)
-    frames, rows = frames_and_truth(Stream(game, 7), 8)
+    frames, rows = frames_and_truth(GameStream(game, 7), 8)
     clip = list(frames)
     chunks = list(source)
     assert isinstance(source, Source)
@@ -43,7 +43,7 @@ def test_it_shows_what_a_clip_shows(game: Game) -> None:
     for i, chunk in enumerate(chunks):
         assert (chunk.frames[0] == clip[30 * i]).all()
         assert (chunk.frames[1] == clip[30 * i + 15]).all()
-    assert source.context == Stream(game, 7).context.text
+    assert source.context == GameStream(game, 7).context.text
     assert [source.truth(i, i + 1) for i in range(8)] == [text for _, _, text in rows]
 
 
@@ -57,7 +57,7 @@ def test_start_step_and_rate() -> None:
 
 
 def test_truth_of_a_clip() -> None:
-    frames, rows = frames_and_truth(Stream(PONG, 4), 20)
+    frames, rows = frames_and_truth(GameStream(PONG, 4), 20)
     for _ in frames:
         pass
     record = truth_record(PONG, "clip.mp4", "context", rows)

@@ -19,7 +19,7 @@ from arcade_streams.worlds.games.tennis.players import at_net
 from arcade_streams.worlds.games.tennis.rules import COLOURS, POINTS_TO_WIN
 from arcade_streams.worlds.games.tennis.watch import LOB
 from arcade_streams.worlds.games.tennis.world import FARTHER, FRAMES_PER_TICK, NEARER, RUN, World
-from arcade_streams.worlds.stream import Second, Stream
+from arcade_streams.worlds.stream import GameStream, Second
 
 WHITE, GREY = (236, 236, 236), (74, 74, 74)
 PAINT = {"pink": (240, 128, 128), "blue": (117, 128, 240)}
@@ -41,12 +41,12 @@ def dots(screen: Picture, paint: tuple[int, int, int]) -> Box | None:
 
 @pytest.fixture(scope="module")
 def clip() -> list[Second]:
-    return list(islice(Stream(TENNIS, 8, fps=10), 60))
+    return list(islice(GameStream(TENNIS, 8, fps=10), 60))
 
 
 @pytest.fixture(scope="module")
 def long() -> list[Second]:
-    return list(islice(Stream(TENNIS, 23, render=False), 600))
+    return list(islice(GameStream(TENNIS, 23, render=False), 600))
 
 
 def frames(clip: list[Second]) -> list[tuple[Picture, FrameLabel]]:

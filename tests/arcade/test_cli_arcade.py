@@ -9,12 +9,15 @@ from typing import Any
 import av
 import pytest
 
+from arcade_streams.cli import clips
+from arcade_streams.worlds.games import GAMES
 from arcade_streams.worlds.games.boxing import BOXING
 from arcade_streams.worlds.games.pong import PONG
-from arcade_streams.worlds.source import ArcadeSource
+from arcade_streams.worlds.source import ArcadeSource, kind_of
 from streamingvlm import cli
-from streamingvlm.cli import arcade
 from streamingvlm.models import load
+from streamingvlm.models.hub import BUNDLED
+from streamingvlm.models.knows import read_known_kinds
 from streamingvlm.sources.open import open_source
 from streamingvlm.testing import ScriptedModel
 
@@ -52,8 +55,7 @@ def test_a_clip_carries_its_context_and_its_truth(clip: Path) -> None:
 def test_a_clip_shows_what_the_arcade_shows(clip: Path) -> None:
     recorded = open_source(str(clip), fps=3, start=2, duration=3)
     direct = open_source("arcade:pong?seed=7", fps=3, start=2, duration=3)
-    assert recorded.arcade
-    assert direct.arcade
+    assert recorded.kind == direct.kind == "arcade:pong"
     assert recorded.context == direct.context
     pairs = list(zip(recorded, direct, strict=True))
     assert len(pairs) == 3
@@ -76,20 +78,21 @@ def test_watch_and_score(
     assert json.loads(capsys.readouterr().out)["micro_f1"] == 1.0
 
 
-def test_a_game_that_the_bundled_model_does_not_know(
+def test_a_checkpoint_refuses_a_game_that_it_does_not_know(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("streamingvlm.core.events", "arcade_streams.worlds.source", "streamingvlm.sources.file"):
-        monkeypatch.setattr(f"{module}.BUNDLED_GAMES", ("pong",))
+    monkeypatch.setattr(load, "load_model", None)
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    (folder / "generation_config.json").write_text(json.dumps({"streaming": {"knows": ["arcade:pong"]}}))
     path = tmp_path / "fight.mp4"
     assert cli.main(["record", "arcade:boxing?seed=3", "--seconds", "20", "-o", str(path)]) == 0
     truth = path.with_suffix(".jsonl")
     video = open_source(str(path))
-    assert not video.arcade
-    assert video.context == ArcadeSource(BOXING, 3).context
+    assert (video.kind, video.context) == ("arcade:boxing", ArcadeSource(BOXING, 3).context)
     for source in (str(path), "arcade:boxing?seed=3"):
-        assert cli.main(["watch", source]) == 2
-        assert "knows only the arcade (arcade:pong," in capsys.readouterr().err
+        assert cli.main(["watch", source, "--model", str(folder)]) == 2
+        assert f"{folder} knows only arcade:pong (and" in capsys.readouterr().err
     assert json.loads(truth.read_text())["game"] == "boxing"
     capsys.readouterr()
     assert cli.main(["score", str(truth), str(truth)]) == 0
@@ -98,10 +101,14 @@ def test_a_game_that_the_bundled_model_does_not_know(
     assert "miss" in figures["by_kind"]
 
 
+def test_the_bundled_model_knows_every_game() -> None:
+    assert set(read_known_kinds(BUNDLED)) == {kind_of(game) for game in GAMES.values()}
+
+
 def test_demo_records_once_and_prints_truth_and_score(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(arcade, "DEMO_SECONDS", 8)
+    monkeypatch.setattr(clips, "DEMO_SECONDS", 8)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
     def load_model(*_: object, **__: object) -> ScriptedModel:

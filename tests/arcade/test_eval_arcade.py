@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,17 +17,16 @@ from arcade_streams.evaluate import run as arcade
 from arcade_streams.evaluate.figures import Evaluation, Watched, measure
 from arcade_streams.evaluate.gate import gate
 from arcade_streams.evaluate.match import Match, exchange, matches
-from arcade_streams.evaluate.run import Checkpoint, EvalConfig
+from arcade_streams.evaluate.run import EvalConfig
 from arcade_streams.score.score import count
 from arcade_streams.worlds.context import EVALUATION_SEEDS
 from arcade_streams.worlds.games import GAMES, find_game
 from streamingvlm import cli
-from streamingvlm.core.errors import OptionError, OutputError
-from streamingvlm.core.events import Commentary
+from streamingvlm.core.errors import OptionError
 from streamingvlm.core.sampling_params import Sampling
-from streamingvlm.evaluate import runner as watch
+from streamingvlm.evaluate import runner
+from streamingvlm.evaluate.checkpoint import Checkpoint
 from streamingvlm.evaluate.record import Record
-from streamingvlm.evaluate.runner import Watcher
 from streamingvlm.models.hub import BUNDLED
 from support import tiny
 
@@ -56,10 +54,6 @@ def checkpoint(model: Any) -> Checkpoint:
 @pytest.fixture
 def setting(tmp_path: Path) -> EvalConfig:
     return EvalConfig(("pong",), SEEDS, 6, tmp_path / "words")
-
-
-def texts(records: list[Record]) -> list[list[str]]:
-    return [[row["text"] for row in record.rows] for record in records]
 
 
 def test_what_is_watched() -> None:
@@ -95,132 +89,6 @@ def test_names_of_every_game_can_be_flipped(game: str) -> None:
     assert other is not None
     assert [(p.name, p.town) for p in one.players] == [(p.name, p.town) for p in other.players[::-1]]
     assert [p.colour for p in one.players] == [p.colour for p in other.players]
-
-
-def test_an_interrupted_run_goes_on_where_it_was(model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "SNAPSHOT_EVERY", 0.0)
-    monkeypatch.setattr(watch, "SNAPSHOT_SHARE", 1e9)
-    both = matches(["pong"], SEEDS)
-    whole = Watcher(model, POLICY, tmp_path / "whole", "f").watch(both, 9)
-    assert [len(rows) for rows in texts(whole)] == [9, 9]
-    assert not list((tmp_path / "whole").glob("*.state"))
-
-    def stop(done: float) -> None:
-        if done >= 10:
-            raise KeyboardInterrupt
-
-    watcher = Watcher(model, POLICY, tmp_path / "parts", "f")
-    with pytest.raises(KeyboardInterrupt):
-        watcher.watch(both, 9, stop)
-    assert len(list((tmp_path / "parts").glob("*.state"))) == 2
-    seen: list[float] = []
-    again = watcher.watch(both, 9, seen.append)
-    assert seen[0] == 10.0, "four seconds had snapshots, the fifth is said anew"
-    assert texts(again) == texts(whole)
-    assert any(text for rows in texts(whole) for text in rows)
-    assert not list((tmp_path / "parts").glob("*.state"))
-    # What is done is taken up without a step.
-    monkeypatch.setattr(Watcher, "_run", None)
-    assert texts(watcher.watch(both, 9)) == texts(whole)
-    assert texts(watcher.watch(both, 4)) == [rows[:4] for rows in texts(whole)]
-
-
-@pytest.mark.parametrize("broken", ["cut", "flipped", "missing", "killed"])
-def test_a_run_goes_on_from_whichever_snapshot_is_whole(
-    model: Any, broken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(watch, "SNAPSHOT_EVERY", 0.0)
-    monkeypatch.setattr(watch, "SNAPSHOT_SHARE", 1e9)
-    match = matches(["pong"], SEEDS)[:1]
-    (whole,) = texts(Watcher(model, POLICY, tmp_path / "whole", "f").watch(match, 7))
-
-    def stop(done: float) -> None:
-        if done >= 5:
-            raise KeyboardInterrupt
-
-    watcher = Watcher(model, POLICY, tmp_path / "parts", "f")
-    with pytest.raises(KeyboardInterrupt):
-        watcher.watch(match, 7, stop)
-    (state,) = (tmp_path / "parts").glob("*.state")
-    content = bytearray(state.read_bytes())
-    content[len(content) // 2] ^= 1
-    if broken == "missing":
-        state.unlink()
-    elif broken == "killed":
-        (tmp_path / "parts" / f"{state.name}.part").write_bytes(content[:100])
-    else:
-        state.write_bytes(content if broken == "flipped" else content[:-1])
-    seen: list[float] = []
-    with contextlib.nullcontext() if broken == "killed" else pytest.warns(UserWarning, match="goes on from the one"):
-        (again,) = texts(watcher.watch(match, 7, seen.append))
-    assert again == whole
-    assert seen[0] == (5.0 if broken == "killed" else 4.0)
-    assert [path.suffix for path in (tmp_path / "parts").iterdir()] == [".jsonl"]
-
-
-def test_a_record_is_whole_at_every_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "x.jsonl"
-    record = Record(path, {"policy": "p"})
-    record.begin(0.0)
-    for second in range(5):
-        record.add(Commentary(second, second + 1, f"caf\xe9 {second}\u2028\x85\ud800"))
-    record.sync()
-    record.close(done=False)
-    before = path.read_bytes()
-    assert before.count(b"\n") == 6
-    for cut in range(len(before)):
-        path.write_bytes(before[:cut])
-        again = Record(path, {"policy": "p"})
-        again.load()
-        lines = before[:cut].count(b"\n")
-        assert len(again.rows) in (max(lines - 1, 0), lines), "a line that is whole but for its end counts"
-    path.write_bytes(before)
-    again = Record(path, {"policy": "p"})
-    again.load()
-    assert [row["text"] for row in again.rows][3] == "caf\xe9 3\u2028\x85\ud800"
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    for name in ("fsync", "replace"):
-        with monkeypatch.context() as patch:
-            patch.setattr(os, name, full)
-            with pytest.raises(OutputError, match=r"cannot write .*x\.jsonl \(No space left on device\)"):
-                again.begin(5.0)
-        assert path.read_bytes() == before, "the words are not given up for others that cannot be written"
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_record_on_a_full_disk_is_one_line(tmp_path: Path) -> None:
-    record = Record(tmp_path / "x.jsonl", {"policy": "p"})
-    record.begin(0.0)
-    record._file = Path("/dev/full").open("w", encoding="utf-8", buffering=1)  # noqa: SIM115
-    with pytest.raises(OutputError, match="No space left"):
-        record.add(Commentary(0.0, 1.0, "a"))
-    with contextlib.suppress(OutputError):
-        record.close(done=False)
-
-
-def test_words_do_not_depend_on_company(model: Any, tmp_path: Path) -> None:
-    both = matches(["pong"], SEEDS)
-    together = Watcher(model, POLICY, tmp_path / "a", "f").watch(both, 5)
-    alone = Watcher(model, POLICY, tmp_path / "b", "f").watch(both[1:], 5)
-    assert texts(together)[1] == texts(alone)[0]
-
-
-def test_only_words_of_the_same_settings_are_taken_up(tmp_path: Path) -> None:
-    path = tmp_path / "x.jsonl"
-    row = json.dumps({"start": 0.0, "end": 1.0, "text": "a"})
-    path.write_text(json.dumps({"policy": "p"}) + "\n" + row + "\n" + row[:9])
-    record = Record(path, {"policy": "p"})
-    record.load()
-    assert record.seconds == 1.0
-    other = Record(path, {"policy": "q"})
-    other.load()
-    assert other.rows == []
-    path.write_text("")
-    record.load()
-    assert record.rows == []
 
 
 def perfect(match: Match, seconds: int, wrong: int = 0) -> Watched:
@@ -312,8 +180,8 @@ def test_full_attention_is_opened_for_what_memory_holds(
 def test_a_growing_cache_stops_when_it_is_slower_than_real_time(
     checkpoint: Checkpoint, setting: EvalConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch, "REAL_TIME", 0.0)
-    monkeypatch.setattr(watch, "OVER", 3)
+    monkeypatch.setattr(runner, "REAL_TIME", 0.0)
+    monkeypatch.setattr(runner, "OVER", 3)
     stopped = arcade.run(checkpoint, "full:seconds=6", setting, no_bar)
     assert [stream.stopped for stream in stopped] == ["slower than real time at 3 s"] * 2
     assert {stream.stopped for stream in arcade.run(checkpoint, POLICY, setting, no_bar)} == {""}
@@ -371,7 +239,7 @@ def test_an_interrupt_says_that_nothing_is_lost(
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(arcade.Checkpoint, "load", stop)
+    monkeypatch.setattr(Checkpoint, "load", stop)
     assert cli.main(["eval", "arcade", "--words", str(setting.folder), "--streams", "1"]) == 130
     assert capsys.readouterr().err == "what was said is kept; the same command goes on from there\n"
 
@@ -383,13 +251,3 @@ def test_help_loads_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "--quick" in done.stdout
     assert "'torch'" not in done.stdout
-
-
-def test_words_stay_those_of_a_checkpoint_whose_story_is_told_anew(tmp_path: Path) -> None:
-    for name, text in (("config.json", "{}"), ("training.json", '{"notes": "a"}'), ("model.safetensors", "w")):
-        (tmp_path / name).write_text(text)
-    before = arcade._fingerprint(tmp_path)
-    (tmp_path / "training.json").write_text('{"notes": "b"}')
-    assert arcade._fingerprint(tmp_path) == before
-    (tmp_path / "config.json").write_text('{"a": 1}')
-    assert arcade._fingerprint(tmp_path) != before

@@ -12,16 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from arcade_streams.cli.evaluations import choose_claims
 from arcade_streams.evaluate import compare, plot, proof
 from arcade_streams.evaluate.claims import CHECKPOINTS, CLAIMS, REFERENCE, Claim, Expectation, Row
 from arcade_streams.evaluate.compare import Comparison, GateError
 from arcade_streams.evaluate.gate import STREAMS
-from arcade_streams.evaluate.run import Checkpoint, EvalConfig
+from arcade_streams.evaluate.run import EvalConfig
 from arcade_streams.worlds.context import EVALUATION_SEEDS
 from streamingvlm import cli
-from streamingvlm.cli.eval import choose_claims
 from streamingvlm.core.errors import OptionError
 from streamingvlm.core.policy import make_policy
+from streamingvlm.evaluate.checkpoint import Checkpoint
 from support import tiny
 
 pytest.importorskip("ale_py", reason="the arcade extra is not installed")

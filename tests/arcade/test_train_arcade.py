@@ -18,36 +18,36 @@ from arcade_streams.recipe import habits, reader, stories, tower, vision
 from arcade_streams.recipe import work as arcade_work
 from arcade_streams.recipe.__main__ import main
 from arcade_streams.recipe.card import card
-from arcade_streams.recipe.decoder import Example, Probes, collate, hidden_states, losses
+from arcade_streams.recipe.decoder import Probes, StoryExample, collate, hidden_states, losses
 from arcade_streams.recipe.drills import lines, roll_call
 from arcade_streams.recipe.export import STREAMING, TRAINING, export
-from arcade_streams.recipe.films import LEAD, SILENT, STEER, Library, Own, Plan
-from arcade_streams.recipe.fit import GLANCES, GROWS, PARTS, SILENTS, Fit, Stage, stages
+from arcade_streams.recipe.films import LEAD, SILENT, STEER, FilmPlan, Library, Own
+from arcade_streams.recipe.fit import GLANCES, GROWS, PARTS, SILENTS, Fit, FitStage, stages
 from arcade_streams.recipe.habits import happening
 from arcade_streams.recipe.lookup import look_up
 from arcade_streams.recipe.optim import Muon, Optimizer, orthogonal
 from arcade_streams.recipe.probes import probes, shown
 from arcade_streams.recipe.record import Recording, compress, rare, record
 from arcade_streams.recipe.retell import happenings, retold
-from arcade_streams.recipe.rollout import Rollout
-from arcade_streams.recipe.shape import FRONT, Shape, config, grown, hold_front, new_model
+from arcade_streams.recipe.rollout import StoryRollout
+from arcade_streams.recipe.shape import FRONT, ModelShape, config, grown, hold_front, new_model
 from arcade_streams.recipe.stories import Scribe
 from arcade_streams.recipe.texts import example
 from arcade_streams.recipe.tokens import FRAME, SPECIAL, arcade_corpus, build, save
-from arcade_streams.recipe.work import Settings, Work
+from arcade_streams.recipe.work import RecipeConfig, Work
 from arcade_streams.worlds.announcer import Announcer
 from arcade_streams.worlds.context import EVALUATION_SEEDS, NAMES, TOWNS
 from arcade_streams.worlds.game import Game
 from arcade_streams.worlds.games.pong import PONG
 from streamingvlm.core.errors import OptionError
-from streamingvlm.core.events import BUNDLED_GAMES
 from streamingvlm.core.policy import StreamingWindow
 from streamingvlm.core.spans import PREAMBLE, Kind
 from streamingvlm.models.hub import BUNDLED
+from streamingvlm.models.knows import example_source, read_known_kinds
 from streamingvlm.models.load import load_model
 from support.train_tools import ALL, arcade_grammar, arcade_tokenizer, recorded
 
-TINY = Shape(
+TINY = ModelShape(
     hidden=64, layers=2, heads=4, kv_heads=2, intermediate=64, section=(2, 3, 3),
     vision_hidden=32, vision_layers=1, vision_heads=2, vision_intermediate=32,
 )  # fmt: skip
@@ -173,7 +173,7 @@ def test_muon_is_torchs_in_float32(shape: tuple[int, int]) -> None:
 def test_one_tower_is_read_by_heads_of_every_game(model: Any) -> None:
     """A few steps on one batch of all games lower the loss; every place, fact and the score is read."""
     torch.manual_seed(0)
-    readers = torch.nn.ModuleDict({game.name: reader.Reader(game, 64) for game in ALL})
+    readers = torch.nn.ModuleDict({game.name: reader.FrameReader(game, 64) for game in ALL})
     optimizer = Optimizer.make([*model.model.visual.named_parameters(), *readers.named_parameters()])
     batch = {
         game.name: (shown.frames, reader.sights(shown.labels))
@@ -277,7 +277,7 @@ def test_films_of_verdicts_end_with_a_game_that_wins_a_short_match_only(
     library, told = Library([_featured(recording, 64)]), []
     monkeypatch.setattr(library, "_told", lambda *given: told.append(given[-2:]))
     for overlapping in (True, False) * 10:
-        library.verdict(rng, scribe, game.name, Plan(seconds=8, overlapping=overlapping))
+        library.verdict(rng, scribe, game.name, FilmPlan(seconds=8, overlapping=overlapping))
         (_, first), other = told[-1]
         last = [
             max(event.numbers)
@@ -291,7 +291,7 @@ def test_films_of_verdicts_end_with_a_game_that_wins_a_short_match_only(
     # Where no game is told any chunk does.
     library.places = {}
     monkeypatch.setattr(library, "example", lambda *_: "any")
-    assert library.verdict(rng, scribe, game.name, Plan(seconds=8)) == "any"
+    assert library.verdict(rng, scribe, game.name, FilmPlan(seconds=8)) == "any"
 
 
 @pytest.mark.parametrize("game", ALL, ids=lambda game: game.name)
@@ -356,7 +356,9 @@ def test_batches_hold_all_games_alike(model: Any, tmp_path: Path) -> None:
     fit = Fit(model, scribe, library, library.recordings, tmp_path, policy, log=lines.append, checked=3)
     dealt = [fit._deal().game.name for _ in range(4 * len(ALL))]
     assert all(dealt.count(game.name) == 4 for game in ALL)
-    stage = Stage(2, films=2, texts=1, plan=Plan(seconds=4, sink=8, text=16), text_seconds=6, own=1.0, roll=(2, 6, 3))
+    stage = FitStage(
+        2, films=2, texts=1, plan=FilmPlan(seconds=4, sink=8, text=16), text_seconds=6, own=1.0, roll=(2, 6, 3)
+    )
     for pictures, count in (((1.0, 0.0), GLANCES), ((0.0, 1.0), SILENTS * SILENT)):
         looked = fit.batch(replace(stage, pictures=pictures))
         assert looked.labels is not None
@@ -402,10 +404,10 @@ def _looks(seconds: int, layer: int, group: int) -> tuple[torch.Tensor, list[int
     """Attention (heads, n, n) of a new model of the bundled shape in a chunk, and where the ids behind pictures are."""
     tokenizer = arcade_tokenizer()
     special = {name: tokenizer.convert_tokens_to_ids(name) for name in SPECIAL}
-    model: Any = new_model(config(Shape(), len(tokenizer), special), 0)
+    model: Any = new_model(config(ModelShape(), len(tokenizer), special), 0)
     library, scribe, rng = _library(), Scribe(arcade_grammar()), random.Random(0)
     widened = [_featured(recording, 256) for recording in library.recordings]
-    batch = collate([Library(widened).example(rng, scribe, "pong", Plan(seconds=seconds, sink=8, text=16))], 0)
+    batch = collate([Library(widened).example(rng, scribe, "pong", FilmPlan(seconds=seconds, sink=8, text=16))], 0)
     attention, seen = model.model.language_model.layers[layer].self_attn, {}
     attention.register_forward_pre_hook(lambda _, __, inputs: seen.update(inputs), with_kwargs=True)
     with torch.no_grad():
@@ -441,8 +443,8 @@ def test_names_are_looked_up_at_any_distance() -> None:
     """Layers put in front of a model find a colour's name in the context, 700 positions away and behind pictures."""
     tokenizer, scribe, library, rng = arcade_tokenizer(), Scribe(arcade_grammar()), _library(), random.Random(1)
     special = {name: tokenizer.convert_tokens_to_ids(name) for name in SPECIAL}
-    old: Any = new_model(config(Shape(), len(tokenizer), special), 0)
-    model = grown(old, config(Shape(layers=Shape().layers + FRONT), len(tokenizer), special), 0)
+    old: Any = new_model(config(ModelShape(), len(tokenizer), special), 0)
+    model = grown(old, config(ModelShape(layers=ModelShape().layers + FRONT), len(tokenizer), special), 0)
     decoder, mixed = model.model.language_model, torch.randn(128, 256)
     # Pictures are many and large, and do not fill the space of states; so are those of the bundled tower.
     seen = [replace(r, features=torch.randn(len(r), tower.TOKENS, 128) @ mixed) for r in library.recordings]
@@ -450,11 +452,11 @@ def test_names_are_looked_up_at_any_distance() -> None:
         decoder.layers[FRONT].self_attn.k_proj.weight, old.model.language_model.layers[0].self_attn.k_proj.weight
     )
 
-    def drilled() -> list[Example]:
+    def drilled() -> list[StoryExample]:
         return [roll_call(rng, scribe, library.habits[game.name], 96, 256, 12) for game in ALL]
 
-    def filmed() -> list[Example]:
-        return [Library(seen).example(rng, scribe, game.name, Plan(seconds=6, sink=96, text=64)) for game in ALL]
+    def filmed() -> list[StoryExample]:
+        return [Library(seen).example(rng, scribe, game.name, FilmPlan(seconds=6, sink=96, text=64)) for game in ALL]
 
     near = [lines(rng, scribe, game) for game in ALL for _ in range(24)]
     kinds = (near, filmed(), filmed(), *(drilled() for _ in range(6)))
@@ -478,7 +480,7 @@ def test_names_are_looked_up_at_any_distance() -> None:
     assert not any("layers.0." in name or "layers.1." in name or "embed" in name for name in learnt)
 
 
-def _behind(call: Example, film: Example) -> Example:
+def _behind(call: StoryExample, film: StoryExample) -> StoryExample:
     """The calls of names behind their history and the pictures of a film."""
     laid, first, start = call.laid, int(call.laid.rows.min()) - 4, int(film.laid.video.min())
     seen, far = film.laid.ids[start:], film.laid.positions.max() + 1
@@ -487,14 +489,14 @@ def _behind(call: Example, film: Example) -> Example:
         [laid.positions[:, :first], film.laid.positions[:, start:], laid.positions[:, first:] + far], axis=1
     )
     rows = np.where(laid.rows >= first, laid.rows + len(seen), laid.rows)
-    return Example(
+    return StoryExample(
         replace(laid, ids=ids, positions=places, rows=rows, video=film.laid.video - start + first), film.features
     )
 
 
 def test_steps_lower_the_loss(model: Any) -> None:
     scribe, rng, library = Scribe(arcade_grammar()), random.Random(0), _library()
-    plan, probes = Plan(seconds=6, sink=8, text=16), Probes(64, library.board.sizes)
+    plan, probes = FilmPlan(seconds=6, sink=8, text=16), Probes(64, library.board.sizes)
     examples = [library.example(rng, scribe, game.name, plan) for game in ALL]
     examples += [example(rng, scribe, library.habits[game.name], 8, 16, 8) for game in ALL]
     batch = collate(examples, 0)
@@ -528,20 +530,20 @@ def test_what_a_picture_shows_is_asked_of_the_middle_layer_as_well(model: Any) -
 
 def test_rollout_says_what_the_training_pass_predicts(model: Any) -> None:
     """The lockstep cache against one pass over the whole text, while nothing has been evicted."""
-    from arcade_streams.recipe.layout import Turn, lay_out
+    from arcade_streams.recipe.layout import ArcadeTurn, lay_out
 
     grammar = arcade_grammar()
     features = torch.randn(3, tower.TOKENS, 64).bfloat16()
-    rollout = Rollout(model, grammar, StreamingWindow(sink=8, text=8), [features], ["first to 2 games"], most=4)
+    rollout = StoryRollout(model, grammar, StreamingWindow(sink=8, text=8), [features], ["first to 2 games"], most=4)
     rollout.run(3)
     spans = rollout.streams[0].timeline.spans
     said = [span.tokens for span in spans if span.role == "assistant" and span.kind == "commentary"]
-    turns = [Turn(float(i), ids, ids, (1.0,) * len(ids)) for i, ids in enumerate(said)]
-    from arcade_streams.recipe.decoder import Example
+    turns = [ArcadeTurn(float(i), ids, ids, (1.0,) * len(ids)) for i, ids in enumerate(said)]
+    from arcade_streams.recipe.decoder import StoryExample
 
     laid = lay_out(grammar, grammar.tokenizer.encode("first to 2 games"), turns)
     assert laid.ids.tolist() == rollout.streams[0].timeline.tokens
-    batch = collate([Example(laid, features, torch.zeros(3, 1, dtype=torch.long))], 0)
+    batch = collate([StoryExample(laid, features, torch.zeros(3, 1, dtype=torch.long))], 0)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         guess = model.lm_head(hidden_states(model, batch)[0][0, laid.rows]).argmax(-1)
     sampled = guess[laid.targets != grammar.marks.turn_end]
@@ -552,19 +554,19 @@ def test_rollout_says_what_the_training_pass_predicts(model: Any) -> None:
 
 def test_a_renewed_history_has_the_states_of_a_chunks(model: Any) -> None:
     """Words that are read once more in the history block, while nothing was cut from it, are what training computes."""
-    from arcade_streams.recipe.layout import Turn, lay_out
+    from arcade_streams.recipe.layout import ArcadeTurn, lay_out
 
     grammar, features = arcade_grammar(), [torch.randn(7, tower.TOKENS, 64) for _ in range(2)]
     policy = StreamingWindow(vision=3, turns=3, sink=64, text=64, history_kv="recompute")
-    rollout = Rollout(model, grammar, policy, features, ["first to 2 games", "first to 3"], most=4)
+    rollout = StoryRollout(model, grammar, policy, features, ["first to 2 games", "first to 3"], most=4)
     rollout.run(7)
     for number, stream in enumerate(rollout.streams):
         (history,) = (span.tokens for span in stream.timeline.spans if span.kind is Kind.HISTORY)
         assert len(history) > 8, "words were archived"
-        laid = lay_out(grammar, list(history), [Turn(0.0, (), (), ())])
+        laid = lay_out(grammar, list(history), [ArcadeTurn(0.0, (), (), ())])
         rows = sum(len(span) for span in stream.timeline.spans if span.turn == PREAMBLE)
         assert laid.ids[:rows].tolist() == stream.timeline.tokens[:rows]
-        batch = collate([Example(laid, features[number][:1])], 0)
+        batch = collate([StoryExample(laid, features[number][:1])], 0)
         with torch.no_grad():
             seen = model.model.language_model(
                 inputs_embeds=model.model.language_model.embed_tokens(batch.ids[:, :rows]),
@@ -581,9 +583,10 @@ def test_a_renewed_history_has_the_states_of_a_chunks(model: Any) -> None:
 
 
 def test_export_loads_and_speaks(model: Any, tmp_path: Path) -> None:
-    export(model, arcade_tokenizer(), tmp_path / "m", training={"games": ["pong"]})
+    export(model, arcade_tokenizer(), tmp_path / "m", games=["pong"], training={"games": ["pong"]})
     loaded = load_model(tmp_path / "m", device="cpu")
     assert loaded.grammar.system == STREAMING["system"]
+    assert loaded.defaults.knows == ("arcade:pong",)
     assert loaded.defaults.policy == {key: STREAMING[key] for key in ("vision", "turns", "sink", "text", "history_kv")}
     assert loaded.patcher.size(420, 320) == tower.SIZE
     assert loaded.tokens_per_second == 2.0
@@ -591,10 +594,10 @@ def test_export_loads_and_speaks(model: Any, tmp_path: Path) -> None:
 
 
 def test_a_run_begins_with_the_weights_of_another(tmp_path: Path) -> None:
-    work = Work(Settings(folder=tmp_path / "one", seed=1))
+    work = Work(RecipeConfig(folder=tmp_path / "one", seed=1))
     save(arcade_tokenizer(), tmp_path / "one" / "tokenizer")
     model = work.model(tower=False)
-    export(model, work.vocabulary, tmp_path / "out", torch.float32, training={})
+    export(model, work.vocabulary, tmp_path / "out", torch.float32, games=["pong"], training={})
     again = Work(replace(work.settings, begin=str(tmp_path / "out"), seed=2)).model(tower=False)
     for name, weight in again.state_dict().items():
         assert torch.equal(weight, model.state_dict()[name]), name
@@ -605,14 +608,14 @@ def test_a_run_begins_with_the_weights_of_another(tmp_path: Path) -> None:
     corpus, words = arcade_corpus(ALL[:1], lines=500)
     save(build(corpus, words, 2048), tmp_path / "two" / "tokenizer")
     with pytest.raises(OptionError, match="begin anew"):
-        Work(Settings(folder=tmp_path / "two", begin=str(tmp_path / "out"))).model(tower=False)
+        Work(RecipeConfig(folder=tmp_path / "two", begin=str(tmp_path / "out"))).model(tower=False)
 
 
 def test_a_run_grows_its_decoder_and_goes_on_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
     recordings = [_featured(recorded(game.name), 256) for game in ALL]
-    plan = Plan(seconds=4, sink=8, text=16)
-    bare = Stage(1, films=0, texts=2, plan=plan, text_seconds=4)
+    plan = FilmPlan(seconds=4, sink=8, text=16)
+    bare = FitStage(1, films=0, texts=2, plan=plan, text_seconds=4)
     recipe = [*[bare] * (GROWS + 1), replace(bare, steps=2)]
     monkeypatch.setattr(arcade_work, "stages", lambda *_: recipe)
     monkeypatch.setattr(arcade_work, "SAMPLES", 1)
@@ -623,7 +626,7 @@ def test_a_run_grows_its_decoder_and_goes_on_with_it(tmp_path: Path, monkeypatch
         if line.startswith(f"stage {GROWS + 1}") and len(lines) < 10:
             raise KeyboardInterrupt
 
-    settings = Settings(folder=tmp_path, games=tuple(game.name for game in ALL))
+    settings = RecipeConfig(folder=tmp_path, games=tuple(game.name for game in ALL))
     save(arcade_tokenizer(), tmp_path / "tokenizer")
     work = Work(settings, log)
     torch.save(work.model(tower=False).model.visual.state_dict(), tmp_path / "tower.pt")
@@ -646,10 +649,10 @@ def test_a_run_grows_its_decoder_and_goes_on_with_it(tmp_path: Path, monkeypatch
 
 def test_the_card_says_how_the_weights_came_about(model: Any, tmp_path: Path) -> None:
     names = tuple(game.name for game in ALL)
-    settings = Settings(games=names, vision_more=("boxing=9",))
+    settings = RecipeConfig(games=names, vision_more=("boxing=9",))
     how = {**asdict(settings), "steps": 7, "decoder_hours": 0.25, "date": "2026-01-02"}
     del how["folder"], how["out"]
-    export(model, arcade_tokenizer(), tmp_path / "m", training=how)
+    export(model, arcade_tokenizer(), tmp_path / "m", games=["pong"], training=how)
     part = {"value": 0.5, "low": None, "high": None}
     kinds = {"by_kind": {"streak": {"strict": part, "within_1s": part}}, "cases": {"streak": 30}}
     found = {
@@ -670,12 +673,13 @@ def test_the_card_says_how_the_weights_came_about(model: Any, tmp_path: Path) ->
 
 def test_the_bundled_weights_know_the_games_that_are_watched_with_them() -> None:
     training = json.loads((BUNDLED / TRAINING).read_text())
-    assert set(training["games"]) == set(BUNDLED_GAMES)
+    assert {f"arcade:{game}" for game in training["games"]} == set(read_known_kinds(BUNDLED))
+    assert example_source(BUNDLED) == STREAMING["example_source"]
 
 
 def test_the_bundled_shape_is_small_enough_to_ship() -> None:
     tokenizer = arcade_tokenizer()
     special = {name: tokenizer.convert_tokens_to_ids(name) for name in SPECIAL}
     with torch.device("meta"):
-        large = Qwen2_5_VLForConditionalGeneration(config(Shape(), len(tokenizer), special))
+        large = Qwen2_5_VLForConditionalGeneration(config(ModelShape(), len(tokenizer), special))
     assert 2 * sum(parameter.numel() for parameter in large.parameters()) < 30e6

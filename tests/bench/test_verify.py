@@ -167,4 +167,4 @@ def test_bad_input_is_one_line(arguments: list[str], word: str, capsys: pytest.C
 
 def test_the_bundled_model_refuses_other_video(clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["verify", str(clip)]) == 2
-    assert "knows only the arcade" in capsys.readouterr().err
+    assert "knows only arcade:pong, arcade:boxing" in capsys.readouterr().err

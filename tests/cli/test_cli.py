@@ -120,7 +120,7 @@ def test_bad_input_is_one_line_and_leaves_files_alone(
     check(["--fps", "-2"], "watch", clip, "--fps", "-2")
     check(["--pace"], "watch", clip, "--pace", "slow")
     check(["--quiet", "--json"], "watch", clip, "--quiet", "--json")
-    check(["knows only the arcade", "--model"], "watch", other)
+    check(["knows only arcade:pong, arcade:boxing", "--model"], "watch", other)
     check(["wach"], "wach", clip)
     assert old.read_text() == "precious"
     assert not new.exists()

@@ -152,7 +152,7 @@ def test_streams_in_parts_and_whole_share_a_batch() -> None:
 class Ticks:
     """Steps of 0.1 s with four frames each."""
 
-    name, context, arcade, live = "ticks", "", False, False
+    name, context, kind, live = "ticks", "", "", False
 
     def __init__(self, count: int) -> None:
         self.count = count

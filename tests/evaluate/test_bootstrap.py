@@ -36,7 +36,7 @@ def test_one_unit_has_no_interval_nor_has_what_it_is_part_of() -> None:
     one, several = replicate([[3.0], [1.0, 5.0]], average, resamples=50)
     assert interval(*one["mean",]).json() == {"value": 3.0, "low": None, "high": None}
     assert interval(*mean([one, several])["mean",]).json() == {"value": 3.0, "low": None, "high": None}
-    assert interval(*mean([one, several])["parts", 1, "rows"]).value == 5.0
+    assert interval(*mean([one, several], {"rows"})["parts", 1, "rows"]).value == 5.0
     assert interval(*mean([several, several])["mean",]).low == 1.0
     assert difference(one, one, ("mean",)).json() == {"value": 0.0, "low": None, "high": None}
 
@@ -50,7 +50,7 @@ def test_equal_units_are_certain_and_a_figure_without_cases_is_none() -> None:
 
 
 def test_cells_are_averaged_and_bounds_are_not() -> None:
-    both = mean(replicate([[1.0, 1.0], [3.0] * 5], average, resamples=20))
+    both = mean(replicate([[1.0, 1.0], [3.0] * 5], average, resamples=20), {"rows"})
     assert interval(*both["mean",]).json() == {"value": 2.0, "low": 2.0, "high": 2.0}
     assert both["parts", 1, "rows"][0] == 3.0
     assert both["none",][0] is None

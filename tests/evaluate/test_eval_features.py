@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from arcade_streams.evaluate.match import Match, matches
-from arcade_streams.worlds.context import EVALUATION_SEEDS
-from arcade_streams.worlds.source import ArcadeSource
 from streamingvlm.core.errors import OutputError
 from streamingvlm.engine.engine import Engine
 from streamingvlm.engine.request import StepRequest
 from streamingvlm.evaluate import features
 from streamingvlm.evaluate.features import Features
 from streamingvlm.evaluate.record import Record
-from streamingvlm.evaluate.runner import Watcher
+from streamingvlm.evaluate.runner import TaskRunner
 from support import tiny
 from support.streams import finish
-
-pytest.importorskip("ale_py", reason="the arcade extra is not installed")
+from support.tasks import NoiseExample
 
 POLICY = "streaming:vision=3,turns=3,sink=160,text=8"
-BOTH = matches(["pong"], range(EVALUATION_SEEDS, EVALUATION_SEEDS + 2))
 
 
 @pytest.fixture(params=tiny.FAMILIES)
@@ -39,45 +33,47 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def played(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Where every stream that is played begins."""
-    starts: list[float] = []
-    play = ArcadeSource.__iter__
-
-    def noted(source: ArcadeSource) -> Iterator[Any]:
-        starts.append(source.start)
-        return play(source)
-
-    monkeypatch.setattr(ArcadeSource, "__iter__", noted)
-    return starts
+def played() -> list[tuple[int, int]]:
+    """Which streams are played, and from which second on."""
+    return []
 
 
-def watch(model: Any, folder: Path, seconds: int, kept: Path | None, policy: str = POLICY) -> list[Record]:
+def watch(
+    model: Any,
+    folder: Path,
+    seconds: int,
+    kept: Path | None,
+    policy: str = POLICY,
+    played: list[tuple[int, int]] | None = None,
+) -> list[Record]:
     own = None if kept is None else Features.of(model, kept)
-    return Watcher(model, policy, folder, "f", own).watch(BOTH, seconds)
+    both = [NoiseExample(stream, played=[] if played is None else played) for stream in (1, 2)]
+    return TaskRunner(model, policy, folder, "f", own).run(both, seconds)
 
 
 def texts(records: list[Record]) -> list[list[str]]:
     return [[row["text"] for row in record.rows] for record in records]
 
 
-def test_words_are_the_same_and_nothing_is_played_twice(model: Any, tmp_path: Path, played: list[float]) -> None:
+def test_words_are_the_same_and_nothing_is_played_twice(
+    model: Any, tmp_path: Path, played: list[tuple[int, int]]
+) -> None:
     plain = texts(watch(model, tmp_path / "plain", 10, None))
     assert any(text for rows in plain for text in rows)
-    assert texts(watch(model, tmp_path / "first", 10, tmp_path / "kept")) == plain
+    assert texts(watch(model, tmp_path / "first", 10, tmp_path / "kept", played=played)) == plain
+    assert len(played) == 2
     played.clear()
-    again = watch(model, tmp_path / "second", 10, tmp_path / "kept")
+    again = watch(model, tmp_path / "second", 10, tmp_path / "kept", played=played)
     assert texts(again) == plain
     assert not played
     assert all(row["work"] > 0 for record in again for row in record.rows)
 
 
-def test_only_what_was_not_seen_is_played(tmp_path: Path, played: list[float]) -> None:
+def test_only_what_was_not_seen_is_played(tmp_path: Path, played: list[tuple[int, int]]) -> None:
     model = tiny.model()
     watch(model, tmp_path / "short", 6, tmp_path / "kept")
-    played.clear()
-    longer = watch(model, tmp_path / "longer", 10, tmp_path / "kept")
-    assert played == [6.0, 6.0]
+    longer = watch(model, tmp_path / "longer", 10, tmp_path / "kept", played=played)
+    assert sorted(played) == [(1, 6), (2, 6)]
     assert texts(longer) == texts(watch(model, tmp_path / "plain", 10, None))
     # The minute that was short is whole only when it is seen from its beginning.
     assert sorted(path.name for path in (tmp_path / "kept").rglob("*.safetensors")) == [
@@ -85,10 +81,10 @@ def test_only_what_was_not_seen_is_played(tmp_path: Path, played: list[float]) -
     ]
 
 
-def test_a_policy_that_needs_the_frames_has_them(tmp_path: Path, played: list[float]) -> None:
+def test_a_policy_that_needs_the_frames_has_them(tmp_path: Path, played: list[tuple[int, int]]) -> None:
     model = tiny.model()
     for policy in ("recent-frames", "sliding-recompute:vision=3,turns=3,sink=160,text=8"):
-        watch(model, tmp_path / policy[:6], 2, tmp_path / "kept", policy)
+        watch(model, tmp_path / policy[:6], 2, tmp_path / "kept", policy, played)
     assert len(played) == 4
     assert not list(tmp_path.rglob("*.safetensors"))
 
@@ -110,18 +106,18 @@ def test_a_file_that_is_cut_is_named(tmp_path: Path) -> None:
 
 
 def test_what_is_read_is_what_was_seen(model: Any, tmp_path: Path) -> None:
-    match = Match("pong", EVALUATION_SEEDS)
+    example = NoiseExample(1)
     rounds: list[list[StepRequest]] = []
     for _ in range(2):
         engine = Engine(model)
-        with engine.open(policy=POLICY, context=match.context) as session:
-            seen = Features.of(model, tmp_path).seen(match, session, 6)
+        with engine.open(policy=POLICY, context=example.context) as session:
+            seen = Features.of(model, tmp_path).seen(example, session, 6)
             rounds.append([])
             for chunk in seen:
                 rounds[-1].append(engine.submit(session, chunk))
                 finish(engine, rounds[-1][-1])
                 seen.keep(rounds[-1][-1])
-                assert all(one.frames.nbytes < 10 for one in seen._kept), "frames are not kept"
+                assert all(one.frames.nbytes < 10 for one in seen.pending), "frames are not kept"
     assert len(rounds[0]) == len(rounds[1]) == 6
     for played, read in zip(*rounds, strict=True):
         one, other = played.chunk, read.chunk

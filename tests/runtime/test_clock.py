@@ -22,7 +22,7 @@ STEP = 0.05
 class Ticks:
     """``count`` steps of 50 ms; fails after the last if ``error`` is given."""
 
-    name, context, arcade, live = "ticks", "", False, False
+    name, context, kind, live = "ticks", "", "", False
 
     def __init__(self, count: int, error: Exception | None = None, origin: float = 0.0) -> None:
         self.count, self.error, self.origin, self.made = count, error, origin, 0

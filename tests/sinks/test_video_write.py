@@ -22,7 +22,7 @@ def test_written_and_read_again(tmp_path: Path) -> None:
     title = "first to 2 games ; player green Mina ; player orange Ada"
     assert write_video(path, iter(frames), fps=10, title=title, comment="streamingvlm arcade:pong seed=7") == 50
     source = FileSource(path, fps=2)
-    assert (source.context, source.arcade) == (title, True)
+    assert (source.context, source.kind) == (title, "arcade:pong")
     assert [media.index_of(frame) for chunk in source for frame in chunk.frames] == list(range(0, 50, 5))
     with av.open(str(path)) as container:
         assert container.streams.video[0].codec_context.name == "h264"

@@ -72,7 +72,7 @@ def test_start_seeks_in_a_long_file(tmp_path: Path) -> None:
 def test_is_a_source_and_can_be_read_twice(clip: Path) -> None:
     source = open_source(str(clip))
     assert isinstance(source, Source)
-    assert (source.name, source.context, source.arcade, source.live) == ("a b.mp4", "Ada vs Boris", True, False)
+    assert (source.name, source.context, source.kind, source.live) == ("a b.mp4", "Ada vs Boris", "arcade:pong", False)
     assert taken(list(source)) == taken(list(source))
 
 

@@ -85,7 +85,7 @@ def test_watch_takes_a_stream(tmp_path: Path) -> None:
     from streamingvlm.cli import commands  # the table of commands, as `streamingvlm` builds it
 
     path = media.write_tracks(tmp_path / "a.mp4", THUMBNAIL, FILM)
-    result = CliRunner().invoke(commands.app, ["watch", str(path), "--video-stream", "7"])
+    result = CliRunner().invoke(commands.make_app(), ["watch", str(path), "--video-stream", "7"])
     assert isinstance(result.exception, SourceError)
     assert "has no video stream 7" in str(result.exception)
 

@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import Qwen2_5_VLForConditionalGeneration
 
+from arcade_streams.cli.clips import write_record
 from arcade_streams.recipe.stories import words as arcade_words
 from arcade_streams.worlds.games import PONG
-from streamingvlm.cli.arcade import write_record
 from streamingvlm.core.errors import OptionError, SourceError
 from streamingvlm.core.policy import CachePolicy, KeepAll, StreamingWindow
 from streamingvlm.core.sampling_params import Sampling

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from arcade_streams.recipe import drills, probes, stories, texts
-from arcade_streams.recipe.layout import TOKENS_PER_SECOND, Turn, archived, cut, lay_out
+from arcade_streams.recipe.layout import TOKENS_PER_SECOND, ArcadeTurn, archived, cut, lay_out
 from arcade_streams.recipe.tower import GRID
 from arcade_streams.worlds.game import Game
 from arcade_streams.worlds.games.boxing import BOXING
 from arcade_streams.worlds.games.pong import PONG
-from arcade_streams.worlds.language import COMMON, Event
+from arcade_streams.worlds.language import COMMON, GameEvent
 from streamingvlm.core.grammar import Grammar
 from streamingvlm.core.policy import StreamingWindow
 from streamingvlm.core.positions import positions
@@ -65,7 +65,7 @@ def test_a_chunk_is_a_running_stream(grammar: Grammar, seconds: int) -> None:
     first = max(seconds - WINDOW, 0)
     words = [token for reply in replies[:first] for token in archived(grammar, reply)]
     history = cut([*grammar.tokenizer.encode(context), *words], SINK, TEXT)
-    turns = [Turn(float(i), replies[i], replies[i], (1.0,) * len(replies[i])) for i in range(first, seconds)]
+    turns = [ArcadeTurn(float(i), replies[i], replies[i], (1.0,) * len(replies[i])) for i in range(first, seconds)]
     laid = lay_out(grammar, history, turns)
     assert laid.ids.tolist() == timeline.tokens
     np.testing.assert_array_equal(laid.positions, positions(timeline.spans, TOKENS_PER_SECOND))
@@ -73,7 +73,7 @@ def test_a_chunk_is_a_running_stream(grammar: Grammar, seconds: int) -> None:
 
 def test_every_target_follows_its_row(grammar: Grammar) -> None:
     reply = grammar.reply("green serves")
-    laid = lay_out(grammar, [], [Turn(float(i), reply, reply, (1.0,) * len(reply)) for i in range(3)])
+    laid = lay_out(grammar, [], [ArcadeTurn(float(i), reply, reply, (1.0,) * len(reply)) for i in range(3)])
     assert laid.ids[laid.rows + 1].tolist() == laid.targets.tolist() == list(reply) * 3
     assert (laid.ids[laid.video] == grammar.marks.vision_pad).all()
     assert (laid.ids[laid.ends] == grammar.marks.vision_end).all()
@@ -81,7 +81,7 @@ def test_every_target_follows_its_row(grammar: Grammar) -> None:
 
 def test_a_wrong_reply_is_learnt_up_to_where_it_leaves_the_truth(grammar: Grammar) -> None:
     said, true = grammar.reply("green returns top"), grammar.reply("green serves")
-    laid = lay_out(grammar, [], [Turn(0.0, said, true, (1.0,) * len(true))])
+    laid = lay_out(grammar, [], [ArcadeTurn(0.0, said, true, (1.0,) * len(true))])
     # Opening and colour agree; the third id is where they part, and what comes after is not learnt.
     assert laid.targets.tolist() == list(true[:3])
     assert laid.ids[laid.rows + 1].tolist() == list(said[:3])
@@ -89,7 +89,7 @@ def test_a_wrong_reply_is_learnt_up_to_where_it_leaves_the_truth(grammar: Gramma
 
 def test_text_only_chunks_keep_positions(grammar: Grammar) -> None:
     reply = grammar.reply("green serves")
-    laid = lay_out(grammar, [], [Turn(float(i), reply, reply, (1.0,) * len(reply)) for i in range(3)])
+    laid = lay_out(grammar, [], [ArcadeTurn(float(i), reply, reply, (1.0,) * len(reply)) for i in range(3)])
     bare = texts.without_pictures(laid)
     assert len(bare.ids) == len(laid.ids) - len(laid.video)
     assert bare.ids[bare.rows + 1].tolist() == bare.targets.tolist()
@@ -150,7 +150,7 @@ def test_clauses_are_the_words_of_the_reply(grammar: Grammar, game: Game) -> Non
 def test_the_id_that_decides_on_a_name_counts_more(grammar: Grammar, game: Game) -> None:
     scribe, colour = stories.Scribe(grammar), game.colours[0]
     for name in (None, "Mina"):
-        events = [Event("point", colour), Event("game", colour, name=name)]
+        events = [GameEvent("point", colour), GameEvent("game", colour, name=name)]
         weights, reply = scribe.weigh(game, events), scribe.reply(stories.words(game, events))
         (at,) = [i for i, weight in enumerate(weights) if weight == scribe.weights.named]
         assert grammar.tokenizer.decode([reply[at]]).strip() == ("player" if name else colour)

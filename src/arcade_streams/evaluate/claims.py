@@ -9,17 +9,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from streamingvlm.evaluate.bootstrap import Path
+from streamingvlm.evaluate.bootstrap import MetricPath
 
-STRICT: Path = ("micro_f1_strict",)
-MACRO: Path = ("macro_f1_strict",)
-NAMES: Path = ("names",)
-SAID: Path = ("names_said",)
-PLAY: Path = ("play",)
-FAR: Path = ("tally_steps", ">16s")
-WORK: Path = ("work_per_second",)
-LAST_FIFTH: Path = ("fifths", 4, "micro_f1_strict")
-DRIFT: Path = ("drift",)
+STRICT: MetricPath = ("micro_f1_strict",)
+MACRO: MetricPath = ("macro_f1_strict",)
+NAMES: MetricPath = ("names",)
+SAID: MetricPath = ("names_said",)
+PLAY: MetricPath = ("play",)
+FAR: MetricPath = ("tally_steps", ">16s")
+WORK: MetricPath = ("work_per_second",)
+LAST_FIFTH: MetricPath = ("fifths", 4, "micro_f1_strict")
+DRIFT: MetricPath = ("drift",)
 
 REFERENCE = "streaming"
 
@@ -44,7 +44,7 @@ class Expectation:
 
     text: str
     row: str
-    figure: Path
+    figure: MetricPath
     least: float = 0.0
     how: str = "fall"
 
@@ -57,7 +57,7 @@ class Claim:
     question: str
     rows: tuple[Row, ...]
     expectations: tuple[Expectation, ...]
-    figures: tuple[Path, ...] = (STRICT, MACRO, PLAY, NAMES, SAID, FAR, WORK)
+    figures: tuple[MetricPath, ...] = (STRICT, MACRO, PLAY, NAMES, SAID, FAR, WORK)
     long: bool = False
 
     @property

@@ -9,15 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from streamingvlm.core.errors import OptionError
-from streamingvlm.core.policy import make_policy
+from streamingvlm import OptionError, make_policy
 from streamingvlm.evaluate import bootstrap
-from streamingvlm.evaluate.bootstrap import Interval, Path, Replicates, interval
+from streamingvlm.evaluate.bootstrap import Interval, MetricPath, Replicates, interval
+from streamingvlm.evaluate.checkpoint import Checkpoint
+from streamingvlm.evaluate.runner import Bar
 
 from .claims import REFERENCE, Claim, Expectation, Row
 from .figures import F1S, Evaluation
 from .gate import SECONDS, STREAMS, gate
-from .run import Bar, Checkpoint, EvalConfig, describe, fitting, run
+from .run import EvalConfig, describe, fitting, run
 
 #: How much longer the streams of a claim over hours are, and how many of them there are at most.
 LONG, LONG_STREAMS = 7.5, 3
@@ -184,7 +185,7 @@ def _seen(expectation: Expectation, means: Mapping[str, Replicates]) -> Interval
     return bootstrap.difference(reference, row, path)
 
 
-def _times(one: Replicates, other: Replicates, path: Path) -> Interval:
+def _times(one: Replicates, other: Replicates, path: MetricPath) -> Interval:
     """How many times a figure of ``other`` that of ``one`` is."""
     (value, drawn), (base, base_drawn) = one[path], other[path]
     if value is None or not base:

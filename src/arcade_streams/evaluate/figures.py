@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,8 @@ from .match import Match
 
 #: Metrics of the score that are compared with the ceiling and with chance.
 F1S = ("micro_f1", "micro_f1_strict", "macro_f1", "macro_f1_strict")
+#: Metrics that are bounds: of several games the largest counts, not the mean.
+BOUNDS = frozenset({"longest_repeat", "rows"})
 #: Metrics of the score that are bounds or counts of cases, not estimates.
 _CASES = ("counts", "clips")
 
@@ -109,7 +111,7 @@ class Evaluation:
     @property
     def mean(self) -> Replicates:
         """Every figure as the mean over games and training seeds."""
-        return bootstrap.mean(list(self.replicates.values()))
+        return _mean(self.replicates.values())
 
     @property
     def games(self) -> list[str]:
@@ -123,11 +125,11 @@ class Evaluation:
 
     def checkpoint(self, name: str) -> Replicates:
         """The figures of one checkpoint, as the mean over games."""
-        return bootstrap.mean([found for (own, _), found in self.replicates.items() if own == name])
+        return _mean(found for (own, _), found in self.replicates.items() if own == name)
 
     def game(self, name: str) -> Replicates:
         """The figures of one game, as the mean over training seeds."""
-        return bootstrap.mean([found for (_, game), found in self.replicates.items() if game == name])
+        return _mean(found for (_, game), found in self.replicates.items() if game == name)
 
     def streams(self, game: str) -> list[Watched]:
         """The streams of a game."""
@@ -161,6 +163,10 @@ class Evaluation:
                 "seed": bootstrap.SEED,
             },
         }
+
+
+def _mean(cells: Iterable[Replicates]) -> Replicates:
+    return bootstrap.mean(list(cells), BOUNDS)
 
 
 def one_figure(stream: Watched, name: str) -> float | None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from streamingvlm.core.errors import OptionError
+from streamingvlm import OptionError
+from streamingvlm.evaluate.task import Question
 
 from ..score.ceiling import read
 from ..worlds.context import EVALUATION_SEEDS
@@ -36,6 +38,26 @@ class Match:
     def source(self, seconds: float, start: float = 0.0) -> ArcadeSource:
         """The video from ``start`` to ``seconds``."""
         return ArcadeSource(find_game(self.game), self.seed, start=start, duration=seconds - start)
+
+    @property
+    def video(self) -> str:
+        """What tells its frames from those of other streams; flipped names change none."""
+        return f"{self.game}-{self.seed}-{self.fingerprint()}"
+
+    @property
+    def stream(self) -> int:
+        """The number that its random numbers follow from."""
+        return self.seed
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What tells whether words that were recorded earlier are of this stream with these names."""
+        return {"game": self.game, "seed": self.seed, "flipped": self.flipped, "stream": self.fingerprint()}
+
+    @property
+    def questions(self) -> Sequence[Question]:
+        """None: all is in the commentary."""
+        return ()
 
     @property
     def context(self) -> str:

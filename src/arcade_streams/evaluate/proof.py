@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from streamingvlm.core.errors import OptionError
+from streamingvlm import OptionError
 
 from ..score.table import COSTS, ROWS, look, show
 from .claims import CLAIMS, Claim

@@ -2,68 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from streamingvlm.core.errors import OptionError
-from streamingvlm.core.policy import make_policy
-from streamingvlm.engine.engine import Engine
-from streamingvlm.evaluate.features import Features
-from streamingvlm.evaluate.runner import Watcher
+from streamingvlm import Engine, OptionError, make_policy
+from streamingvlm.evaluate.checkpoint import Checkpoint
+from streamingvlm.evaluate.runner import Bar, run_task
 from streamingvlm.models.base import Model
-from streamingvlm.models.hub import BUNDLED, find_checkpoint
-from streamingvlm.models.load import load_model
 from streamingvlm.runtime.reports import provenance
 
 from ..worlds.context import EVALUATION_SEEDS
 from ..worlds.games import GAMES
-from .figures import Evaluation, Watched, measure
+from .figures import Evaluation, Watched
 from .gate import gate
-from .match import Match, matches
+from .match import matches
+from .task import ArcadeTask
 
 #: A quick look: six streams of a game, six minutes each.
 QUICK_STREAMS, QUICK_HOURS = 6, 0.1
-#: A bar: ``with progress(what, total) as done`` gives what is called with how much of the total is done.
-Bar = Callable[[str, float], AbstractContextManager[Callable[[float], None]]]
-
-
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """A checkpoint that is ready to run. ``name``: what it is called in the figures."""
-
-    name: str
-    path: str
-    model: Model
-    fingerprint: str
-
-    @staticmethod
-    def load(
-        path: str | None,
-        *,
-        name: str = "",
-        device: str | None = None,
-        dtype: str | None = None,
-        weights: str | None = None,
-    ) -> Checkpoint:
-        """Load a folder or hub id (None: the bundled model). ModelError if that cannot be."""
-        model = load_model(path, device=device, dtype=dtype, weights=weights)
-        shown = f"bundled ({BUNDLED.name})" if path is None else path
-        return Checkpoint(name or shown, shown, model, _fingerprint(find_checkpoint(path)))
-
-
-def _fingerprint(folder: Path) -> str:
-    """Of the contents of a checkpoint's files, but for what tells how it was trained."""
-    digest = hashlib.sha256()
-    files = [path for path in folder.iterdir() if path.suffix in (".json", ".safetensors")]
-    for file in sorted(path for path in files if path.name != "training.json"):
-        digest.update(file.name.encode())
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,38 +47,18 @@ class EvalConfig:
             raise OptionError("the caches need some memory")
         matches(list(self.games), self.seeds)
 
-    @property
-    def total(self) -> int:
-        """Seconds of all streams."""
-        return self.seconds * len(self.seeds) * len(self.games)
+    def task(self, *, flipped: bool = False) -> ArcadeTask:
+        """The streams as a task; ``flipped``: with the names of the two sides exchanged."""
+        found = matches(list(self.games), self.seeds)
+        return ArcadeTask(tuple(replace(match, flipped=flipped) for match in found), self.seconds)
 
 
 def run(checkpoint: Checkpoint, policy: str, setting: EvalConfig, bar: Bar, *, flipped: bool = False) -> list[Watched]:
     """Watch, and count what was said."""
-    found = [replace(match, flipped=flipped) for match in matches(list(setting.games), setting.seeds)]
-    policy = fitting(policy, checkpoint.model, setting)
-    features = Features.of(checkpoint.model, setting.features) if setting.features else None
-    folder = _folder(checkpoint, policy, setting)
-    watcher = Watcher(checkpoint.model, policy, folder, checkpoint.fingerprint, features)
-    what = f"{checkpoint.name}, {policy}{', names flipped' if flipped else ''}"
-    with bar(what, setting.total) as done:
-        records = watcher.watch(found, setting.seconds, done)
-    with bar("scoring", len(found)) as done:
-        return list(_measured(found, records, done))
-
-
-def _measured(found: Sequence[Match], records: Sequence[Any], done: Callable[[float], None]) -> list[Watched]:
-    watched = []
-    for match, record in zip(found, records, strict=True):
-        watched.append(measure(match, record))
-        done(len(watched))
-    return watched
-
-
-def _folder(checkpoint: Checkpoint, policy: str, setting: EvalConfig) -> Path:
-    """Where the words of one checkpoint under one policy are, however the policy was asked for."""
-    digest = hashlib.sha256(repr(make_policy(policy, checkpoint.model.defaults.policy)).encode()).hexdigest()
-    return setting.folder / f"{policy.partition(':')[0]}-{digest[:8]}-{checkpoint.fingerprint[:8]}"
+    task, policy = setting.task(flipped=flipped), fitting(policy, checkpoint.model, setting)
+    records = run_task(task, checkpoint, policy, setting.folder, bar, features=setting.features)
+    with bar("scoring", len(records)) as done:
+        return task.measure(records, done)
 
 
 def fitting(policy: str, model: Model, setting: EvalConfig) -> str:

@@ -16,11 +16,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import get_type_hints
 
-from streamingvlm.core.errors import StreamingVLMError
+from streamingvlm import StreamingVLMError
 from streamingvlm.models.hub import BUNDLED
 
 from .card import card
-from .work import STEPS, Settings, Work
+from .work import STEPS, RecipeConfig, Work
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         (options.model / "README.md").write_text(card(found, options.model), encoding="utf-8")
         return
     try:
-        work = Work(Settings(**{part.name: getattr(options, part.name) for part in fields(Settings)}), log=_log)
+        work = Work(RecipeConfig(**{part.name: getattr(options, part.name) for part in fields(RecipeConfig)}), log=_log)
         for name in STEPS if options.command == "all" else (options.command,):
             _log(f"{name}:")
             getattr(work, name)()
@@ -58,11 +58,11 @@ def _shown(default: object) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m arcade_streams.recipe", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    hints = get_type_hints(Settings, include_extras=True)
+    hints = get_type_hints(RecipeConfig, include_extras=True)
     commands = parser.add_subparsers(dest="command", required=True)
     for name in ("all", *STEPS):
         step = commands.add_parser(name)
-        for part in fields(Settings):
+        for part in fields(RecipeConfig):
             about = hints[part.name].__metadata__[0]
             flag, shown = f"--{part.name.replace('_', '-')}", f"{about} [default: {_shown(part.default)}]"
             if part.default is False:

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from streamingvlm.models.load import load_model
+from streamingvlm import load_model
 
 from ..score.table import kinds, look, show, table
 from ..worlds.game import Game
 from ..worlds.games import find_game
-from ..worlds.language import Event
+from ..worlds.language import GameEvent
 from .export import TRAINING
 from .tower import SIZE, TOKENS
 
@@ -144,7 +144,7 @@ def _said(game: Game) -> str:
     clauses = []
     for name in language.kinds:
         zones = language[name].zones
-        event = Event(name, player.colour, zones[0] if zones else None, (3, 1), None, player.town)
+        event = GameEvent(name, player.colour, zones[0] if zones else None, (3, 1), None, player.town)
         clauses.append(f"`{language.say([event], language.plain)}`")
     return f"- {game.name}: {', '.join(clauses)}"
 

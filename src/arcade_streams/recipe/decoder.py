@@ -16,7 +16,7 @@ from .shape import middle
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
+class StoryExample:
     """A chunk with its pictures: ``features`` (k, TOKENS, hidden) and ``labels`` (k, probes), -1 for unknown."""
 
     laid: Laid
@@ -25,7 +25,7 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class StoryBatch:
     """Chunks padded behind to one length. Flat indices count through (batch, length)."""
 
     ids: Tensor
@@ -39,7 +39,7 @@ class Batch:
     labels: Tensor | None
 
 
-def collate(examples: Sequence[Example], pad: int) -> Batch:
+def collate(examples: Sequence[StoryExample], pad: int) -> StoryBatch:
     """Stack chunks; padding stands behind, so causal attention needs no mask."""
     longest = max(len(example.laid.ids) for example in examples)
     ids = np.full((len(examples), longest), pad, np.int64)
@@ -55,7 +55,7 @@ def collate(examples: Sequence[Example], pad: int) -> Batch:
 
     features = [e.features.flatten(0, 1) for e in examples if e.features is not None]
     labels = [e.labels for e in examples if e.labels is not None]
-    return Batch(
+    return StoryBatch(
         ids=torch.from_numpy(ids),
         positions=torch.from_numpy(places),
         rows=flat("rows"),
@@ -120,7 +120,7 @@ def precise(dtype: torch.dtype) -> torch.autocast:
     return torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16)
 
 
-def hidden_states(model: Any, batch: Batch, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+def hidden_states(model: Any, batch: StoryBatch, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
     """Last hidden states (b, n, hidden) of the stock decoder, its products in ``dtype``, and those before its middle
     layer."""
     embeds = model.model.language_model.embed_tokens(batch.ids)
@@ -140,7 +140,7 @@ def hidden_states(model: Any, batch: Batch, dtype: torch.dtype = torch.float32) 
     return out.last_hidden_state, seen[0]
 
 
-def losses(model: Any, probes: Probes, batch: Batch, dtype: torch.dtype = torch.float32) -> Losses:
+def losses(model: Any, probes: Probes, batch: StoryBatch, dtype: torch.dtype = torch.float32) -> Losses:
     """Losses of a batch. Logits are computed only where something is predicted."""
     hidden, early = (states.flatten(0, 1) for states in hidden_states(model, batch, dtype))
     with precise(dtype):

@@ -14,8 +14,8 @@ from streamingvlm.core.positions import positions
 
 from ..worlds.context import NAMES, TOWNS, Context
 from ..worlds.game import Game
-from ..worlds.language import Event
-from .decoder import Example
+from ..worlds.language import GameEvent
+from .decoder import StoryExample
 from .habits import Events, Habits
 from .layout import TOKENS_PER_SECOND, Laid
 from .stories import FOLLOWING, Scribe, words
@@ -27,17 +27,17 @@ def names(scribe: Scribe) -> frozenset[int]:
     return frozenset(token for word in (*NAMES, *TOWNS) for token in scribe.grammar.tokenizer.encode(f" {word}"))
 
 
-def _call(rng: random.Random, game: Game, about: Context, share: float = 0.7, names: float = 0.5) -> list[Event]:
+def _call(rng: random.Random, game: Game, about: Context, share: float = 0.7, names: float = 0.5) -> list[GameEvent]:
     """A game with its name (that share of the cases) or a match with its town; or nothing, ``share`` being the rest."""
     player = about.player(rng.choice(game.colours))
     if rng.random() >= share:
         return []
     if rng.random() < names:
-        return [Event("game", player.colour, name=player.name)]
-    return [Event("match", player.colour, town=player.town)]
+        return [GameEvent("game", player.colour, name=player.name)]
+    return [GameEvent("match", player.colour, town=player.town)]
 
 
-def roll_call(rng: random.Random, scribe: Scribe, habits: Habits, sink: int, text: int, seconds: int) -> Example:
+def roll_call(rng: random.Random, scribe: Scribe, habits: Habits, sink: int, text: int, seconds: int) -> StoryExample:
     """A chunk in which names and towns are said again and again; they alone are learnt."""
     game, about = habits.game, habits.game.draw_context(rng)
     before = rng.choice((0, 60, 120, 160))
@@ -50,7 +50,7 @@ def roll_call(rng: random.Random, scribe: Scribe, habits: Habits, sink: int, tex
     return bare(rng, scribe, history, replies[before:], weights, before)
 
 
-def verdict(rng: random.Random, scribe: Scribe, habits: Habits, sink: int, text: int) -> Example:
+def verdict(rng: random.Random, scribe: Scribe, habits: Habits, sink: int, text: int) -> StoryExample:
     """A second that ends a game behind words that tell nothing of matches; whether its match is over is alone learnt.
 
     That is one id behind the tally. The tally decides it together with the length of a match, which stands at the very
@@ -64,11 +64,11 @@ def verdict(rng: random.Random, scribe: Scribe, habits: Habits, sink: int, text:
     player, won, lost = about.player(colour), shortest - (rng.random() < 0.2), rng.randrange(shortest)
     numbers = (won, lost) if colour == game.colours[0] else (lost, won)
     events = [
-        Event("point", colour),
-        Event("game", colour, name=player.name if won + lost == 1 else None),
-        Event("tally", numbers=numbers),
+        GameEvent("point", colour),
+        GameEvent("game", colour, name=player.name if won + lost == 1 else None),
+        GameEvent("tally", numbers=numbers),
     ]
-    events += [Event("match", colour, town=player.town)] * (won == about.games_to_win)
+    events += [GameEvent("match", colour, town=player.town)] * (won == about.games_to_win)
     reply = scribe.reply(words(game, events))
     weights = [0.0] * len(reply)
     weights[len(scribe.grammar.opening) + sum(len(clause.ids) for clause in scribe.clauses(game, events)[:3])] = 2.0
@@ -76,7 +76,7 @@ def verdict(rng: random.Random, scribe: Scribe, habits: Habits, sink: int, text:
     return bare(rng, scribe, history, [reply], [tuple(weights)], before)
 
 
-def lines(rng: random.Random, scribe: Scribe, game: Game) -> Example:
+def lines(rng: random.Random, scribe: Scribe, game: Game) -> StoryExample:
     """A history block of games and matches; every name that has stood before is learnt."""
     about = game.draw_context(rng)
     # With names only, or towns only, nothing but the colour decides.
@@ -92,7 +92,7 @@ def lines(rng: random.Random, scribe: Scribe, game: Game) -> Example:
     return _block(scribe, ids, weights)
 
 
-def ledger(rng: random.Random, scribe: Scribe, habits: Habits, seconds: int = 150) -> Example:
+def ledger(rng: random.Random, scribe: Scribe, habits: Habits, seconds: int = 150) -> StoryExample:
     """A history block of a made-up game; the clauses that follow from earlier ones are learnt."""
     game, about = habits.game, habits.game.draw_context(rng)
     brief, named = rng.random() < 0.6, rng.random() < 0.4
@@ -110,13 +110,13 @@ def ledger(rng: random.Random, scribe: Scribe, habits: Habits, seconds: int = 15
     return _block(scribe, ids, weights)
 
 
-def _named(event: Event, about: Context) -> Event:
+def _named(event: GameEvent, about: Context) -> GameEvent:
     if event.kind != "game" or event.colour is None:
         return event
-    return Event("game", event.colour, name=about.player(event.colour).name)
+    return GameEvent("game", event.colour, name=about.player(event.colour).name)
 
 
-def _block(scribe: Scribe, words: list[int], weights: list[float]) -> Example:
+def _block(scribe: Scribe, words: list[int], weights: list[float]) -> StoryExample:
     """A history block alone, with a weight for each of its ids."""
     spans = scribe.grammar.preamble(words)
     ids = np.array([token for span in spans for token in span.tokens])
@@ -124,4 +124,4 @@ def _block(scribe: Scribe, words: list[int], weights: list[float]) -> Example:
     rows = np.array([header + i - 1 for i, weight in enumerate(weights) if weight > 0], np.int64)
     none = np.zeros(0, np.int64)
     counted = np.array([weight for weight in weights if weight > 0], np.float32)
-    return Example(Laid(ids, positions(spans, TOKENS_PER_SECOND), rows, ids[rows + 1], counted, none, none))
+    return StoryExample(Laid(ids, positions(spans, TOKENS_PER_SECOND), rows, ids[rows + 1], counted, none, none))

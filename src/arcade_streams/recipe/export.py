@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -34,15 +34,23 @@ STREAMING: dict[str, Any] = {
     "instruction": "",
     "min_pixels": PIXELS // 2,
     "max_pixels": PIXELS,
+    "example_source": "arcade:pong?seed=9000500",
 }
 
 
 def export(
-    model: Any, tokenizer: Any, folder: Path, dtype: torch.dtype = torch.bfloat16, *, training: Mapping[str, Any]
+    model: Any,
+    tokenizer: Any,
+    folder: Path,
+    dtype: torch.dtype = torch.bfloat16,
+    *,
+    games: Sequence[str],
+    training: Mapping[str, Any],
 ) -> None:
     """Save weights, configs and tokenizer of ``model`` under ``folder``, replacing what is there.
 
-    ``training``: how the weights came about, for the model card; written to ``TRAINING``.
+    ``games``: those that it was trained on: the checkpoint refuses others. ``training``: how the weights came about,
+    for the model card; written to ``TRAINING``.
     """
     # The end of a turn ends a reply; plain greedy settings, so that nothing is warned about.
     small = deepcopy(model).to(dtype)
@@ -52,5 +60,6 @@ def export(
     with whole_folder(folder) as draft:
         small.save_pretrained(draft)
         tokenizer.save_pretrained(draft)
-        write_streaming(draft, STREAMING, Patcher(min_pixels=PIXELS // 2, max_pixels=PIXELS))
+        knows = [f"arcade:{game}" for game in games]
+        write_streaming(draft, {**STREAMING, "knows": knows}, Patcher(min_pixels=PIXELS // 2, max_pixels=PIXELS))
         (draft / TRAINING).write_text(json.dumps(training, indent=2) + "\n")

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from ..worlds.game import Game
 from ..worlds.language import COMMON
-from .decoder import Example
+from .decoder import StoryExample
 from .habits import Habits, plays
-from .layout import Ids, Turn, lay_out
+from .layout import ArcadeTurn, Ids, lay_out
 from .probes import Board, followed, probe_labels, shown
 from .record import Recording, rare
 from .retell import retold
@@ -33,7 +33,7 @@ SILENT, LEAD = 8, 4
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class FilmPlan:
     """How chunks are cut. ``spoiled``: share of chunks with a spoiled history; ``sink`` and ``text``: ids of history;
     ``short``: share of chunks with less history than that; ``overlapping``: they begin anywhere, else at multiples of
     their length only."""
@@ -88,7 +88,7 @@ class Library:
             for name in self.games
         }
 
-    def cut(self, rng: random.Random, name: str, plan: Plan) -> tuple[int, int]:
+    def cut(self, rng: random.Random, name: str, plan: FilmPlan) -> tuple[int, int]:
         """A recording of a game and the first second of a chunk of that plan."""
         number, first = self.pick(rng, name, plan.seconds)
         return number, _aligned(first, plan)
@@ -112,7 +112,7 @@ class Library:
         at = [(number, second) for number in own for second in range(len(self.recordings[number]))]
         return [at[i] for i in rare(facts.long()).tolist()]
 
-    def glance(self, rng: random.Random, scribe: Scribe, name: str) -> Example:
+    def glance(self, rng: random.Random, scribe: Scribe, name: str) -> StoryExample:
         """One picture of a game and nothing else, half of them with a rare fact where the game has such.
 
         Only the probes learn from it, those that the picture answers by itself.
@@ -124,7 +124,7 @@ class Library:
         labels = self.probes[number][second : second + 1].masked_fill(~shown(self.games[name]), -1)
         return self._silent(rng, scribe, (number, second), labels)
 
-    def silent(self, rng: random.Random, scribe: Scribe, name: str) -> Example:
+    def silent(self, rng: random.Random, scribe: Scribe, name: str) -> StoryExample:
         """Some seconds of a game without a word, around one of its plays, the rarer the more often.
 
         Only the probes learn from it. What takes seconds is asked for once they have been seen.
@@ -140,20 +140,20 @@ class Library:
             labels[:LEAD].masked_fill_(~shown(game), -1)
         return self._silent(rng, scribe, (number, first), labels)
 
-    def _silent(self, rng: random.Random, scribe: Scribe, at: tuple[int, int], labels: Tensor) -> Example:
+    def _silent(self, rng: random.Random, scribe: Scribe, at: tuple[int, int], labels: Tensor) -> StoryExample:
         """The pictures from a recording's second on that the labels (n, probes of the game) are of."""
         recording, offset = self.recordings[at[0]], _offset(rng)
         assert recording.features is not None
-        laid = lay_out(scribe.grammar, [], [Turn(offset + i, (), (), ()) for i in range(len(labels))])
+        laid = lay_out(scribe.grammar, [], [ArcadeTurn(offset + i, (), (), ()) for i in range(len(labels))])
         features = recording.features[at[1] : at[1] + len(labels)]
-        return Example(laid, features, self.board.spread(recording.game, labels))
+        return StoryExample(laid, features, self.board.spread(recording.game, labels))
 
-    def example(self, rng: random.Random, scribe: Scribe, name: str, plan: Plan) -> Example:
+    def example(self, rng: random.Random, scribe: Scribe, name: str, plan: FilmPlan) -> StoryExample:
         """A chunk of a game with the true or a spoiled history."""
         number, first = self.cut(rng, name, plan)
         return self._told(rng, scribe, plan, (number, first), retold(rng, self.recordings[number], first))
 
-    def verdict(self, rng: random.Random, scribe: Scribe, name: str, plan: Plan) -> Example:
+    def verdict(self, rng: random.Random, scribe: Scribe, name: str, plan: FilmPlan) -> StoryExample:
         """A chunk up to a game that wins a match of the shortest length and no longer one; where none is found, any."""
         games, shortest = self.places.get((name, "game"), []), min(self.games[name].rules.lengths)
         for number, second in rng.choices(games, k=TRIES) if games else ():
@@ -165,8 +165,8 @@ class Library:
         return self.example(rng, scribe, name, plan)
 
     def _told(
-        self, rng: random.Random, scribe: Scribe, plan: Plan, at: tuple[int, int], recording: Recording
-    ) -> Example:
+        self, rng: random.Random, scribe: Scribe, plan: FilmPlan, at: tuple[int, int], recording: Recording
+    ) -> StoryExample:
         """A chunk of a recording that was told anew, from that number's second on."""
         (number, first), habits = at, self.habits[recording.name]
         low = max(first - RECENT, 0)
@@ -178,7 +178,7 @@ class Library:
         history = _history(rng, scribe, plan, recording, early + replies[: first - low])
         return self._film(rng, scribe, recording, (number, first), history, replies[first - low :])
 
-    def own_example(self, rng: random.Random, scribe: Scribe, name: str, plan: Plan) -> Example:
+    def own_example(self, rng: random.Random, scribe: Scribe, name: str, plan: FilmPlan) -> StoryExample:
         """A chunk of a game whose history is what the model itself said."""
         number = rng.choice([number for number in self.numbers[name] if number in self.own])
         recording, texts = self.own[number].recording, self.own[number].texts
@@ -194,17 +194,17 @@ class Library:
     def _film(
         self, rng: random.Random, scribe: Scribe, recording: Recording, at: tuple[int, int], history: list[int],
         said: list[Ids], unknown: Container[int] = (),
-    ) -> Example:  # fmt: skip
+    ) -> StoryExample:  # fmt: skip
         (number, first), last = at, at[1] + len(said)
         game, offset = recording.game, first if rng.random() < 0.6 else _offset(rng)
         turns = []
         for i, (ids, events) in enumerate(zip(said, recording.events[first:last], strict=True)):
             right = scribe.reply(words(game, events))
             weights = (0.0,) * len(right) if i in unknown else scribe.weigh(game, events)
-            turns.append(Turn(offset + i, ids, right, weights))
+            turns.append(ArcadeTurn(offset + i, ids, right, weights))
         assert recording.features is not None
         labels = self.board.spread(game, self.probes[number][first:last])
-        return Example(lay_out(scribe.grammar, history, turns), recording.features[first:last], labels)
+        return StoryExample(lay_out(scribe.grammar, history, turns), recording.features[first:last], labels)
 
 
 def _offset(rng: random.Random) -> float:
@@ -212,7 +212,7 @@ def _offset(rng: random.Random) -> float:
     return float(int(10 ** rng.uniform(0, 5.5)))
 
 
-def _aligned(first: int, plan: Plan) -> int:
+def _aligned(first: int, plan: FilmPlan) -> int:
     """The second itself, or the last one before it at which a chunk of a plan without overlap begins."""
     return first if plan.overlapping else first - first % plan.seconds
 
@@ -224,6 +224,6 @@ def _steer(times: Mapping[str, int]) -> dict[str, float]:
     return shares | {kind: PLAYS * each / sum(rare.values()) for kind, each in rare.items()}
 
 
-def _history(rng: random.Random, scribe: Scribe, plan: Plan, recording: Recording, replies: list[Ids]) -> list[int]:
+def _history(rng: random.Random, scribe: Scribe, plan: FilmPlan, recording: Recording, replies: list[Ids]) -> list[int]:
     text = plan.text if rng.random() >= plan.short else rng.choice((0, 16, 64, 128))
     return scribe.history(recording.context.text, replies, plan.sink, text)

@@ -12,18 +12,17 @@ from typing import Any
 
 import torch
 
-from streamingvlm.core.errors import OptionError
-from streamingvlm.core.policy import StreamingWindow
+from streamingvlm import OptionError, StreamingWindow
 
-from .decoder import Batch, Example, Probes, collate, losses
+from .decoder import Probes, StoryBatch, StoryExample, collate, losses
 from .drills import ledger, lines, roll_call, verdict
-from .films import Library, Own, Plan
+from .films import FilmPlan, Library, Own
 from .free import figures
 from .habits import Habits
 from .optim import Optimizer
 from .record import Recording
 from .retell import retold
-from .rollout import Rollout
+from .rollout import StoryRollout
 from .shape import hold_front
 from .stories import Scribe, words
 from .texts import example as text_example
@@ -39,7 +38,7 @@ SAVED = 240.0
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class FitStage:
     """Some steps of training.
 
     ``films`` and ``texts``: chunks with pictures and made-up games in a batch, of all games alike; ``own``: share of
@@ -55,7 +54,7 @@ class Stage:
     steps: int
     films: int
     texts: int
-    plan: Plan
+    plan: FilmPlan
     text_seconds: int = 32
     rate: tuple[float, float] = (2e-3, 2e-3)
     probed: float = 1.0
@@ -114,7 +113,7 @@ class Fit:
         trained = [pair for pair in self.model.named_parameters() if pair[1].requires_grad]
         self.optimizer = Optimizer.make([*trained, *self.probes.named_parameters()])
 
-    def run(self, stages: Sequence[Stage]) -> None:
+    def run(self, stages: Sequence[FitStage]) -> None:
         """Train through the stages, from where the loaded state stands."""
         for number in range(self.at[0], len(stages)):
             self.log(f"stage {number}: {stages[number]}")
@@ -126,7 +125,7 @@ class Fit:
                 # Nothing of films has been learnt yet.
                 self.save()
 
-    def _stage(self, number: int, stage: Stage) -> None:
+    def _stage(self, number: int, stage: FitStage) -> None:
         checked = shown = kept = time.monotonic()
         sums: list[tuple[float, float]] = []
         for done in range(self.at[1], stage.steps):
@@ -150,7 +149,7 @@ class Fit:
                 self.check(f"step {self.steps}")
                 checked = shown = time.monotonic()
 
-    def batch(self, stage: Stage) -> Batch:
+    def batch(self, stage: FitStage) -> StoryBatch:
         """A batch of the stage's mixture."""
         plan, films, pad = stage.plan, stage.films, self.model.config.text_config.pad_token_id
         drill = self._drill(stage)
@@ -174,7 +173,7 @@ class Fit:
             self.rng.shuffle(self._deck)
         return self.library.habits[self._deck.pop()]
 
-    def _drill(self, stage: Stage) -> list[Example]:
+    def _drill(self, stage: FitStage) -> list[StoryExample]:
         """The examples of a drill, or none."""
         rng, scribe, sink, text = self.rng, self.scribe, stage.plan.sink, stage.plan.text
         dice, library = rng.random() - stage.pictures[0], self.library
@@ -182,7 +181,7 @@ class Fit:
             return [library.glance(rng, scribe, self._deal().game.name) for _ in range(GLANCES)]
         if dice < stage.pictures[1]:
             return [library.silent(rng, scribe, self._deal().game.name) for _ in range(SILENTS)]
-        kinds: list[tuple[int, Callable[[], Example]]] = [
+        kinds: list[tuple[int, Callable[[], StoryExample]]] = [
             (LINES, lambda: lines(rng, scribe, self._deal().game)),
             (LEDGERS, lambda: ledger(rng, scribe, self._deal())),
             (CALLS, lambda: roll_call(rng, scribe, self._deal(), sink, text, CALL)),
@@ -196,7 +195,7 @@ class Fit:
             dice -= share
         return []
 
-    def step(self, batch: Batch, rate: float, probed: float = 1.0) -> tuple[float, float]:
+    def step(self, batch: StoryBatch, rate: float, probed: float = 1.0) -> tuple[float, float]:
         """One update; the losses of the words and of the probes, which count ``probed`` times as much."""
         loss = losses(self.model, self.probes, batch, self.dtype)
         self.optimizer.step(loss.words + probed * loss.probes, rate)
@@ -249,7 +248,7 @@ class Fit:
             replies = [scribe.reply(text) for text in before]
             histories.append(scribe.history(recording.context.text, replies, policy.sink, policy.text))
         offsets = [len(before) + float(self.rng.choice((0, 0, 0, 1000, 20_000))) for before in told]
-        return Rollout(self.average, scribe.grammar, policy, features, histories, offsets).run(seconds)
+        return StoryRollout(self.average, scribe.grammar, policy, features, histories, offsets).run(seconds)
 
     def check(self, what: str) -> None:
         """Free-running figures on the held-out streams, by game; the state is written to disk."""
@@ -301,7 +300,9 @@ GROWS = 4
 PARTS = ("corruption", "on-policy", "overlap")
 
 
-def stages(sink: int, text: int, scale: float = 1.0, without: Container[str] = (), peak: float = 3e-3) -> list[Stage]:
+def stages(
+    sink: int, text: int, scale: float = 1.0, without: Container[str] = (), peak: float = 3e-3
+) -> list[FitStage]:
     """The recipe of the bundled model; ``scale`` stretches or squeezes it, ``without`` leaves some of PARTS out,
     ``peak`` is the highest learning rate.
 
@@ -309,20 +310,20 @@ def stages(sink: int, text: int, scale: float = 1.0, without: Container[str] = (
     pictures, one at a time: what one token of one picture in twenty shows is learnt in minutes, and not from films.
     Before stage GROWS the decoder gets layers that look names up, and learns to say what they find.
     """
-    short = Plan(seconds=6, sink=sink, text=64, short=0.3)
-    middle = Plan(seconds=12, sink=sink, text=text)
-    full = Plan(seconds=18, sink=sink, text=text, spoiled=0.4)
+    short = FilmPlan(seconds=6, sink=sink, text=64, short=0.3)
+    middle = FilmPlan(seconds=12, sink=sink, text=text)
+    full = FilmPlan(seconds=18, sink=sink, text=text, spoiled=0.4)
     some, words, names = (0.04, 0.07, 0.04, 0.05, 0.03), (0.2, 0.35, 0.15, 0.1, 0.2), (0.2, 0.05, 0.3, 0.05, 0.4)
     seen = (0.1, 0.15)
     recipe = [
-        Stage(150, films=0, texts=0, plan=short, rate=(peak, peak), drills=words),
-        Stage(350, films=0, texts=0, plan=short, rate=(peak, peak), probed=3.0, pictures=(0.8, 0.0), drills=words),
-        Stage(250, films=8, texts=0, plan=short, rate=(peak, peak), probed=3.0, pictures=seen, drills=some),
-        Stage(
+        FitStage(150, films=0, texts=0, plan=short, rate=(peak, peak), drills=words),
+        FitStage(350, films=0, texts=0, plan=short, rate=(peak, peak), probed=3.0, pictures=(0.8, 0.0), drills=words),
+        FitStage(250, films=8, texts=0, plan=short, rate=(peak, peak), probed=3.0, pictures=seen, drills=some),
+        FitStage(
             600, films=4, texts=1, plan=middle, rate=(peak, peak), probed=3.0, pictures=seen, long=0.03, drills=some
         ),
-        Stage(150, films=0, texts=0, plan=full, rate=(peak, peak), probed=3.0, pictures=(0.1, 0.0), drills=names),
-        Stage(
+        FitStage(150, films=0, texts=0, plan=full, rate=(peak, peak), probed=3.0, pictures=(0.1, 0.0), drills=names),
+        FitStage(
             1700, films=4, texts=1, plan=full, rate=(peak, 0.0), own=0.4, ends=0.1, long=0.05, roll=(16, 120, 340),
             pictures=(0.05, 0.12), drills=(0.03, 0.03, 0.03, 0.08, 0.08),
         ),

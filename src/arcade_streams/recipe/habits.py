@@ -9,13 +9,13 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from streamingvlm.core.errors import OptionError
+from streamingvlm import OptionError
 
 from ..worlds.game import Game
-from ..worlds.language import COMMON, Event
+from ..worlds.language import COMMON, GameEvent
 
-Events = Sequence[Event]
-Group = tuple[int, tuple[Event, ...]]
+Events = Sequence[GameEvent]
+Group = tuple[int, tuple[GameEvent, ...]]
 """Seconds since the group before (or the last point), and what was told in that second."""
 Passage = tuple[Group, ...]
 """From one point to the next, which is in the last group."""
@@ -44,14 +44,14 @@ class Habits:
     game: Game
     openings: tuple[Passage, ...]
     passages: tuple[Passage, ...]
-    pool: tuple[Event, ...]
+    pool: tuple[GameEvent, ...]
 
     @staticmethod
     def of(game: Game, streams: Iterable[Sequence[Events]]) -> Habits:
         """From what is said in each second of some streams. OptionError if they hold no two points."""
         openings: list[Passage] = []
         passages: list[Passage] = []
-        pool: list[Event] = []
+        pool: list[GameEvent] = []
         for seconds in streams:
             for opens, passage in _passages(game, seconds):
                 (openings if opens else passages).append(passage)
@@ -72,12 +72,12 @@ class Habits:
             return passage
         return tuple((gap, tuple(exchanged(self.game, event) for event in group)) for gap, group in passage)
 
-    def invention(self, rng: random.Random) -> Event | None:
+    def invention(self, rng: random.Random) -> GameEvent | None:
         """Something that might have happened in a second, None if the game has no plays with a colour or zone."""
         return exchanged(self.game, rng.choice(self.pool), rng.random() < 0.5) if self.pool else None
 
 
-def exchanged(game: Game, event: Event, really: bool = True) -> Event:
+def exchanged(game: Game, event: GameEvent, really: bool = True) -> GameEvent:
     """The same of the other side, if it is one side's at all."""
     if event.colour is None or not really:
         return event

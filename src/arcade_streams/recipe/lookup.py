@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..worlds.context import NAMES, TOWNS
 from ..worlds.game import Game
-from .decoder import Batch, hidden_states
+from .decoder import StoryBatch, hidden_states
 from .shape import FRONT, look_back
 from .stories import Scribe
 
@@ -47,7 +47,7 @@ class _Read:
 
 
 @torch.no_grad()
-def look_up(model: Any, scribe: Scribe, games: Sequence[Game], batches: Sequence[Batch]) -> None:
+def look_up(model: Any, scribe: Scribe, games: Sequence[Game], batches: Sequence[StoryBatch]) -> None:
     """Set up the first two layers of a model that has ``grown``: from a colour behind "player" one head finds the name
     that the context gives to it, from one behind "home" another its town. What they find is written as that word's
     embedding, FOUND times.
@@ -102,7 +102,7 @@ def _places(games: Sequence[Game], colours: Mapping[str, int]) -> dict[int, tupl
     return {colours[colour]: place for colour, place in found.items()}
 
 
-def _read(model: Any, batches: Iterable[Batch], number: int) -> _Read:
+def _read(model: Any, batches: Iterable[StoryBatch], number: int) -> _Read:
     layer, seen, parts = model.model.language_model.layers[number], [], []
     with layer.register_forward_pre_hook(lambda _, inputs: seen.append(layer.input_layernorm(inputs[0]))):
         for batch in batches:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..worlds.game import Game
-from ..worlds.language import Event, Kind
+from ..worlds.language import EventKind, GameEvent
 from .habits import plays
 from .record import Labels, Recording
 
@@ -101,15 +101,15 @@ class Board:
         return out
 
 
-def _sides(game: Game, kind: Kind) -> int:
+def _sides(game: Game, kind: EventKind) -> int:
     return len(game.colours) if "{colour}" in kind.wordings[0] else 1
 
 
-def _zones(kind: Kind) -> int:
+def _zones(kind: EventKind) -> int:
     return len(kind.zones) or 1
 
 
-def _told(game: Game, kind: str, events: Sequence[Event]) -> int:
+def _told(game: Game, kind: str, events: Sequence[GameEvent]) -> int:
     """0 for nothing, then the colours and within each the zones; of several in a second the last."""
     told = [event for event in events if event.kind == kind]
     if not told:
@@ -119,7 +119,7 @@ def _told(game: Game, kind: str, events: Sequence[Event]) -> int:
     return 1 + side * _zones(about) + (0 if event.zone is None else about.zones.index(event.zone))
 
 
-def _ahead(kind: str, events: Sequence[Sequence[Event]]) -> list[int]:
+def _ahead(kind: str, events: Sequence[Sequence[GameEvent]]) -> list[int]:
     """Seconds until the kind is told next, less 1 and at most AHEAD; -1 where the end may hide it.
 
     A play that takes seconds (a clinch, a chase, somebody who stands still) has to be followed to be foreseen.
@@ -131,7 +131,7 @@ def _ahead(kind: str, events: Sequence[Sequence[Event]]) -> list[int]:
     return out
 
 
-def _counts(events: Sequence[Sequence[Event]], of: Sequence[str], since: Sequence[str], most: int) -> list[int]:
+def _counts(events: Sequence[Sequence[GameEvent]], of: Sequence[str], since: Sequence[str], most: int) -> list[int]:
     out, count = [], 0
     for told in events:
         for event in told:

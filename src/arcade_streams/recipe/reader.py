@@ -76,7 +76,7 @@ def sights(labels: Labels) -> Sights:
     )
 
 
-class Reader(nn.Module):
+class FrameReader(nn.Module):
     """Heads of one game; they read tokens (b, TOKENS, hidden).
 
     All but the token of a place is read twice: from the tokens where it is to be seen, and from the mean of all tokens,

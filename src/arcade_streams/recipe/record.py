@@ -18,9 +18,9 @@ from torch import Tensor
 from ..worlds.context import Context, training_seed
 from ..worlds.game import FrameLabel, Game
 from ..worlds.games import find_game
-from ..worlds.language import Event
+from ..worlds.language import GameEvent
 from ..worlds.record import enlarge
-from ..worlds.stream import Second, Stream
+from ..worlds.stream import GameStream, Second
 from .tower import SIZE, resize
 
 Frames = NDArray[np.uint8]
@@ -74,7 +74,7 @@ class Recording:
     frames: Tensor | None
     features: Tensor | None
     labels: Labels
-    events: tuple[tuple[Event, ...], ...]
+    events: tuple[tuple[GameEvent, ...], ...]
 
     def __len__(self) -> int:
         return len(self.events)
@@ -87,12 +87,12 @@ class Recording:
 
 def record(game: Game, seed: int, seconds: int, *, render: bool = True) -> Recording:
     """Play a training seed and keep what training needs. The seed also picks how its pictures are distorted."""
-    stream = Stream(game, training_seed(seed), render=render)
+    stream = GameStream(game, training_seed(seed), render=render)
     rng = random.Random(f"distort {game.name} {seed}")
     kind = rng.choices(("clean", "h264", "noise"), (0.35, 0.4, 0.25))[0]
     frames: list[Tensor] = []
     labels: list[tuple[FrameLabel, ...]] = []
-    events: list[tuple[Event, ...]] = []
+    events: list[tuple[GameEvent, ...]] = []
     for block in _blocks(stream, seconds):
         if render:
             shown = distort(enlarge(np.concatenate([s.frames for s in block])), kind, rng)
@@ -115,7 +115,7 @@ def rare(facts: Tensor, share: float = RARE) -> Tensor:
     return seen.nonzero().flatten()
 
 
-def _blocks(stream: Stream, seconds: int) -> Iterator[list[Second]]:
+def _blocks(stream: GameStream, seconds: int) -> Iterator[list[Second]]:
     source = iter(stream)
     for first in range(0, seconds, _BLOCK):
         yield list(islice(source, min(_BLOCK, seconds - first)))

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from streamingvlm import StreamingWindow
 from streamingvlm.core.grammar import Grammar
-from streamingvlm.core.policy import StreamingWindow
 from streamingvlm.core.positions import FloatArray, positions
 from streamingvlm.core.spans import Kind, Span
 from streamingvlm.core.timeline import Timeline, newly_archived
@@ -47,7 +47,7 @@ class _Stream:
         return self.timeline.pending_spans()
 
 
-class Rollout:
+class StoryRollout:
     """``features``: (seconds, tokens, hidden) of each stream; ``histories``: what stands in the history block at the
     start, as text or ids; ``offsets``: time of the first second."""
 

@@ -20,7 +20,7 @@ FRONT = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class ModelShape:
     """Widths and depths. ``theta``: base of the rotary frequencies; ``section``: how they are shared by (t, h, w).
 
     The defaults are the bundled model's for all games, before it is ``grown``.
@@ -44,7 +44,7 @@ def patcher() -> Patcher:
     return Patcher(min_pixels=PIXELS // 2, max_pixels=PIXELS)
 
 
-def config(shape: Shape, vocabulary: int, special: dict[str, int]) -> Qwen2_5_VLConfig:
+def config(shape: ModelShape, vocabulary: int, special: dict[str, int]) -> Qwen2_5_VLConfig:
     """The Hugging Face config; ``special`` maps the markup tokens to their ids."""
     text: dict[str, Any] = {
         "vocab_size": vocabulary,
@@ -144,7 +144,7 @@ def hold_front(model: Any) -> None:
     """Nothing is learnt in layers that were put in front, nor in the embeddings that they read: what they compare
     is told by weights that are small beside an update."""
     decoder = model.model.language_model
-    front = len(decoder.layers) - Shape().layers
+    front = len(decoder.layers) - ModelShape().layers
     for part in decoder.layers[: max(front, 0)]:
         part.requires_grad_(False)
     decoder.embed_tokens.requires_grad_(front <= 0)

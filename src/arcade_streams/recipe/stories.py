@@ -13,7 +13,7 @@ from streamingvlm.train.layout import Ids, archived, cut_history
 from ..worlds.context import NAMES
 from ..worlds.game import Game
 from ..worlds.games import find_game
-from ..worlds.language import JOINER, Event
+from ..worlds.language import JOINER, GameEvent
 from .habits import Events, Habits, plays
 
 #: Kinds that follow from words long before them, and those behind which one of them can be told.
@@ -51,7 +51,7 @@ class Clause:
     """One event of a second, the ids of its clause with the joiner before it, and which of them decides whether a game
     is told with a name (None for all other kinds)."""
 
-    event: Event
+    event: GameEvent
     ids: Ids
     fork: int | None
 
@@ -78,7 +78,7 @@ class Scribe:
         """The clauses of a second: their ids are the words of its reply."""
         return self._clauses(game.name, tuple(events))
 
-    def _find_clauses(self, name: str, events: tuple[Event, ...]) -> tuple[Clause, ...]:
+    def _find_clauses(self, name: str, events: tuple[GameEvent, ...]) -> tuple[Clause, ...]:
         game = find_game(name)
         found: list[Clause] = []
         for event in game.language.in_order(events):
@@ -91,7 +91,7 @@ class Scribe:
             found.append(Clause(event, ids, fork))
         return tuple(found)
 
-    def _encode(self, game: Game, event: Event, before: str) -> Ids:
+    def _encode(self, game: Game, event: GameEvent, before: str) -> Ids:
         return tuple(self.grammar.tokenizer.encode(before + words(game, [event])))
 
     def weigh(self, game: Game, events: Events) -> tuple[float, ...]:
@@ -122,13 +122,13 @@ def words(game: Game, events: Events) -> str:
     return game.language.say(events, game.language.plain)
 
 
-def spoil(rng: random.Random, habits: Habits, seconds: Sequence[Events], chance: Spoil) -> list[list[Event]]:
+def spoil(rng: random.Random, habits: Habits, seconds: Sequence[Events], chance: Spoil) -> list[list[GameEvent]]:
     """A history as a model with imperfect eyes would have written it: plays and scores are wrong now and then.
 
     Points and what follows from words stay as they are.
     """
     game, seen = habits.game, frozenset(plays(habits.game))
-    out: list[list[Event]] = [[] for _ in seconds]
+    out: list[list[GameEvent]] = [[] for _ in seconds]
     for second, events in enumerate(seconds):
         for event in events:
             if event.kind in seen:
@@ -154,7 +154,7 @@ def _slip(rng: random.Random, second: int, count: int, chance: Spoil) -> int | N
     return second
 
 
-def _alter(rng: random.Random, game: Game, event: Event, chance: Spoil) -> Event:
+def _alter(rng: random.Random, game: Game, event: GameEvent, chance: Spoil) -> GameEvent:
     if rng.random() >= chance.alter:
         return event
     if event.colour is not None and (event.zone is None or rng.random() < 0.5):
@@ -181,7 +181,7 @@ class _Count:
     games: Mapping[str, int]
     run: tuple[str | None, int] = (None, 0)
 
-    def after(self, event: Event) -> _Count:
+    def after(self, event: GameEvent) -> _Count:
         """The count once ``event`` has been said."""
         colour = event.colour
         if event.kind == "point":

@@ -17,9 +17,9 @@ from ..worlds.announcer import Announcer
 from ..worlds.context import Context
 from ..worlds.game import FRAMES_PER_SECOND, Game, Happening, Scores
 from ..worlds.language import COMMON
-from .decoder import Example
+from .decoder import StoryExample
 from .habits import Events, Habits, counted
-from .layout import Ids, Laid, Turn, lay_out
+from .layout import ArcadeTurn, Ids, Laid, lay_out
 from .stories import FOLLOWING, Scribe, words
 
 #: The length of a story that has what follows from words at the arcade's own pace.
@@ -41,13 +41,13 @@ class _Telling(Announcer):
 
     _fresh = True
 
-    def _restates(self, scores: Scores) -> bool:
+    def restates(self, scores: Scores) -> bool:
         fresh, self._fresh = self._fresh, False
-        return fresh or super()._restates(scores)
+        return fresh or super().restates(scores)
 
-    def _won(self, second: int, colour: str) -> None:
+    def win(self, second: int, colour: str) -> None:
         self._fresh = True
-        super()._won(second, colour)
+        super().win(second, colour)
 
 
 def story(
@@ -96,7 +96,7 @@ def _starts(game: Game) -> list[Scores]:
     ]
 
 
-def example(rng: random.Random, scribe: Scribe, habits: Habits, sink: int, text: int, seconds: int) -> Example:
+def example(rng: random.Random, scribe: Scribe, habits: Habits, sink: int, text: int, seconds: int) -> StoryExample:
     """A chunk of a made-up stream without pictures: dense in points, or at the arcade's pace up to something rare."""
     game, brief = habits.game, rng.random() < 0.5
     about = game.draw_context(rng)
@@ -130,21 +130,21 @@ def _up_to(rng: random.Random, told: list[Events]) -> list[Events]:
 def bare(
     rng: random.Random, scribe: Scribe, history: list[int], replies: list[Ids], weights: list[tuple[float, ...]],
     start: int,
-) -> Example:  # fmt: skip
+) -> StoryExample:  # fmt: skip
     """A chunk without pictures of these replies; ``start``: its first second, kept in half of the cases."""
     offset = start if rng.random() < 0.5 else int(10 ** rng.uniform(0, 5.5))
     turns = [
-        Turn(float(offset + i), reply, reply, each)
+        ArcadeTurn(float(offset + i), reply, reply, each)
         for i, (reply, each) in enumerate(zip(replies, weights, strict=True))
     ]
     if rng.random() < 0.7:
-        return Example(without_pictures(lay_out(scribe.grammar, history, turns)))
-    return Example(_no_room(scribe, history, turns))
+        return StoryExample(without_pictures(lay_out(scribe.grammar, history, turns)))
+    return StoryExample(_no_room(scribe, history, turns))
 
 
-def _no_room(scribe: Scribe, history: list[int], turns: list[Turn]) -> Laid:
+def _no_room(scribe: Scribe, history: list[int], turns: list[ArcadeTurn]) -> Laid:
     """The same with no place left for the pictures, as in a stream that keeps no video."""
-    bare = [Turn(t.start, t.said, t.true, t.weights, grid=None) for t in turns]
+    bare = [ArcadeTurn(t.start, t.said, t.true, t.weights, grid=None) for t in turns]
     return lay_out(scribe.grammar, history, bare)
 
 

@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerFast
 
 from ..worlds.context import NAMES, TOWNS
 from ..worlds.game import Game
-from ..worlds.language import Event
+from ..worlds.language import GameEvent
 
 SPECIAL = (
     "<|endoftext|>",
@@ -93,8 +93,8 @@ def _firsts(game: Game) -> set[str]:
     return {word for each in wordings for word in (game.colours if each.startswith("{") else (each,))}
 
 
-def _event(rng: random.Random, game: Game, kind: str) -> Event:
+def _event(rng: random.Random, game: Game, kind: str) -> GameEvent:
     player, zones = game.draw_context(rng).player(rng.choice(game.colours)), game.language[kind].zones
     name = player.name if kind == "game" and rng.random() < 0.5 else None
     numbers = (rng.randrange(12), rng.randrange(12))
-    return Event(kind, player.colour, rng.choice(zones) if zones else None, numbers, name, player.town)
+    return GameEvent(kind, player.colour, rng.choice(zones) if zones else None, numbers, name, player.town)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from . import tower
 from .decoder import precise
 from .optim import Optimizer
-from .reader import Reader, Sights, sights
+from .reader import FrameReader, Sights, sights
 from .record import Recording, rare
 
 Batch = Mapping[str, tuple[Tensor, Sights]]
@@ -44,7 +44,7 @@ def pretrain(
     games = {recording.name: recording.game for recording in recordings}
     by_game = {name: [r for r in recordings if r.name == name] for name in games}
     data = {name: Pool.of(own[:-1]) for name, own in by_game.items()}
-    readers = nn.ModuleDict({name: Reader(game, hidden) for name, game in games.items()})
+    readers = nn.ModuleDict({name: FrameReader(game, hidden) for name, game in games.items()})
     optimizer = Optimizer.make([*vision.named_parameters(), *readers.named_parameters()])
     each = shares({name: len(own) for name, own in by_game.items()}, batch)
     began, step, shown = time.monotonic(), 0, 0.0

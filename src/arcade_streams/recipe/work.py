@@ -15,23 +15,22 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-from streamingvlm.core.errors import OptionError
+from streamingvlm import OptionError, StreamingWindow
 from streamingvlm.core.grammar import Grammar, Marks
-from streamingvlm.core.policy import StreamingWindow
 from streamingvlm.models.base import window_options
 from streamingvlm.models.checkpoint import HFTokenizer
 from streamingvlm.models.hub import BUNDLED
 
 from ..worlds.games import GAMES, find_game
 from .data import HELD, play, prepare
-from .decoder import Batch, collate
+from .decoder import StoryBatch, collate
 from .drills import lines, roll_call
 from .export import STREAMING, export
-from .films import Library, Plan
+from .films import FilmPlan, Library
 from .fit import CALL, GROWS, LONG, PARTS, Fit, stages
 from .lookup import look_up
 from .record import Recording
-from .shape import FRONT, Shape, config, grown, new_model
+from .shape import FRONT, ModelShape, config, grown, new_model
 from .stories import Scribe
 from .tokens import SPECIAL, arcade_corpus, build, save
 from .vision import pretrain
@@ -49,7 +48,7 @@ MIN_ROWS = {"vision_streams": 2, "vision_seconds": 1, "streams": 1, "seconds": L
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class RecipeConfig:
     """What a run is made of; what each is stands in the help of the command line. OptionError for what cannot be."""
 
     folder: Annotated[Path, "where the run keeps its files"] = Path("runs/arcade")
@@ -115,7 +114,7 @@ class Settings:
 class Work:
     """Runs the steps."""
 
-    def __init__(self, settings: Settings, log: Callable[[str], None] = print) -> None:
+    def __init__(self, settings: RecipeConfig, log: Callable[[str], None] = print) -> None:
         self.settings, self.log = settings, log
         self.games = [find_game(name) for name in settings.games]
         settings.folder.mkdir(parents=True, exist_ok=True)
@@ -151,8 +150,8 @@ class Work:
             model.model.visual.load_state_dict(torch.load(self._left_by("vision", "tower.pt")))
         return model
 
-    def _config(self, layers: int = Shape().layers) -> Qwen2_5_VLConfig:
-        return config(Shape(layers=layers), len(self.vocabulary), self.special)
+    def _config(self, layers: int = ModelShape().layers) -> Qwen2_5_VLConfig:
+        return config(ModelShape(layers=layers), len(self.vocabulary), self.special)
 
     def _earlier(self) -> Qwen2_5_VLForConditionalGeneration:
         folder = Path(self.settings.begin)
@@ -162,7 +161,7 @@ class Work:
         model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
         same, depth = ("hidden_size", "intermediate_size", "vocab_size"), model.config.text_config.num_hidden_layers
         sizes = {tuple(getattr(each.text_config, name) for name in same) for each in (self._config(), model.config)}
-        layers = Shape().layers
+        layers = ModelShape().layers
         if len(sizes) > 1 or words != self.vocabulary.get_vocab() or depth not in (layers, layers + FRONT):
             raise OptionError(f"{folder} has another shape or other tokens than this recipe: begin anew")
         return model
@@ -220,16 +219,16 @@ class Work:
 
     def _grow(self, fit: Fit) -> Fit:
         """The training of the averaged decoder with layers in front that look names up."""
-        model = grown(fit.average, self._config(Shape().layers + FRONT), self.settings.seed)
+        model = grown(fit.average, self._config(ModelShape().layers + FRONT), self.settings.seed)
         look_up(model, fit.scribe, self.games, list(self._samples(fit)))
         more = self._fit(model, fit.library, fit.held)
         more.at, more.steps, more.hours = fit.at, fit.steps, fit.hours
         self.log(f"the decoder has {FRONT} more layers")
         return more
 
-    def _samples(self, fit: Fit) -> Iterator[Batch]:
+    def _samples(self, fit: Fit) -> Iterator[StoryBatch]:
         """Batches with all kinds of ids: lines of names, calls at a distance, films."""
-        rng, scribe, plan = random.Random(self.settings.seed), fit.scribe, Plan()
+        rng, scribe, plan = random.Random(self.settings.seed), fit.scribe, FilmPlan()
         for habits in [*fit.library.habits.values()] * SAMPLES:
             for examples in (
                 [lines(rng, scribe, habits.game) for _ in range(8)],
@@ -242,7 +241,7 @@ class Work:
         """Train the decoder; goes on where it was stopped."""
         s, fit = self.settings, self.fit()
         recipe = stages(STREAMING["sink"], STREAMING["text"], s.scale, s.without, s.rate)[: s.last_stage + 1]
-        if len(fit.model.model.language_model.layers) == Shape().layers:
+        if len(fit.model.model.language_model.layers) == ModelShape().layers:
             fit.run(recipe[:GROWS])
             if s.last_stage < GROWS:
                 return
@@ -256,7 +255,7 @@ class Work:
         model.load_state_dict(state["average"])
         how = {key: value for key, value in asdict(s).items() if key not in ("folder", "features", "out")}
         done = {"steps": state["steps"], "decoder_hours": state["hours"], "date": f"{date.today()}"}
-        export(model, self.vocabulary, s.out, training={**how, **done})
+        export(model, self.vocabulary, s.out, games=s.games, training={**how, **done})
 
 
 def _depth(weights: Mapping[str, Tensor]) -> int:

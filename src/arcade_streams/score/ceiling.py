@@ -13,7 +13,7 @@ from typing import Any
 from ..worlds.announcer import Announcer
 from ..worlds.game import Game
 from ..worlds.record import truth_record
-from ..worlds.stream import Stream
+from ..worlds.stream import GameStream
 from .score import score_many
 
 
@@ -24,7 +24,7 @@ def ceiling(game: Game, seeds: Iterable[int], seconds: int) -> dict[str, Any]:
 
 def read(game: Game, seed: int, seconds: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The truth of the first seconds of a stream, and the reader's commentary of them: what ``score`` compares."""
-    stream = Stream(game, seed, fps=2.0, render=False)
+    stream = GameStream(game, seed, fps=2.0, render=False)
     reader, announcer, said, true = game.new_reader(), Announcer(game, stream.context), [], []
     for second in islice(stream, seconds):
         for label in second.labels:

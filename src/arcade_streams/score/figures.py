@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from streamingvlm.core.errors import StreamingVLMError
+from streamingvlm import StreamingVLMError
 
 from ..worlds.game import Game
 from ..worlds.language import COMMON

@@ -12,10 +12,10 @@ from typing import Any
 from ..worlds.context import Colours, Context
 from ..worlds.game import Game
 from ..worlds.games import GAMES
-from ..worlds.language import Event
+from ..worlds.language import GameEvent
 from .figures import RARE, VISION_WINDOW, Counts, Key, ScoreError, figures, pool
 
-Timed = list[tuple[int, Event]]
+Timed = list[tuple[int, GameEvent]]
 Row = tuple[int, int, str]
 Record = Mapping[str, Any]
 Said = Record | Sequence[Record]
@@ -126,7 +126,7 @@ def _pairs(true: Sequence[int], said: Sequence[int], reach: int) -> list[tuple[i
 def _overlap(true: Timed, said: Timed) -> Counter[Key]:
     """By kind: how many were true, said, and matched with all facts right, at once and within 1 s."""
     counts: Counter[Key] = Counter()
-    places: dict[Event, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
+    places: dict[GameEvent, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
     for side, events in enumerate((true, said)):
         for at, event in events:
             places[event][side].append(at)
@@ -171,7 +171,7 @@ def _facts(true: Timed, said: Timed, kinds: Sequence[str]) -> Counter[Key]:
     return counts
 
 
-def _compare(counts: Counter[Key], event: Event, said: Event, gap: str) -> None:
+def _compare(counts: Counter[Key], event: GameEvent, said: GameEvent, gap: str) -> None:
     def note(what: str, right: bool) -> None:
         counts["fact", what, "n"] += 1
         counts["fact", what, "right"] += right
@@ -224,7 +224,7 @@ def _tallies(true: Timed, said: Timed, colours: Colours) -> Counter[Key]:
     return counts
 
 
-def _play(tally: tuple[int, int], changes: Iterable[Event], colours: Colours) -> tuple[int, int]:
+def _play(tally: tuple[int, int], changes: Iterable[GameEvent], colours: Colours) -> tuple[int, int]:
     """The tally after some games and matches; a match sets it back to 0 to 0."""
     for event in changes:
         one, other = (event.kind == "game" and event.colour == colour for colour in colours)
@@ -235,7 +235,7 @@ def _play(tally: tuple[int, int], changes: Iterable[Event], colours: Colours) ->
 def _repeats(said: Timed) -> Counter[Key]:
     """Events that say again what was said one or two seconds before."""
     counts: Counter[Key] = Counter({("repeat", "n"): len(said)})
-    last: dict[Event, int] = {}
+    last: dict[GameEvent, int] = {}
     for at, event in said:
         counts["repeat", "again"] += at - last.get(event, -9) <= 2
         last[event] = at

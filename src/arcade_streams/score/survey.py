@@ -9,7 +9,7 @@ from itertools import islice, pairwise
 from typing import Any
 
 from ..worlds.game import Game
-from ..worlds.stream import Second, Stream
+from ..worlds.stream import GameStream, Second
 
 Gaps = dict[str, list[int]]
 
@@ -24,7 +24,7 @@ def survey(game: Game, seeds: Iterable[int], seconds: int) -> dict[str, Any]:
     gaps: Gaps = defaultdict(list)
     words = silent = streams = 0
     for seed in seeds:
-        told = list(islice(Stream(game, seed, render=False), seconds))
+        told = list(islice(GameStream(game, seed, render=False), seconds))
         kinds.update(event.kind for second in told for event in second.events)
         words += sum(len(second.text.split()) for second in told)
         silent += sum(not second.text for second in told)

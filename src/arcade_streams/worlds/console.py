@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamingvlm.core.errors import SourceError
+from streamingvlm import SourceError
 
 NOTHING = 0
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .context import Colours, Context
-from .language import Kind, Language, Style
+from .language import EventKind, Language, Style
 
 FRAMES_PER_SECOND = 60
 """Frames of the console in a second."""
@@ -140,7 +140,7 @@ class Game:
 
     name: str
     colours: Colours
-    kinds: tuple[Kind, ...]
+    kinds: tuple[EventKind, ...]
     rules: Rules
     places: tuple[str, ...]
     facts: Mapping[str, int]

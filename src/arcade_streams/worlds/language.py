@@ -19,7 +19,7 @@ COMMON = ("point", "score", "streak", "game_point", "game", "tally", "match")
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class GameEvent:
     """One thing said. Numbers: score and tally (first colour, second); streak (points,). Unused facts are None."""
 
     kind: str
@@ -31,7 +31,7 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class EventKind:
     """One kind of event and how it is said.
 
     Places of a wording: ``{colour}``, ``{zone}`` (one of ``zones``), ``{a}`` and ``{b}`` (numbers), ``{town}``, and
@@ -54,7 +54,7 @@ class Style:
 class Language:
     """What a game's events are called. ``kinds``: in the order in which the events of one second are said."""
 
-    def __init__(self, colours: Colours, kinds: tuple[Kind, ...]) -> None:
+    def __init__(self, colours: Colours, kinds: tuple[EventKind, ...]) -> None:
         self.colours = colours
         self.kinds = tuple(kind.name for kind in kinds)
         self._kinds = {kind.name: kind for kind in kinds}
@@ -65,11 +65,11 @@ class Language:
         pairs.sort(key=lambda pair: -len(pair[1].split()))
         self._patterns = [(kind.name, self._pattern(kind, wording)) for kind, wording in pairs]
 
-    def __getitem__(self, name: str) -> Kind:
+    def __getitem__(self, name: str) -> EventKind:
         """The kind of a name; KeyError if the game has none."""
         return self._kinds[name]
 
-    def in_order(self, events: Iterable[Event]) -> list[Event]:
+    def in_order(self, events: Iterable[GameEvent]) -> list[GameEvent]:
         """Events of one second in the order in which they are said."""
         return sorted(events, key=lambda event: self._order[event.kind])
 
@@ -82,17 +82,17 @@ class Language:
         """The first wording of each kind."""
         return Style((0,) * len(self.kinds))
 
-    def say(self, events: Iterable[Event], style: Style) -> str:
+    def say(self, events: Iterable[GameEvent], style: Style) -> str:
         """The words of one second: its clauses, "" for no events."""
         return JOINER.join(self._clause(event, style) for event in self.in_order(events))
 
-    def _clause(self, event: Event, style: Style) -> str:
+    def _clause(self, event: GameEvent, style: Style) -> str:
         who = event.colour if event.name is None else f"player {event.colour} {event.name}"
         numbers = dict(zip("ab", event.numbers, strict=False))
         facts = {"colour": event.colour, "zone": event.zone, "town": event.town, "who": who, **numbers}
         return self._kinds[event.kind].wordings[style.wording[self._order[event.kind]]].format(**facts)
 
-    def _pattern(self, kind: Kind, wording: str) -> re.Pattern[str]:
+    def _pattern(self, kind: EventKind, wording: str) -> re.Pattern[str]:
         colours = "|".join(self.colours)
         groups = {
             "{colour}": rf"(?P<colour>{colours})",
@@ -106,7 +106,7 @@ class Language:
             wording = wording.replace(place, group)
         return re.compile(rf"(?<!\S){wording.replace(' ', ' +')}(?!\w)")
 
-    def parse(self, text: str) -> list[Event]:
+    def parse(self, text: str) -> list[GameEvent]:
         """The events that a text states, in its order.
 
         Any wording of any style is understood; words that belong to no clause are skipped, so that a broken text
@@ -128,8 +128,8 @@ class Language:
         return found
 
 
-def _event(kind: str, match: re.Match[str]) -> Event:
+def _event(kind: str, match: re.Match[str]) -> GameEvent:
     facts = match.groupdict()
     colour = facts.get("colour") or facts.get("named") or facts.get("plain")
     numbers = tuple(int(facts[place]) for place in "ab" if facts.get(place) is not None)
-    return Event(kind, colour, facts.get("zone"), numbers, facts.get("name"), facts.get("town"))
+    return GameEvent(kind, colour, facts.get("zone"), numbers, facts.get("name"), facts.get("town"))

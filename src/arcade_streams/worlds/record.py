@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .game import Game
-from .stream import Stream
+from .stream import GameStream
 
 CLIP_FPS = 30
 """Frames per second of a recorded clip. Its frame k is the game's frame 2 k."""
@@ -25,7 +25,7 @@ def enlarge(screens: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return screens.repeat(SCALE, axis=-3).repeat(SCALE, axis=-2)
 
 
-def frames_and_truth(stream: Stream, seconds: int) -> tuple[Iterator[NDArray[np.uint8]], list[Row]]:
+def frames_and_truth(stream: GameStream, seconds: int) -> tuple[Iterator[NDArray[np.uint8]], list[Row]]:
     """The first seconds of a stream: (420, 320, 3) uint8 frames at CLIP_FPS, and a (start, end, text) row per second.
 
     The rows are filled in as the frames are taken: read them after the last frame. The stream's own rate does not
@@ -34,7 +34,7 @@ def frames_and_truth(stream: Stream, seconds: int) -> tuple[Iterator[NDArray[np.
     rows: list[Row] = []
 
     def frames() -> Iterator[NDArray[np.uint8]]:
-        for second in islice(Stream(stream.game, stream.seed, fps=CLIP_FPS), seconds):
+        for second in islice(GameStream(stream.game, stream.seed, fps=CLIP_FPS), seconds):
             rows.append((second.start, second.end, second.text))
             yield from enlarge(second.frames)
 

@@ -11,13 +11,12 @@ from urllib.parse import parse_qsl
 import numpy as np
 from numpy.typing import NDArray
 
-from streamingvlm.core.errors import SourceError
-from streamingvlm.core.events import BUNDLED_GAMES, Chunk
+from streamingvlm import Chunk, SourceError
 
 from .game import FRAMES_PER_SECOND, Game, World
 from .games import GAMES, find_game
 from .record import CLIP_FPS, enlarge
-from .stream import Stream
+from .stream import GameStream
 
 
 def parse_locator(locator: str) -> tuple[Game, int]:
@@ -33,6 +32,21 @@ def parse_locator(locator: str) -> tuple[Game, int]:
     if not (seed.isascii() and seed.isdigit() and len(seed) <= 18):
         raise SourceError(f"the seed in {locator!r} must be a whole number of at most 18 digits, not {seed!r}")
     return find_game(game), int(seed)
+
+
+def kind_of(game: Game) -> str:
+    """What streams of a game are called where a checkpoint's config says which ones it knows."""
+    return f"arcade:{game.name}"
+
+
+def open_arcade(
+    locator: str, *, fps: float, step: float, start: float, duration: float | None, video_stream: int | None
+) -> ArcadeSource:
+    """Open ``arcade:GAME?seed=N``: the entry point of the scheme. SourceError if that cannot be."""
+    if video_stream is not None:
+        raise SourceError(f"{locator} is a game, which has no video streams to choose from")
+    game, seed = parse_locator(locator)
+    return ArcadeSource(game, seed, fps=fps, step=step, start=start, duration=duration)
 
 
 class ArcadeSource:
@@ -57,9 +71,9 @@ class ArcadeSource:
             raise ValueError(f"a step needs at least one frame: fps={fps}, step={step}, {start=}, {duration=}")
         self.fps, self.step, self.start = fps, step, start
         self.stop = math.inf if duration is None else start + duration
-        self.stream = Stream(game, seed, render=False)
+        self.stream = GameStream(game, seed, render=False)
         self.name = f"arcade:{game.name}?seed={seed}"
-        self.arcade = game.name in BUNDLED_GAMES
+        self.kind = kind_of(game)
         self.context = self.stream.context.text
         self._texts: list[str] = []
         self._rest = iter(self.stream)

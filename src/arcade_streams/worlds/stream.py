@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from .announcer import Announcer
 from .context import Context
 from .game import FRAMES_PER_SECOND, HALF, FrameLabel, Game
-from .language import Event, Style
+from .language import GameEvent, Style
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +23,12 @@ class Second:
     end: float
     frames: NDArray[np.uint8]
     times: tuple[float, ...]
-    events: tuple[Event, ...]
+    events: tuple[GameEvent, ...]
     text: str
     labels: tuple[FrameLabel, ...]
 
 
-class Stream:
+class GameStream:
     """A game of a seed, without end. The play and its commentary do not depend on ``fps`` (a divisor of 60).
 
     Each ``iter`` starts the stream again at 0 s. ``render=False`` leaves the frames black, for those who want only
@@ -64,7 +64,7 @@ class Stream:
             index += 1
 
     def _second(
-        self, index: int, frames: list[NDArray[np.uint8]], labels: list[FrameLabel], events: tuple[Event, ...]
+        self, index: int, frames: list[NDArray[np.uint8]], labels: list[FrameLabel], events: tuple[GameEvent, ...]
     ) -> Second:
         times = tuple(label.time for label in labels)
         text = self.game.language.say(events, self.style)

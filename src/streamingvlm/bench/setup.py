@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..cache.kv_pool import KVPool
-from ..core.errors import CapacityError, OptionError, SourceError
-from ..core.events import BUNDLED_GAMES, Chunk, Source
+from ..core.errors import CapacityError, OptionError
+from ..core.events import Chunk, Source
 from ..core.policy import CachePolicy, StreamingWindow
 from ..core.sampling_params import Sampling
 from ..engine.decode_graph import CAPTURES
@@ -18,15 +18,13 @@ from ..engine.engine import Engine
 from ..engine.runner import ModelRunner
 from ..engine.session import Session
 from ..models.base import Model
-from ..models.hub import BUNDLED
+from ..models.hub import BUNDLED, find_checkpoint
+from ..models.knows import check_source, example_source
 from ..models.load import load_model, pick_device, pick_dtype, settle_threads
 from ..models.quantize import quantize
 from ..sources.open import open_source
 from .measure import synced, synced_pool
 from .shapes import build, shape_named
-
-#: Watched where nothing else is said; training never sees seeds from 9,000,000 on.
-DEFAULT_SOURCE = "arcade:pong?seed=9000500"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +32,7 @@ class Request:
     """What a command was asked to measure.
 
     ``model``: a checkpoint (None: the bundled one) or ``random_weights``: a published size with random
-    weights; ``source``: a locator (None: the
-    arcade for the bundled model, synthetic frames for random weights); ``size``: (width, height) of synthetic frames;
+    weights; ``source``: a locator (None: synthetic frames); ``size``: (width, height) of synthetic frames;
     ``tokens``: tokens that every reply is forced to have (None: replies end by themselves); ``weights``: see
     :func:`streamingvlm.models.load.load_model`; ``capture``: see
     :class:`streamingvlm.engine.engine.Engine`; ``threads``: see :func:`streamingvlm.models.load.settle_threads`.
@@ -70,7 +67,7 @@ class Request:
     @property
     def synthetic(self) -> bool:
         """Whether the frames are made up."""
-        return self.source is None and (self.random_weights is not None or self.size is not None)
+        return self.source is None
 
     @property
     def frame_size(self) -> tuple[int, int]:
@@ -103,15 +100,12 @@ class Request:
         return replace(model.defaults.sampling, max_new_tokens=self.tokens, forced=True)
 
     def make_source(self, duration: float | None = None) -> Source:
-        """Open the source. SourceError if it cannot be, or if it is nothing for the bundled model."""
-        if self.synthetic:
+        """Open the source. SourceError if it cannot be, ModelError if the checkpoint does not know such video."""
+        if self.source is None:
             return Synthetic(self.frame_size, self.fps, self.step, duration, self.seed)
-        source = open_source(self.source or DEFAULT_SOURCE, fps=self.fps, step=self.step, duration=duration)
-        if self.random_weights is None and self.model is None and not source.arcade:
-            games = ", ".join(BUNDLED_GAMES)
-            raise SourceError(
-                f"the bundled model knows only the arcade ({games}), not {source.name}; name a checkpoint: --model"
-            )
+        source = open_source(self.source, fps=self.fps, step=self.step, duration=duration)
+        if self.random_weights is None:
+            check_source(find_checkpoint(self.model), self.model or "the bundled model", source)
         return source
 
     def open(
@@ -181,7 +175,7 @@ class Made:
     """A source of chunks that are made elsewhere."""
 
     live = False
-    arcade = True
+    kind = ""
     context = ""
 
     def __init__(self, name: str, chunks: Iterator[Chunk]) -> None:
@@ -192,6 +186,16 @@ class Made:
         return self._chunks
 
 
+def default_source(model: str | None, random_weights: str | None, size: object = None) -> str | None:
+    """What is watched where no source is named: what the checkpoint's config names, else None, synthetic frames.
+
+    Synthetic frames also where a ``size`` of frames was asked for.
+    """
+    if random_weights is not None or size is not None:
+        return None
+    return example_source(find_checkpoint(model))
+
+
 class Synthetic:
     """A source of made-up frames, (height, width) pixels of noise that moves: vision towers do not care.
 
@@ -199,7 +203,7 @@ class Synthetic:
     """
 
     live = False
-    arcade = True
+    kind = ""
     context = ""
 
     def __init__(

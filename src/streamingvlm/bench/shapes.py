@@ -97,7 +97,7 @@ def _qwen3(layers: int, hidden: int, inner: int, deep: list[int], text: tuple[in
     return Shape("qwen3_vl", decoder, vision, tied=tied, size=(1152, 672), pixels=pixels)
 
 
-def _arcade() -> Shape:
+def _bundled() -> Shape:
     """The bundled model's own numbers."""
     config = json.loads((BUNDLED / "config.json").read_text())
     own = json.loads((BUNDLED / "generation_config.json").read_text())["streaming"]
@@ -146,7 +146,7 @@ SHAPES = {
     "qwen2-vl-7b": lambda: Shape("qwen2_vl", _text(3584, 18944, 28, 28, 4, 152_064), _QWEN2_VISION),
     "qwen3-vl-8b": lambda: _qwen3(27, 1152, 4304, [8, 16, 24], (4096, 12_288), tied=False),
     "qwen3-vl-4b": lambda: _qwen3(24, 1024, 4096, [5, 11, 17], (2560, 9728), tied=True),
-    "arcade": _arcade,
+    BUNDLED.name: _bundled,
     "tiny": _tiny,
 }
 

@@ -206,7 +206,8 @@ class StreamBatch:
 
     def close(self) -> None:
         """Give everything back."""
-        self.runtime.call(lambda: [session.close() for session in self.sessions])
+        for session in self.sessions:
+            self.runtime.call(session.close)
         self.runtime.close()
 
 

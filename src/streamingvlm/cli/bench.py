@@ -19,16 +19,16 @@ app = typer.Typer(rich_markup_mode=None)
 
 SourceArgument = Annotated[
     str | None,
-    typer.Argument(metavar="SOURCE", help="[default: a match of the arcade; with --random-weights: synthetic frames]"),
+    typer.Argument(metavar="SOURCE", help="[default: what the checkpoint's config names, else synthetic frames]"),
 ]
 ModelOption = Annotated[
-    str | None, typer.Option("--model", help="Checkpoint folder or hub id. [default: the bundled arcade model]")
+    str | None, typer.Option("--model", help="Checkpoint folder or hub id. [default: the bundled model]")
 ]
 RandomWeightsOption = Annotated[
     str | None,
     typer.Option(
         "--random-weights",
-        help="Random weights of a published size: qwen2.5-vl-7b, qwen3-vl-8b, arcade, ...",
+        help="Random weights of a published size: qwen2.5-vl-7b, qwen3-vl-8b, ...",
     ),
 ]
 FpsOption = Annotated[float, typer.Option(help="Frames to look at per second of video.")]
@@ -259,8 +259,10 @@ def _request(
     weights: str | None,
     capture: str,
 ) -> Request:
-    from ..bench.setup import Request
+    from ..bench.setup import Request, default_source
 
+    if source is None and (source := default_source(model, random_weights, size)) is None:
+        size = _made_up(size, model, random_weights)
     return Request(
         model,
         random_weights,
@@ -279,7 +281,7 @@ def _request(
 
 
 def _made_up(size: str | None, model: str | None, random_weights: str | None) -> str | None:
-    """The size of synthetic frames where no source can be named: the arcade's for the bundled model, else 720p's."""
+    """The size of synthetic frames where none is asked for: the bundled model's own, else 720p's."""
     if size is not None or random_weights is not None:
         return size
     return "420x320" if model is None else "1280x720"

@@ -5,35 +5,74 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated
 
 import typer
+from typer.models import CommandInfo
 
-from ..core.errors import StreamingVLMError
-from . import arcade, bench, eval, train, verify, watch
+from ..core.errors import OptionError, StreamingVLMError
+from ..core.plugins import load, owner, registered
+from . import bench, eval, train, verify, watch
 from .streams import mute_stdout, set_up_streams, settle_stdout
 
-app = typer.Typer(
-    help="Watch video without end and say, second by second, what happens.",
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-COMMANDS = (
-    *(watch.watch, watch.info),
-    *(arcade.record, arcade.score, arcade.demo),
-    *(train.train, train.rollout, train.merge),
-    verify.verify,
-)
-for command in COMMANDS:
-    app.command()(command)
-app.add_typer(bench.app, name="bench")
-app.add_typer(eval.app, name="eval")
+COMMANDS = (*(watch.watch, watch.info), *(train.train, train.rollout, train.merge), verify.verify)
+#: What a command that cannot be loaded is called with does not matter.
+ANYTHING = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+_LOG = logging.getLogger("streamingvlm")
 
 
-@app.callback(invoke_without_command=True)
+def make_app() -> typer.Typer:
+    """The command line: the commands of this package, and those that installed packages have registered.
+
+    An entry point of the group ``streamingvlm.commands`` is named ``NAME`` or ``eval.NAME`` and gives a function as
+    typer takes it. All of them are imported for the help, so what they need comes in when they are called.
+    """
+    app = typer.Typer(
+        help="Watch video without end and say, second by second, what happens.",
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback(invoke_without_command=True)(top)
+    for command in COMMANDS:
+        app.command()(command)
+    groups = {"": app, "bench": bench.app, "eval": eval.make_app()}
+    _add_others({"": app, "eval": groups["eval"]})
+    for name in ("bench", "eval"):
+        app.add_typer(groups[name], name=name)
+    return app
+
+
+def _add_others(groups: Mapping[str, typer.Typer]) -> None:
+    """Add what packages have registered. One that cannot be loaded says why when it is called."""
+    names = {key: {_name(info) for info in app.registered_commands} for key, app in groups.items()}
+    names[""] |= {"bench", "eval"}
+    for full, entry in registered("commands").items():
+        group, _, name = full.rpartition(".")
+        if group not in groups or name in names[group]:
+            why = f"there is no group {group}" if group not in groups else "there is one already"
+            _LOG.warning("the command %r of %s is left out: %s", full, owner(entry), why)
+            continue
+        try:
+            groups[group].command(name)(load(entry, OptionError))
+        except OptionError as error:
+            groups[group].command(name, context_settings=ANYTHING)(_broken(error))
+
+
+def _name(info: CommandInfo) -> str:
+    return info.name or str(getattr(info.callback, "__name__", ""))
+
+
+def _broken(error: OptionError) -> Callable[[], None]:
+    def broken() -> None:
+        """Cannot be loaded; call it to see why."""
+        raise error
+
+    return broken
+
+
 def top(
     context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
 ) -> None:
@@ -54,11 +93,10 @@ def main(args: Sequence[str] | None = None) -> int:
     # transformers imports torchao where it is installed, and it reports every kernel library that a machine lacks.
     for name in ("torchao", "torch.utils._pytree"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    own = logging.getLogger("streamingvlm")
-    if logging.lastResort and logging.lastResort not in own.handlers:
-        own.addHandler(logging.lastResort)  # warnings, as plain lines on standard error
+    if logging.lastResort and logging.lastResort not in _LOG.handlers:
+        _LOG.addHandler(logging.lastResort)  # warnings, as plain lines on standard error
     try:
-        code = app(args, prog_name="streamingvlm", standalone_mode=False)
+        code = make_app()(args, prog_name="streamingvlm", standalone_mode=False)
         sys.stdout.flush()
     except BrokenPipeError:
         mute_stdout()

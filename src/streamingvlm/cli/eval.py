@@ -1,36 +1,16 @@
-"""``eval``: how good a checkpoint is on streams whose truth is known, and what each part of the cache is good for."""
+"""``eval``: how good a checkpoint is on a task. Packages add tasks for ``eval run``, and commands of their own."""
 
 from __future__ import annotations
 
-import re
-import shlex
 import sys
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from ..core.errors import OptionError
-from .arcade import make_folder
 from .follow import Stopped, stoppable
 from .watch import DeviceOption, DtypeOption, ModelOption, PolicyOption, WeightsOption
 
-if TYPE_CHECKING:
-    from arcade_streams.evaluate.claims import Claim
-    from arcade_streams.evaluate.run import EvalConfig
-
-app = typer.Typer(rich_markup_mode=None)
-
-GameOption = Annotated[
-    list[str] | None,
-    typer.Option("--game", help="Repeatable. [default: every game; of the bundled model those that it knows]"),
-]
-SeedsOption = Annotated[
-    str | None,
-    typer.Option(metavar="FIRST:LAST", help="Evaluation seeds, the last one left out. [default: 9000000 on]"),
-]
-QuickOption = Annotated[bool, typer.Option("--quick", help="Six minutes of six streams of every game.")]
 WordsOption = Annotated[
     Path,
     typer.Option(
@@ -40,247 +20,66 @@ WordsOption = Annotated[
         "streams that are watched more than once.",
     ),
 ]
-MemoryOption = Annotated[float, typer.Option(metavar="GB", help="For the caches of full attention, together.")]
 
 
-@app.callback(invoke_without_command=True)
+def make_app() -> typer.Typer:
+    """The group, with the commands of this package alone."""
+    app = typer.Typer(rich_markup_mode=None)
+    app.callback(invoke_without_command=True)(top)
+    app.command()(run)
+    return app
+
+
 def top(context: typer.Context) -> None:
-    """Score free-running words against the truth of the arcade, and test what the paper says of the cache."""
+    """Score free-running words: on any task, and with the commands of installed packages."""
     if context.invoked_subcommand is None:
         print(context.get_help())
 
 
-@app.command()
-def arcade(
+def run(
+    task: Annotated[
+        str,
+        typer.Argument(metavar="TASK", help="NAME or NAME?key=value&... of an installed package.", show_default=False),
+    ],
     model: ModelOption = None,
     policy: PolicyOption = "streaming",
-    hours: Annotated[float | None, typer.Option(help="Hours of every stream. [default: 1/3]")] = None,
-    streams: Annotated[int | None, typer.Option(help="Streams of every game. [default: 8]")] = None,
-    game: GameOption = None,
-    seeds: SeedsOption = None,
-    quick: QuickOption = False,
-    gate: Annotated[
-        bool,
-        typer.Option("--gate", help="Also with the names in the context flipped: is the model fit for comparisons?"),
-    ] = False,
     words: WordsOption = Path("runs/eval"),
-    memory: MemoryOption = 8.0,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     weights: WeightsOption = None,
     json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Also write the figures as JSON.")
+        Path | None, typer.Option("--json", metavar="FILE", help="Also write the metrics as JSON.")
     ] = None,
 ) -> int:
-    """Watch unseen streams, all in one batch, the model reading nothing but its own words; print the figures.
+    """Watch all examples of a task, all in one batch, the model reading nothing but its own words; print the metrics.
 
     Ctrl-C keeps what was said: the same command goes on from there.
     """
-    from arcade_streams.evaluate import run as program
-    from arcade_streams.score.table import table
-
     from ..core.policy import make_policy
+    from ..evaluate.task import open_task
     from ..runtime import reports
 
     make_policy(policy)
-    setting = make_setting(hours, streams, game or known_games(model), seeds, quick, words, memory, again=gate)
+    opened = open_task(task)
     reports.check_targets(json_file)
     try:
         with stoppable():
-            checkpoint = program.Checkpoint.load(model, device=device, dtype=dtype, weights=weights)
-            found = program.evaluate(checkpoint, policy, setting, reports.progress, gated=gate)
+            from ..evaluate.checkpoint import Checkpoint
+            from ..evaluate.runner import run_task
+
+            checkpoint = Checkpoint.load(model, device=device, dtype=dtype, weights=weights)
+            metrics = opened.score(run_task(opened, checkpoint, policy, words, reports.progress))
     except (KeyboardInterrupt, Stopped) as end:
         return kept(end)
-    reports.write_json(json_file, found)
-    print(table(found))
-    if gate:
-        verdict = found["gate"]
-        print("\ngate: passed" if verdict["passed"] else "\ngate: not passed: " + "; ".join(verdict["reasons"]))
-    print(f"\n{found['streams']} streams of {setting.seconds / 60:g} min; {reports.heading(found)}")
+    origin = reports.provenance(checkpoint.model.kv_shape.device)
+    about = {"task": task, "model": checkpoint.path, "checkpoint": checkpoint.fingerprint, "policy": policy}
+    reports.write_json(json_file, {**metrics, **about, **origin})
+    print(opened.report(metrics))
+    print(f"\n{task}: {len(opened.examples)} streams of up to {opened.seconds} s; {reports.heading(origin)}")
     return 0
-
-
-@app.command()
-def claims(
-    names: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="NAME...|all", help="Which claims; see docs/arcade_streams/proof.md.", show_default=False
-        ),
-    ],
-    model: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--model",
-            metavar="FOLDER|NAME=FOLDER",
-            help="The checkpoint under test, once for each training seed; NAME=FOLDER: one of another training "
-            "(non-overlapping, no-corruption, no-on-policy). [default: the bundled arcade model]",
-        ),
-    ] = None,
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the results go, NAME.json each.")] = Path(
-        "docs/results"
-    ),
-    ungated: Annotated[bool, typer.Option("--ungated", help="Compare even if the gate is not passed.")] = False,
-    plot: Annotated[bool, typer.Option("--plot", help="Also draw NAME.png (needs matplotlib).")] = False,
-    hours: Annotated[
-        float | None, typer.Option(help="Hours of every stream; endurance: 7.5 times. [default: 1/3]")
-    ] = None,
-    streams: Annotated[
-        int | None, typer.Option(help="Streams of every game; endurance: at most 3. [default: 8]")
-    ] = None,
-    game: GameOption = None,
-    seeds: SeedsOption = None,
-    quick: QuickOption = False,
-    words: WordsOption = Path("runs/eval"),
-    memory: MemoryOption = 8.0,
-    device: DeviceOption = None,
-    dtype: DtypeOption = None,
-    weights: WeightsOption = None,
-) -> int:
-    """Test what the paper says of the cache: run claims' rows on the same streams and say what holds.
-
-    Ctrl-C keeps what was said: the same command goes on from there. `eval proof` writes the results into a page.
-    """
-    from arcade_streams.evaluate.proof import summary
-
-    from ..runtime import reports
-
-    setting = make_setting(hours, streams, game or known_games(model), seeds, quick, words, memory, again=True)
-    chosen, tested, others = choose_claims(names, model or [])
-    make_folder(out)
-    for one in chosen:
-        reports.check_targets(out / f"{one.name}.json", out / f"{one.name}.png" if plot else None)
-    try:
-        with stoppable():
-            from arcade_streams.evaluate.compare import Comparison
-            from arcade_streams.evaluate.run import Checkpoint
-
-            load = partial(Checkpoint.load, device=device, dtype=dtype, weights=weights)
-            comparison = Comparison(
-                [load(path) for path in tested],
-                {key: load(path, name=key) for key, path in others.items()},
-                setting,
-                reports.progress,
-                ungated,
-            )
-            for one in chosen:
-                found = comparison.test(one)
-                reports.write_json(out / f"{one.name}.json", found)
-                if plot:
-                    from arcade_streams.evaluate.plot import draw
-
-                    draw(out / f"{one.name}.png", found)
-                print("\n".join(summary([found])), flush=True)
-    except (KeyboardInterrupt, Stopped) as end:
-        return kept(end)
-    return 0
-
-
-@app.command()
-def proof(
-    results: Annotated[Path, typer.Option(metavar="FOLDER", help="Where `eval claims` put its results.")] = Path(
-        "docs/results"
-    ),
-    page: Annotated[Path, typer.Option(metavar="FILE", help="The page whose results are written anew.")] = Path(
-        "docs/arcade_streams/proof.md"
-    ),
-) -> None:
-    """Write the results of `eval claims` and of `eval arcade --json docs/results/model.json` into the page."""
-    from arcade_streams.evaluate import proof as program
-
-    from ..sinks.files import check_writable, write_whole
-
-    try:
-        text = page.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        raise OptionError(f"{page} cannot be read") from None
-    check_writable(page)
-    found = program.load(results)
-    write_whole(page, program.page(text, found))
-    print(f"{page}: {len(found)} results of {results}")
 
 
 def kept(end: BaseException) -> int:
     """Says that nothing is lost; the exit code of a run that was ended."""
     print("what was said is kept; the same command goes on from there", file=sys.stderr)
     return 143 if isinstance(end, Stopped) else 130
-
-
-def choose_claims(names: list[str], models: list[str]) -> tuple[list[Claim], list[str | None], dict[str, str]]:
-    """The claims that are tested, the checkpoints under test, and those of other trainings by name.
-
-    ``all`` leaves out the claims whose checkpoints were not given, and says so. OptionError for unknown names.
-    """
-    from arcade_streams.evaluate.claims import CHECKPOINTS, CLAIMS
-
-    named = [part.partition("=") for part in models]
-    others = {key: path for key, sign, path in named if sign and key in CHECKPOINTS}
-    for key, sign, _ in named:
-        if sign and key not in CHECKPOINTS:
-            raise OptionError(f"no training is called {key!r}; known: {', '.join(CHECKPOINTS)}")
-    tested: list[str | None] = [part for part, (key, _, _) in zip(models, named, strict=True) if key not in others]
-    for name in names:
-        if name != "all" and name not in CLAIMS:
-            raise OptionError(f"unknown claim {name!r}; known: all, {', '.join(CLAIMS)}")
-    chosen = []
-    for claim in CLAIMS.values() if "all" in names else [CLAIMS[name] for name in dict.fromkeys(names)]:
-        missing = [key for key in claim.checkpoints if key not in others]
-        if missing and claim.name not in names:
-            print(f"{claim.name}: not tested, needs --model {missing[0]}=FOLDER", file=sys.stderr)
-            continue
-        if missing:
-            raise OptionError(f"{claim.name} needs a checkpoint of another training: --model {missing[0]}=FOLDER")
-        chosen.append(claim)
-    return chosen, tested or [None], others
-
-
-def known_games(model: str | list[str] | None) -> list[str] | None:
-    """The games that are watched where none is named (None: every game)."""
-    from ..core.events import BUNDLED_GAMES
-
-    return None if model else list(BUNDLED_GAMES)
-
-
-def make_setting(
-    hours: float | None,
-    streams: int | None,
-    games: list[str] | None,
-    seeds: str | None,
-    quick: bool,
-    words: Path,
-    memory: float,
-    usual: tuple[float, int] = (1 / 3, 8),
-    again: bool = False,
-) -> EvalConfig:
-    """What is to be watched; OptionError for what cannot be meant.
-
-    ``usual``: hours and streams by default; ``again``: the same streams are watched more than once.
-    """
-    from arcade_streams.evaluate.run import QUICK_HOURS, QUICK_STREAMS, EvalConfig
-    from arcade_streams.worlds.context import EVALUATION_SEEDS
-    from arcade_streams.worlds.games import GAMES
-
-    if quick and (hours is not None or streams is not None or seeds is not None):
-        raise OptionError("--quick says how long and how many; leave out --hours, --streams and --seeds")
-    if seeds is not None and streams is not None:
-        raise OptionError("--seeds and --streams exclude each other")
-    length, count = (QUICK_HOURS, QUICK_STREAMS) if quick else usual
-    length, count = hours if hours is not None else length, streams if streams is not None else count
-    if not 0 < length <= 1000:
-        raise OptionError(f"--hours must be above 0 and at most 1000, not {length:g}")
-    if not 0 < count <= 1000:
-        raise OptionError(f"--streams must be between 1 and 1000, not {count}")
-    first, last = EVALUATION_SEEDS, EVALUATION_SEEDS + count
-    if seeds is not None:
-        if not (parts := re.fullmatch(r"(\d{1,18}):(\d{1,18})", seeds)):
-            raise OptionError(f"--seeds must be FIRST:LAST, such as 9000000:9000008, not {seeds!r}")
-        first, last = int(parts[1]), int(parts[2])
-    return EvalConfig(
-        games=tuple(games or GAMES),
-        seeds=range(first, last),
-        seconds=round(length * 3600),
-        folder=words,
-        features=words / "features" if again else None,
-        memory=memory * 1e9,
-        command=shlex.join(["streamingvlm", *sys.argv[1:]]),
-    )

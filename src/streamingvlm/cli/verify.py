@@ -16,7 +16,7 @@ from .watch import DeviceOption, DtypeOption, check_numbers, chosen_threads
 def verify(
     clip: Annotated[
         str | None,
-        typer.Argument(metavar="CLIP", help="A video of a minute or so. [default: a match of the arcade]"),
+        typer.Argument(metavar="CLIP", help="A video of a minute or so. [default: what the checkpoint's config names]"),
     ] = None,
     model: ModelOption = None,
     random_weights: RandomWeightsOption = None,
@@ -39,12 +39,13 @@ def verify(
         raise OptionError(f"--report must end in .md, not {report.name}")
     from ..bench import policies
     from ..bench import verify as bench
-    from ..bench.setup import Request
+    from ..bench.setup import Request, default_source
     from ..runtime import reports
     from ..sinks.files import write_whole
 
     specs = policies.default_specs() if names is None else policies.split_specs(names)
     policies.check(specs, [])
+    clip = clip or default_source(model, random_weights)
     request = Request(model, random_weights, clip, fps, step, device=device, dtype=dtype, threads=chosen_threads())
     files = [] if report is None else [report, report.with_suffix(".json")]
     for path in files:

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..core.errors import ModelError, OptionError
+from ..core.errors import OptionError
 from .follow import follow
 
 if TYPE_CHECKING:
-    from ..core.events import Source
     from ..engine.engine import Engine
 
 
@@ -28,7 +27,7 @@ class PaceOption(StrEnum):
 
 
 ModelOption = Annotated[
-    str | None, typer.Option("--model", help="Checkpoint folder or hub id. [default: the bundled arcade model]")
+    str | None, typer.Option("--model", help="Checkpoint folder or hub id. [default: the bundled model]")
 ]
 PolicyOption = Annotated[
     str,
@@ -50,7 +49,8 @@ CaptureOption = Annotated[
 
 def watch(
     source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="A video file, or arcade:GAME?seed=N.", show_default=False)
+        str,
+        typer.Argument(metavar="SOURCE", help="A file, or SCHEME:... of a package.", show_default=False),
     ],
     model: ModelOption = None,
     policy: PolicyOption = "streaming",
@@ -92,6 +92,8 @@ def watch(
     if quiet and as_json:
         raise OptionError("--quiet and --json exclude each other")
     from ..core.policy import make_policy
+    from ..models.hub import find_checkpoint
+    from ..models.knows import check_source
     from ..runtime.clock import Pace
     from ..sinks.files import open_outputs
     from ..sources.open import open_source
@@ -99,8 +101,11 @@ def watch(
     make_policy(policy)
     outputs = open_outputs(output or [], inputs=[source])
     video = open_source(source, fps=fps, step=step, start=start, duration=duration, video_stream=video_stream)
-    check_model_fits(model, video)
-    engine = load_engine(model, device=device, dtype=dtype, weights=weights, capture=capture)
+    folder = find_checkpoint(model)
+    check_source(folder, model or "the bundled model", video)
+    engine = load_engine(
+        None if model is None else str(folder), device=device, dtype=dtype, weights=weights, capture=capture
+    )
     options = {
         "policy": policy,
         "context": video.context if context is None else context,
@@ -206,15 +211,3 @@ def check_numbers(
     for good, message in rules:
         if not good:
             raise OptionError(message)
-
-
-def check_model_fits(model: str | None, video: Source) -> None:
-    """The bundled model has seen nothing but some games of the arcade."""
-    if model is None and not video.arcade:
-        from ..core.events import BUNDLED_GAMES
-
-        games = ", ".join(f"arcade:{game}" for game in BUNDLED_GAMES)
-        raise ModelError(
-            f"the bundled model knows only the arcade ({games}, and clips of it by `streamingvlm record`); "
-            "to watch other video, name a checkpoint: --model Qwen/Qwen2.5-VL-7B-Instruct or a folder"
-        )

@@ -186,22 +186,29 @@ class Sink(Protocol):
         ...
 
 
-#: Games of the arcade that the bundled model was trained on.
-BUNDLED_GAMES = ("pong", "boxing", "tennis", "hockey")
-
-
 @runtime_checkable
 class Source(Protocol):
     """Anything that yields chunks of video in order.
 
     ``name`` is what a user would call it; ``context`` is what is known before the video starts (a file's title, the
-    players of a match; "" if nothing); ``arcade`` is true for video that the bundled model was trained on;
-    ``live`` is true when the frames come at their own pace and cannot be read faster.
+    players of a match; "" if nothing); ``kind`` says what is shown, in a word that a checkpoint's config may name
+    ("" if that is unknown); ``live`` is true when the frames come at their own pace and cannot be read faster.
     """
 
     name: str
     context: str
-    arcade: bool
+    kind: str
     live: bool
 
     def __iter__(self) -> Iterator[Chunk]: ...
+
+
+class StepSource(Protocol):
+    """A source that knows more of its steps than what is seen in them; see :class:`Source`."""
+
+    name: str
+    context: str
+    kind: str
+    live: bool
+
+    def __iter__(self) -> Iterator[StepInput]: ...

@@ -9,7 +9,7 @@ stream tells nothing of how streams differ: it has no interval, and no mean that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -21,13 +21,11 @@ LEVEL = 0.95
 SEED = 20251009
 
 Unit = TypeVar("Unit")
-Path = tuple[Hashable, ...]
+MetricPath = tuple[Hashable, ...]
 #: A figure's value, and its values in every resample (nan where a resample has no case, and of a single unit).
-Replicates = dict[Path, tuple[float | None, NDArray[np.float64]]]
+Replicates = dict[MetricPath, tuple[float | None, NDArray[np.float64]]]
 #: All figures of some units, as a tree of mappings, lists and numbers. A ratio without cases is None.
 Statistic = Callable[[Sequence[Unit]], Mapping[str, Any]]
-#: The larger of some cells counts, not their mean: they are bounds.
-MAXIMA = frozenset({"longest_repeat", "rows"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +53,7 @@ def interval(value: float | None, replicates: NDArray[np.float64]) -> Interval:
     return Interval(value, float(low), float(high))
 
 
-def flatten(tree: Any, at: Path = ()) -> dict[Path, float | None]:
+def flatten(tree: Any, at: MetricPath = ()) -> dict[MetricPath, float | None]:
     """The leaves of a tree of figures by their paths."""
     if isinstance(tree, Mapping):
         return {path: leaf for key, part in tree.items() for path, leaf in flatten(part, (*at, key)).items()}
@@ -64,11 +62,11 @@ def flatten(tree: Any, at: Path = ()) -> dict[Path, float | None]:
     return {at: None if tree is None else float(tree)}
 
 
-def unflatten(leaves: Mapping[Path, Any]) -> Any:
+def unflatten(leaves: Mapping[MetricPath, Any]) -> Any:
     """The tree whose leaves these are: the inverse of :func:`flatten`."""
     if set(leaves) == {()}:
         return leaves[()]
-    parts: dict[Hashable, dict[Path, Any]] = {}
+    parts: dict[Hashable, dict[MetricPath, Any]] = {}
     for path, leaf in leaves.items():
         parts.setdefault(path[0], {})[path[1:]] = leaf
     tree = {key: unflatten(part) for key, part in parts.items()}
@@ -98,15 +96,18 @@ def replicate(
     return found
 
 
-def mean(cells: Sequence[Replicates]) -> Replicates:
-    """Every figure that all cells have, as the mean over the cells that have a case of it (the largest of MAXIMA)."""
+def mean(cells: Sequence[Replicates], bounds: Set[str] = frozenset()) -> Replicates:
+    """Every figure that all cells have, as the mean over the cells that have a case of it.
+
+    ``bounds``: figures that are bounds: of them it is the largest.
+    """
     out: Replicates = {}
     for path in cells[0]:
         if not all(path in cell for cell in cells):
             continue
         values = [value for cell in cells if (value := cell[path][0]) is not None]
         stack = np.stack([cell[path][1] for cell in cells])
-        if MAXIMA & set(path):
+        if bounds & set(path):
             out[path] = (max(values, default=None), np.fmax.reduce(stack))
             continue
         count = (~np.isnan(stack)).sum(axis=0)
@@ -118,7 +119,7 @@ def mean(cells: Sequence[Replicates]) -> Replicates:
     return out
 
 
-def difference(one: Replicates, other: Replicates, path: Path) -> Interval:
+def difference(one: Replicates, other: Replicates, path: MetricPath) -> Interval:
     """How much a figure of ``one`` is above that of ``other``, paired by stream."""
     (value, drawn), (base, base_drawn) = one[path], other[path]
     return interval(None if value is None or base is None else value - base, drawn - base_drawn)

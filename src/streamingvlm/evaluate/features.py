@@ -19,15 +19,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from arcade_streams.evaluate.match import Match
-
 from ..core.errors import OutputError
-from ..core.events import Chunk
-from ..core.policy import Recompute
+from ..core.events import Chunk, StepInput
+from ..core.policy import CachePolicy, Recompute
 from ..engine.request import StepRequest
 from ..engine.session import Session
 from ..models.base import Model, Prepared, Vision
 from ..models.patches import Patches
+from .task import TaskExample
 
 #: Steps of a file.
 BLOCK = 60
@@ -56,15 +55,13 @@ class Features:
         return Features(folder / digest.hexdigest()[:16], model.kv_shape.device)
 
     @staticmethod
-    def enough_for(session: Session) -> bool:
+    def enough_for(policy: CachePolicy) -> bool:
         """Whether a policy wants nothing of a step but what the tower sees in it, once."""
-        policy = session.options.policy
         return not isinstance(policy.feeding, Recompute)
 
-    def seen(self, match: Match, session: Session, seconds: int) -> Seen:
-        """The steps of a match from where ``session`` is up to ``seconds`` from the stream's start."""
-        folder = self.folder / f"{match.game}-{match.seed}-{match.fingerprint()}"
-        return Seen(folder, self.device, match, session, seconds)
+    def seen(self, example: TaskExample, session: Session, seconds: int) -> Seen:
+        """The steps of an example from where ``session`` is up to ``seconds`` from the stream's start."""
+        return Seen(self.folder / example.video, self.device, example, session, seconds)
 
 
 class Seen:
@@ -75,43 +72,47 @@ class Seen:
 
     live = False
 
-    def __init__(self, folder: Path, device: torch.device, match: Match, session: Session, seconds: int) -> None:
-        played = match.source(seconds)
-        self.name, self.context, self.arcade = played.name, match.context, played.arcade
+    def __init__(
+        self, folder: Path, device: torch.device, example: TaskExample, session: Session, seconds: int
+    ) -> None:
+        played = example.source(seconds)
+        self.name, self.context, self.kind = played.name, example.context, played.kind
         self.folder, self.device = folder, device
-        self.match, self.session, self.seconds = match, session, seconds
+        self.example, self.session, self.seconds = example, session, seconds
         self.first = int(session.time)
-        self._kept: list[Chunk] = []
+        #: Steps of the minute that is not written yet.
+        self.pending: list[StepInput] = []
 
-    def __iter__(self) -> Iterator[Chunk]:
+    def __iter__(self) -> Iterator[StepInput]:
         second = self.first
         while second < self.seconds:
             known = self._read(second // BLOCK)[second % BLOCK :][: self.seconds - second]
             if not known:
-                yield from map(self.session.prepare, self.match.source(self.seconds, second))
+                source = self.example.source(self.seconds, second)
+                yield from (self.session.prepare(chunk) for chunk in source)
                 return
             yield from known
             second += len(known)
 
-    def keep(self, job: StepRequest) -> None:
-        """Take what was seen in a step that was said; a minute that was seen from its beginning is written."""
-        before = job.chunk.prepared
+    def keep(self, request: StepRequest) -> None:
+        """Take what was seen in a step that has ended; a minute that was seen from its beginning is written."""
+        before, chunk = request.step.prepared, request.step.chunk
         if isinstance(before, Prepared) and before.vision is not None:
             return
         # A minute of frames and patches of every stream would be gigabytes.
-        patches = replace(job.ahead.patches, pixels=NOTHING)
-        ready = replace(job.ahead, patches=patches, vision_seconds=job.timing.vision_encode)
-        chunk = replace(job.chunk, frames=_blank(len(job.chunk.frames)), prepared=ready)
-        if self._kept or int(chunk.start) % BLOCK == 0:
-            self._kept.append(chunk)
+        patches = replace(request.ahead.patches, pixels=NOTHING)
+        ready = replace(request.ahead, patches=patches, vision_seconds=request.timing.vision_encode)
+        if self.pending or int(chunk.start) % BLOCK == 0:
+            blank = replace(chunk, frames=_blank(len(chunk.frames)))
+            self.pending.append(StepInput(blank, prepared=ready))
         if int(chunk.end) % BLOCK == 0 or int(chunk.end) == self.seconds:
-            self._write(self._kept)
-            self._kept = []
+            self._write(self.pending)
+            self.pending = []
 
     def _path(self, block: int) -> Path:
         return self.folder / f"{block:05d}.safetensors"
 
-    def _read(self, block: int) -> list[Chunk]:
+    def _read(self, block: int) -> list[StepInput]:
         """The steps of a minute, as far as they are there."""
         path = self._path(block)
         try:
@@ -123,15 +124,15 @@ class Seen:
             raise OutputError(f"{path} cannot be read ({error}); remove it to have the stream seen anew") from None
         return _unpack(tensors, self.device)
 
-    def _write(self, chunks: Sequence[Chunk]) -> None:
-        if not chunks:
+    def _write(self, steps: Sequence[StepInput]) -> None:
+        if not steps:
             return
-        path = self._path(int(chunks[0].start) // BLOCK)
+        path = self._path(int(steps[0].chunk.start) // BLOCK)
         # Another process may be at the same stream: whoever is last replaces a whole file by an equal one.
         part = path.with_suffix(f".{os.getpid()}")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            save_file(_pack(chunks), part)
+            save_file(_pack(steps), part)
             part.replace(path)
         except (OSError, SafetensorError) as error:
             part.unlink(missing_ok=True)
@@ -143,8 +144,8 @@ def _blank(count: int) -> NDArray[np.uint8]:
     return np.broadcast_to(np.uint8(0), (count, 1, 1, 3))
 
 
-def _pack(chunks: Sequence[Chunk]) -> dict[str, Tensor]:
-    ready = [chunk.prepared for chunk in chunks]
+def _pack(steps: Sequence[StepInput]) -> dict[str, Tensor]:
+    chunks, ready = [step.chunk for step in steps], [step.prepared for step in steps]
     seen = [(one.patches, one.vision, one) for one in ready if isinstance(one, Prepared) and one.vision is not None]
     assert len(seen) == len(chunks), "what is written has been encoded"
     layers = zip(*(vision.deepstack for _, vision, _ in seen), strict=True)
@@ -161,15 +162,16 @@ def _pack(chunks: Sequence[Chunk]) -> dict[str, Tensor]:
     }
 
 
-def _unpack(tensors: Mapping[str, Tensor], device: torch.device) -> list[Chunk]:
+def _unpack(tensors: Mapping[str, Tensor], device: torch.device) -> list[StepInput]:
     """What :func:`_pack` packed."""
     layers = [part.to(device) for key, part in sorted(tensors.items()) if key.startswith("deepstack.")]
     embeds = tensors["embeds"].to(device)
     rows = zip(*(tensors[key].tolist() for key in ("times", "bounds", "work", "grids")), strict=True)
-    chunks = []
-    for step, (times, (start, end), (decode, patch, encode), (t, h, w, *merged)) in enumerate(rows):
-        vision = Vision(embeds[step], tuple(layer[step] for layer in layers))
+    steps = []
+    for number, (times, (start, end), (read, preprocess, encode), (t, h, w, *merged)) in enumerate(rows):
+        vision = Vision(embeds[number], tuple(layer[number] for layer in layers))
         patches = Patches(NOTHING, (t, h, w), (merged[0], merged[1], merged[2]))
-        prepared = Prepared(patches, patch, vision, encode)
-        chunks.append(Chunk(_blank(len(times)), tuple(times), start, end, read_seconds=decode, prepared=prepared))
-    return chunks
+        prepared = Prepared(patches, preprocess, vision, encode)
+        chunk = Chunk(_blank(len(times)), tuple(times), start, end, read_seconds=read)
+        steps.append(StepInput(chunk, prepared=prepared))
+    return steps

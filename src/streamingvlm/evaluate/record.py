@@ -28,13 +28,17 @@ Row = dict[str, Any]
 class Record:
     """The words of one stream. ``settings``: all that they depend on; a record of other settings is not taken up.
 
-    ``rows``: of the first seconds, without a gap; ``stopped``: why the stream ended early ("" if it did not).
+    ``rows``: of the first seconds, without a gap; ``answers``: ``{"asked": seconds, "question", "answer"}``, in order;
+    ``stopped``: why the stream ended early ("" if it did not); ``ended``: whether its video ended before all that was
+    to be watched.
     """
 
     path: Path
     settings: Mapping[str, Any]
     rows: list[Row] = field(default_factory=list)
+    answers: list[Row] = field(default_factory=list)
     stopped: str = ""
+    ended: bool = False
     _file: IO[str] | None = None
 
     @property
@@ -49,7 +53,7 @@ class Record:
 
     def load(self) -> None:
         """Take up what is on disk, if it is of the same settings; a line that was cut is the end of it."""
-        self.rows, self.stopped = [], ""
+        self.rows, self.answers, self.stopped, self.ended = [], [], "", False
         try:
             # A killed run may have ended within a character.
             lines = self.path.read_text(encoding="utf-8", errors="replace").split("\n")
@@ -68,17 +72,21 @@ class Record:
         if not found or found[0] != json.loads(json.dumps(self.settings)):
             return
         self.rows = [row for row in found[1:] if "text" in row]
+        self.answers = [row for row in found[1:] if "answer" in row]
         self.stopped = next((row["stopped"] for row in found[1:] if "stopped" in row), "")
+        self.ended = any("ended" in row for row in found[1:])
 
     def begin(self, seconds: float) -> None:
         """Keep the rows before ``seconds`` and be ready for what follows."""
-        self.rows = [row for row in self.rows if row["end"] <= seconds + 1e-6]
-        self.stopped = ""
+        self.cut(seconds)
+        if not self.rows:
+            self.answers = []  # a question at 0 s is asked in the first step
+        self.stopped, self.ended = "", False
         part = self.path.with_name(self.path.name + ".part")
         with self._writing():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with part.open("w", encoding="utf-8") as file:
-                file.writelines(json_text(line) + "\n" for line in (self.settings, *self.rows))
+                file.writelines(json_text(line) + "\n" for line in (self.settings, *self.rows, *self.answers))
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(part, self.path)
@@ -97,6 +105,21 @@ class Record:
         }
         self.rows.append(row)
         self._write(row)
+
+    def answer(self, time: float, question: str, text: str) -> None:
+        """What was said to a question that was asked at ``time``, seconds."""
+        self.answers.append({"asked": time, "question": question, "answer": text})
+        self._write(self.answers[-1])
+
+    def cut(self, seconds: float) -> None:
+        """Forget what is behind ``seconds``, here and not on disk."""
+        self.rows = [row for row in self.rows if row["end"] <= seconds + 1e-6]
+        self.answers = [answer for answer in self.answers if answer["asked"] <= seconds + 1e-6]
+
+    def end(self) -> None:
+        """Write down that the video ended before all that was to be watched."""
+        self.ended = True
+        self._write({"ended": True})
 
     def stop(self, why: str) -> None:
         """Write down that the stream ended early."""

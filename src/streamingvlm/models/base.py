@@ -33,13 +33,15 @@ class StreamDefaults:
     """How a checkpoint likes to be run, unless the caller says otherwise.
 
     ``policy``: options of the streaming window (:data:`WINDOW_OPTIONS`); ``instruction``: the standing instruction it
-    was trained with. The values come from ``generation_config.json``, key ``"streaming"``; the defaults are the
+    was trained with; ``knows``: the kinds of source that it was trained on, for :attr:`Source.kind` (none named: it may
+    be shown anything). The values come from ``generation_config.json``, key ``"streaming"``; the defaults are the
     paper's.
     """
 
     sampling: Sampling = field(default_factory=Sampling)
     policy: Mapping[str, Any] = field(default_factory=dict)
     instruction: str = ""
+    knows: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

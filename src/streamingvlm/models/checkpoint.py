@@ -19,6 +19,7 @@ from ..core.sampling_params import Sampling
 from .base import StreamDefaults, window_options
 from .edge import library
 from .files import number, read_json, triple
+from .knows import GENERATION, known_kinds, read_streaming
 from .patches import Patcher
 
 #: The paper's budget per frame, in tokens of 28 x 28 pixels (32 x 32 in families with larger patches); a checkpoint's
@@ -33,7 +34,6 @@ _EDGES = ("shortest_edge", "longest_edge")
 #: Windows and replies that a folder may ask for, in seconds and tokens: the cache is allocated for the largest.
 _LARGEST = {"vision": 3600, "turns": 3600, "sink": 2**17, "text": 2**17, "max_new_tokens": 2**14}
 
-GENERATION = "generation_config.json"
 _DEFAULT_INSTRUCTION = "Commentate on this video."
 
 
@@ -169,14 +169,6 @@ def _processor(folder: Path) -> tuple[Path, dict[str, Any]]:
     return folder / "processor_config.json", together
 
 
-def read_streaming(folder: Path) -> dict[str, Any] | None:
-    """How the folder likes to be run (``generation_config.json``, key ``"streaming"``), None if it does not say it."""
-    streaming = read_json(folder, GENERATION).get("streaming")
-    if streaming is not None and not isinstance(streaming, dict):
-        raise ModelError(f"{folder / GENERATION}: streaming must be a JSON object, not {streaming!r}")
-    return streaming
-
-
 def stream_defaults(folder: Path) -> StreamDefaults:
     """The checkpoint's streaming defaults (``generation_config.json``, key ``"streaming"``), else the paper's.
 
@@ -192,7 +184,8 @@ def stream_defaults(folder: Path) -> StreamDefaults:
             raise ModelError(f"{path}: {key} must be at most {most:,}, not {value:,}: no cache would hold it")
     try:
         make_policy("streaming", policy)
-        return StreamDefaults(Sampling(**_sampling(streaming, path)), policy, instruction or "")
+        sampling = Sampling(**_sampling(streaming, path))
+        return StreamDefaults(sampling, policy, instruction or "", known_kinds(streaming, path))
     except OptionError as error:
         raise ModelError(f"{path}: {error}") from None
 

@@ -16,7 +16,7 @@ from huggingface_hub.utils import _http as hub_http
 from ..core.errors import ModelError, StreamingVLMError
 from .edge import library, reason
 
-#: The small model that comes with the package; it knows the arcade.
+#: The small model that comes with the package. Its own config says what it knows.
 BUNDLED = Path(__file__).parent.parent / "assets" / "arcade"
 
 #: Seconds to wait for a connection to the hub, and for its next byte.

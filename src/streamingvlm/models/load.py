@@ -94,7 +94,7 @@ def load_for_training(name: str | Path | None, dtype: torch.dtype, attention: st
 
 
 def _label(name: str | Path | None) -> str:
-    return "bundled arcade model" if name is None else str(name)
+    return f"bundled {BUNDLED.name} model" if name is None else str(name)
 
 
 def _family(folder: Path) -> Any:

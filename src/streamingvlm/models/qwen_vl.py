@@ -23,11 +23,12 @@ from ..cache.rope import Rope
 from ..core.errors import ModelError
 from ..core.grammar import Grammar
 from .base import Deepstack, Frontend, StreamDefaults, Vision
-from .checkpoint import GENERATION, HFTokenizer, end_tokens, patcher, stream_defaults, system_prompt
+from .checkpoint import HFTokenizer, end_tokens, patcher, stream_defaults, system_prompt
 from .decoder import Decoder
 from .edge import library
 from .files import read_config
 from .fingerprint import fingerprint
+from .knows import GENERATION
 from .linear import Linear
 from .patches import CLIP_MEAN, CLIP_STD, Patcher, Patches
 from .tokens import check_ends, check_words, find_marks, load_tokenizer

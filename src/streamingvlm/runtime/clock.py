@@ -13,7 +13,7 @@ from dataclasses import replace
 from enum import StrEnum
 from typing import Protocol
 
-from ..core.events import Chunk, Source, StepInput
+from ..core.events import Chunk, Source, StepInput, StepSource
 from .limits import LIVE_STEPS, STEPS_AHEAD
 
 #: How long closing waits for a source that is in the middle of a read. Its thread is a daemon, so it cannot hang.
@@ -145,7 +145,7 @@ class Threaded:
 
     def __init__(
         self,
-        source: Source,
+        source: Source | StepSource,
         *,
         clock: bool,
         newest: bool,
@@ -217,7 +217,7 @@ class Threaded:
 class Inline:
     """A source that is read on the thread that polls, ``part`` frames of a step at a time (None: in one)."""
 
-    def __init__(self, source: Iterable[Chunk], part: int | None = None) -> None:
+    def __init__(self, source: Iterable[Chunk | StepInput], part: int | None = None) -> None:
         self._steps = steps_of(source, part)
         self._next: StepInput | None = None
         self._ended = False
@@ -238,10 +238,13 @@ class Inline:
         self._ended = True
 
 
-def steps_of(source: Iterable[Chunk], part: int | None) -> Iterator[StepInput]:
-    """The steps of a source, each in parts of ``part`` frames (None: in one)."""
-    for chunk in source:
-        yield from split(chunk, part)
+def steps_of(source: Iterable[Chunk | StepInput], part: int | None) -> Iterator[StepInput]:
+    """The steps of a source, each in parts of ``part`` frames (None: in one); what is a step already stays whole."""
+    for item in source:
+        if isinstance(item, StepInput):
+            yield item
+        else:
+            yield from split(item, part)
 
 
 def split(chunk: Chunk, part: int | None) -> list[StepInput]:
@@ -264,7 +267,7 @@ def split(chunk: Chunk, part: int | None) -> list[StepInput]:
 
 
 def live(
-    source: Source,
+    source: Source | StepSource,
     prepare: Prepare | None = None,
     part: int | None = None,
     on_change: Callable[[], None] = lambda: None,
@@ -277,6 +280,8 @@ def live(
     return Threaded(source, clock=not source.live, newest=True, prepare=prepare, part=part, on_change=on_change)
 
 
-def fast(source: Source, prepare: Prepare | None = None, on_change: Callable[[], None] = lambda: None) -> Threaded:
+def fast(
+    source: Source | StepSource, prepare: Prepare | None = None, on_change: Callable[[], None] = lambda: None
+) -> Threaded:
     """The source as fast as it can be read and consumed, read a little ahead."""
     return Threaded(source, clock=False, newest=False, prepare=prepare, on_change=on_change)

@@ -19,7 +19,8 @@ class Pipeline:
     """Feeds a session and tells its sinks; it starts, ends and fails by itself.
 
     ``keep``: the session stays open behind the end. ``error``: what ended it, if it did not come to its source's end
-    and was not stopped. ``on_step`` is told of every request that has ended well.
+    and was not stopped. ``on_step`` is told of every request that has ended well,
+    ``before_step`` of every whole step that is about to be submitted.
     """
 
     def __init__(
@@ -29,6 +30,7 @@ class Pipeline:
         sinks: Sequence[Sink],
         opened: StreamOpened,
         on_step: Callable[[StepRequest], None] = lambda _: None,
+        before_step: Callable[[Session, StepInput], None] = lambda *_: None,
         keep: bool = False,
     ) -> None:
         self.session = session
@@ -38,7 +40,7 @@ class Pipeline:
         self._feed = feed
         self._sinks = list(sinks)
         self._opened = opened
-        self._on_step = on_step
+        self._on_step, self._before_step = on_step, before_step
         self._keep = keep
         self._request: StepRequest | None = None
         self._next: StepInput | None = None
@@ -130,6 +132,7 @@ class Pipeline:
             return
         chunk = step.chunk
         if step.last:
+            self._before_step(self.session, step)
             self._emit(Delta(chunk.start, chunk.end, ""))
         self._request = engine.submit(
             self.session, step, on_text=lambda text: self._deltas.append(Delta(chunk.start, chunk.end, text))

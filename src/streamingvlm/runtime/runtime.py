@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..core.errors import SessionError
-from ..core.events import Dropped, Event, Sink, Source, StreamOpened
+from ..core.events import Dropped, Event, Sink, Source, StepInput, StepSource, StreamOpened
 from ..core.run_stats import RunStats
 from ..engine.engine import Engine
 from ..engine.request import StepRequest
@@ -162,7 +162,7 @@ class Runtime:
 
     def start(
         self,
-        source: Source | Callable[[Session], Source],
+        source: Source | StepSource | Callable[[Session], Source | StepSource],
         *,
         sinks: Sequence[Sink] = (),
         pace: Pace = Pace.FAST,
@@ -172,6 +172,7 @@ class Runtime:
         restore: Path | None = None,
         session: Session | None = None,
         on_step: Callable[[StepRequest], None] = lambda _: None,
+        before_step: Callable[[Session, StepInput], None] = lambda *_: None,
         **options: Any,
     ) -> Stream:
         """Start a stream.
@@ -181,10 +182,12 @@ class Runtime:
         several the engine asks once for all). ``prepare``: it makes patches of the frames. ``parts``: temporal patches
         of a step are shown as they come (always where the pace is live). ``restore``: a snapshot to go on from.
         ``options``: as :meth:`Engine.open` takes them; or ``session``: one that is open and stays so behind the end.
-        ``on_step`` is told of every step's request, on the engine's thread. Raises what opening and restoring raise.
+        ``before_step`` is told of a whole step before it is submitted, ``on_step`` of its request when it has ended,
+        both on the engine's thread. Raises what opening and restoring raise.
         """
         feed = partial(self._feed, source, pace, encode_ahead, parts, prepare)
-        return self.call(lambda: self._start(session, options, restore, feed, sinks, on_step))
+        make = partial(Pipeline, sinks=sinks, on_step=on_step, before_step=before_step, keep=session is not None)
+        return self.call(lambda: self._start(session, options, restore, feed, make))
 
     def call(self, function: Callable[[], T]) -> T:
         """Run ``function`` on the engine's thread, between two rounds; its result. :class:`SessionError` if closed."""
@@ -232,8 +235,7 @@ class Runtime:
         options: Mapping[str, Any],
         restore: Path | None,
         feed: Callable[[Session], tuple[Feed, StreamOpened]],
-        sinks: Sequence[Sink],
-        on_step: Callable[[StepRequest], None],
+        make: Callable[..., Pipeline],
     ) -> Stream:
         session = kept or self.engine.open(**options)
         try:
@@ -244,7 +246,7 @@ class Runtime:
             if kept is None:
                 session.close()
             raise
-        pipeline = Pipeline(session, steps, sinks, event, on_step, keep=kept is not None)
+        pipeline = make(session=session, feed=steps, opened=event)
         stream = Stream(self, pipeline, event.name)
         self._streams.append(stream)
         pipeline.open()
@@ -252,14 +254,14 @@ class Runtime:
 
     def _feed(
         self,
-        source: Source | Callable[[Session], Source],
+        source: Source | StepSource | Callable[[Session], Source | StepSource],
         pace: Pace,
         encode_ahead: bool,
         parts: bool,
         prepare: bool,
         session: Session,
     ) -> tuple[Feed, StreamOpened]:
-        video = source if isinstance(source, Source) else source(session)
+        video = source(session) if callable(source) else source
         event = StreamOpened(video.name, session.options.context)
         ahead = partial(session.prepare, encode=encode_ahead) if prepare else None
         if pace is Pace.LIVE:

@@ -338,6 +338,14 @@ def _one_line(path: Path) -> Iterator[None]:
         raise OutputError(f"cannot write {path} ({error.strerror or error})") from error
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder with its parents; OutputError if that is not possible."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {folder} ({error.strerror})") from error
+
+
 def open_outputs(paths: Iterable[Path], inputs: Iterable[str] = ()) -> list[FileOutput]:
     """Check all of them before any is touched. ``inputs``: what is read, and so may not be written. OutputError."""
     outputs: list[FileOutput] = []

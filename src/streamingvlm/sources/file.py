@@ -12,13 +12,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import SourceError
-from ..core.events import BUNDLED_GAMES, Chunk
+from ..core.events import Chunk
 from .decode import SAME_MOMENT, Shown, VideoFile
 
-#: What ``record`` puts in front of a clip's comment tag, and how such a clip is known again.
-RECORDED_BY = "streamingvlm arcade:"
+#: What stands in front of the kind in a file's comment tag.
+KIND_TAG = "streamingvlm "
 #: A title longer than this is cut: it becomes the context, which has a token budget.
 TITLE_LIMIT = 200
+
+
+def kind_comment(kind: str, note: str = "") -> str:
+    """The comment tag for a recording of a source of ``kind`` (no white space); ``note``: anything else about it."""
+    return f"{KIND_TAG}{kind} {note}".rstrip()
+
+
+def kind_in_comment(comment: str) -> str:
+    """The kind that :func:`kind_comment` put into a comment tag; "" for any other comment."""
+    kind, *_ = comment.removeprefix(KIND_TAG).split() or [""]
+    return kind if comment.startswith(KIND_TAG) else ""
 
 
 class FileSource:
@@ -63,8 +74,7 @@ class FileSource:
             self._begun = chain([first], samples)
         self.name = Path(path).name
         self.context = " ".join(self.video.tags.get("title", "").split())[:TITLE_LIMIT]
-        comment = self.video.tags.get("comment", "")
-        self.arcade = comment.startswith(tuple(f"{RECORDED_BY}{game} " for game in BUNDLED_GAMES))
+        self.kind = kind_in_comment(self.video.tags.get("comment", ""))
 
     @property
     def broken(self) -> int:

@@ -1,16 +1,20 @@
 """Where video comes from: one table from a locator's scheme to what opens it.
 
 To add a source, write an iterable of :class:`~streamingvlm.core.events.Chunk` (see
-:class:`~streamingvlm.core.events.Source`) and one line in :data:`SCHEMES`.
+:class:`~streamingvlm.core.events.Source`) and one line in :data:`BUILT_IN`. Another package names its
+:class:`Opener` in an entry point of the group ``streamingvlm.sources``, whose name is the scheme.
 """
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 from ..core.errors import SourceError
 from ..core.events import Source
+from ..core.plugins import load, registered
 
 
 class Opener(Protocol):
@@ -31,17 +35,6 @@ class Opener(Protocol):
     ) -> Source: ...
 
 
-def _arcade(
-    locator: str, *, fps: float, step: float, start: float, duration: float | None, video_stream: int | None
-) -> Source:
-    from arcade_streams.worlds.source import ArcadeSource, parse_locator
-
-    if video_stream is not None:
-        raise SourceError(f"{locator} is a game, which has no video streams to choose from")
-    game, seed = parse_locator(locator)
-    return ArcadeSource(game, seed, fps=fps, step=step, start=start, duration=duration)
-
-
 def _file(
     locator: str, *, fps: float, step: float, start: float, duration: float | None, video_stream: int | None
 ) -> Source:
@@ -51,8 +44,10 @@ def _file(
     return FileSource(path, fps=fps, step=step, start=start, duration=duration, video_stream=video_stream)
 
 
-#: Scheme -> what opens it. A locator without a scheme is a path.
-SCHEMES: dict[str, Opener] = {"arcade": _arcade, "file": _file}
+#: Scheme -> what opens it, of this package's own sources. A locator without a scheme is a path.
+BUILT_IN: dict[str, Opener] = {"file": _file}
+#: What the name of a scheme looks like (a single letter is a drive).
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]+")
 
 
 def open_source(
@@ -64,15 +59,27 @@ def open_source(
     duration: float | None = None,
     video_stream: int | None = None,
 ) -> Source:
-    """Open ``arcade:GAME?seed=N`` or a video file. Times in seconds.
+    """Open a video file, or ``SCHEME:...`` where a package has registered that scheme. Times in seconds.
 
     ``video_stream``: which of a file's video streams, from 0 (None: the film, not a cover or thumbnail beside it).
     Raises SourceError.
     """
-    scheme, colon, rest = locator.partition(":")
-    opener = SCHEMES.get(scheme) if colon else None
-    if opener is None:
-        if rest.startswith("//"):
-            raise SourceError(f"unknown kind of source {scheme}: (known: {', '.join(SCHEMES)}, or a path)")
-        opener = _file
+    opener = _find_opener(locator)
     return opener(locator, fps=fps, step=step, start=start, duration=duration, video_stream=video_stream)
+
+
+def _find_opener(locator: str) -> Opener:
+    scheme, colon, rest = locator.partition(":")
+    if not colon or not _SCHEME.fullmatch(scheme):
+        return _file
+    if scheme in BUILT_IN:
+        return BUILT_IN[scheme]
+    others = registered("sources")
+    if scheme in others:
+        return load(others[scheme], SourceError)
+    known = f"known: {', '.join(BUILT_IN | others)}, or a path"
+    if rest.startswith("//"):
+        raise SourceError(f"unknown kind of source {scheme}: ({known})")
+    if not Path(locator).exists():
+        raise SourceError(f"{locator}: no such file, and {scheme}: is no kind of source ({known})")
+    return _file

@@ -24,7 +24,7 @@ class Encoding:
     """How streams become ids for one checkpoint; everything that training must have in common with inference.
 
     ``fps``: frames a second, ``step``: seconds of a turn; ``instruction``: the standing one ("" for none);
-    ``lead`` stands before the words of a step: the public code begins them with a space, the arcade with nothing.
+    ``lead`` stands before the words of a step: a space for the public code's checkpoints, nothing for others.
     ``clip_pixels``: most pixels of a whole chunk after the resize, those of a temporal patch counted once (None: only
     frames are bounded).
     """

@@ -51,7 +51,8 @@ MADE_WITH = (
 class RolloutSegment:
     """A part of a stream that is watched in one go: a source of chunks. ``number`` counts all segments."""
 
-    arcade = live = False
+    kind = ""
+    live = False
 
     def __init__(self, number: int, example: TrainingExample, context: str) -> None:
         self.number, self.example, self.context = number, example, context

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from streamingvlm.core.errors import SourceError
+from streamingvlm import SourceError
 
 from ..game import Game
 from .boxing import BOXING

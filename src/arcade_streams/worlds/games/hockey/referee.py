@@ -43,7 +43,7 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True)
-class Before:
+class LastFrame:
     """The rink before a frame: score, who has the puck, where it is and where the skaters are."""
 
     scores: tuple[int, int]
@@ -52,7 +52,7 @@ class Before:
     skaters: tuple[Place, ...]
 
     @classmethod
-    def of(cls, rink: Rink) -> Before:
+    def of(cls, rink: Rink) -> LastFrame:
         """The rink now."""
         return cls(rink.scores, rink.holder, rink.puck, rink.skaters)
 
@@ -71,7 +71,7 @@ class Referee:
         self._dropped, self._release = False, None
         self._lain, self._stood = [0] * len(SKATERS), 0
 
-    def watch(self, frame: int, before: Before) -> list[Happening]:
+    def watch(self, frame: int, before: LastFrame) -> list[Happening]:
         """What the frame that has just been played has brought."""
         rink, told = self._rink, []
         if rink.scores != before.scores:
@@ -116,7 +116,7 @@ class Referee:
         release.told = True
         return [] if release.skater in BACKS else [Happening(frame, "shot", COLOURS[side_of(release.skater)])]
 
-    def _still(self, frame: int, before: Before) -> list[Happening]:
+    def _still(self, frame: int, before: LastFrame) -> list[Happening]:
         """Counts frames that somebody lies, or stands with the puck."""
         rink, told, holder = self._rink, [], before.holder
         same = holder is not None and rink.holder == holder and rink.skater(holder) == before.skaters[holder]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...game import Rules
-from ...language import Kind
+from ...language import EventKind
 
 COLOURS = ("blue", "yellow")
 WINGS = ("left", "middle", "right")
@@ -13,33 +13,37 @@ ENDS = ("defence", "attack")
 POINTS_TO_WIN = 5
 
 KINDS = (
-    Kind("drop", ("puck drops", "face off", "puck in play")),
-    Kind("take", ("{colour} takes in {zone}", "{colour} gains in {zone}", "{colour} wins in {zone}"), ENDS, 1),
-    Kind("pass", ("{colour} passes from {zone}", "pass {colour} from {zone}", "{colour} plays from {zone}"), WINGS, 1),
-    Kind(
+    EventKind("drop", ("puck drops", "face off", "puck in play")),
+    EventKind("take", ("{colour} takes in {zone}", "{colour} gains in {zone}", "{colour} wins in {zone}"), ENDS, 1),
+    EventKind(
+        "pass", ("{colour} passes from {zone}", "pass {colour} from {zone}", "{colour} plays from {zone}"), WINGS, 1
+    ),
+    EventKind(
         "intercept",
         ("{colour} intercepts from {zone}", "cut {colour} from {zone}", "{colour} cuts in from {zone}"),
         WINGS,
         1,
     ),
-    Kind("wait", ("{colour} waits", "{colour} takes time", "{colour} stands with it")),
-    Kind("down", ("{colour} stays down", "{colour} is hurt", "{colour} lies there")),
-    Kind("shot", ("{colour} shoots", "shot {colour}", "{colour} fires")),
-    Kind("save", ("{colour} saves from {zone}", "save {colour} from {zone}", "{colour} stops from {zone}"), WINGS, 1),
-    Kind(
+    EventKind("wait", ("{colour} waits", "{colour} takes time", "{colour} stands with it")),
+    EventKind("down", ("{colour} stays down", "{colour} is hurt", "{colour} lies there")),
+    EventKind("shot", ("{colour} shoots", "shot {colour}", "{colour} fires")),
+    EventKind(
+        "save", ("{colour} saves from {zone}", "save {colour} from {zone}", "{colour} stops from {zone}"), WINGS, 1
+    ),
+    EventKind(
         "rebound",
         ("{colour} rebounds from {zone}", "rebound {colour} from {zone}", "{colour} recovers from {zone}"),
         WINGS,
         1,
     ),
-    Kind("point", ("{colour} scores", "goal {colour}", "point {colour}"), reaction=1),
-    Kind("origin", ("from {zone}", "off {zone}", "via {zone}"), WINGS, 1),
-    Kind("score", ("score {a} to {b}", "now {a} to {b}", "goals {a} to {b}")),
-    Kind("streak", ("{colour} {a} in a row", "{colour} {a} straight", "streak {colour} {a}")),
-    Kind("game_point", ("game point {colour}", "{colour} has game point", "{colour} needs one more")),
-    Kind("game", ("game {who}", "game to {who}", "{who} takes game")),
-    Kind("tally", ("games {a} to {b}", "tally {a} to {b}", "series {a} to {b}")),
-    Kind("match", ("match home {colour} {town}", "title home {colour} {town}", "home {colour} {town} wins")),
+    EventKind("point", ("{colour} scores", "goal {colour}", "point {colour}"), reaction=1),
+    EventKind("origin", ("from {zone}", "off {zone}", "via {zone}"), WINGS, 1),
+    EventKind("score", ("score {a} to {b}", "now {a} to {b}", "goals {a} to {b}")),
+    EventKind("streak", ("{colour} {a} in a row", "{colour} {a} straight", "streak {colour} {a}")),
+    EventKind("game_point", ("game point {colour}", "{colour} has game point", "{colour} needs one more")),
+    EventKind("game", ("game {who}", "game to {who}", "{who} takes game")),
+    EventKind("tally", ("games {a} to {b}", "tally {a} to {b}", "series {a} to {b}")),
+    EventKind("match", ("match home {colour} {town}", "title home {colour} {town}", "home {colour} {town} wins")),
 )
 """What follows from a goal is said with it, in words so few that a second in which a match ends fits into one reply."""
 RULES = Rules(POINTS_TO_WIN)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ...game import FRAMES_PER_SECOND, HALF, FrameLabel, Happening, Place
 from .plans import CORES, KEEPER_AHEAD, KEEPER_BEHIND, Carry, Director, Flight, Plan
-from .referee import Before, Referee, wing_of
+from .referee import LastFrame, Referee, wing_of
 from .rink import BACKS, REST, SKATER_HEIGHT, SKATERS, Rink, Stick, side_of
 from .rules import POINTS_TO_WIN
 from .skaters import loses, steer, unwanted
@@ -53,7 +53,7 @@ class World:
             barred = unwanted(rink, plan, self.frame)
             if barred is not None:
                 rink.bar(barred)
-        before = Before.of(rink)
+        before = LastFrame.of(rink)
         rink.hold_clock()
         rink.step(*sticks)
         told = self._referee.watch(self.frame, before)
@@ -105,7 +105,7 @@ class World:
         clear = carry.end != "shoot" or not -KEEPER_BEHIND < self._director.ahead(carry.holder) < KEEPER_AHEAD
         return low <= self.rink.puck[0] <= high and carry.there >= SEEN_FRAMES and clear
 
-    def _follow(self, before: Before) -> None:
+    def _follow(self, before: LastFrame) -> None:
         """The next plan, if this frame has ended one."""
         rink, plan, holder = self.rink, self._plan, self.rink.holder
         if holder is not None and holder != before.holder:
@@ -121,7 +121,7 @@ class World:
         elif plan is not None:
             self._carry_on(plan, before)
 
-    def _carry_on(self, carry: Carry, before: Before) -> None:
+    def _carry_on(self, carry: Carry, before: LastFrame) -> None:
         rink = self.rink
         carry.there = carry.there + 1 if wing_of(before.puck[0]) == wing_of(rink.puck[0]) else 0
         if carry.turn <= self.frame < carry.until:

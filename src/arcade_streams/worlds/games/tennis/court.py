@@ -53,7 +53,7 @@ TICKS_PER_SECOND = 30
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class ShownCourt:
     """Left and top edges on the screen of ball and shadow (2 x 2 pixels) and of the players' bodies (23 high).
 
     Ball and shadow are None behind the net, in a base line and above the picture; the shadow also right under the ball.
@@ -86,7 +86,7 @@ class Court:
     def __init__(self) -> None:
         self.console = Console("tennis")
         self.scores: Scores = (0, 0)
-        self.shown = Shown(None, None, (0, 0), (0, 0))
+        self.shown = ShownCourt(None, None, (0, 0), (0, 0))
         self._parked, self._drawn = True, False
         self._walks = (Walk(), Walk())
         for _ in range(TICKS_PER_SECOND):
@@ -144,7 +144,9 @@ class Court:
         """Takes down where everything is now that it has moved."""
         ram = [int(value) for value in self.console.ram]
         x, ball, shadow = ram[BALL_X] - 2, ram[BALL_ROW], ram[SHADOW_ROW]
-        self.shown = Shown(spot(x, ball), spot(x, shadow) if shadow != ball else None, self._body(0), self._body(1))
+        self.shown = ShownCourt(
+            spot(x, ball), spot(x, shadow) if shadow != ball else None, self._body(0), self._body(1)
+        )
         self._drawn = False
 
     def _body(self, side: int) -> Place:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..core.errors import OptionError, OutputError, SourceError
-from . import watch
-from .follow import follow
+from streamingvlm import OptionError, OutputError, SourceError
+from streamingvlm.cli import watch
+from streamingvlm.cli.follow import follow
 
 if TYPE_CHECKING:
-    from ..core.events import Event
-    from ..sinks.terminal import Beside
+    from streamingvlm.core.events import Event
+    from streamingvlm.sinks.terminal import Beside
 
 #: The demo watches this many seconds of a match whose seed no training run has seen.
 DEMO_SECONDS = 60
@@ -46,7 +46,7 @@ def score(
     words: Annotated[Path, typer.Argument(metavar="WORDS", help="The .jsonl that watch wrote.", show_default=False)],
 ) -> None:
     """Compare what was said with what happened; prints JSON."""
-    from arcade_streams.score.score import score_files
+    from ..score.score import score_files
 
     print(json.dumps(score_files(truth, words), indent=2))
 
@@ -58,12 +58,13 @@ def demo(
     pace: Annotated[watch.PaceOption | None, typer.Option(help="[default: live in a terminal, else fast]")] = None,
 ) -> int:
     """Watch an unseen match of Pong and print what truly happened beside the words, then the score."""
-    from arcade_streams.score.score import read
-    from arcade_streams.score.score import score as compare
-    from arcade_streams.worlds.context import EVALUATION_SEEDS
+    from streamingvlm import open_source
+    from streamingvlm.runtime.clock import Pace
+    from streamingvlm.sinks.files import make_folder
 
-    from ..runtime.clock import Pace
-    from ..sources.open import open_source
+    from ..score.score import read
+    from ..score.score import score as compare
+    from ..worlds.context import EVALUATION_SEEDS
 
     folder = folder or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "streamingvlm"
     clip = folder / f"demo-{DEMO_SECONDS}s.mp4"
@@ -88,13 +89,13 @@ def demo(
 
 def write_record(source: str, seed: int | None, seconds: int, path: Path) -> None:
     """Write a match as ``path`` (.mp4) and its truth as .jsonl beside it."""
-    from arcade_streams.worlds.record import CLIP_FPS, frames_and_truth, truth_record
-    from arcade_streams.worlds.source import parse_locator
-    from arcade_streams.worlds.stream import Stream
+    from streamingvlm.sinks.clip import write_video
+    from streamingvlm.sinks.files import check_writable, json_text, write_whole
+    from streamingvlm.sources.file import kind_comment
 
-    from ..sinks.clip import write_video
-    from ..sinks.files import check_writable, json_text, write_whole
-    from ..sources.file import RECORDED_BY
+    from ..worlds.record import CLIP_FPS, frames_and_truth, truth_record
+    from ..worlds.source import kind_of, parse_locator
+    from ..worlds.stream import GameStream
 
     if path.suffix.lower() != ".mp4":
         raise OutputError(f"cannot write {path}: a clip's name must end in .mp4")
@@ -105,10 +106,10 @@ def write_record(source: str, seed: int | None, seconds: int, path: Path) -> Non
     words = path.with_suffix(".jsonl")
     for target in (path, words):
         check_writable(target)
-    stream = Stream(game, seed)
+    stream = GameStream(game, seed)
     frames, truth = frames_and_truth(stream, seconds)
     title = stream.context.text
-    write_video(path, frames, fps=CLIP_FPS, title=title, comment=f"{RECORDED_BY}{game.name} seed={seed}")
+    write_video(path, frames, fps=CLIP_FPS, title=title, comment=kind_comment(kind_of(game), f"seed={seed}"))
     told = truth_record(game, path.name, title, truth)
     write_whole(words, json_text(told) + "\n")
 
@@ -130,18 +131,10 @@ class Collected:
         self.records: list[dict[str, Any]] = []
 
     def write(self, event: Event) -> None:
-        from ..core.events import Commentary
-        from ..sinks.files import json_line
+        from streamingvlm.core.events import Commentary
+        from streamingvlm.sinks.files import json_line
 
         if isinstance(event, Commentary):
             self.records.append(json.loads(json_line(event)))
 
     def close(self) -> None: ...
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder with its parents; OutputError if that is not possible."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make the folder {folder} ({error.strerror})") from error
