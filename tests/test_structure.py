@@ -19,7 +19,7 @@ FLOORS = (
     {"data"},
     {"models"},
     {"engine"},
-    {"runtime"},
+    {"runtime", "testing"},
     {"bench", "evaluate", "train"},
     {"cli"},
 )

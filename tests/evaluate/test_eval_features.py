@@ -113,14 +113,14 @@ def test_what_is_read_is_what_was_seen(model: Any, tmp_path: Path) -> None:
         with engine.open(policy=POLICY, context=example.context) as session:
             seen = Features.of(model, tmp_path).seen(example, session, 6)
             rounds.append([])
-            for chunk in seen:
-                rounds[-1].append(engine.submit(session, chunk))
+            for step in seen:
+                rounds[-1].append(engine.submit(session, step))
                 finish(engine, rounds[-1][-1])
                 seen.keep(rounds[-1][-1])
-                assert all(one.frames.nbytes < 10 for one in seen.pending), "frames are not kept"
+                assert all(one.chunk.frames.nbytes < 10 for one in seen.pending), "frames are not kept"
     assert len(rounds[0]) == len(rounds[1]) == 6
     for played, read in zip(*rounds, strict=True):
-        one, other = played.chunk, read.chunk
+        one, other = played.step.chunk, read.step.chunk
         assert (one.start, one.end, one.times, len(one.frames)) == (
             other.start,
             other.end,

@@ -131,7 +131,7 @@ class Collected:
         self.records: list[dict[str, Any]] = []
 
     def write(self, event: Event) -> None:
-        from streamingvlm.core.events import Commentary
+        from streamingvlm import Commentary
         from streamingvlm.sinks.files import json_line
 
         if isinstance(event, Commentary):

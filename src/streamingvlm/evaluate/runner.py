@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ class SnapshotPace:
     """When streams are saved: every so often, and for a bounded share of the time. ``streams``: how many there are."""
 
     streams: int
-    pause: float = SNAPSHOT_EVERY
+    pause: float = field(default_factory=lambda: SNAPSHOT_EVERY)
 
     def took(self, seconds: float) -> None:
         """Saving one of them took so long."""
