@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,33 @@ def test_torch_and_transformers_stay_in_their_rooms(path: Path) -> None:
         assert "transformers" not in heavy
 
 
+def mutable_globals(path: Path) -> Iterator[str]:
+    """Names of a module that hold a list, a dictionary or a set and are no constants, and those that functions bind."""
+    tree = ast.parse(path.read_text())
+    for node in tree.body:
+        targets = (
+            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        )
+        value = getattr(node, "value", None)
+        for target in targets:
+            name = target.id if isinstance(target, ast.Name) else ""
+            if isinstance(value, ast.List | ast.Dict | ast.Set) and name.strip("_") != name.strip("_").upper():
+                yield name
+    yield from (name for node in ast.walk(tree) if isinstance(node, ast.Global) for name in node.names)
+
+
+@pytest.mark.parametrize(("package", "path"), FILES, ids=[module_of(*one) for one in FILES])
+def test_no_module_holds_state(package: str, path: Path) -> None:  # noqa: ARG001
+    assert not [name for name in mutable_globals(path) if name != "__all__"]
+
+
+def test_entry_points_lead_somewhere() -> None:
+    for group in ("sources", "tasks", "commands"):
+        found = [point for point in entry_points(group=f"streamingvlm.{group}") if point.value.startswith("arcade_")]
+        assert found
+        assert all(callable(point.load()) for point in found)
+
+
 @pytest.mark.parametrize("path", OURS, ids=names(OURS))
 def test_only_the_command_line_reads_the_environment(path: Path) -> None:
     if room_of(path) not in {"cli", "train", "evaluate", "bench"}:
@@ -128,10 +156,14 @@ def test_only_the_command_line_reads_the_environment(path: Path) -> None:
 
 def test_exported_names() -> None:
     assert set(streamingvlm.__all__) == {
+        "Arrival",
         "CachePolicy",
         "CapacityError",
         "Chunk",
+        "Closed",
         "Commentary",
+        "Delta",
+        "Dropped",
         "Engine",
         "InstructionUpdated",
         "KeepAll",
@@ -139,14 +171,19 @@ def test_exported_names() -> None:
         "OptionError",
         "OutputError",
         "PolicyError",
+        "PublicCode",
         "RecentFrames",
+        "Runtime",
         "Sampling",
         "Session",
         "SessionError",
+        "Sink",
         "SlidingRecompute",
         "SlidingReset",
         "Source",
         "SourceError",
+        "StepInput",
+        "StreamOpened",
         "StreamingVLMError",
         "StreamingWindow",
         "Timing",

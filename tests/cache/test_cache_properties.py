@@ -115,9 +115,9 @@ def small_chunk(index: int, rng: random.Random, step: float) -> Chunk:
     return Chunk(frame, (index * step,), index * step, (index + 1) * step)
 
 
-def check(session: Session, model: SerialModel, known: dict[int, tuple[int, float]]) -> list[int]:
+def check(engine: Engine, session: Session, model: SerialModel, known: dict[int, tuple[int, float]]) -> list[int]:
     """Everything that must hold after a step; returns the serial numbers of the rows, in order."""
-    pool, slot = session._engine.pool, session.stream.slot
+    pool, slot = engine.pool, session.stream.slot
     held = pool.length[slot]
     assert held == session.state.timeline.cached <= session.capacity
     serials = [int(serial) for serial in pool.keys[0, slot, 0, :held, 0].tolist()]
@@ -154,14 +154,15 @@ def drive(policy: CachePolicy, seed: int, steps: int, step: float, every: int = 
     """Watch ``steps`` random chunks, with a new instruction now and then; with one of ``budget`` ids in each step."""
     model, rng = SerialModel(seed), random.Random(seed)
     known: dict[int, tuple[int, float]] = {}
-    with Engine(model).open(policy=policy, context="ab", instruction="c", step=step, fps=1 / step) as session:
+    engine = Engine(model)
+    with engine.open(policy=policy, context="ab", instruction="c", step=step, fps=1 / step) as session:
         for index in range(steps):
             if budget or rng.random() < 0.02:
                 session.instruct("d" * (budget or rng.randint(1, 5)))
             event = session.step(small_chunk(index, rng, step))
             assert sum(event.rows.values()) <= event.capacity
             if index % every == 0:
-                serials = check(session, model, known)
+                serials = check(engine, session, model, known)
                 append = policy.positions == "append"
                 assert not append or all(
                     known[serial][1] == session.state.positions[0, row] for row, serial in enumerate(serials)

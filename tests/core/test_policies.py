@@ -52,7 +52,7 @@ def stock_logits(stock: Any, ids: Sequence[int], numbers: np.ndarray, vision: Se
 def check_against_stock(stock: Any, session: Session, trace: Trace, shown: Mapping[int, Patches]) -> None:
     """One plain forward over exactly what the stream holds gives the step's logits; ``shown``: turn -> its video."""
     spans = session.state.timeline.spans
-    numbers = positions(spans, session._engine.model.tokens_per_second)
+    numbers = positions(spans, session.model.tokens_per_second)
     count = trace.prefill_positions.shape[1]
     np.testing.assert_array_equal(trace.prefill_positions, numbers[:, :count])
     vision = [shown[span.turn] for span in spans if span.kind is Kind.VISION]

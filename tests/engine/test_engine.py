@@ -30,6 +30,7 @@ from streamingvlm.core.spans import Kind, Role, Span
 from streamingvlm.engine.decode_graph import DecodeSteps
 from streamingvlm.engine.engine import Engine
 from streamingvlm.engine.request import Trace
+from streamingvlm.engine.runner import ModelRunner
 from streamingvlm.engine.session import Session
 from streamingvlm.models.base import Vision
 from streamingvlm.models.patches import Patches
@@ -410,10 +411,12 @@ def test_the_own_decoder_says_what_stock_layers_say(family: str, monkeypatch: py
 
 @pytest.mark.parametrize("capture", ["none", pytest.param("compile", marks=pytest.mark.slow)])
 def test_fixed_shapes_say_the_same(model: QwenVL, capture: str) -> None:
+    class FixedShapes(ModelRunner):
+        def make_steps(self) -> DecodeSteps:
+            return DecodeSteps(self.model, self.pool, capture)
+
     def run(steps: bool) -> list[Trace]:
-        engine = Engine(model, slots=len(PLANS))
-        if steps:
-            engine._runner._captured = DecodeSteps(model, engine.pool, capture)
+        engine = Engine(model, slots=len(PLANS), runner=FixedShapes if steps else ModelRunner)
         sessions = [open_plan(engine, index, plan) for index, plan in enumerate(PLANS[:3])]
         traces = []
         for second in range(3):
@@ -489,7 +492,7 @@ def test_the_pixel_budget_is_an_argument(model: QwenVL) -> None:
 
 
 def engine_rows(session: Session) -> int:
-    return session._engine.pool.length[session.stream.slot]
+    return session.state.timeline.cached
 
 
 def test_a_reply_that_is_cut_loses_no_token(model: QwenVL) -> None:

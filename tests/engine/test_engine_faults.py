@@ -369,8 +369,8 @@ def test_a_part_of_another_size_is_refused_and_the_step_can_go_on_or_be_given_up
 def test_a_fault_in_a_part_undoes_its_step(policy: str, fault: str) -> None:
     kwargs: dict[str, Any] = {"policy": policy, "context": "a:b", "instruction": "say", "seed": 3, "fps": 4.0}
     model = FaultyModel(scripted())
-    with Engine(model).open(**kwargs) as session:  # type: ignore[arg-type]
-        engine, words = session._engine, []
+    engine, words = Engine(model), []  # type: ignore[arg-type]
+    with engine.open(**kwargs) as session:
         for step in range(4):
             whole = chunk(0, step, frames=4)
             first, rest = (

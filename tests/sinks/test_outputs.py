@@ -292,7 +292,7 @@ def pairs(text: str) -> str:
 @given(ANY, ANY)
 def test_no_view_prints_a_control_character(text: str, name: str) -> None:
     event = Commentary(0.0, 1.0, text, rows={"vision": 3}, capacity=9, dropped=1)
-    for screen in (view.Plain(), view.Plain(lambda *_: name), view.JsonLines()):
+    for screen in (view.Plain(), view.Plain(lambda *_: name), view.JsonStdout()):
         out = io.StringIO()
         with contextlib.redirect_stdout(out):
             screen.write(event)

@@ -86,7 +86,7 @@ def test_a_turn_without_its_matrix() -> None:
     """What is left if unknown side data hides the matrix: the angle."""
     picture = media.corner(64, 48)
     for degrees, where in ((0, (0, 0)), (-90, (0, 1)), (180, (1, 1)), (-180, (1, 1)), (90, (1, 0))):
-        flip_y, flip_x, transposed = decode._turn(degrees)
+        flip_y, flip_x, transposed = decode.turn_of(degrees)
         turned = picture.swapaxes(0, 1) if transposed else picture
         assert quarter(turned[:: -1 if flip_y else 1, :: -1 if flip_x else 1]) == where
 

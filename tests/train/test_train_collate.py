@@ -124,7 +124,7 @@ def test_a_chunk_has_the_ids_and_positions_of_the_session_that_replays_it(
     np.testing.assert_array_equal(places[:, :fed], trace.prefill_positions)
     # The end of the turn is still pending: every id before it has a row.
     np.testing.assert_array_equal(places[:, :-1], session.state.positions)
-    np.testing.assert_array_equal(places[:, -1:], session.next_position())
+    np.testing.assert_array_equal(places[:, -1:], session.state.next_position)
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
@@ -311,13 +311,13 @@ def test_only_the_chunk_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     media.write_clip(tmp_path / "film.mp4", count=600, fps=5, width=FRAME[0], height=FRAME[1])
     write_lines(tmp_path / "film.jsonl", [conversation("film.mp4", 100.0, 104.0, words(100, 104))])
     decoded: list[float] = []
-    stamp = decode._stamp
+    stamp = decode.frame_stamp
 
     def counted(frame: Any) -> float | None:
         decoded.append(1)
         return stamp(frame)
 
-    monkeypatch.setattr(decode, "_stamp", counted)
+    monkeypatch.setattr(decode, "frame_stamp", counted)
     (example,) = dataset(tmp_path)
     frames = [media.index_of(frame) for chunk in example.chunks() for frame in chunk.frames]
     # Half-seconds of a film of five frames a second whose greys repeat after 55.
@@ -371,7 +371,7 @@ def test_a_chunk_is_decoded_once_by_one_thread(tmp_path: Path, monkeypatch: pyte
     (example,) = dataset(tmp_path)
     threads: list[Any] = []
     decoded: list[Any] = []
-    opened, stamp = decode.open_container, decode._stamp
+    opened, stamp = decode.open_container, decode.frame_stamp
 
     def noted(path: Path, *rest: Any) -> Any:
         container, stream = opened(path, *rest)
@@ -379,7 +379,7 @@ def test_a_chunk_is_decoded_once_by_one_thread(tmp_path: Path, monkeypatch: pyte
         return container, stream
 
     monkeypatch.setattr(decode, "open_container", noted)
-    monkeypatch.setattr(decode, "_stamp", lambda frame: (decoded.append(1), stamp(frame))[1])
+    monkeypatch.setattr(decode, "frame_stamp", lambda frame: (decoded.append(1), stamp(frame))[1])
     assert sum(len(chunk.frames) for chunk in example.chunks()) == 2 * WINDOW
     # OpenTurn once; 220 frames from the only key frame on.
     assert threads == [1]
@@ -392,7 +392,7 @@ def test_a_chunk_is_decoded_once_by_one_thread(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize(
     "error", [AttributeError, RuntimeError, KeyError, MemoryError, ZeroDivisionError, OverflowError]
 )
-@pytest.mark.parametrize("where", ["open_container", "_stamp"])
+@pytest.mark.parametrize("where", ["open_container", "frame_stamp"])
 def test_whatever_a_clip_makes_the_decoder_raise_is_one_kind_of_error(
     folder: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception], where: str
 ) -> None:
@@ -428,7 +428,7 @@ def test_an_error_in_a_worker_is_one_line(tmp_path: Path, workers: int) -> None:
     (tmp_path / "film.mp4").unlink()
     assert failure() == f"{tmp_path / 'film.mp4'}: no such file"
     (tmp_path / "film.jsonl").write_text("{}")
-    data._last = None
+    data.forget()
     assert failure().startswith("film.jsonl, byte 0: the annotations have changed since they were read")
     (tmp_path / "film.jsonl").unlink()
     assert failure() == f"cannot read {tmp_path / 'film.jsonl'} (No such file or directory)"

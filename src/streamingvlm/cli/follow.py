@@ -84,7 +84,7 @@ def make_screen(style: str, truth: Beside | None) -> Sink:
     if style == "quiet":
         return terminal.Quiet()
     if style == "json":
-        return terminal.JsonLines()
+        return terminal.JsonStdout()
     if sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb":
         return terminal.Terminal(truth)
     return terminal.Plain(truth)

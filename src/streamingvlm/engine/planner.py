@@ -22,7 +22,7 @@ from ..core.timeline import newly_archived
 from ..models.base import Model, Prepared
 from .open_turn import OpenTurn, PrefillInput
 from .options import INSTRUCTION_BUDGET, StreamOptions
-from .state import StreamState
+from .state import StreamState, no_positions
 
 if TYPE_CHECKING:
     from ..models.patches import Patcher, Patches
@@ -206,7 +206,7 @@ class StepPlanner:
         state.timeline.replace_from(opened.at, spans)
         assert len(state.timeline) + self.options.sampling.max_new_tokens + 1 <= self.capacity, "capacity is a bound"
         if self.options.newest_frames is not None:
-            state.shown = shown
+            state.shown = replace(shown, read_seconds=0.0)
         fed = opened.take_unfed(spans, self.tokens_per_second, step.last)
         return PrefillInput(*fed, self._to_encode(state, [*opened.before, *spans], patches)), told
 
@@ -257,7 +257,7 @@ class StepPlanner:
             state.first = chunk.start
         state.turn += 1
         state.time = chunk.end
-        state.opened, state.stashed = None, ()
+        state.opened, state.stashed, state.pending_positions = None, (), no_positions()
 
     def _sizes(self) -> Sizes:
         markup = sum(len(span) for span in self._preamble if span.kind in (Kind.SYSTEM, Kind.MARKUP))

@@ -36,10 +36,15 @@ class ModelRunner:
         self.model = model
         self.pool = pool
         self.device = model.kv_shape.device
-        self._captured = None if capture == "none" else DecodeSteps(model, pool, capture)
+        self.capture = capture
+        self._captured = self.make_steps()
         #: The tower is asked by the engine and, ahead of it, by the threads of sources.
         self._tower = threading.Lock()
         self._beside: torch.cuda.Stream | None = None
+
+    def make_steps(self) -> DecodeSteps | None:
+        """The steps of decoding with fixed shapes (None: one operation after the other)."""
+        return None if self.capture == "none" else DecodeSteps(self.model, self.pool, self.capture)
 
     @property
     def batches_prefills(self) -> bool:

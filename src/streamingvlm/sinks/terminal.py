@@ -35,7 +35,7 @@ class Quiet:
     def close(self) -> None: ...
 
 
-class JsonLines(Quiet):
+class JsonStdout(Quiet):
     """One commentary a line on standard output."""
 
     def write(self, event: Event) -> None:

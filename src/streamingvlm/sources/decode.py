@@ -207,7 +207,7 @@ class _Pass:
 
     def _timed(self, frames: Iterator[Any], placed: bool = True) -> Iterator[Shown]:
         for frame in frames:
-            stamp = self._stamps.read(_stamp(frame), _seconds(frame.dts, frame.time_base))
+            stamp = self._stamps.read(frame_stamp(frame), _seconds(frame.dts, frame.time_base))
             if not placed and stamp is None:
                 continue
             placed = True
@@ -271,7 +271,7 @@ class _Pass:
                 yield plain
 
 
-def _stamp(frame: Any) -> float | None:
+def frame_stamp(frame: Any) -> float | None:
     """Presentation stamp in seconds, on the file's own clock."""
     return _seconds(frame.pts, frame.time_base)
 
@@ -350,7 +350,7 @@ def _orientation(frame: Any) -> tuple[bool, bool, bool]:
     """``(flip_y, flip_x, transposed)``: transpose first, then flip. Read off the frame's display matrix."""
     data = _SideData(frame).get("DISPLAYMATRIX")
     if data is None:
-        return _turn(frame.rotation)
+        return turn_of(frame.rotation)
     # Row vectors times ((a, b), (c, d)), y down: x' = a x + c y, y' = b x + d y. Only quarter turns are honoured.
     a, b, _, c, d = np.frombuffer(bytes(data), np.int32)[:5].tolist()
     if abs(a) + abs(d) >= abs(b) + abs(c):
@@ -358,7 +358,7 @@ def _orientation(frame: Any) -> tuple[bool, bool, bool]:
     return b < 0, c < 0, True
 
 
-def _turn(degrees: int) -> tuple[bool, bool, bool]:
+def turn_of(degrees: int) -> tuple[bool, bool, bool]:
     """The same for a turn against the clock without a mirror, which is what PyAV always tells."""
     quarter = round(degrees / 90) % 4
     return [(False, False, False), (True, False, True), (True, True, False), (False, True, True)][quarter]

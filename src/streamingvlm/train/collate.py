@@ -87,6 +87,10 @@ class ChunkDataset(Dataset[TrainingExample]):
         instruction = asked or self.encoding.instruction
         return TrainingExample(self.encoding, place.clip, start, true, true, history, instruction, f"{place.line}")
 
+    def forget(self) -> None:
+        """Read the next transcript from its file, also the one that was read last."""
+        self._last = None
+
     def transcript(self, line: Line) -> Transcript:
         """The transcript of a line; neighbouring chunks share it."""
         if self._last is None or self._last[0] != line:

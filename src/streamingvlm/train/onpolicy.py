@@ -101,11 +101,11 @@ def _context(chunks: ChunkDataset, transcript: Transcript) -> str:
     return chunks.encoding.grammar.tokenizer.decode(chunks.encoding.history(title, [transcript.previous], most, most))
 
 
-class _Recorder:
+class _SegmentRecorder:
     """A sink that keeps what is said in a segment; ``on_close`` is called with it when its stream has ended."""
 
     def __init__(
-        self, segment: RolloutSegment, on_step: Callable[[], None], on_close: Callable[[_Recorder], None]
+        self, segment: RolloutSegment, on_step: Callable[[], None], on_close: Callable[[_SegmentRecorder], None]
     ) -> None:
         self.segment = segment
         self.said: list[Commentary] = []
@@ -157,7 +157,7 @@ class RolloutRunner:
             self.done += 1
             on_step(self.done)
 
-        def ended(one: _Recorder) -> None:
+        def ended(one: _SegmentRecorder) -> None:
             try:
                 if one.whole:
                     self._write(one)
@@ -168,7 +168,7 @@ class RolloutRunner:
             for segment in self.todo:
                 free.acquire()
                 streams = self._settle(streams)
-                sink = _Recorder(segment, stepped, ended)
+                sink = _SegmentRecorder(segment, stepped, ended)
                 streams.append(runtime.start(segment, sinks=[sink], **self._options(segment)))
             for stream in streams:
                 stream.wait_ended()
@@ -196,7 +196,7 @@ class RolloutRunner:
             "max_pixels": stage.pixel_budget,
         }
 
-    def _write(self, one: _Recorder) -> None:
+    def _write(self, one: _SegmentRecorder) -> None:
         said = RolloutRecord(
             line=one.segment.example.where,
             video=one.segment.name,
