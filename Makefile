@@ -4,16 +4,24 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test test-slow lint format wheel clean
+.PHONY: demo test test-slow test-kernels lint format wheel clean
 
 demo: $(READY)
 	$(BIN)/streamingvlm demo
 
+# One process a core; each test runs torch on one thread.
+PARALLEL := -n logical --maxprocesses 8 --dist worksteal
+
 test: $(READY)
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not gpu"
 
 test-slow: $(READY)
-	$(BIN)/python -m pytest -m "slow and not gpu"
+	$(BIN)/python -m pytest $(PARALLEL) -m "slow and not gpu"
+
+# Triton's kernels in its interpreter. Triton is kept apart: torch behaves otherwise where it finds it.
+test-kernels: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/triton -c constraints.txt triton
+	PYTHONPATH=$(VENV)/triton $(BIN)/python -m pytest tests/cache/test_kernels.py
 
 lint: $(READY)
 	$(BIN)/ruff check src tests scripts

@@ -319,6 +319,7 @@ class Forgetful(Reader):
         return super().see(label)
 
 
+@pytest.mark.slow
 def test_without_earlier_pictures_the_play_cannot_be_told() -> None:
     games = (HOCKEY, replace(HOCKEY, new_reader=Forgetful))
     whole, forgetful = (ceiling(game, [5], SECONDS)["play"] for game in games)

@@ -439,6 +439,7 @@ def test_a_new_model_looks_at_the_ids_behind_the_last_pictures(layer: int) -> No
         assert far[here, ends[-1]] < near[here, ends[-1]]
 
 
+@pytest.mark.slow
 def test_names_are_looked_up_at_any_distance() -> None:
     """Layers put in front of a model find a colour's name in the context, 700 positions away and behind pictures."""
     tokenizer, scribe, library, rng = arcade_tokenizer(), Scribe(arcade_grammar()), _library(), random.Random(1)
@@ -611,6 +612,7 @@ def test_a_run_begins_with_the_weights_of_another(tmp_path: Path) -> None:
         Work(RecipeConfig(folder=tmp_path / "two", begin=str(tmp_path / "out"))).model(tower=False)
 
 
+@pytest.mark.slow
 def test_a_run_grows_its_decoder_and_goes_on_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
     recordings = [_featured(recorded(game.name), 256) for game in ALL]

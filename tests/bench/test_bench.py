@@ -456,6 +456,7 @@ def test_plot(tmp_path: Path, model: Model) -> None:
         report.draw_policies(tmp_path / "out.words", lanes, figures)
 
 
+@pytest.mark.slow
 def test_the_gpu_script_runs_end_to_end(tmp_path: Path) -> None:
     script = Path(__file__).parents[2] / "scripts" / "gpu.py"
     target = tmp_path / "gpu.json"

@@ -239,5 +239,6 @@ def test_the_bound_holds_when_every_step_brings_an_instruction(spec: str) -> Non
     drive(make_policy(spec, small), 3, 12, 1.0, budget=INSTRUCTION_BUDGET)
 
 
+@pytest.mark.slow
 def test_after_ten_thousand_steps() -> None:
     drive(StreamingWindow(vision=3, turns=4, sink=8, text=10), 5, 10_000, 1.0, every=50)

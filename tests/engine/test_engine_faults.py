@@ -236,7 +236,7 @@ FAULTS = ("plan", "encode", "prefill", "prefill behind", "decode", "decode behin
 
 
 @torch.inference_mode()
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=12, deadline=None, derandomize=True)
 @given(
     policies=st.lists(st.sampled_from(POLICIES), min_size=3, max_size=3),
     faults=st.dictionaries(st.integers(0, STEPS - 1), st.sampled_from(FAULTS), min_size=1, max_size=3),

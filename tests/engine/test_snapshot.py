@@ -640,6 +640,7 @@ with torch.inference_mode(), engine.open(policy=FULL) as session, engine.open(po
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_process_that_is_killed_while_saving_leaves_a_whole_one(tmp_path: Path) -> None:
     code = KILLED.format(tests=str(Path(__file__).parents[1]), path=str(tmp_path / "state"))

@@ -526,6 +526,7 @@ def test_write_whole_keeps_what_was_there_if_it_fails(tmp_path: Path, monkeypatc
     assert not Path("/dev/null").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("how", [[], ["--json"]])

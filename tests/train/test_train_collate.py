@@ -434,6 +434,7 @@ def test_an_error_in_a_worker_is_one_line(tmp_path: Path, workers: int) -> None:
     assert failure() == f"cannot read {tmp_path / 'film.jsonl'} (No such file or directory)"
 
 
+@pytest.mark.slow
 def test_a_bug_of_ours_is_no_broken_video(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = dataset(folder)
     monkeypatch.setattr(TrainingExample, "lay_out", lambda *_: [][1])

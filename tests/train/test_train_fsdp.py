@@ -28,6 +28,7 @@ def run(file: Path, *arguments: str) -> None:
     assert process.returncode == 0, errors
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_does(file: Path, folder: Path) -> None:
     one, two = folder / "one", folder / "two"
     train(file, f"output={one}")
@@ -44,7 +45,8 @@ def test_two_processes_learn_what_one_does(file: Path, folder: Path) -> None:
     assert load_model(two / "model").defaults.instruction == "Watch."
 
 
-@pytest.mark.parametrize("method", ["full", pytest.param("lora", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["full", "lora"])
 def test_sharded_in_bf16_and_resumed(file: Path, folder: Path, method: str) -> None:
     output = folder / f"{method}-bf16"
     arguments = [f"output={output}", "bf16=true", f"method={method}", "eval_steps=4"]

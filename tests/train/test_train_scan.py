@@ -480,6 +480,7 @@ print(json.dumps([len(opened), [chunks[i].start for i in range(len(chunks))], le
 """
 
 
+@pytest.mark.slow
 def test_one_process_reads_for_all(tmp_path: Path) -> None:
     file = make_stage(tmp_path)
     with socket() as free:

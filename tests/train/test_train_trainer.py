@@ -182,6 +182,7 @@ def kill_after(file: Path, losses_seen: int, *arguments: str) -> None:
 KILLED = {"full": ["method=full"], "lora": ["method=lora", "lora_dropout=0.3"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", KILLED)
 def test_killed_and_resumed_is_as_if_it_had_not_been(file: Path, folder: Path, method: str) -> None:
     keys = [*KILLED[method], "max_steps=8", "eval_steps=4"]
@@ -490,6 +491,7 @@ def test_a_worker_that_hangs_ends_the_run(
     assert "the workers that read video gave nothing for 1 s" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_worker_that_hangs_ends_a_resumed_run_too(
     file: Path, short: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
