@@ -52,6 +52,7 @@ def test_the_rate_changes_only_how_often_frames_are_taken(game: Game) -> None:
         assert a.labels == b.labels[::15]
 
 
+@pytest.mark.slow
 def test_labels_have_the_form_that_the_game_tells(game: Game, long: list[Second]) -> None:
     for second in long:
         for label in second.labels:
@@ -64,15 +65,18 @@ def test_labels_have_the_form_that_the_game_tells(game: Game, long: list[Second]
                 assert 0 <= y < 210
 
 
+@pytest.mark.slow
 def test_what_is_said_is_understood(game: Game, long: list[Second]) -> None:
     assert all(game.language.parse(second.text) == game.language.in_order(second.events) for second in long)
     assert max(len(second.text.split()) for second in long) <= 31
 
 
+@pytest.mark.slow
 def test_about_half_of_the_seconds_are_silent(long: list[Second]) -> None:
     assert 0.35 < sum(not second.text for second in long) / SECONDS < 0.65
 
 
+@pytest.mark.slow
 def test_every_kind_is_said_and_none_fades(game: Game, long: list[Second]) -> None:
     halves = [long[: SECONDS // 2], long[SECONDS // 2 :]]
     early, late = (Counter(event.kind for second in half for event in second.events) for half in halves)
@@ -85,6 +89,7 @@ def events(stream: list[Second], kind: str) -> list[tuple[int, GameEvent]]:
     return [(second.index, event) for second in stream for event in second.events if event.kind == kind]
 
 
+@pytest.mark.slow
 def test_the_counts_add_up(game: Game, long: list[Second]) -> None:
     run, games = ("", 0), [0, 0]
     for second in long:
@@ -103,6 +108,7 @@ def test_the_counts_add_up(game: Game, long: list[Second]) -> None:
                 games = [0, 0]
 
 
+@pytest.mark.slow
 def test_the_score_is_counted(game: Game, long: list[Second]) -> None:
     score = [0, 0]
     for event in (event for second in long for event in second.events):
@@ -116,6 +122,7 @@ def test_the_score_is_counted(game: Game, long: list[Second]) -> None:
             assert game.rules.winner(now) == game.colours.index(str(event.colour))
 
 
+@pytest.mark.slow
 def test_counts_reach_beyond_the_vision_window(long: list[Second]) -> None:
     """A tally is 17 s or more behind the one before it, and near enough for a window of some hundred words."""
     gaps = [b - a for (a, _), (b, _) in pairwise(events(long, "tally"))]
@@ -123,6 +130,7 @@ def test_counts_reach_beyond_the_vision_window(long: list[Second]) -> None:
     assert max(gaps) < 150
 
 
+@pytest.mark.slow
 def test_names_and_towns_are_rare(long: list[Second]) -> None:
     rare = [(at, event.name or event.town) for kind in ("game", "match") for at, event in events(long, kind)]
     for word in {word for _, word in rare if word}:
@@ -130,6 +138,7 @@ def test_names_and_towns_are_rare(long: list[Second]) -> None:
         assert all(b - a > 120 for a, b in pairwise(times))
 
 
+@pytest.mark.slow
 def test_a_reader_of_two_frames_a_second_can_tell_nearly_everything(game: Game) -> None:
     figures = ceiling(game, [31], 300)
     assert figures["micro_f1_strict"] > 0.96
@@ -139,6 +148,7 @@ def test_a_reader_of_two_frames_a_second_can_tell_nearly_everything(game: Game) 
     assert set(figures["by_kind"]) - set(COMMON)
 
 
+@pytest.mark.slow
 def test_the_survey_counts_what_is_said(game: Game, long: list[Second]) -> None:
     figures = survey(game, [21], 300)
     counts = Counter(event.kind for second in long[:300] for event in second.events)

@@ -247,7 +247,9 @@ def test_no_arguments_prints_the_help(capsys: pytest.CaptureFixture[str]) -> Non
     assert "Commands:" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("asked", "found"), [("", 1), ("2", 2), ("many", 1)])
+@pytest.mark.parametrize(
+    ("asked", "found"), [("", 1), *(pytest.param(*one, marks=pytest.mark.slow) for one in (("2", 2), ("many", 1)))]
+)
 def test_a_small_model_runs_on_one_thread_unless_asked(asked: str, found: int) -> None:
     code = (
         "import torch; torch.set_num_threads(2); from streamingvlm.cli import watch;"

@@ -58,7 +58,9 @@ def watch(family: str, policy: CachePolicy, part: int | None, *, ahead: bool = F
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize("family", tiny.FAMILIES)
+@pytest.mark.parametrize(
+    "family", [one if one == tiny.GOLDEN else pytest.param(one, marks=pytest.mark.slow) for one in tiny.FAMILIES]
+)
 def test_in_parts_as_at_once(family: str, policy: str) -> None:
     whole = watch(family, POLICIES[policy], None)
     for part, ahead in ((2, False), (4, True)):

@@ -398,6 +398,7 @@ def test_two_names_of_one_file_are_one_output(tmp_path: Path) -> None:
     assert not (tmp_path / "a.vtt").exists()
 
 
+@pytest.mark.slow
 def test_the_video_is_never_an_output(clip: Path, tmp_path: Path) -> None:
     video, before = tmp_path / "film.vtt", clip.read_bytes()
     video.write_bytes(before)
@@ -548,7 +549,12 @@ def test_standard_output_on_a_full_disk_is_one_line(
             assert_refused(done, "standard output", "No space left")
 
 
-@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&-", "<&- >&- 2>&-"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "closed", [">&-", "<&- >&- 2>&-", *(pytest.param(one, marks=SLOW) for one in ("2>&-", "<&-", ">&- 2>&-"))]
+)
 def test_closed_standard_streams_do_no_harm(clip: Path, tmp_path: Path, closed: str) -> None:
     outputs = [tmp_path / name for name in ("out.vtt", "out.jsonl")]
     arguments = command("watch", clip, "--json", *(part for path in outputs for part in ("-o", path)))

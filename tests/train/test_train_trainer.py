@@ -110,6 +110,7 @@ def test_the_vision_tower_stays_as_it_is(file: Path, plain: Path) -> None:
         assert torch.equal(before[name], after[name]) == ("visual" in name), name
 
 
+@pytest.mark.slow
 def test_a_result_is_a_checkpoint_with_the_stages_habits(file: Path, folder: Path) -> None:
     output = train(file, f"output={folder / 'habits'}", *WINDOWS)
     model = load_model(output / "model")
