@@ -279,6 +279,7 @@ def test_thirds_and_passes() -> None:
     assert outcome(BLUE_BACK, YELLOW_FRONT) == outcome(BLUE_BACK, YELLOW_BACK) == "intercept"
 
 
+@pytest.mark.slow
 def test_both_sides_do_everything(long: list[Second]) -> None:
     for kind in ("take", "pass", "intercept", "wait", "down", "shot", "save", "rebound", "point", "game"):
         sides = Counter(event.colour for _, event in said(long, kind))

@@ -124,6 +124,7 @@ def test_the_truth_has_perfect_figures_with_intervals() -> None:
     json.dumps(found, allow_nan=False)
 
 
+@pytest.mark.slow
 def test_the_gate() -> None:
     seeds = range(EVALUATION_SEEDS, EVALUATION_SEEDS + 6)
     own = [perfect(match, 240) for match in matches(["pong"], seeds)]

@@ -269,6 +269,7 @@ def test_a_silent_film_is_around_a_rare_play_and_counts_nothing(game: Game) -> N
     assert sum(seen) >= 90
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("game", ALL, ids=lambda game: game.name)
 def test_films_of_verdicts_end_with_a_game_that_wins_a_short_match_only(
     game: Game, monkeypatch: pytest.MonkeyPatch

@@ -117,6 +117,7 @@ def test_a_stream_that_has_not_begun(model: Any, policy: str, tmp_path: Path) ->
         assert words([session.step(chunk(0)), session.step(chunk(1))]) == words(first)
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("family", tiny.FAMILIES)

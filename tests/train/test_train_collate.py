@@ -442,6 +442,7 @@ def test_a_bug_of_ours_is_no_broken_video(folder: Path, monkeypatch: pytest.Monk
         Collator(unreadable="blank")([data[1]])
 
 
+@pytest.mark.slow
 def test_a_clip_of_an_unknown_codec_is_black(tmp_path: Path) -> None:
     clip(tmp_path / "film.mp4", 12.0, width=FRAME[0], height=FRAME[1])
     write_lines(tmp_path / "film.jsonl", [{"video": "film.mp4", "content": words(0.0, 12.0)}])
