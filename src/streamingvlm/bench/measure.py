@@ -85,7 +85,7 @@ def summarize(steps: Sequence[Step]) -> Metrics:
     ``work_per_second`` and ``stages``: seconds of work per second of video, means; ``work_median``: of the median
     step, which a busy machine disturbs less; ``lag_*``: seconds from a step's last
     frame to its last word; ``rows``: most cache rows after a step; ``tokens``: tokens in all, ``seconds_per_token``
-    the decoding per id (the first id of a reply comes out of the prefill and is not counted).
+    the decoding per token (the first token of a reply comes out of the prefill and is not counted).
     """
     video = sum(step.seconds for step in steps)
     stages = {stage: sum(step.stages[stage] for step in steps) / video for stage in STAGES}
@@ -129,7 +129,7 @@ def host_memory() -> dict[str, int]:
 class SyncedModel:
     """A model whose vision stage ends when the device has done it, so that stages can be told apart on a GPU.
 
-    Everything else is passed on. The other stages end by themselves with an id that is read back.
+    Everything else is passed on. The other stages end by themselves with a token that is read back.
     """
 
     def __init__(self, model: Model) -> None:

@@ -1,7 +1,7 @@
 """What a second of video must cost at least on this device, and how far above that it is.
 
 The floor of a stage is what its multiplications take at the matrix rate or its bytes at the copy bandwidth, whichever
-is more, both measured here. Decoding reads every weight of the decoder and the rows of the cache once per id.
+is more, both measured here. Decoding reads every weight of the decoder and the rows of the cache once per token.
 """
 
 from __future__ import annotations

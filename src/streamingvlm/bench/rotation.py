@@ -111,7 +111,7 @@ class PerTokenBatch(Batch):
         """See :meth:`Batch.attend`."""
         out = torch.zeros_like(queries)
         for number, part in enumerate(self.segments):
-            rows = self.held[number] + part.last - part.first
+            rows = self.rows_before[number] + part.last - part.first
             keys, values = (states[:, :rows] for states in self.pool.past[part.slot][layer])
             cos, sin = (self._put_together(table[:, :rows]) for table in self.pool.rotation[part.slot])
             group = queries.shape[1] // self.pool.shape.heads

@@ -1,7 +1,7 @@
 """Models of published shapes with random weights, made on the device itself: nothing is downloaded.
 
 How fast a model runs depends on its shape alone. The numbers are those of the published ``config.json`` files; the
-tokenizer is a stand-in with one id per byte.
+tokenizer is a stand-in with one token per byte.
 """
 
 from __future__ import annotations
@@ -152,12 +152,12 @@ SHAPES = {
 
 
 class ByteTokenizer:
-    """One id per byte of UTF-8, from ``FIRST`` on; ids that are no byte decode to nothing."""
+    """One token per byte of UTF-8, from ``FIRST`` on; tokens that are no byte decode to nothing."""
 
     FIRST = 16  # behind the marks of the small shapes
 
     def encode(self, text: str) -> list[int]:
-        """Ids of ``text``."""
+        """Tokens of ``text``."""
         return [self.FIRST + byte for byte in text.encode()]
 
     def decode(self, ids: Sequence[int]) -> str:

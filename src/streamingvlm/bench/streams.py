@@ -216,7 +216,7 @@ def steps_to_fill(session: Session) -> int:
     policy, tokens = session.options.policy, session.options.sampling.max_new_tokens
     if not isinstance(policy, StreamingWindow):
         raise OptionError("only the streaming policy has a cache that fills up and stays")
-    known = len(session.options.context.encode())  # ids of the stand-in tokenizer; a real one has fewer
+    known = len(session.options.context.encode())  # tokens of the stand-in tokenizer; a real one has fewer
     missing = max(policy.sink - known, 0) + policy.text
     return ceil(max(policy.turns, policy.vision) / session.options.step) + ceil(missing / tokens) + 2
 

@@ -43,14 +43,14 @@ class Batch:
         #: Cosine and sine for (tokens, heads, head_dim), in the pool's dtype.
         self.turned = (rotation[0][:, None].to(shape.dtype), rotation[1][:, None].to(shape.dtype))
         #: Rows in front of each segment's.
-        self.held = [pool.length[segment.slot] if segment.at is None else segment.at for segment in segments]
+        self.rows_before = [pool.length[segment.slot] if segment.at is None else segment.at for segment in segments]
         #: Every segment is one token behind all rows: a step of decoding.
         self.single = all(
             (segment.first, segment.last, segment.at) == (i, i + 1, None) for i, segment in enumerate(segments)
         )
         self.masks = [
-            _mask(held, segment.last - segment.first, shape.device)
-            for segment, held in zip(segments, self.held, strict=True)
+            _mask(before, segment.last - segment.first, shape.device)
+            for segment, before in zip(segments, self.rows_before, strict=True)
         ]
         ends = [segment.last - 1 for segment in segments]
         self.ends = torch.tensor(ends + ends[-1:] * (bucket(len(ends)) - len(ends)), device=shape.device)
@@ -60,9 +60,9 @@ class Batch:
             slots = [segment.slot for segment in segments]
             rows = [pool.length[slot] for slot in slots]
             self.where = (torch.tensor(slots, device=shape.device), torch.tensor(rows, device=shape.device))
-        for segment, held in zip(segments, self.held, strict=True):
+        for segment, before in zip(segments, self.rows_before, strict=True):
             most = pool.rows if segment.at is None else pool.length[segment.slot]
-            assert held + segment.last - segment.first <= most, "capacity is known when a stream opens"
+            assert before + segment.last - segment.first <= most, "capacity is known when a stream opens"
 
     def take_ends(self, states: Tensor) -> Tensor:
         """States (tokens, ...) of each segment's last token, padded to a bucket: (bucket, ...)."""
@@ -88,7 +88,7 @@ class Batch:
             for store, new in stores:
                 store[layer][slots, :, lengths] = new[: len(slots)]
             return
-        for segment, first in zip(self.segments, self.held, strict=True):
+        for segment, first in zip(self.segments, self.rows_before, strict=True):
             rows = slice(first, first + segment.last - segment.first)
             for store, new in stores:
                 store[layer, segment.slot, :, rows] = new[segment.first : segment.last].transpose(0, 1)
@@ -101,7 +101,7 @@ class Batch:
         """
         out = torch.zeros_like(queries)
         for number, segment in enumerate(self.segments):
-            rows = self.held[number] + segment.last - segment.first
+            rows = self.rows_before[number] + segment.last - segment.first
             keys, values = (
                 store[layer, segment.slot, :, :rows] for store in (self.pool.rotated_keys, self.pool.values)
             )
@@ -157,8 +157,8 @@ class StaticBatch(Batch):
         """Nothing: whoever runs the capture moves the lengths."""
 
 
-def _mask(held: int, count: int, device: torch.device) -> Tensor | None:
-    """Which of held + count rows each of ``count`` new tokens sees; None where plain causal attention does."""
-    if count == 1 or not held:
+def _mask(before: int, count: int, device: torch.device) -> Tensor | None:
+    """Which of before + count rows each of ``count`` new tokens sees; None where plain causal attention does."""
+    if count == 1 or not before:
         return None
-    return torch.ones(count, held + count, dtype=torch.bool, device=device).tril_(held)
+    return torch.ones(count, before + count, dtype=torch.bool, device=device).tril_(before)

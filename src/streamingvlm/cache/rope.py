@@ -1,8 +1,8 @@
 """Positions of a stream's tokens and the rotation that encodes them (M-RoPE, paper section 2.2).
 
 Positions are float32: the time step of a video block may be a fraction. Text counts up by one on all three axes.
-A video block whose first id would stand at p gets t = p + frame * patch_seconds * tokens_per_second, h = p + row,
-w = p + column; the next text id stands one behind the block's largest value. Where the checkpoint knows no seconds,
+A video block whose first token would stand at p gets t = p + frame * patch_seconds * tokens_per_second, h = p + row,
+w = p + column; the next text token stands one behind the block's largest value. Where the checkpoint knows no seconds,
 t = p + frame.
 """
 

@@ -43,7 +43,7 @@ WeightsOption = Annotated[
     str | None, typer.Option(help="int8, fp8 or int4: quantize the decoder (needs torchao). [default: as they are]")
 ]
 CaptureOption = Annotated[
-    str, typer.Option(help="How ids are decoded: none (one operation after the other), graph (CUDA) or compile.")
+    str, typer.Option(help="How tokens are decoded: none (one operation after the other), graph (CUDA) or compile.")
 ]
 
 

@@ -4,7 +4,7 @@ Layout (facts of the public code, paper section 2.1)::
 
     system | previous text | standing instruction | (user: time, video)(assistant: words ...) x rounds
 
-Every text between two marks is tokenized by itself, so a span always has the same ids, wherever it stands.
+Every text between two marks is tokenized by itself, so a span always has the same tokens, wherever it stands.
 How time and video of a round are written is the model family's: :class:`Grammar` writes one stamp and one block,
 :class:`StampedGrammar` a stamp and a block for every temporal patch.
 """
@@ -26,7 +26,7 @@ class Tokenizer(Protocol):
     """What the grammar needs of a tokenizer."""
 
     def encode(self, text: str) -> list[int]:
-        """Ids of ``text``, without any special token added."""
+        """Tokens of ``text``, without any special token added."""
         ...
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -36,7 +36,7 @@ class Tokenizer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """Ids of the special tokens of the Qwen-VL chat markup."""
+    """Tokens of the special tokens of the Qwen-VL chat markup."""
 
     turn_start: int
     turn_end: int
@@ -94,7 +94,7 @@ class Grammar:
     def preamble(self, history: str | Sequence[int] = "", instruction: str = "") -> list[Span]:
         """Everything before the first turn: system prompt, history block, standing instruction (if any).
 
-        ``history`` is text, or ids where they are known already (training).
+        ``history`` is text, or tokens where they are known already (training).
         """
         words = tuple(self.tokenizer.encode(history)) if isinstance(history, str) else tuple(history)
         spans = []
@@ -154,7 +154,7 @@ class Grammar:
         return [stamp, self.vision(turn, start, end, grid, patch_seconds)]
 
     def time_stamp(self, start: float, end: float) -> tuple[int, ...]:
-        """Ids of ``Time=12.0-13.0s``."""
+        """Tokens of ``Time=12.0-13.0s``."""
         return tuple(self.tokenizer.encode(f"Time={start:.1f}-{end:.1f}s"))
 
     def vision(
@@ -166,12 +166,12 @@ class Grammar:
         return Span(Kind.VISION, Role.USER, tokens, turn, start, end, grid, patch_seconds)
 
     def reply(self, words: str) -> tuple[int, ...]:
-        """Target ids of one step in training: opening, words, closing, end of turn. ``""`` is silence."""
+        """Target tokens of one step in training: opening, words, closing, end of turn. ``""`` is silence."""
         spoken = tuple(self.tokenizer.encode(words)) if words else ()
         return (*self.opening, *spoken, *self.closing, self.marks.turn_end)
 
     def commentary(self, turn: int, start: float, end: float, tokens: Sequence[int]) -> Span:
-        """The span of a reply as far as it was sampled, knowing how many of its ids are words."""
+        """The span of a reply as far as it was sampled, knowing how many of its tokens are words."""
         ids = tuple(tokens)
         return Span(Kind.COMMENTARY, Role.ASSISTANT, ids, turn, start, end, words=self._count_words(ids))
 
@@ -181,12 +181,12 @@ class Grammar:
         return self.tokenizer.decode(ids[: self._count_words(ids)]).strip()
 
     def turn_overhead(self, patches: int = 1) -> int:
-        """Most ids of a turn of ``patches`` temporal patches, without one video block, a question and the reply."""
+        """Most tokens of a turn of ``patches`` temporal patches, without one video block, a question and the reply."""
         markup = self.header(Role.USER), self.footer(Role.USER), self.header(Role.ASSISTANT), self.separator(0)
         return self.video_overhead(patches) + sum(map(len, markup))
 
     def video_overhead(self, patches: int) -> int:  # noqa: ARG002
-        """Most ids that :meth:`video` writes beside the pads and the two marks of one block."""
+        """Most tokens that :meth:`video` writes beside the pads and the two marks of one block."""
         return max(len(self.time_stamp(t, LONGEST_STREAM)) for t in (0.0, LONGEST_STREAM))
 
     def _count_words(self, ids: tuple[int, ...]) -> int:
@@ -225,7 +225,7 @@ class StampedGrammar(Grammar):
         return spans
 
     def patch_stamp(self, time: float) -> tuple[int, ...]:
-        """Ids of ``<12.2 seconds>``."""
+        """Tokens of ``<12.2 seconds>``."""
         return tuple(self.tokenizer.encode(f"<{time:.1f} seconds>"))
 
     def video_overhead(self, patches: int) -> int:

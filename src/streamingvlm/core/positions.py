@@ -1,8 +1,8 @@
 """Positions of a stream's tokens (M-RoPE, paper section 2.2). No tensors.
 
 Positions are float32: the time step of a video block may be a fraction. Text counts up by one on all three axes.
-A video block whose first id would stand at p gets t = p + frame * patch_seconds * tokens_per_second, h = p + row,
-w = p + column; the next text id stands one behind the block's largest value. Where the checkpoint knows no seconds,
+A video block whose first token would stand at p gets t = p + frame * patch_seconds * tokens_per_second, h = p + row,
+w = p + column; the next text token stands one behind the block's largest value. Where the checkpoint knows no seconds,
 t = p + frame.
 """
 
@@ -20,14 +20,14 @@ FloatArray = NDArray[np.float32]
 
 
 def positions(spans: Sequence[Span], tokens_per_second: float | None, first: float = 0.0) -> FloatArray:
-    """Positions (3, n) float32 of the n ids of ``spans``, numbered without a gap from ``first``.
+    """Positions (3, n) float32 of the n tokens of ``spans``, numbered without a gap from ``first``.
 
     ``tokens_per_second`` is the checkpoint's: how far one second reaches along the time axis; None: a temporal patch
     is one step, whatever the time it covers.
     """
     parts: list[FloatArray] = []
     here = first
-    text = 0  # ids since the last block: one run for all spans of words between two blocks
+    text = 0  # tokens since the last block: one run for all spans of words between two blocks
     for span in spans:
         if span.grid is None:
             text += len(span)

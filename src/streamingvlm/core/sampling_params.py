@@ -12,9 +12,9 @@ class Sampling:
     """How a reply is sampled.
 
     ``temperature`` 0 is greedy; ``top_k`` 0 and ``top_p`` 1 switch those filters off; ``repetition_penalty`` is
-    applied once to every distinct id in the stream's text (1: off); ``max_new_tokens`` bounds a reply.
-    With ``forced`` every reply has exactly that many ids: an end of turn is sampled like any other id and not obeyed
-    (for benchmarks, which want the same work whatever the words).
+    applied once to every distinct token in the stream's text (1: off); ``max_new_tokens`` bounds a reply.
+    With ``forced`` every reply has exactly that many tokens: an end of turn is sampled like any other token and not
+    obeyed (for benchmarks, which want the same work whatever the text).
     """
 
     temperature: float = 0.9

@@ -1,7 +1,7 @@
 """What a stream's token sequence is made of: typed spans, and the timeline that tells what the cache holds.
 
 The grammar (``prompt.py``) makes spans, a policy (``policy/``) decides which pieces of them stay, and the
-timeline turns that decision into row numbers. Nothing is ever found again by scanning token ids.
+timeline turns that decision into row numbers. Nothing is ever found again by scanning tokens.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class Span:
 
     A ``VISION`` span is one whole block: the start mark, ``t * h * w`` pad tokens, the end mark, where ``grid`` =
     ``(t, h, w)`` counts *merged* patches and ``patch_seconds`` is the time that one step along ``t`` covers.
-    ``start`` and ``end`` are seconds from the stream's start. ``words`` counts the leading ids of a ``COMMENTARY``
-    span that are words; the ids behind them close the reply.
+    ``start`` and ``end`` are seconds from the stream's start. ``words`` counts the leading tokens of a ``COMMENTARY``
+    span that are words; the tokens behind them close the reply.
     """
 
     kind: Kind

@@ -1,7 +1,7 @@
-"""The timeline of a stream: which spans it has, and how many of their ids have rows in the cache.
+"""The timeline of a stream: which spans it has, and how many of their tokens have rows in the cache.
 
 A policy decides which pieces of the spans stay; the timeline turns that decision into row numbers. Nothing is ever
-found again by scanning token ids.
+found again by scanning tokens.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from .spans import Kind, Piece, Role, Span
 
 @dataclass(slots=True)
 class Timeline:
-    """The only truth about what a stream's cache holds: its spans, in order, and how many of their ids have rows.
+    """The only truth about what a stream's cache holds: its spans, in order, and how many of their tokens have rows.
 
-    The ids behind row ``cached - 1`` are *pending*: they are part of the text but not yet in the cache (the last
-    sampled id, a forced end of turn, a turn about to be fed). Pending ids always stand at the end.
+    The tokens behind row ``cached - 1`` are *pending*: they are part of the text but not yet in the cache (the last
+    sampled token, a forced end of turn, a turn about to be fed). Pending tokens always stand at the end.
     """
 
     spans: list[Span] = field(default_factory=list)
@@ -29,16 +29,16 @@ class Timeline:
 
     @property
     def tokens(self) -> list[int]:
-        """All ids, those in the cache first."""
+        """All tokens, those in the cache first."""
         return [token for span in self.spans for token in span.tokens]
 
     @property
     def pending(self) -> tuple[int, ...]:
-        """Ids that belong to the text but have no row yet."""
+        """Tokens that belong to the text but have no row yet."""
         return tuple(self.tokens[self.cached :])
 
     def pending_spans(self) -> list[Span]:
-        """The pending ids as spans; the first may be the tail of a commentary."""
+        """The pending tokens as spans; the first may be the tail of a commentary."""
         out: list[Span] = []
         left = len(self) - self.cached
         for span in reversed(self.spans):
@@ -52,14 +52,14 @@ class Timeline:
 
     @property
     def rows_by_kind(self) -> dict[Kind, int]:
-        """How many ids (with or without a row) there are of each kind."""
+        """How many tokens (with or without a row) there are of each kind."""
         counts: Counter[Kind] = Counter()
         for span in self.spans:
             counts[span.kind] += len(span)
         return dict(counts)
 
     def append(self, *spans: Span) -> None:
-        """Put spans behind what is there; their ids are pending until :meth:`commit`."""
+        """Put spans behind what is there; their tokens are pending until :meth:`commit`."""
         self.spans.extend(span for span in spans if span.tokens)
 
     def replace_last(self, span: Span) -> None:
@@ -69,7 +69,7 @@ class Timeline:
         self.spans[-1] = span
 
     def replace_from(self, first: int, spans: Sequence[Span]) -> None:
-        """Put ``spans`` in the place of those from number ``first`` on; ids that have rows must stay what they are."""
+        """Put ``spans`` in the place of those from number ``first`` on; tokens that have rows must stay."""
         before = sum(map(len, self.spans[:first]))
         held = self.cached - before
         if held > 0:
@@ -80,18 +80,18 @@ class Timeline:
         self.spans[first:] = [span for span in spans if span.tokens]
 
     def commit(self, count: int) -> None:
-        """Say that the first ``count`` pending ids have rows now."""
+        """Say that the first ``count`` pending tokens have rows now."""
         self.cached += count
-        assert self.cached <= len(self), "more rows than ids"
+        assert self.cached <= len(self), "more rows than tokens"
 
     def forget(self) -> None:
-        """Say that no id has a row any more: all of them are pending, to be fed anew."""
+        """Say that no token has a row any more: all of them are pending, to be fed anew."""
         self.cached = 0
 
     def rearrange(self, plan: Sequence[Piece]) -> list[int]:
         """Keep the pieces of ``plan`` in its order and return the source row of every row that stays.
 
-        Pending ids may be dropped; those that stay must still stand behind everything that has a row.
+        Pending tokens may be dropped; those that stay must still stand behind everything that has a row.
         """
         starts = _offsets(self.spans)
         order: list[int] = []
@@ -121,7 +121,7 @@ class Timeline:
 
 
 def newly_archived(spans: Sequence[Span], plan: Sequence[Piece]) -> range:
-    """Where the words that a plan moves into the history block will stand, and what closes that block: as ids."""
+    """Where the words that a plan moves into the history block will stand, and what closes that block: as tokens."""
     first, at = None, 0
     for piece in plan:
         moved = piece.kind is Kind.HISTORY and spans[piece.span].kind is not Kind.HISTORY

@@ -11,36 +11,36 @@ from torch import Tensor
 from ..core.sampling_params import Sampling
 
 
-def penalize(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
-    """Scores (..., v) after the repetition penalty on the ids marked in ``seen`` (..., v) bool."""
+def penalize(logits: Tensor, token_mask: Tensor, penalty: float) -> Tensor:
+    """Scores (..., v) after the repetition penalty on the tokens marked in ``token_mask`` (..., v) bool."""
     if penalty == 1.0:
         return logits
     worse = torch.where(logits < 0, logits * penalty, logits / penalty)
-    return torch.where(seen, worse, logits)
+    return torch.where(token_mask, worse, logits)
 
 
 #: (seed, stream, index of the token in its stream).
 Counter = tuple[int, int, int]
 
 
-def choose(logits: Tensor, seen: Tensor, samplings: Sequence[Sampling], counters: Sequence[Counter]) -> list[int]:
-    """The next id of each of some streams, from raw logits (b, v) and the ids that have occurred (b, v) bool.
+def choose(logits: Tensor, token_mask: Tensor, samplings: Sequence[Sampling], counters: Sequence[Counter]) -> list[int]:
+    """The next token of each of some streams, from raw logits (b, v) and the tokens that have occurred (b, v) bool.
 
-    Everything stays on the device of the logits until the ids are read, once for each way of sampling among the
-    streams. A stream's id does not depend on the others.
+    Everything stays on the device of the logits until the tokens are read, once for each way of sampling among the
+    streams. A stream's token does not depend on the others.
     """
     out = [0] * len(samplings)
     for sampling in set(samplings):
         rows = [row for row, other in enumerate(samplings) if other == sampling]
         index = torch.tensor(rows, device=logits.device)
-        tokens = _sample(logits[index], seen[index], sampling, [counters[row] for row in rows])
+        tokens = _sample(logits[index], token_mask[index], sampling, [counters[row] for row in rows])
         for row, token in zip(rows, tokens.tolist(), strict=True):
             out[row] = token
     return out
 
 
-def _sample(logits: Tensor, seen: Tensor, sampling: Sampling, counters: Sequence[Counter]) -> Tensor:
-    scores = penalize(logits, seen, sampling.repetition_penalty)
+def _sample(logits: Tensor, token_mask: Tensor, sampling: Sampling, counters: Sequence[Counter]) -> Tensor:
+    scores = penalize(logits, token_mask, sampling.repetition_penalty)
     if sampling.temperature == 0:
         return scores.argmax(-1)
     count = min(sampling.top_k or scores.shape[-1], scores.shape[-1])

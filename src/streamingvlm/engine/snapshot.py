@@ -279,9 +279,9 @@ def _unpack(tensors: Mapping[str, Tensor], record: Mapping[str, Any], stream: Op
     """The stream of a record, checked; what does not fit together is an error that :func:`_contents` knows."""
     timeline = Timeline([_span(parts) for parts in record["spans"]], _number(record["cached"]))
     if timeline.cached > len(timeline):
-        raise ValueError(f"{timeline.cached} rows of {len(timeline)} ids")
+        raise ValueError(f"{timeline.cached} rows of {len(timeline)} tokens")
     if not all(0 <= token < model.vocabulary for token in timeline.tokens):
-        raise ValueError("ids that the vocabulary does not have")
+        raise ValueError("tokens that the vocabulary does not have")
     positions = tensors["positions"]
     if positions.shape != (3, timeline.cached) or positions.dtype != torch.float32 or not positions.isfinite().all():
         raise ValueError(f"{timeline.cached} rows, positions {tuple(positions.shape)} {positions.dtype}")

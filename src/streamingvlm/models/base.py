@@ -127,7 +127,7 @@ class Model(Protocol):
         ...
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """Embeddings (n, hidden) of ids (n,) int64."""
+        """Embeddings (n, hidden) of tokens (n,) int64."""
         ...
 
     def encode(self, patches: Sequence[Patches]) -> list[Vision]:

@@ -77,7 +77,7 @@ class Patcher:
         return math.ceil(frames / self.temporal)
 
     def max_tokens(self, frames: int) -> int:
-        """Most ids of a video block of ``frames`` frames, its two marks included."""
+        """Most tokens of a video block of ``frames`` frames, its two marks included."""
         return self.patches(frames) * (self.max_pixels // self.factor**2) + 2
 
     def times(self, times: Sequence[float]) -> tuple[float, ...]:

@@ -1,4 +1,4 @@
-"""Weight-only quantization of a decoder through torchao: fewer bytes read per id, activations as they were."""
+"""Weight-only quantization of a decoder through torchao: fewer bytes read per token, activations as they were."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class ChunkPlan:
 
     ``window`` and ``overlap``: seconds (W, O); 0 overlap cuts side by side. ``min_words``: words that a chunk needs
     (None: two per second of a window; at least one of a published clip). ``sink`` and ``text``: the first and the last
-    ids of the previous text that stay. ``step``: seconds of a turn. ``recut``: cut published clips into windows too.
+    tokens of the previous text that stay. ``step``: seconds of a turn. ``recut``: cut published clips into windows too.
     ``longest``: seconds beyond which a published clip is left out (None: no bound).
 
     Raises OptionError for numbers that do not fit together.

@@ -29,7 +29,7 @@ from .scan import Place, Scan, scan
 
 log = logging.getLogger(__name__)
 
-#: The label of an id that nothing is learnt from, as PyTorch's and transformers' losses have it.
+#: The label of a token that nothing is learnt from, as PyTorch's and transformers' losses have it.
 IGNORED = -100
 
 
@@ -114,8 +114,8 @@ def unpack(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
 class Collator:
     """Examples to one batch; decodes their frames.
 
-    ``pad``: the id behind shorter chunks (default: the end of a turn; never the pad of a video). ``silence_weight``:
-    how much the ids of a silent step count beside 1 of all others. ``unreadable``: what to do with an example whose
+    ``pad``: the token behind shorter chunks (default: the end of a turn; never the pad of a video). ``silence_weight``:
+    how much the tokens of a silent step count beside 1 of all others. ``unreadable``: what to do with an example whose
     frames cannot be read: ``raise``, or ``blank``, which keeps its place with black frames and no loss, so that every
     process of a run still does the same work; each is named in the log.
     """
@@ -130,7 +130,7 @@ class Collator:
         self.pad, self.silence_weight, self.unreadable = pad, silence_weight, unreadable
 
     def __call__(self, examples: Sequence[TrainingExample]) -> dict[str, Tensor]:
-        """A batch of B examples, the longest of n ids.
+        """A batch of B examples, the longest of n tokens.
 
         ``input_ids`` (B, n) int64, padded behind; ``attention_mask`` (B, n) int64; ``position_ids`` (3, B, n) float32;
         ``labels`` (B, n) int64, -100 where there is no loss; ``loss_weights`` (B, n) float32; ``pixel_values_videos``
@@ -157,7 +157,7 @@ class Collator:
             ids[i, : len(one.ids)] = one.ids
             mask[i, : len(one.ids)] = 1
             places[:, i, : len(one.ids)] = one.positions
-            # A label stands at the id itself: losses shift by one.
+            # A label stands at the token itself: losses shift by one.
             labels[i, one.rows + 1] = one.targets
             weights[i, one.rows + 1] = one.weights
         merge = examples[0].encoding.patcher.merge

@@ -21,7 +21,7 @@ from .layout import Grid, Ids, Laid, TrainingTurn, archived, cut_history, lay_ou
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """How streams become ids for one checkpoint; everything that training must have in common with inference.
+    """How streams become tokens for one checkpoint; everything that training must have in common with inference.
 
     ``fps``: frames a second, ``step``: seconds of a turn; ``instruction``: the standing one ("" for none);
     ``lead`` stands before the words of a step: a space for the public code's checkpoints, nothing for others.
@@ -80,7 +80,7 @@ class Encoding:
         return self.patcher.with_budget(min(share, self.patcher.max_pixels))
 
     def reply(self, text: str) -> Ids:
-        """Ids of what is said in a step; "" is silence."""
+        """Tokens of what is said in a step; "" is silence."""
         return self.grammar.reply(self.lead + text if text else "")
 
     def history(self, context: str, texts: Sequence[str], sink: int, text: int) -> Ids:
@@ -103,7 +103,7 @@ class TrainingExample:
     """One chunk.
 
     ``start``: seconds on the words' clock; ``true``: what is to be said in each step; ``said``: what stands in the
-    text there, the same unless the history is the model's own; ``history``: ids of the previous text, cut.
+    text there, the same unless the history is the model's own; ``history``: tokens of the previous text, cut.
     ``where``: the line it comes from.
     """
 
@@ -139,17 +139,17 @@ class TrainingExample:
 
     @property
     def video_tokens(self) -> int:
-        """Ids of its pictures, by the header."""
+        """Tokens of its pictures, by the header."""
         return self.encoding.patches(len(self.true)) * self.grid[0] * self.grid[1]
 
     @property
     def predicted(self) -> int:
-        """Ids that are learnt where its words are the true ones, those of silent steps included."""
+        """Tokens that are learnt where its words are the true ones, those of silent steps included."""
         return sum(len(self.encoding.reply(text)) for text in self.true)
 
     @cached_property
     def length(self) -> int:
-        """Ids of the whole chunk, from the size that the video's header tells: nothing is decoded.
+        """Tokens of the whole chunk, from the size that the video's header tells: nothing is decoded.
 
         A video that changes its size on the way or ends within the chunk's last step may give another number.
         """
@@ -192,7 +192,7 @@ class TrainingExample:
             yield Chunk(frames, times, start, start + self.encoding.step)
 
     def lay_out(self, grids: Sequence[Grid], stamps: Sequence[tuple[float, ...]], silence_weight: float = 1.0) -> Laid:
-        """Ids, positions and targets, given each step's grid and the times of its temporal patches."""
+        """Tokens, positions and targets, given each step's grid and the times of its temporal patches."""
         assert len(grids) == len(stamps) == len(self.true), "one picture per step"
         turns = [
             self._turn(number, grid, times, silence_weight)

@@ -1,4 +1,4 @@
-"""A training chunk as token ids and positions, built by the grammar and the positions that inference uses."""
+"""A training chunk as tokens and positions, built by the grammar and the positions that inference uses."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ Grid = tuple[int, int, int]
 class TrainingTurn:
     """One step of a chunk.
 
-    ``said``: ids of the reply that stands in the text; ``true``: ids that the model should say. They differ where
-    the history is corrupted or the model's own. ``weights``: one per id of ``true``, 0 where nothing is to be
+    ``said``: tokens of the reply that stands in the text; ``true``: tokens that the model should say. They differ where
+    the history is corrupted or the model's own. ``weights``: one per token of ``true``, 0 where nothing is to be
     learnt. ``end``: seconds (None: one after ``start``). ``grid``: of the picture; None: the turn has lost it.
     ``times``: when its temporal patches stand, for the families that write it.
     """
@@ -40,11 +40,11 @@ class TrainingTurn:
 
 @dataclass(frozen=True, slots=True)
 class Laid:
-    """A chunk of n ids.
+    """A chunk of n tokens.
 
-    ``positions``: (3, n) float32. ``rows``: indices of the ids from which something is predicted, with what
-    (``targets``) and how much it counts (``weights``). ``video``: indices of the pictures' ids, ``ends``: of the id
-    behind each picture, ``grids``: (blocks, 3) int64, each block's grid; all in the order of the blocks.
+    ``positions``: (3, n) float32. ``rows``: indices of the tokens from which something is predicted, with what
+    (``targets``) and how much it counts (``weights``). ``video``: indices of the pictures' tokens, ``ends``: of the
+    token behind each picture, ``grids``: (blocks, 3) int64, each block's grid; all in the order of the blocks.
     """
 
     ids: NDArray[np.int64]
@@ -58,12 +58,12 @@ class Laid:
 
 
 def archived(grammar: Grammar, reply: Ids) -> Ids:
-    """The ids that stay in the history once the turn of ``reply`` has gone: opening and words."""
+    """The tokens that stay in the history once the turn of ``reply`` has gone: opening and words."""
     return reply[: grammar.commentary(0, 0.0, 1.0, reply).words]
 
 
 def cut(history: Sequence[int], sink: int, text: int) -> list[int]:
-    """First ``sink`` and last ``text`` ids, as the streaming window cuts the history."""
+    """First ``sink`` and last ``text`` tokens, as the streaming window cuts the history."""
     if len(history) <= sink + text:
         return list(history)
     return [*history[:sink], *(history[-text:] if text else ())]
@@ -72,9 +72,9 @@ def cut(history: Sequence[int], sink: int, text: int) -> list[int]:
 def cut_history(
     head: Sequence[int], parts: Sequence[T], ids: Callable[[T], Iterable[int]], sink: int, text: int
 ) -> list[int]:
-    """``head`` and the ids of all ``parts``, cut to the first ``sink`` and the last ``text``.
+    """``head`` and the tokens of all ``parts``, cut to the first ``sink`` and the last ``text``.
 
-    Only the parts that can stay are turned into ids: two hours of words cost no more than two minutes.
+    Only the parts that can stay are turned into tokens: two hours of words cost no more than two minutes.
     """
     first = list(head)
     for part in parts:
@@ -126,9 +126,9 @@ def lay_out(
     instruction: str = "",
     patch_seconds: float = 1.0,
 ) -> Laid:
-    """Ids, positions and targets of a chunk. A reply is learnt up to the first id where it leaves the truth.
+    """Tokens, positions and targets of a chunk. A reply is learnt up to the first token where it leaves the truth.
 
-    ``history``: ids of the previous text; ``tokens_per_second`` and ``patch_seconds`` are those of
+    ``history``: tokens of the previous text; ``tokens_per_second`` and ``patch_seconds`` are those of
     :func:`streamingvlm.core.positions.positions`.
     """
     pieces, places = spans(grammar, history, turns, instruction=instruction, patch_seconds=patch_seconds)

@@ -96,7 +96,7 @@ def _context(chunks: ChunkDataset, transcript: Transcript) -> str:
     title = transcript.context if chunks.titles else ""
     if not transcript.previous:
         return title
-    # The text is read again by a session, where it has to fit the sink: it may have some ids more by then.
+    # The text is read again by a session, where it has to fit the sink: it may have some tokens more by then.
     most = chunks.plan.sink // 3
     return chunks.encoding.grammar.tokenizer.decode(chunks.encoding.history(title, [transcript.previous], most, most))
 

@@ -2,7 +2,8 @@
 
 Training shows true words as history, a running stream shows the model its own: an error that it never met makes the
 next one likelier. The on-policy stage (beyond the paper) puts the model's own words into the previous text and the
-earlier turns, and keeps the true words as the target; a reply is learnt up to the first id where it leaves the truth.
+earlier turns, and keeps the true words as the target; a reply is learnt up to the first token that leaves the
+truth.
 
 One JSON line per segment of a stream, so that a run can be taken up again and read by people::
 

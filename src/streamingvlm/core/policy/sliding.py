@@ -17,7 +17,7 @@ class SlidingReset(CachePolicy):
     """Sliding window without overlap (paper, figure 1): full attention that starts again.
 
     The cache grows for ``seconds`` of video; the step that would not fit any more finds nothing but the standing
-    parts: system prompt, the caller's context, the instruction. With contiguous positions the ids and positions from
+    parts: system prompt, the caller's context, the instruction. With contiguous positions the tokens and positions from
     there on are those of a fresh stream; with ``append`` positions go on counting. An instruction that was given in
     mid-stream keeps the states that it was computed with.
 
