@@ -42,6 +42,7 @@ class Pipeline:
         self._opened = opened
         self._on_step, self._before_step = on_step, before_step
         self._keep = keep
+        self._at_end = False
         self._request: StepRequest | None = None
         self._next: StepInput | None = None
         self._deltas: list[Delta] = []
@@ -50,6 +51,11 @@ class Pipeline:
     def open(self) -> None:
         """Tell the sinks that the stream begins."""
         self._guarded(lambda: self._emit(self._opened))
+
+    @property
+    def complete(self) -> bool:
+        """Whether the stream has come to its source's end without a fault."""
+        return self._at_end and self.error is None
 
     @property
     def idle(self) -> bool:
@@ -124,6 +130,7 @@ class Pipeline:
         self._save()
         self._next = self._feed.poll()
         if self._next is None and self._feed.ended:
+            self._at_end = True
             self.finish()
 
     def _submit(self, engine: Engine, step: StepInput) -> None:

@@ -124,6 +124,11 @@ class Stream:
         return self._ended.is_set()
 
     @property
+    def complete(self) -> bool:
+        """Whether it has come to its source's end: it was not stopped and did not fail."""
+        return self.ended and self.pipeline.complete
+
+    @property
     def error(self) -> BaseException | None:
         """What ended it, if it did not come to its source's end and was not stopped."""
         return self.pipeline.error
