@@ -77,7 +77,7 @@ def test_ctrl_c_marks_no_stream_as_ended(model: Any, tmp_path: Path, monkeypatch
     whole = TaskRunner(model, POLICY, tmp_path / "whole", "f").run(both, 6)
     begun = threading.Event()
 
-    def interrupted(stream: Stream) -> None:
+    def interrupted(_: Stream) -> None:
         assert begun.wait(30)
         raise KeyboardInterrupt
 

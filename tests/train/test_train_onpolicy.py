@@ -94,7 +94,7 @@ def test_ctrl_c_writes_no_segment_that_is_not_whole(
             begun.set()
             time.sleep(0.3)
 
-    def interrupted(stream: Stream) -> None:
+    def interrupted(_: Stream) -> None:
         assert begun.wait(30)
         raise KeyboardInterrupt
 

@@ -378,7 +378,8 @@ class Runtime:
 
 def _all_look(pipelines: Sequence[Pipeline]) -> bool:
     """Whether each of them has a step, or has ended; all are asked, so that none ends unseen behind one that waits."""
-    return all([pipeline.look() for pipeline in pipelines])
+    looked = [pipeline.look() for pipeline in pipelines]
+    return all(looked)
 
 
 def _settle(done: Future[T], function: Callable[[], T]) -> None:
