@@ -564,3 +564,16 @@ def test_sampling_is_a_stream_s_own() -> None:
         assert two.options.sampling == replace(greedy, temperature=0.5, max_new_tokens=2)
         assert [len(s.step(chunk(0, 0)).tokens) for s in (one, two)] == [3, 2]
     assert model.defaults is before
+
+
+def test_a_stream_that_was_opened_otherwise_is_not_copied() -> None:
+    """Its rows would be those of another pool, or more than the bound."""
+    model = tiny.model()
+    engine = Engine(model, slots=3)
+    one, large = engine.open(policy="full:seconds=10"), engine.open(policy="full:seconds=20")
+    foreign = Engine(model).open(policy="full:seconds=10")
+    for other, why in ((foreign, "another engine"), (large, "opened otherwise")):
+        with pytest.raises(SessionError, match=why):
+            one.copy_from(other)
+    assert one.turn == 0
+    one.copy_from(engine.open(policy="full:seconds=10"))

@@ -7,6 +7,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from streamingvlm.evaluate.checkpoint import fingerprint_of
 from streamingvlm.evaluate.record import Record
 from streamingvlm.evaluate.runner import TaskRunner
 from streamingvlm.evaluate.task import Question, open_task
+from streamingvlm.runtime.runtime import Stream
 from support import tiny
 from support.tasks import NoiseExample
 
@@ -64,6 +67,33 @@ def test_an_interrupted_run_goes_on_where_it_was(model: Any, tmp_path: Path, mon
     monkeypatch.setattr(runner, "Engine", None)
     assert texts(task_runner.run(both, 9)) == texts(whole)
     assert texts(task_runner.run(both, 4)) == [rows[:4] for rows in texts(whole)]
+
+
+def test_ctrl_c_marks_no_stream_as_ended(model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interrupt comes to the thread that waits, while the engine's own works on."""
+    monkeypatch.setattr(runner, "SNAPSHOT_EVERY", 0.0)
+    monkeypatch.setattr(runner, "SNAPSHOT_SHARE", 1e9)
+    both = [NoiseExample(1), NoiseExample(2)]
+    whole = TaskRunner(model, POLICY, tmp_path / "whole", "f").run(both, 6)
+    begun = threading.Event()
+
+    def interrupted(_: Stream) -> None:
+        assert begun.wait(30)
+        raise KeyboardInterrupt
+
+    parts = TaskRunner(model, POLICY, tmp_path / "parts", "f")
+
+    def slow(done: float) -> None:
+        if done >= 6:
+            begun.set()
+            time.sleep(0.3)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Stream, "wait_ended", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            parts.run(both, 6, slow)
+    assert len(list((tmp_path / "parts").glob("*.state"))) == 2
+    assert texts(parts.run(both, 6)) == texts(whole)
 
 
 @pytest.mark.parametrize("broken", ["cut", "flipped", "missing", "killed"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from streamingvlm.core.events import (
 from streamingvlm.engine.engine import Engine
 from streamingvlm.runtime import runtime as rooms
 from streamingvlm.runtime.clock import Pace
-from streamingvlm.runtime.runtime import Runtime, Subscription
+from streamingvlm.runtime.runtime import Runtime, Stream, Subscription
 from streamingvlm.testing import ScriptedModel, ScriptedSource
 
 
@@ -281,3 +282,194 @@ def iter_from(at: float) -> ScriptedSource:
                 yield replace(chunk, times=times, start=at + chunk.start, end=at + chunk.end)
 
     return Later(2)
+
+
+def within(seconds: float, act: Callable[[], object]) -> bool:
+    """Whether ``act`` returns, well or not, within ``seconds``; it runs in a thread of its own."""
+
+    def run() -> None:
+        with contextlib.suppress(BaseException):
+            act()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return not thread.is_alive()
+
+
+def test_closing_is_noticed_at_whatever_moment_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    runtimes: list[Runtime] = []
+
+    class Late(threading.Event):
+        """Closes the runtime right before a wish to wake is forgotten."""
+
+        def clear(self) -> None:
+            if runtimes:
+                runtimes.pop().close()
+            super().clear()
+
+    monkeypatch.setattr(rooms.threading, "Event", Late)
+    runtime = Runtime(Engine(ScriptedModel(says)))
+    stream = runtime.start(ScriptedSource(2, stuck=1))
+    while stream.stats.steps < 1:
+        time.sleep(0.01)
+    time.sleep(0.2)  # the engine's thread sleeps
+    runtimes.append(runtime)
+    runtime.call(lambda: None)
+    assert within(5, stream.wait_ended)
+    assert stream.ended
+
+
+def test_what_is_started_while_a_runtime_closes_is_refused() -> None:
+    runtime = Runtime(Engine(ScriptedModel(says), slots=3))
+    refused: list[Exception] = []
+
+    def again(event: Event) -> None:
+        if isinstance(event, Closed):
+            try:
+                runtime.start(ScriptedSource(1))
+            except SessionError as error:
+                refused.append(error)
+
+    stream = runtime.start(ScriptedSource(2, stuck=1), sinks=[Kept(then=again)])
+    runtime.close()
+    assert stream.wait(5)
+    assert [str(error) for error in refused] == ["this runtime is closed"]
+
+
+def test_who_subscribes_late_is_told_that_the_stream_has_ended(runtime: Runtime) -> None:
+    stream = runtime.start(ScriptedSource(1))
+    stream.wait()
+    told: list[Event] = []
+    assert within(5, lambda: told.extend(stream.subscribe()))
+    assert told == [Closed()]
+
+
+def test_a_sink_cannot_wait_for_its_own_stream(tmp_path: Path) -> None:
+    """The engine's thread would wait for itself."""
+    refused: list[str] = []
+    streams: list[Stream] = []
+
+    def ask(event: Event) -> None:
+        if isinstance(event, Delta) and not event.text and event.start == 1:
+            (stream,) = streams
+            # The snapshot of a step that has been shown in part waits for the step's end.
+            for act in (lambda: stream.snapshot(tmp_path / "state"), stream.wait, stream.wait_ended, runtime.wait):
+                try:
+                    act()
+                except SessionError as error:
+                    refused.append(str(error))
+
+    with Runtime(Engine(ScriptedModel(says))) as runtime:
+        source = ScriptedSource(2, frames=4)
+
+        def start() -> None:
+            options = {"pace": Pace.INLINE, "parts": True, "fps": 4.0}
+            streams.append(runtime.start(source, sinks=[Kept(then=ask)], **options))
+
+        runtime.call(start)
+        assert within(5, streams[0].wait_ended)
+        assert streams[0].complete
+    assert len(refused) == 4
+    assert all("engine's thread" in why for why in refused)
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_follows_closed_when_a_sink_stops_its_stream(runtime: Runtime) -> None:
+    streams: list[Stream] = []
+
+    def stop(event: Event) -> None:
+        if isinstance(event, Commentary) and event.start == 1:
+            streams[0].stop()
+
+    stopping, behind = Kept(then=stop), Kept()
+    runtime.call(lambda: streams.append(runtime.start(ScriptedSource(4), sinks=[stopping, behind])))
+    assert streams[0].wait(5)
+    assert behind.events == stopping.events
+    assert behind.texts == WORDS[:2]
+    assert behind.events[-1] == Closed()
+
+
+def test_a_session_that_stays_open_gets_no_step_of_a_stopped_stream(runtime: Runtime) -> None:
+    session = runtime.call(lambda: runtime.engine.open())
+    streams: list[Stream] = []
+
+    def stop(event: Event) -> None:
+        if isinstance(event, Delta):
+            streams[0].stop()
+
+    runtime.call(lambda: streams.append(runtime.start(ScriptedSource(2), session=session, sinks=[Kept(then=stop)])))
+    assert streams[0].wait(5)
+    assert not runtime.call(lambda: runtime.engine.busy)
+    assert runtime.call(lambda: session.turn) == 0
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("moment", [StreamOpened, Commentary, Closed])
+def test_an_exit_that_a_sink_raises_ends_its_stream_alone(
+    runtime: Runtime, kind: type[BaseException], moment: type
+) -> None:
+    def leave(event: Event) -> None:
+        if isinstance(event, moment):
+            raise kind
+
+    beside, other = Kept(), Kept()
+    neighbour = runtime.start(ScriptedSource(3), sinks=[other])
+    stream = runtime.start(ScriptedSource(3), sinks=[Kept(then=leave), beside])
+    assert within(5, stream.wait_ended)
+    assert isinstance(stream.error, kind)
+    assert beside.closed == 1
+    assert neighbour.wait(5)
+    assert other.texts == WORDS
+
+
+def test_an_exit_that_a_source_raises_ends_its_stream_alone(runtime: Runtime) -> None:
+    class Leaving(ScriptedSource):
+        def __iter__(self):  # type: ignore[no-untyped-def]
+            raise SystemExit
+
+    neighbour = runtime.start(ScriptedSource(3), sinks=[other := Kept()])
+    stream = runtime.start(Leaving(1))
+    assert within(5, stream.wait_ended)
+    assert isinstance(stream.error, SystemExit)
+    assert neighbour.wait(5)
+    assert other.texts == WORDS
+
+
+def test_waiting_for_all_raises_what_had_ended_one_before(runtime: Runtime) -> None:
+    failed = runtime.start(ScriptedSource(0, error=SourceError("unplugged")))
+    failed.wait_ended()
+    runtime.start(ScriptedSource(1))
+    with pytest.raises(SourceError, match="unplugged"):
+        runtime.wait()
+
+
+def test_a_snapshot_does_not_wait_for_another_streams_source(tmp_path: Path) -> None:
+    with Runtime(Engine(ScriptedModel(says), slots=2), lockstep=True) as runtime:
+        streams: list[Stream] = []
+        sources = [ScriptedSource(3), ScriptedSource(3, stuck=1)]
+        runtime.call(lambda: streams.extend(map(runtime.start, sources)))
+        while streams[0].stats.steps < 1:
+            time.sleep(0.01)
+        time.sleep(0.1)  # the next step of the first stream has come
+        assert within(5, lambda: streams[0].snapshot(tmp_path / "state"))
+        assert (tmp_path / "state").exists()
+
+
+def test_more_senders_than_the_queue_takes_are_told_that_it_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rooms, "COMMANDS", 1)
+    runtime = Runtime(Engine(ScriptedModel(says)))
+    go = threading.Event()
+    threads = [threading.Thread(target=lambda: within(20, lambda: runtime.call(go.wait)), daemon=True)]
+    ended: list[bool] = []
+    for _ in range(8):
+        act = lambda: ended.append(within(5, lambda: runtime.call(lambda: None)))  # noqa: E731
+        threads.append(threading.Thread(target=act, daemon=True))
+    for thread in threads:
+        thread.start()
+        time.sleep(0.02)
+    runtime.close(0.0)
+    go.set()
+    for thread in threads:
+        thread.join(10)
+    assert ended == [True] * 8

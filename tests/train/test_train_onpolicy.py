@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from streamingvlm.core.errors import OptionError
 from streamingvlm.data.report import Reason
 from streamingvlm.engine.engine import Engine
 from streamingvlm.models.load import load_model
+from streamingvlm.runtime.runtime import Stream
 from streamingvlm.train.onpolicy import RolloutRunner, segments
 from streamingvlm.train.rollouts import OnPolicyDataset, RolloutRecord, read_rollouts
 from support.training import make_stage, opened
@@ -78,6 +81,28 @@ def test_stopped_and_taken_up_again(file: Path, folder: Path, lines: list[str]) 
     again.write_text(lines[1] + "\n" + lines[0][:40])
     assert cli.main(["rollout", str(file), *KEYS, f"rollouts={again}"]) == 0
     assert sorted(again.read_text().splitlines()) == sorted(lines)
+
+
+def test_ctrl_c_writes_no_segment_that_is_not_whole(
+    file: Path, folder: Path, lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage, chunks, _ = opened(file, "rollouts=", *KEYS, "rollout_streams=8")
+    begun = threading.Event()
+
+    def slow(done: int) -> None:
+        if done >= 8:
+            begun.set()
+            time.sleep(0.3)
+
+    def interrupted(_: Stream) -> None:
+        assert begun.wait(30)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Stream, "wait_ended", interrupted)
+    again = folder / "interrupted.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        RolloutRunner(stage, load_model(stage.model), chunks, again).run(slow)
+    assert set(again.read_text().splitlines() if again.exists() else []) <= set(lines)
 
 
 def test_parts_are_the_whole(file: Path, folder: Path, lines: list[str]) -> None:

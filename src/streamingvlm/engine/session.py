@@ -138,8 +138,13 @@ class Session:
     def copy_from(self, other: Session) -> None:
         """Become the stream that ``other`` is between two of its steps: its text, positions and rows.
 
-        Both are of one engine. Raises :class:`SessionError` within a step of either.
+        Both are of one engine and were opened with the same policy and bound. Raises :class:`SessionError` for others,
+        and within a step of either.
         """
+        if other._engine is not self._engine:
+            raise SessionError("a stream of another engine cannot be copied: its rows are in another pool")
+        if (other.options.policy, other.capacity) != (self.options.policy, self.capacity):
+            raise SessionError("the stream to be copied was opened otherwise: policy and capacity must be the same")
         for session in (self, other):
             self._engine.check_free(session.stream)
             if not session.state.between_steps:

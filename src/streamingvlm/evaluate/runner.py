@@ -121,6 +121,8 @@ class RunningExample:
         elif stream.error is not None:
             return False
         elif not self.record.stopped and self.record.seconds < seconds:
+            if not stream.complete:  # an interrupt has stopped it
+                return False
             self.record.end()
         return True
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 
 from ..core.errors import OutputError, SessionError
@@ -42,6 +43,9 @@ class Pipeline:
         self._opened = opened
         self._on_step, self._before_step = on_step, before_step
         self._keep = keep
+        self._at_end = False
+        self._acting = False
+        self._last: Closed | None = None  # what the sinks were told last
         self._request: StepRequest | None = None
         self._next: StepInput | None = None
         self._deltas: list[Delta] = []
@@ -50,6 +54,11 @@ class Pipeline:
     def open(self) -> None:
         """Tell the sinks that the stream begins."""
         self._guarded(lambda: self._emit(self._opened))
+
+    @property
+    def complete(self) -> bool:
+        """Whether the stream has come to its source's end without a fault."""
+        return self._at_end and self.error is None
 
     @property
     def idle(self) -> bool:
@@ -86,13 +95,19 @@ class Pipeline:
             self._guarded(lambda: self._deliver(request, result))
 
     def add_sink(self, sink: Sink) -> None:
-        """One more sink, from the next event on."""
-        self._sinks.append(sink)
+        """One more sink, from the next event on; one that comes too late is only told how the stream has ended."""
+        if self._last is None:
+            self._sinks.append(sink)
+        else:
+            sink.write(self._last)
+            sink.close()
 
-    def snapshot(self, path: Path, done: Future[Path]) -> None:
-        """Write a snapshot between two steps."""
+    def snapshot(self, path: Path, done: Future[Path], now: bool = False) -> None:
+        """Write a snapshot between two steps. ``now``: SessionError if the stream is not between two."""
         if self.ended:
             raise SessionError("the stream has ended; there is nothing to save")
+        if now and not self._between_steps:
+            raise SessionError("the engine's thread cannot wait for the end of a step; take the snapshot behind it")
         self._snapshots.append((path, done))
         self._save()
 
@@ -101,29 +116,22 @@ class Pipeline:
         self._feed.stop(0.0)
 
     def finish(self, error: BaseException | None = None, patience: float = PATIENCE) -> None:
-        """End the stream: its source is let go, its sinks are closed, its slot is given back."""
+        """End the stream: its source is let go, its slot is given back, its sinks are closed.
+
+        Where a sink or another callback of the stream asks for it, that is done when all sinks have been told the
+        events under way: nothing follows :class:`Closed`.
+        """
         if self.ended:
             return
         self.ended, self.error = True, error
-        self._feed.stop(patience)
-        if not self._keep:
-            self.session.close()
-        elif not self.session.closed:
-            self.session.abandon()
-        for _, done in self._snapshots:
-            done.set_exception(OutputError("the stream ended before its snapshot was written"))
-        closed = Closed("" if error is None else str(error) or type(error).__name__)
-        for sink in self._sinks:
-            for act in (lambda sink=sink: sink.write(closed), sink.close):
-                try:
-                    act()
-                except Exception as problem:
-                    self.error = self.error or problem
+        if not self._acting:
+            self._close(patience)
 
     def _poll(self) -> None:
         self._save()
         self._next = self._feed.poll()
         if self._next is None and self._feed.ended:
+            self._at_end = True
             self.finish()
 
     def _submit(self, engine: Engine, step: StepInput) -> None:
@@ -134,6 +142,8 @@ class Pipeline:
         if step.last:
             self._before_step(self.session, step)
             self._emit(Delta(chunk.start, chunk.end, ""))
+        if self.ended:  # one of them has stopped the stream
+            return
         self._request = engine.submit(
             self.session, step, on_text=lambda text: self._deltas.append(Delta(chunk.start, chunk.end, text))
         )
@@ -145,31 +155,60 @@ class Pipeline:
 
     def _emit(self, *events: Event) -> None:
         """Tell all sinks; one that fails takes the events from none of the others."""
-        first: Exception | None = None
+        first: BaseException | None = None
         for sink in self._sinks:
             try:
                 for event in events:
                     sink.write(event)
-            except Exception as error:
+            except BaseException as error:
                 first = first or error
         if first is not None:
             raise first
 
     def _save(self) -> None:
         """Write the snapshots that wait, if the stream is between two steps."""
-        if self._request is not None or self._next is not None or not self.session.state.between_steps:
+        if not self._between_steps:
             return
         waiting, self._snapshots = self._snapshots, []
         for path, done in waiting:
             try:
                 self.session.save(path)
                 done.set_result(path)
-            except Exception as error:
+            except BaseException as error:
                 done.set_exception(error)
 
+    @property
+    def _between_steps(self) -> bool:
+        """Whether the stream can be saved; a step that has come and was not taken is none of it."""
+        return self._request is None and self.session.state.between_steps
+
     def _guarded(self, act: Callable[[], None]) -> None:
-        """A fault ends this stream and no other."""
+        """A fault, or the wish to exit, ends this stream and no other: no interrupt comes to the engine's thread."""
+        self._acting = True
+        self._tried(act)
+        self._acting = False
+        if self.ended and self._last is None:
+            self._close(PATIENCE)
+
+    def _tried(self, act: Callable[[], object]) -> None:
+        """Call ``act``; what it raises first ends the stream."""
         try:
             act()
-        except Exception as error:
-            self.finish(error)
+        except BaseException as error:
+            self.ended, self.error = True, self.error or error
+
+    def _close(self, patience: float) -> None:
+        self._tried(lambda: self._feed.stop(patience))
+        self._tried(self._give_back)
+        for _, done in self._snapshots:
+            done.set_exception(OutputError("the stream ended before its snapshot was written"))
+        self._last = closed = Closed("" if self.error is None else str(self.error) or type(self.error).__name__)
+        for sink in self._sinks:
+            self._tried(partial(sink.write, closed))
+            self._tried(sink.close)
+
+    def _give_back(self) -> None:
+        if not self._keep:
+            self.session.close()
+        elif not self.session.closed:
+            self.session.abandon()

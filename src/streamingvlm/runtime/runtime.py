@@ -30,6 +30,8 @@ from .pipeline import Pipeline
 
 T = TypeVar("T")
 CLOSED = "this runtime is closed"
+#: Seconds after which a thread that waits for the engine's looks whether that is still there.
+LOOK = 0.5
 #: Seconds that closing waits for the round under way; the thread is a daemon, so it cannot hang the process.
 PATIENCE = 0.9
 
@@ -91,13 +93,17 @@ class Stream:
         return self._runtime.call(lambda: self.pipeline.session.instruct(text))
 
     def snapshot(self, path: Path) -> Path:
-        """Write the stream to ``path`` between two steps; returns when it is on the disk. Raises as ``save`` does."""
+        """Write the stream to ``path`` between two steps; returns when it is on the disk. Raises as ``save`` does.
+
+        On the engine's thread, where a step's end cannot be waited for: :class:`SessionError` within a step.
+        """
         done: Future[Path] = Future()
-        self._runtime.call(lambda: self.pipeline.snapshot(path, done))
+        now = self._runtime.own_thread
+        self._runtime.call(lambda: self.pipeline.snapshot(path, done, now))
         return done.result()
 
     def subscribe(self) -> Subscription:
-        """The events from now on."""
+        """The events from now on; of a stream that has ended, how it did."""
         subscription = Subscription()
         self._runtime.call(lambda: self.pipeline.add_sink(subscription))
         return subscription
@@ -107,7 +113,12 @@ class Stream:
         self._runtime.call(self.pipeline.finish)
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Until the stream has ended (whether it has, if ``timeout`` seconds pass first). Raises what ended it."""
+        """Until the stream has ended (whether it has, if ``timeout`` seconds pass first). Raises what ended it.
+
+        :class:`SessionError` on the engine's thread, which would wait for itself.
+        """
+        if not self.ended:
+            self._runtime.check_waits()
         if not self._ended.wait(timeout):
             return False
         if self.pipeline.error is not None:
@@ -115,13 +126,20 @@ class Stream:
         return True
 
     def wait_ended(self) -> None:
-        """Until the stream has ended, well or not."""
+        """Until the stream has ended, well or not; not on the engine's thread, as :meth:`wait`."""
+        if not self.ended:
+            self._runtime.check_waits()
         self._ended.wait()
 
     @property
     def ended(self) -> bool:
         """Whether it has ended, well or not."""
         return self._ended.is_set()
+
+    @property
+    def complete(self) -> bool:
+        """Whether it has come to its source's end: it was not stopped and did not fail."""
+        return self.ended and self.pipeline.complete
 
     @property
     def error(self) -> BaseException | None:
@@ -157,6 +175,7 @@ class Runtime:
         self._wake = threading.Event()
         self._closing = False
         self._failure: BaseException | None = None
+        self._first_error: BaseException | None = None  # of a stream
         self._thread = threading.Thread(target=self._run, name="streamingvlm-engine", daemon=True)
         self._thread.start()
 
@@ -191,19 +210,31 @@ class Runtime:
 
     def call(self, function: Callable[[], T]) -> T:
         """Run ``function`` on the engine's thread, between two rounds; its result. :class:`SessionError` if closed."""
-        if threading.current_thread() is self._thread:
+        if self.own_thread:
             return function()
         done: Future[T] = Future()
         self._send(lambda: _settle(done, function))
-        while not wait([done], 0.5).done:
+        while not wait([done], LOOK).done:
             if not self._thread.is_alive() and not done.done():
                 raise SessionError(CLOSED)
         return done.result()
 
     def wait(self) -> None:
-        """Until all streams have ended. Raises what ended the first of those that failed."""
+        """Until all streams have ended. Raises what ended the first that failed since the runtime was made."""
         for stream in list(self._streams):
-            stream.wait()
+            stream.wait_ended()
+        if self._first_error is not None:
+            raise self._first_error
+
+    @property
+    def own_thread(self) -> bool:
+        """Whether this is the engine's thread."""
+        return threading.current_thread() is self._thread
+
+    def check_waits(self) -> None:
+        """Raise :class:`SessionError` on the engine's thread: it cannot wait for what it does itself."""
+        if self.own_thread:
+            raise SessionError("the engine's thread cannot wait for its streams; wait in another one")
 
     def close(self, patience: float = PATIENCE) -> None:
         """End all streams and the thread. Safe to call twice.
@@ -212,7 +243,7 @@ class Runtime:
         """
         self._closing = True
         self._wake.set()
-        if threading.current_thread() is not self._thread:
+        if not self.own_thread:
             self._thread.join(patience)
 
     def __enter__(self) -> Runtime:
@@ -224,10 +255,14 @@ class Runtime:
     # The engine's thread.
 
     def _send(self, command: Callable[[], None]) -> None:
-        if self._closing or not self._thread.is_alive():
-            raise SessionError(CLOSED)
-        self._commands.put(command)
-        self._wake.set()
+        while not self._closing and self._thread.is_alive():
+            try:
+                self._commands.put(command, timeout=LOOK)
+            except queue.Full:
+                continue
+            self._wake.set()
+            return
+        raise SessionError(CLOSED)
 
     def _start(
         self,
@@ -237,6 +272,8 @@ class Runtime:
         feed: Callable[[Session], tuple[Feed, StreamOpened]],
         make: Callable[..., Pipeline],
     ) -> Stream:
+        if self._closing:  # nobody would end it
+            raise SessionError(CLOSED)
         session = kept or self.engine.open(**options)
         try:
             if restore is not None:
@@ -272,8 +309,11 @@ class Runtime:
 
     def _run(self) -> None:
         try:
-            while not self._closing:
+            while True:
+                # In this order: whoever closes sets both, the other way round.
                 self._wake.clear()
+                if self._closing:
+                    break
                 self._run_commands()
                 began = time.perf_counter()
                 moved = self._submit()
@@ -317,7 +357,7 @@ class Runtime:
             stream.pipeline.settle()
         for stream in self._streams:
             if stream.pipeline.ended:
-                stream.mark_ended()
+                self._mark_ended(stream)
         self._streams = [stream for stream in self._streams if not stream.pipeline.ended]
 
     def _end(self) -> None:
@@ -327,14 +367,19 @@ class Runtime:
         until = time.perf_counter() + JOIN
         for stream in self._streams:
             stream.pipeline.finish(self._failure, max(until - time.perf_counter(), 0.0))
-            stream.mark_ended()
+            self._mark_ended(stream)
         self._streams = []
         self._run_commands()
 
+    def _mark_ended(self, stream: Stream) -> None:
+        self._first_error = self._first_error or stream.error
+        stream.mark_ended()
+
 
 def _all_look(pipelines: Sequence[Pipeline]) -> bool:
-    """Whether each of them has a step, or has ended."""
-    return all(pipeline.look() for pipeline in pipelines)
+    """Whether each of them has a step, or has ended; all are asked, so that none ends unseen behind one that waits."""
+    looked = [pipeline.look() for pipeline in pipelines]
+    return all(looked)
 
 
 def _settle(done: Future[T], function: Callable[[], T]) -> None:

@@ -117,7 +117,8 @@ class _SegmentRecorder:
             self.said.append(event)
             self._on_step()
         elif isinstance(event, Closed):
-            self.whole = not event.error
+            # An interrupt stops a stream without an error.
+            self.whole = not event.error and len(self.said) >= len(self.segment.example.true)
 
     def close(self) -> None:
         self._on_close(self)
