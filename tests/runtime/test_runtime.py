@@ -473,3 +473,31 @@ def test_more_senders_than_the_queue_takes_are_told_that_it_is_closed(monkeypatc
     for thread in threads:
         thread.join(10)
     assert ended == [True] * 8
+
+
+def test_a_stuck_source_that_is_let_go_keeps_no_other_stream_waiting(runtime: Runtime) -> None:
+    stuck = [runtime.start(ScriptedSource(5, stuck=1)) for _ in range(3)]
+    took: list[float] = []
+
+    def stop(event: Event) -> None:
+        if isinstance(event, Commentary) and stuck:
+            began = time.perf_counter()
+            stuck.pop().stop()
+            took.append(time.perf_counter() - began)
+
+    runtime.start(ScriptedSource(4), sinks=[Kept(then=stop)]).wait()
+    assert len(took) == 3
+    assert max(took) < 0.1
+
+
+@pytest.mark.parametrize("policy", ["streaming", "sliding-recompute:vision=2,turns=2", "recent-frames:frames=3"])
+def test_live_parts_under_every_way_of_feeding(policy: str) -> None:
+    sink = Kept()
+    model = ScriptedModel(lambda *_: "x", prefill_seconds=0.04)
+    with Runtime(Engine(model)) as runtime:
+        source = ScriptedSource(12, step=0.1, frames=4)
+        runtime.start(source, sinks=[sink], pace=Pace.LIVE, policy=policy, step=0.1, fps=40.0).wait()
+        runtime.call(lambda: runtime.engine.open().close())  # the slot is free again
+    said = [event for event in sink.events if isinstance(event, Commentary)]
+    assert sum(event.dropped for event in said) + len(said) == 12
+    assert [event.start for event in said] == sorted(event.start for event in said)

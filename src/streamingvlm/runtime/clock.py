@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import replace
 from enum import StrEnum
 from typing import Protocol
@@ -236,9 +236,10 @@ class Inline:
     def stop(self, patience: float = PATIENCE) -> None:  # noqa: ARG002
         """See :meth:`Feed.stop`."""
         self._ended = True
+        self._steps.close()
 
 
-def steps_of(source: Iterable[Chunk | StepInput], part: int | None) -> Iterator[StepInput]:
+def steps_of(source: Iterable[Chunk | StepInput], part: int | None) -> Generator[StepInput, None, None]:
     """The steps of a source, each in parts of ``part`` frames (None: in one); what is a step already stays whole."""
     for item in source:
         if isinstance(item, StepInput):

@@ -13,7 +13,7 @@ from ..core.run_stats import RunStats
 from ..engine.engine import Engine
 from ..engine.request import StepRequest
 from ..engine.session import Session
-from .clock import PATIENCE, Feed
+from .clock import Feed
 
 
 class Pipeline:
@@ -115,8 +115,11 @@ class Pipeline:
         """Tell the source that nothing is wanted any more; does not wait for it."""
         self._feed.stop(0.0)
 
-    def finish(self, error: BaseException | None = None, patience: float = PATIENCE) -> None:
+    def finish(self, error: BaseException | None = None, patience: float = 0.0) -> None:
         """End the stream: its source is let go, its slot is given back, its sinks are closed.
+
+        ``patience``: seconds to wait for the source's thread, at most. None as a rule: the engine's other streams would
+        wait too, and the thread ends by itself.
 
         Where a sink or another callback of the stream asks for it, that is done when all sinks have been told the
         events under way: nothing follows :class:`Closed`.
@@ -188,7 +191,7 @@ class Pipeline:
         self._tried(act)
         self._acting = False
         if self.ended and self._last is None:
-            self._close(PATIENCE)
+            self._close(0.0)
 
     def _tried(self, act: Callable[[], object]) -> None:
         """Call ``act``; what it raises first ends the stream."""
