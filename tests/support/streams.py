@@ -27,6 +27,9 @@ def query_text(session: Session) -> list[str]:
 
 def finish(engine: Engine, request: StepRequest) -> Commentary:
     """Run everybody's work until ``request`` is done; raises what ended it, if it failed."""
-    engine.run_until(request)
+    while not request.done:
+        engine.advance()
+    if request.error is not None:
+        raise request.error
     assert request.result is not None
     return request.result

@@ -13,33 +13,20 @@ batch that raises is run again stream by stream, so that the others go on with t
 from __future__ import annotations
 
 import math
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TypeVar
-
-import torch
-from torch import Tensor
 
 from ..cache.kv_pool import KVPool
-from ..core.errors import CapacityError, OptionError, SessionError
+from ..core.errors import OptionError
 from ..core.events import Chunk, StepInput
 from ..core.policy import CachePolicy, make_policy
 from ..core.sampling_params import Sampling
-from ..models.base import Model, Prepared
-from .decode_graph import CAPTURES
+from ..models.base import Model
+from .engine_core import EngineCore
 from .options import StreamOptions
-from .planner import StepPlanner
 from .request import StepRequest, Trace
 from .runner import ModelRunner
-from .scheduler import Scheduler
 from .session import Session
-from .stream import OpenStream
-
-T = TypeVar("T")
-AT_WORK = "the engine is at work; a callback may open, close and instruct sessions, not run their steps"
 
 
 class Engine:
@@ -62,19 +49,27 @@ class Engine:
         pool: type[KVPool] = KVPool,
         runner: type[ModelRunner] = ModelRunner,
     ) -> None:
-        if capture not in CAPTURES:
-            raise OptionError(f"capture must be one of {', '.join(CAPTURES)}, not {capture!r}")
-        if capture == "graph" and model.kv_shape.device.type != "cuda":
-            raise OptionError("CUDA graphs need a CUDA device; on this one decoding can be compiled")
-        self.model = model
-        self.slots = slots
-        self.pool = pool(model.kv_shape, slots, rows or 1)
-        self._fixed_rows = rows
-        self._runner = runner(model, self.pool, capture)
-        self._scheduler = Scheduler(model.end_tokens)
-        self._thread: threading.Thread | None = None
-        self._torch_threads = torch.get_num_threads()
-        self._at_work = False
+        self._core = EngineCore(model, slots, rows, capture=capture, pool=pool, runner=runner)
+
+    @property
+    def model(self) -> Model:
+        """The model that all streams run on."""
+        return self._core.model
+
+    @property
+    def slots(self) -> int:
+        """How many streams may be open."""
+        return self._core.slots
+
+    @property
+    def pool(self) -> KVPool:
+        """Where the streams' keys and values are, for checks."""
+        return self._core.pool
+
+    @property
+    def busy(self) -> bool:
+        """Whether requests are under way."""
+        return self._core.busy
 
     def open(
         self,
@@ -102,7 +97,7 @@ class Engine:
         Raises :class:`CapacityError` when there is no free slot or a text is over its budget, :class:`OptionError` for
         numbers that cannot be meant, :class:`SessionError` in a second thread.
         """
-        self.check_thread()
+        self._core.check_thread()
         for name, value in (("fps", fps), ("step", step)):
             if not (value > 0 and math.isfinite(value)):
                 raise OptionError(f"{name} must be a number above 0, not {value}")
@@ -116,8 +111,8 @@ class Engine:
             sampling = replace(sampling, max_new_tokens=max_new_tokens)
         text = defaults.instruction if instruction is None else instruction
         options = StreamOptions(policy, sampling, context, text, seed, stream, fps, step)
-        planner = StepPlanner(self.model, options, self.model.patcher.with_budget(max_pixels))
-        return Session(self, OpenStream(planner, self._admit(planner.capacity)))
+        opened = self._core.open_stream(options, self.model.patcher.with_budget(max_pixels))
+        return Session(self._core, opened)
 
     def submit(
         self,
@@ -131,7 +126,7 @@ class Engine:
 
         Whatever can be refused is refused here, and then nothing has changed: what :meth:`Session.step` raises.
         """
-        return self.submit_stream(session.stream, StepInput.of(item), on_text=on_text, trace=trace)
+        return self._core.submit_stream(session.stream, StepInput.of(item), on_text=on_text, trace=trace)
 
     def advance(self) -> list[StepRequest]:
         """One round: start what is waiting, then one more token for every reply under way; what has ended.
@@ -139,224 +134,4 @@ class Engine:
         A request that fails is not raised here: its ``status`` and ``error`` say so. An interrupt (KeyboardInterrupt,
         SystemExit) is, and ends all requests that are under way.
         """
-        with self._working():
-            if waiting := self._scheduler.waiting():
-                self._start(waiting)
-            if running := self._scheduler.running():
-                for request, (token, logits) in self._each(running, self._runner.decode):
-                    self._scheduler.decoded(request)
-                    self._take(request, token, logits)
-        return self._scheduler.take_ended()
-
-    @property
-    def busy(self) -> bool:
-        """Whether requests are under way."""
-        return bool(self._scheduler.all())
-
-    # What sessions ask for.
-
-    def check_thread(self) -> None:
-        """Raise :class:`SessionError` in another thread than the one that the engine works for."""
-        thread = threading.current_thread()
-        if self._thread is None or not self._thread.is_alive():
-            self._thread = thread
-            # A new thread begins with the machine's number; results must not depend on which thread it is.
-            torch.set_num_threads(self._torch_threads)
-        if self._thread is not thread:
-            raise SessionError(
-                f"an engine and its sessions are for one thread, here {self._thread.name!r}; {thread.name!r} needs an "
-                "engine of its own (they may share the model)"
-            )
-
-    def submit_stream(
-        self,
-        stream: OpenStream,
-        step: StepInput,
-        *,
-        on_text: Callable[[str], None] | None = None,
-        trace: Trace | None = None,
-    ) -> StepRequest:
-        """See :meth:`submit`."""
-        self.check_free(stream)
-        planner, state = stream.planner, stream.state
-        planner.check(state, step)
-        step = planner.merge_parts(state, step)
-        submitted = time.perf_counter()
-        ahead, shown = step.prepared, planner.select_frames(state, step.chunk)
-        if isinstance(ahead, Prepared):
-            planner.check_prepared(ahead, len(shown.frames))
-        else:
-            ahead = Prepared(planner.patcher(shown), time.perf_counter() - submitted)
-        planner.check_patches(state, ahead.patches, len(shown.frames))
-        request = StepRequest(stream, step, ahead, submitted, on_text, trace)
-        self._scheduler.add(request)
-        return request
-
-    def run_until(self, request: StepRequest) -> None:
-        """Run everybody's work until ``request`` is done. Raises what ended it, if it failed."""
-        while not request.done:
-            if request not in self._scheduler:
-                raise SessionError("this step was handed in to another engine")
-            self.advance()
-        if request.error is not None:
-            raise request.error
-
-    def check_free(self, stream: OpenStream) -> None:
-        """Whether something may be handed in for a stream."""
-        self.check_thread()
-        if stream.closed:
-            raise SessionError("this session is closed; open another one")
-        if self._at_work:
-            raise SessionError(AT_WORK)
-        if self._scheduler.of(stream):
-            raise ValueError("this session's last chunk is still under way; wait for it first")
-
-    def encode_ahead(self, prepared: Prepared) -> Prepared:
-        """See :meth:`ModelRunner.encode_ahead`."""
-        return self._runner.encode_ahead(prepared)
-
-    def cancel(self, stream: OpenStream) -> None:
-        """Give up a stream's step: it stands as before; its request, if there is one, ends with an error."""
-        self.check_thread()
-        if stream.closed:
-            raise SessionError("this session is closed; open another one")
-        for request in self._scheduler.of(stream):
-            self._end(request, SessionError("the step was given up"))
-        stream.state.stashed = ()
-        self._undo(stream)
-
-    def _undo(self, stream: OpenStream) -> None:
-        """Put a stream back where it was before the step under way."""
-        before, stream.before = stream.before, None
-        if before is None:
-            return
-        if before.evicted is None:
-            self.pool.rewind(stream.slot, before.state.timeline.cached)
-        else:
-            self._runner.put_back(stream.slot, before.evicted, before.state.positions)
-        stream.state = before.state.with_instructions_of(stream.state)
-
-    def close_stream(self, stream: OpenStream) -> None:
-        """Forget a stream that closes; what it had submitted ends with an error. Safe to call twice."""
-        if stream.closed:
-            return
-        self.check_thread()
-        for request in self._scheduler.of(stream):
-            self._end(request, SessionError("the session was closed before its step had ended"))
-        if not stream.closed:
-            stream.closed, stream.before = True, None
-            self.pool.release(stream.slot)
-
-    def _admit(self, capacity: int) -> int:
-        """A slot of at least ``capacity`` rows, for a stream that opens."""
-        if self._fixed_rows is not None and capacity > self._fixed_rows:
-            raise CapacityError(f"the stream needs {capacity} rows; the engine was opened with {self._fixed_rows}")
-        slot = self.pool.acquire()
-        try:
-            self.pool.grow(capacity)
-        except BaseException:
-            self.pool.release(slot)
-            raise
-        return slot
-
-    # A round.
-
-    @contextmanager
-    def _working(self) -> Iterator[None]:
-        """A round of work; not within another one."""
-        self.check_thread()
-        if self._at_work:
-            raise SessionError(AT_WORK)
-        self._at_work = True
-        try:
-            yield
-        except BaseException as error:
-            # An interrupt is told once, by this call: whoever waits for another request is not interrupted again.
-            for request in self._scheduler.all():
-                self._end(request, SessionError(f"the step was ended by {type(error).__name__}"))
-            raise
-        finally:
-            self._at_work = False
-
-    def _each(
-        self, requests: Sequence[StepRequest], run: Callable[[Sequence[StepRequest]], Sequence[T]]
-    ) -> Iterator[tuple[StepRequest, T]]:
-        """What ``run`` gives for each of ``requests``, run as one batch, or one by one if the batch raises.
-
-        ``run`` changes nothing but rows behind a slot's length and the length. Requests that it raises for alone fail;
-        those that end while others are dealt with (a callback may close them) are left out.
-        """
-        requests = [request for request in requests if not request.done]
-        lengths = [(request.stream.slot, self.pool.length[request.stream.slot]) for request in requests]
-        results: Sequence[T] = ()
-        try:
-            results = run(requests) if requests else ()
-        except Exception as error:
-            for slot, length in lengths:
-                self.pool.rewind(slot, length)
-            if len(requests) > 1:
-                for request in requests:
-                    yield from self._each([request], run)
-                return
-            self._end(requests[0], error)
-            return
-        for request, result in zip(requests, results, strict=True):
-            if not request.done:
-                yield request, result
-
-    def _start(self, requests: Sequence[StepRequest]) -> None:
-        """Evict, encode and prefill the new turns of some streams."""
-        begun = [request for one in requests for request, _ in self._each([one], self._begin)]
-        begun = [request for request, _ in self._each(begun, self._runner.encode)]
-        for group in [begun] if self._runner.batches_prefills else [[request] for request in begun]:
-            for request, first in self._each(group, self._runner.prefill):
-                if self._scheduler.prefilled(request):
-                    assert first is not None, "a whole step has a first token"
-                    self._take(request, *first)
-                else:
-                    self._end(request)
-
-    def _begin(self, requests: Sequence[StepRequest]) -> list[None]:
-        """Evict where the turn of a single request begins, and append the turn or more of it."""
-        begun = time.perf_counter()
-        (request,) = requests
-        stream = request.stream
-        eviction = self._scheduler.begin(request)
-        if eviction is not None and eviction.forget:
-            self.pool.rewind(stream.slot, 0)
-        elif eviction is not None:
-            self._runner.select(stream.slot, eviction.rows, eviction.positions, eviction.rewritten, stream.keep)
-        self._scheduler.build(request)
-        request.spend("evict", time.perf_counter() - begun)
-        return [None]
-
-    def _take(self, request: StepRequest, token: int, logits: Tensor) -> None:
-        """One more token of a reply has been chosen: note it, tell its text, deliver the reply if it has ended."""
-        try:
-            if request.trace:
-                request.trace.logits.append(logits)
-                request.trace.tokens.append(token)
-            self._scheduler.note(request, token)
-            if request.on_text and (text := self._scheduler.new_text(request, self.model.grammar)):
-                request.on_text(text)
-            if request.done:  # the callback has closed the session
-                return
-            if reason := self._scheduler.finish_reason(request):
-                self._scheduler.deliver(request, reason, self.model.grammar.text(request.tokens))
-                self._end(request)
-        except Exception as error:
-            self._end(request, error)
-
-    def _end(self, request: StepRequest, error: BaseException | None = None) -> None:
-        """A request has ended; with an ``error`` its stream goes back to where it was before the step."""
-        if request.done:
-            return
-        self._scheduler.end(request, error)
-        if error is None:
-            return
-        try:
-            self._undo(request.stream)
-        except Exception as problem:
-            error.add_note(f"its session is closed, since the stream could not be put back: {problem}")
-            request.stream.closed = True
-            self.pool.release(request.stream.slot)
+        return self._core.advance()
