@@ -157,6 +157,7 @@ def happenings() -> list[Happening]:
     return [happening for _ in range(36_000) for happening in world.advance()]
 
 
+@pytest.mark.slow
 def test_kinds_come_at_their_rates(happenings: list[Happening]) -> None:
     counts = Counter(happening.kind for happening in happenings)
     for kind, low, high in (

@@ -228,6 +228,7 @@ def said(stream: list[Second], *kinds: str) -> list[int]:
     return [second.index for second in stream for event in second.events if event.kind in kinds]
 
 
+@pytest.mark.slow
 def test_how_often_things_are_said(long: list[Second]) -> None:
     counts = Counter(event.kind for second in long for event in second.events)
     minutes = len(long) / 60

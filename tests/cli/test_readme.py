@@ -45,6 +45,7 @@ def test_the_example_prints_what_is_shown(tmp_path: Path) -> None:
     assert done.stdout == blocks[0][1]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("torchao") is None, reason="torchao is not installed")
 def test_only_what_torchao_reports_while_it_is_imported_is_hidden(tmp_path: Path) -> None:
     code = """

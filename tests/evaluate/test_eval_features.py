@@ -55,6 +55,7 @@ def texts(records: list[Record]) -> list[list[str]]:
     return [[row["text"] for row in record.rows] for record in records]
 
 
+@pytest.mark.slow
 def test_words_are_the_same_and_nothing_is_played_twice(
     model: Any, tmp_path: Path, played: list[tuple[int, int]]
 ) -> None:

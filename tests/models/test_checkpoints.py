@@ -515,9 +515,8 @@ def paths(table: Mapping[str, Any], at: tuple[str, ...] = ()) -> list[tuple[str,
 GONE = object()
 
 
-@pytest.mark.parametrize(
-    "family", [one if one == tiny.GOLDEN else pytest.param(one, marks=pytest.mark.slow) for one in tiny.FAMILIES]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_a_folder_with_one_wrong_entry_works_or_is_one_line(family: str, tmp_path: Path) -> None:
     """Whatever a JSON file says, either a step runs and its logits are numbers, or one line says why not."""
     good = tiny.write_checkpoint(family, tmp_path / "good")

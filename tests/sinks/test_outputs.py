@@ -569,6 +569,7 @@ def test_closed_standard_streams_do_no_harm(clip: Path, tmp_path: Path, closed: 
     assert ("watched  8 s" in done.stderr) == ("2>&-" not in closed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", [True, False])
 def test_an_output_that_vanishes_ends_the_run_with_one_line(clip: Path, tmp_path: Path, first: bool) -> None:
     folder, other = tmp_path / "folder", tmp_path / "other.jsonl"
