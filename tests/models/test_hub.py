@@ -133,6 +133,7 @@ ANSWERS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("get", "match"), ANSWERS, ids=range(len(ANSWERS)))
 def test_what_the_hub_says_is_said(get: Answer, match: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(get) as url:

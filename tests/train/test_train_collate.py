@@ -102,7 +102,7 @@ def said_until(example: TrainingExample, end: float, folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
-@pytest.mark.parametrize("number", [0, 1, 4])
+@pytest.mark.parametrize("number", [0, pytest.param(1, marks=pytest.mark.slow), 4])
 def test_a_chunk_has_the_ids_and_positions_of_the_session_that_replays_it(
     folder: Path, family: str, number: int
 ) -> None:
