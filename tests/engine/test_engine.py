@@ -625,3 +625,14 @@ def test_positions_by_hand() -> None:
     w = [0, 1, 2, 3, 4, 3, 4, 3, 4, 3, 4, 5, 6, 7]
     counted = positions([text, block, text], tokens_per_second=None)
     np.testing.assert_array_equal(counted, np.array([t, h, w], np.float32))
+
+
+def test_an_engine_leaves_the_number_of_threads_as_its_user_sets_it(model: QwenVL) -> None:
+    before = torch.get_num_threads()
+    engine = Engine(model)
+    try:
+        torch.set_num_threads(2)
+        with engine.open():
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -458,7 +458,7 @@ def test_a_snapshot_does_not_wait_for_another_streams_source(tmp_path: Path) -> 
 
 def test_more_senders_than_the_queue_takes_are_told_that_it_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rooms, "COMMANDS", 1)
-    runtime = Runtime(Engine(ScriptedModel(says)))
+    runtime = Runtime(Engine(ScriptedModel(says)), patience=0.0)
     go = threading.Event()
     threads = [threading.Thread(target=lambda: within(20, lambda: runtime.call(go.wait)), daemon=True)]
     ended: list[bool] = []
@@ -468,7 +468,7 @@ def test_more_senders_than_the_queue_takes_are_told_that_it_is_closed(monkeypatc
     for thread in threads:
         thread.start()
         time.sleep(0.02)
-    runtime.close(0.0)
+    runtime.close()
     go.set()
     for thread in threads:
         thread.join(10)

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from ..runtime.clock import Pace
     from ..sinks.terminal import Beside
 
-#: Seconds that an interrupted run may take to end its step and close its files.
-PATIENCE = 60.0
-
 
 class Stopped(BaseException):
     """The system asked the process to end (SIGTERM)."""
@@ -40,10 +37,10 @@ def follow(
     ``options``: as :meth:`Engine.open` takes them; ``style``: see :func:`make_screen`. However it ends, the outputs are
     whole and the summary is printed.
     """
-    from ..runtime.runtime import Runtime
+    from ..runtime.runtime import LONG_PATIENCE, Runtime
 
     stream = None
-    runtime = Runtime(engine)
+    runtime = Runtime(engine, patience=LONG_PATIENCE)
     try:
         with stoppable():
             # Files first: what a person has seen is on the disk.
@@ -57,7 +54,7 @@ def follow(
     except BrokenPipeError:
         mute_stdout()  # whoever read our lines has enough
     finally:
-        runtime.close(PATIENCE)
+        runtime.close()
         if stream is not None:
             report(stream.stats, getattr(video, "broken", 0), getattr(video, "breaks", 0))
     return 0

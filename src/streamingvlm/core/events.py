@@ -175,7 +175,11 @@ Event = StreamOpened | Delta | InstructionUpdated | Commentary | Dropped | Close
 
 
 class Sink(Protocol):
-    """Takes the events of one stream, on the thread that its engine works in. What it does not know it passes over."""
+    """Takes the events of one stream. What it does not know it passes over.
+
+    It is called on the engine's thread: while it waits, for a slow reader say, all streams of the engine wait. Whoever
+    may be slow reads a :meth:`Stream.subscribe` in a thread of its own.
+    """
 
     def write(self, event: Event) -> None:
         """Take one event; OutputError if that cannot be, which ends the stream."""

@@ -22,6 +22,7 @@ from ..core.events import Chunk, StepInput
 from ..core.policy import CachePolicy, make_policy
 from ..core.sampling_params import Sampling
 from ..models.base import Model
+from .decode_graph import CAPTURES
 from .engine_core import EngineCore
 from .options import StreamOptions
 from .request import StepRequest, Trace
@@ -49,7 +50,11 @@ class Engine:
         pool: type[KVPool] = KVPool,
         runner: type[ModelRunner] = ModelRunner,
     ) -> None:
-        self._core = EngineCore(model, slots, rows, capture=capture, pool=pool, runner=runner)
+        if capture not in CAPTURES:
+            raise OptionError(f"capture must be one of {', '.join(CAPTURES)}, not {capture!r}")
+        if capture == "graph" and model.kv_shape.device.type != "cuda":
+            raise OptionError("CUDA graphs need a CUDA device; on this one decoding can be compiled")
+        self._core = EngineCore(runner(model, pool(model.kv_shape, slots, rows or 1), capture), rows)
 
     @property
     def model(self) -> Model:
@@ -59,7 +64,7 @@ class Engine:
     @property
     def slots(self) -> int:
         """How many streams may be open."""
-        return self._core.slots
+        return self._core.pool.slots
 
     @property
     def pool(self) -> KVPool:

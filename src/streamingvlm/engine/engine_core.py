@@ -15,12 +15,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from ..cache.kv_pool import KVPool
-from ..core.errors import CapacityError, OptionError, SessionError
+from ..core.errors import CapacityError, SessionError
 from ..core.events import StepInput
-from ..models.base import Model, Prepared
+from ..models.base import Prepared
 from ..models.patches import Patcher
-from .decode_graph import CAPTURES
 from .options import StreamOptions
 from .planner import StepPlanner
 from .request import StepRequest, Trace
@@ -33,30 +31,15 @@ AT_WORK = "the engine is at work; a callback may open, close and instruct sessio
 
 
 class EngineCore:
-    """Runs requests of open streams on one model; see :class:`Engine` for the arguments."""
+    """Runs requests of open streams through ``runner``. ``rows``: of a slot (None: the pool grows)."""
 
-    def __init__(
-        self,
-        model: Model,
-        slots: int = 1,
-        rows: int | None = None,
-        *,
-        capture: str = "none",
-        pool: type[KVPool] = KVPool,
-        runner: type[ModelRunner] = ModelRunner,
-    ) -> None:
-        if capture not in CAPTURES:
-            raise OptionError(f"capture must be one of {', '.join(CAPTURES)}, not {capture!r}")
-        if capture == "graph" and model.kv_shape.device.type != "cuda":
-            raise OptionError("CUDA graphs need a CUDA device; on this one decoding can be compiled")
-        self.model = model
-        self.slots = slots
-        self.pool = pool(model.kv_shape, slots, rows or 1)
+    def __init__(self, runner: ModelRunner, rows: int | None = None) -> None:
+        self.model = runner.model
+        self.pool = runner.pool
+        self._runner = runner
         self._fixed_rows = rows
-        self._runner = runner(model, self.pool, capture)
-        self._scheduler = Scheduler(model.end_tokens)
+        self._scheduler = Scheduler(self.model.end_tokens)
         self._thread: threading.Thread | None = None
-        self._torch_threads = torch.get_num_threads()
         self._at_work = False
 
     def open_stream(self, options: StreamOptions, patcher: Patcher) -> OpenStream:
@@ -86,8 +69,8 @@ class EngineCore:
         thread = threading.current_thread()
         if self._thread is None or not self._thread.is_alive():
             self._thread = thread
-            # A new thread begins with the machine's number; results must not depend on which thread it is.
-            torch.set_num_threads(self._torch_threads)
+            # A new thread takes over torch's number of threads when it first asks: results must not depend on it.
+            torch.get_num_threads()
         if self._thread is not thread:
             raise SessionError(
                 f"an engine and its sessions are for one thread, here {self._thread.name!r}; {thread.name!r} needs an "

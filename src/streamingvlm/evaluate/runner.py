@@ -22,7 +22,7 @@ from ..engine.request import StepRequest
 from ..engine.session import Session
 from ..engine.snapshot import there_is
 from ..models.base import Model
-from ..runtime.runtime import Runtime, Stream
+from ..runtime.runtime import LONG_PATIENCE, Runtime, Stream
 from .checkpoint import Checkpoint
 from .features import Features, Seen
 from .record import Record
@@ -193,7 +193,7 @@ class TaskRunner:
         # One more slot for the copy of a stream that answers a question.
         slots = len(examples) + any(bool(one.example.questions) for one in examples)
         try:
-            with Runtime(Engine(self.model, slots=slots), lockstep=True) as runtime:
+            with Runtime(Engine(self.model, slots=slots), lockstep=True, patience=LONG_PATIENCE) as runtime:
                 runtime.call(lambda: self._start_all(runtime, examples, seconds))
                 for one in examples:
                     assert one.stream is not None, "it was started"

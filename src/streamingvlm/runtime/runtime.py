@@ -34,6 +34,8 @@ CLOSED = "this runtime is closed"
 LOOK = 0.5
 #: Seconds that closing waits for the round under way; the thread is a daemon, so it cannot hang the process.
 PATIENCE = 0.9
+#: The same for programs whose files are closed behind the runtime: a round of a large model on a CPU takes long.
+LONG_PATIENCE = 60.0
 
 
 class Subscription:
@@ -164,11 +166,13 @@ class Runtime:
     """Runs streams on ``engine``, which is the runtime's own thread's from now on; close it, or use ``with``.
 
     ``lockstep``: the next step of a stream waits until every other one has one too, so that all go as one batch.
+    ``patience``: seconds that :meth:`close` waits at most.
     """
 
-    def __init__(self, engine: Engine, *, lockstep: bool = False) -> None:
+    def __init__(self, engine: Engine, *, lockstep: bool = False, patience: float = PATIENCE) -> None:
         self.engine = engine
         self.load = Load()
+        self._patience = patience
         self._lockstep = lockstep
         self._commands: queue.Queue[Callable[[], None]] = queue.Queue(COMMANDS)
         self._streams: list[Stream] = []
@@ -236,7 +240,7 @@ class Runtime:
         if self.own_thread:
             raise SessionError("the engine's thread cannot wait for its streams; wait in another one")
 
-    def close(self, patience: float = PATIENCE) -> None:
+    def close(self) -> None:
         """End all streams and the thread. Safe to call twice.
 
         Returns within ``patience`` seconds, whatever a source does; a round under way may end behind that.
@@ -244,7 +248,7 @@ class Runtime:
         self._closing = True
         self._wake.set()
         if not self.own_thread:
-            self._thread.join(patience)
+            self._thread.join(self._patience)
 
     def __enter__(self) -> Runtime:
         return self

@@ -22,7 +22,7 @@ from ..core.sampling_params import Sampling
 from ..data.words import EPS, Transcript
 from ..engine.engine import Engine
 from ..models.base import Model
-from ..runtime.runtime import Runtime, Stream
+from ..runtime.runtime import LONG_PATIENCE, Runtime, Stream
 from .collate import ChunkDataset
 from .config import TrainConfig
 from .examples import TrainingExample
@@ -165,7 +165,7 @@ class RolloutRunner:
             finally:
                 free.release()
 
-        with Runtime(Engine(self.model, slots=self.stage.rollout_streams)) as runtime:
+        with Runtime(Engine(self.model, slots=self.stage.rollout_streams), patience=LONG_PATIENCE) as runtime:
             for segment in self.todo:
                 free.acquire()
                 streams = self._settle(streams)
