@@ -23,6 +23,7 @@ from .cache.rope import Rope
 from .core.events import Chunk
 from .core.grammar import Grammar, Marks
 from .core.sampling_params import Sampling
+from .kernels.plain import PlainKernels
 from .models.base import Deepstack, StreamDefaults, Vision
 from .models.patches import Patcher, Patches
 
@@ -62,6 +63,7 @@ class ScriptedModel:
     end_tokens = frozenset({MARKS.turn_end})
     kv_shape = KVShape(1, 1, 2, torch.float32, torch.device("cpu"))
     rope = Rope(torch.zeros(1), torch.zeros(1, dtype=torch.long))
+    kernels = PlainKernels()
 
     def __init__(self, script: Script, *, prefill_seconds: float = 0.0, decode_seconds: float = 0.0) -> None:
         self.script = script

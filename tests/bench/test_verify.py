@@ -104,12 +104,12 @@ def test_a_good_checkpoint(folder: Path, clip: Path, tmp_path: Path, capsys: pyt
 
 @pytest.mark.usefixtures("unhurried")
 def test_a_wrong_cache_is_found(request_: Request, monkeypatch: pytest.MonkeyPatch) -> None:
-    normal = Batch.store
+    normal = Batch.attention
 
-    def wrong(batch: Batch, layer: int, keys: torch.Tensor, values: torch.Tensor) -> None:
-        normal(batch, layer, keys, values * (0.5 if batch.single else 1.0))
+    def wrong(batch: Batch, *given: Any, **more: Any) -> torch.Tensor:
+        return normal(batch, *given, **more) * (0.5 if batch.single else 1.0)
 
-    monkeypatch.setattr(Batch, "store", wrong)
+    monkeypatch.setattr(Batch, "attention", wrong)
     figures = bench.verify(request_, seconds=4, specs=["streaming"])
     assert not figures["ok"]
     assert [check["name"] for check in figures["checks"] if not check["ok"]] == [

@@ -38,6 +38,7 @@ from streamingvlm.core.spans import Kind
 from streamingvlm.engine.engine import Engine
 from streamingvlm.engine.request import Trace
 from streamingvlm.engine.session import INSTRUCTION_BUDGET, Session
+from streamingvlm.kernels.plain import PlainKernels
 from streamingvlm.models.base import Deepstack, StreamDefaults, Vision
 from streamingvlm.models.patches import Patcher, Patches
 from support import tiny
@@ -68,6 +69,7 @@ class SerialModel:
     end_tokens = frozenset({MARKS.turn_end})
     kv_shape = KVShape(1, 1, 2, torch.float64, torch.device("cpu"))
     rope = Rope(torch.ones(1), torch.zeros(1, dtype=torch.long))
+    kernels = PlainKernels()
     defaults = StreamDefaults(Sampling(temperature=0.0, repetition_penalty=1.0, max_new_tokens=6))
 
     def __init__(self, seed: int) -> None:

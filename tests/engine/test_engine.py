@@ -27,10 +27,8 @@ from streamingvlm.core.policy import (
 from streamingvlm.core.positions import positions
 from streamingvlm.core.sampling_params import Sampling
 from streamingvlm.core.spans import Kind, Role, Span
-from streamingvlm.engine.decode_graph import DecodeSteps
 from streamingvlm.engine.engine import Engine
 from streamingvlm.engine.request import Trace
-from streamingvlm.engine.runner import ModelRunner
 from streamingvlm.engine.session import Session
 from streamingvlm.models.base import Vision
 from streamingvlm.models.patches import Patches
@@ -419,15 +417,13 @@ def test_the_own_decoder_says_what_stock_layers_say(family: str, monkeypatch: py
             torch.testing.assert_close(torch.stack(trace.logits), torch.stack(stock_trace.logits), rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("capture", ["none", pytest.param("compile", marks=pytest.mark.slow)])
-def test_fixed_shapes_say_the_same(model: QwenVL, capture: str) -> None:
-    class FixedShapes(ModelRunner):
-        def make_steps(self) -> DecodeSteps:
-            return DecodeSteps(self.model, self.pool, capture)
-
-    def run(steps: bool) -> list[Trace]:
-        engine = Engine(model, slots=len(PLANS), runner=FixedShapes if steps else ModelRunner)
-        sessions = [open_plan(engine, index, plan) for index, plan in enumerate(PLANS[:3])]
+@pytest.mark.parametrize("temperature", [0.0, 1.5])
+def test_fixed_shapes_say_the_same(model: QwenVL, temperature: float) -> None:
+    def run(capture: str) -> list[Trace]:
+        engine = Engine(model, slots=len(PLANS), capture=capture)
+        sampling = Sampling(temperature=temperature, top_k=40, top_p=0.95, repetition_penalty=1.1, max_new_tokens=8)
+        sessions = [engine.open(sampling=sampling, stream=i, context="c" * i) for i in range(3)]
+        assert engine.decoding.capture == capture
         traces = []
         for second in range(3):
             jobs = []
@@ -438,7 +434,7 @@ def test_fixed_shapes_say_the_same(model: QwenVL, capture: str) -> None:
                 finish(engine, job)
         return traces
 
-    for one, other in zip(run(False), run(True), strict=True):
+    for one, other in zip(run("none"), run("static"), strict=True):
         assert one.tokens == other.tokens
         torch.testing.assert_close(torch.stack(one.logits), torch.stack(other.logits), rtol=0, atol=1e-4)
 

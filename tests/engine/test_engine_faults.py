@@ -15,7 +15,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamingvlm.cache import kv_pool as kv
 from streamingvlm.cache.batch import Batch
 from streamingvlm.core.errors import CapacityError, OptionError, SessionError, SourceError
 from streamingvlm.core.events import Chunk, InstructionUpdated, StepInput
@@ -24,6 +23,7 @@ from streamingvlm.core.sampling_params import Sampling
 from streamingvlm.engine.engine import Engine
 from streamingvlm.engine.request import Status
 from streamingvlm.engine.session import Session
+from streamingvlm.kernels.plain import PlainKernels
 from streamingvlm.models.base import Prepared
 from streamingvlm.models.patches import Patches
 from support import tiny
@@ -209,21 +209,20 @@ class Streams:
 
 @torch.inference_mode()
 @pytest.mark.parametrize("step", range(3, STEPS))
-def test_a_selection_that_fails_half_way_is_undone(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_selection_that_has_no_memory_is_undone(step: int) -> None:
     engine = Engine(scripted(), slots=2)
     sessions = [open_stream(engine, i, POLICIES[2]) for i in range(2)]
     for earlier in range(step):
         for index, session in enumerate(sessions):
             session.step(chunk(index, earlier))
-    before, turn = picture(engine, sessions[1]), kv.rotate
+    before, kernels = picture(engine, sessions[1]), engine.pool.kernels
 
-    def full(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, out: torch.Tensor | None = None) -> Any:
-        if out is not None:
-            monkeypatch.undo()
+    class Full(PlainKernels):
+        def plan_move(self, *_: Any) -> Any:
+            engine.pool.kernels = kernels
             raise torch.OutOfMemoryError
-        return turn(states, cos, sin, out)
 
-    monkeypatch.setattr(kv, "rotate", full)
+    engine.pool.kernels = Full()
     with pytest.raises(torch.OutOfMemoryError):
         sessions[1].step(chunk(1, step))
     assert same(picture(engine, sessions[1]), before)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from streamingvlm.cache.rope import rotate
+from streamingvlm.kernels.plain import rotate
 
 #: What a masked key gets added to its score.
 _NEVER = torch.finfo(torch.float32).min

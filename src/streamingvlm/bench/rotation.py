@@ -15,23 +15,24 @@ from copy import copy
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from ..cache.attention import CosSin, attend
 from ..cache.batch import Batch
 from ..cache.kv_pool import Evicted, Keep, KVPool, KVShape
 from ..cache.rope import Rope
 from ..core.positions import FloatArray, positions
 from ..engine.request import StepRequest
 from ..engine.runner import Chosen, ModelRunner
+from ..kernels.plain import CosSin, PlainKernels, rotate
 from ..models.base import Model
 
 
 class PerTokenRotation(KVPool):
     """A pool without a rotated view: raw keys and values per layer, (heads, rows, head_dim), of exactly the length."""
 
-    def __init__(self, shape: KVShape, slots: int, rows: int) -> None:
-        super().__init__(shape, slots, rows)
+    def __init__(self, shape: KVShape, slots: int, rows: int, kernels: PlainKernels | None = None) -> None:
+        super().__init__(shape, slots, rows, kernels)
         self.past: dict[int, list[CosSin]] = {}
         #: Slot -> cosine and sine (3, rows, head_dim) along the three axes.
         self.rotation: dict[int, CosSin] = {}
@@ -71,12 +72,12 @@ class PerTokenRotation(KVPool):
         """See :meth:`KVPool.select`: the same gather; the rotation is left to every token to come."""
         assert rotation[0].shape[0] == len(rows), "one rotation per row"
         if keep is not None:
-            keep(self._evicted(slot, rows, rewritten))
+            keep(self._evicted(slot, np.asarray(rows, np.int64), rewritten))
         index = torch.tensor(rows, device=self.shape.device, dtype=torch.long)
         self.past[slot] = [(keys[:, index], values[:, index]) for keys, values in self.past[slot]]
         self.length[slot] = len(rows)
 
-    def _evicted(self, slot: int, rows: Sequence[int], rewritten: range) -> Evicted:  # noqa: ARG002
+    def _evicted(self, slot: int, rows: NDArray[np.int64], rewritten: range) -> Evicted:  # noqa: ARG002
         keys, values = (torch.stack(states) for states in zip(*self.past[slot], strict=True))
         return Evicted(self.length[slot], 0, np.arange(self.length[slot]), keys, values)
 
@@ -107,18 +108,19 @@ class PerTokenBatch(Batch):
                 _put(past_values, values[new].transpose(0, 1), part.at),
             )
 
-    def attend(self, layer: int, queries: Tensor, scaling: float, *, ends: bool = False) -> Tensor:
+    def attend(self, layer: int, queries: Tensor, scaling: float) -> Tensor:
         """See :meth:`Batch.attend`."""
-        out = torch.zeros_like(queries)
+        plain, out = PlainKernels(), torch.zeros_like(queries)
+        queries = rotate(queries, *(part[:, None] for part in self.rotation))
         for number, part in enumerate(self.segments):
             rows = self.rows_before[number] + part.last - part.first
             keys, values = (states[:, :rows] for states in self.pool.past[part.slot][layer])
             cos, sin = (self._put_together(table[:, :rows]) for table in self.pool.rotation[part.slot])
             group = queries.shape[1] // self.pool.shape.heads
             keys, values = (_repeat(states, group) for states in (_rotate(keys, cos, sin), values))
-            place = slice(number, number + 1) if ends or self.single else slice(part.first, part.last)
-            mask = None if ends or self.single else self.masks[number]
-            out[place] = attend(queries[place], keys, values, mask, scaling)
+            there = slice(part.first, part.last)
+            mask = plain.mask(self.rows_before[number], len(part), queries.device)
+            out[there] = plain.attend_prefill(queries[there], keys, values, mask, scaling)
         return out
 
     def _put_together(self, table: Tensor) -> Tensor:
@@ -132,7 +134,7 @@ class PerTokenRotationRunner(ModelRunner):
     batch_class = PerTokenBatch
     pool: PerTokenRotation
 
-    def prefill(self, requests: Sequence[StepRequest]) -> list[Chosen | None]:
+    def prefill(self, requests: Sequence[StepRequest]) -> list[Tensor | None]:
         """See :meth:`ModelRunner.prefill`."""
         self._number(requests)
         return super().prefill(requests)

@@ -13,8 +13,8 @@ from ..core.errors import CapacityError, OptionError
 from ..core.events import Chunk, Source
 from ..core.policy import CachePolicy, StreamingWindow
 from ..core.sampling_params import Sampling
-from ..engine.decode_graph import CAPTURES
 from ..engine.engine import Engine
+from ..engine.ladder import CAPTURES
 from ..engine.runner import ModelRunner
 from ..engine.session import Session
 from ..models.base import Model
@@ -49,7 +49,7 @@ class Request:
     device: str | None = None
     dtype: str | None = None
     weights: str | None = None
-    capture: str = "none"
+    capture: str = "auto"
     threads: int | None = None
 
     def __post_init__(self) -> None:

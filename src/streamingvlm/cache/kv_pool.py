@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..core.errors import CapacityError
-from .attention import CosSin
-from .rope import rotate
+from ..kernels.plain import CosSin, PlainKernels, Stores, rotate, upload
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +56,24 @@ Keep = Callable[[Evicted], None]
 class KVPool:
     """``slots`` independent caches of ``rows`` rows each; a stream holds one slot.
 
-    ``keys``, ``values`` and ``rotated_keys`` are (layers, slots, heads, rows, head_dim). Rows behind ``length[slot]``
-    hold nothing.
+    ``keys``, ``values`` and ``rotated_keys`` are (layers, slots, heads, rows, head_dim), ``layers`` the same one by
+    one. Rows behind ``length[slot]`` hold nothing. ``kernels``: what writes, moves and reads them.
     """
 
-    def __init__(self, shape: KVShape, slots: int, rows: int) -> None:
+    def __init__(self, shape: KVShape, slots: int, rows: int, kernels: PlainKernels | None = None) -> None:
         if slots < 1 or rows < 1:
             raise ValueError(f"a pool needs at least one slot and one row, not {slots} x {rows}")
         self.shape = shape
+        self.kernels = kernels or PlainKernels()
         self.slots = slots
         self.rows = rows
         self.length = [0] * slots
         self._free = list(range(slots))[::-1]
         self.keys, self.values, self.rotated_keys = (self._allocate(rows) for _ in range(3))
+        self.layers = self._by_layer()
+
+    def _by_layer(self) -> list[Stores]:
+        return [Stores(*one) for one in zip(self.keys, self.rotated_keys, self.values, strict=True)]
 
     def _allocate(self, rows: int) -> Tensor:
         s = self.shape
@@ -109,7 +113,7 @@ class KVPool:
         for name, new in zip(("keys", "values", "rotated_keys"), larger, strict=True):
             new[..., : self.rows, :] = getattr(self, name)
             setattr(self, name, new)
-        self.rows = rows
+        self.rows, self.layers = rows, self._by_layer()
 
     def put_back(self, slot: int, evicted: Evicted, rotation: CosSin) -> None:
         """Undo a selection and all that was written behind it; ``rotation`` (rows before, head_dim) was the rows'."""
@@ -145,30 +149,29 @@ class KVPool:
         of rows that stays where it is keeps its view: its positions have not changed either. ``rewritten``: rows after
         the selection that will be written anew. ``keep`` is handed what :meth:`put_back` needs, before the first write.
         """
-        count = len(rows)
+        count, source = len(rows), np.asarray(rows, np.int64)
         assert rotation[0].shape[0] == count, "one rotation per row"
-        evicted = self._evicted(slot, rows, rewritten)
-        same = next((i for i, row in enumerate(rows) if i != row), count)
-        if same < count:
-            index = torch.tensor(rows[same:], device=self.shape.device)
-            moved = (slice(None), slot, slice(None), slice(same, count))
-            keys, values = (store[:, slot].index_select(2, index) for store in (self.keys, self.values))
+        evicted = self._evicted(slot, source, rewritten)
+        moved = np.flatnonzero(source != np.arange(count))
+        move = None
+        if len(moved):
+            first = int(moved[0])
+            cos, sin = rotation
+            move = self.kernels.plan_move(self.layers, slot, source[first:], first, (cos[first:], sin[first:]))
         if keep is not None:
             keep(evicted)
-        if same < count:
-            self.keys[moved], self.values[moved] = keys, values
-            cos, sin = rotation
-            rotate(keys, cos[same:], sin[same:], out=self.rotated_keys[moved])
+        if move is not None:
+            move()
         self.length[slot] = count
 
-    def _evicted(self, slot: int, rows: Sequence[int], rewritten: range) -> Evicted:
+    def _evicted(self, slot: int, rows: NDArray[np.int64], rewritten: range) -> Evicted:
         length, count = self.length[slot], len(rows)
         place = np.full(length, -1, np.int64)
         place[rows] = np.arange(count)
         place[rows[rewritten.start : rewritten.stop]] = -1
         lost = np.flatnonzero(place < 0)
         place[lost] = count + np.arange(len(lost))
-        index = torch.from_numpy(lost).to(self.shape.device)
+        index = upload(torch.from_numpy(lost), self.shape.device)
         keys, values = (store[:, slot].index_select(2, index) for store in (self.keys, self.values))
         return Evicted(length, count, place, keys, values)
 

@@ -1,100 +1,199 @@
-"""A step of decoding with fixed shapes, captured once and replayed for every token.
+"""A token of every stream with fixed shapes: from the last tokens to the next, without the host; captured and replayed.
 
-Launching a large model's operations one by one from Python takes longer than running them: some 600 a token. A CUDA
-graph replays them as one; on CPUs the compiler fuses them.
+Launching a large model's operations one by one from Python takes longer than running them. A CUDA graph replays them
+as one. Everything that changes from token to token (which slots, how many rows, positions, how to sample, noise) goes
+to the device in one copy; what comes back is one token for each place.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from ..cache.attention import CosSin, bucket
 from ..cache.batch import StaticBatch
-from ..cache.decode_op import decode_rows
 from ..cache.kv_pool import KVPool
+from ..core.sampling_params import Sampling
 from ..models.base import Model
+from .sampler import Counter, gumbel
 
-#: How steps of decoding run: one by one, captured in CUDA graphs, or through torch.compile.
-CAPTURES = ("none", "graph", "compile")
+#: How many of the best tokens a captured step looks at; streams that sample from more choose behind it.
+TOP = 64
+
+#: Numbers of places that steps are made for, as far as there are slots. A place without a stream costs next to nothing.
+SIZES = (1, 2, 4, 8, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 112, 128)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One stream's token: ``length`` rows before it, ``position`` (t, h, w), how the next one is sampled."""
+
+    token: int
+    slot: int
+    length: int
+    position: tuple[float, float, float]
+    sampling: Sampling
+    counter: Counter
+
+    @property
+    def fits(self) -> bool:
+        """Whether a captured step can choose its next token."""
+        return self.sampling.temperature == 0 or 0 < (self.sampling.top_k or 0) <= TOP
+
+
+class StepInputs:
+    """What a step of ``size`` places is told: one buffer on the device, and one on the host that it is copied from.
+
+    ``tokens``, ``slots``, ``lengths``, ``top_k`` (size,) int64; ``position`` (3, size), ``penalty``, ``temperature``,
+    ``top_p`` (size,) and ``noise`` (size, TOP) float32. A greedy stream has one best token and no noise.
+    """
+
+    def __init__(self, size: int, device: torch.device) -> None:
+        count = size * (4 * 8 + (6 + TOP) * 4)
+        self._host = torch.zeros(count, dtype=torch.uint8, pin_memory=device.type == "cuda")
+        self._device = torch.zeros(count, dtype=torch.uint8, device=device)
+        self._whole, self._real, self._noise = (part.numpy() for part in self._parts(self._host, size))
+        whole, real, self.noise = self._parts(self._device, size)
+        self.tokens, self.slots, self.lengths, self.top_k = whole
+        self.position, (self.penalty, self.temperature, self.top_p) = real[:3], real[3:]
+        self._drawn: dict[Counter, NDArray[np.float32]] = {}
+
+    @staticmethod
+    def _parts(buffer: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+        whole, real, noise = torch.split(buffer, [size * 4 * 8, size * 6 * 4, size * TOP * 4])
+        numbers, noises = real.view(torch.float32).view(6, size), noise.view(torch.float32).view(size, TOP)
+        return whole.view(torch.int64).view(4, size), numbers, noises
+
+    def fill(self, places: Sequence[Place]) -> None:
+        """Bring ``places`` to the device, waiting for nothing; the places behind them are without a stream."""
+        self._whole[:], self._real[:], self._noise[:] = np.array([[0], [-1], [0], [1]]), 1.0, 0.0
+        for i, place in enumerate(places):
+            own, greedy = place.sampling, place.sampling.temperature == 0
+            count = 1 if greedy else min(own.top_k or TOP, TOP)
+            self._whole[:, i] = place.token, place.slot, place.length, count
+            self._real[:, i] = *place.position, own.repetition_penalty, own.temperature or 1.0, own.top_p
+            if not greedy:
+                self._noise[i, :count] = self._draw(place.counter, count)
+        self._device.copy_(self._host, non_blocking=True)
+
+    def draw_ahead(self, places: Sequence[Place]) -> None:
+        """Draw the noise of the tokens behind those of ``places``, while the device is at work on these."""
+        self._drawn.clear()
+        for place in places:
+            if place.sampling.temperature:
+                seed, stream, index = place.counter
+                counter, count = (seed, stream, index + 1), min(place.sampling.top_k or TOP, TOP)
+                self._drawn[counter] = gumbel(counter, count)
+
+    def _draw(self, counter: Counter, count: int) -> NDArray[np.float32]:
+        known = self._drawn.get(counter)
+        return gumbel(counter, count) if known is None or len(known) != count else known
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutputs:
+    """``logits`` (size, vocabulary), raw; ``tokens`` (size,) int64: the next token of each place."""
+
+    logits: Tensor
+    tokens: Tensor
+
+
+#: Makes of a step's body what runs it from then on, with the same tensors.
+Capture = Callable[[Callable[[], StepOutputs]], Callable[[], StepOutputs]]
+
+
+class GraphCapture:
+    """Captures bodies as CUDA graphs that share one pool of memory; the largest comes first.
+
+    ``tower``: held meanwhile, so that no other thread of ours uses the device. Unsafe calls of still other threads do
+    not break a capture in the mode "thread_local".
+    """
+
+    def __init__(self, device: torch.device, tower: AbstractContextManager[object]) -> None:
+        self._device = device
+        self._tower = tower
+        self._memory = torch.cuda.graph_pool_handle()
+
+    def __call__(self, body: Callable[[], StepOutputs]) -> Callable[[], StepOutputs]:
+        with self._tower, torch.cuda.device(self._device):
+            side = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+            side.wait_stream(torch.cuda.current_stream(self._device))
+            with torch.cuda.stream(side):
+                for _ in range(2):  # kernels are loaded and tuned before the capture; the same rows are written again
+                    body()
+            torch.cuda.current_stream(self._device).wait_stream(side)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=self._memory, capture_error_mode="thread_local"):
+                outputs = body()
+
+        def replay() -> StepOutputs:
+            with torch.cuda.device(self._device):
+                graph.replay()
+            return outputs
+
+        return replay
 
 
 class DecodeStep:
-    """One step for up to ``size`` streams of a pool as it is now.
+    """One token for up to ``size`` places of a pool as it is now; runs its body as it is until that is captured."""
 
-    On CUDA it needs Triton for :func:`streamingvlm.cache.kernels.decode_attention`.
-    """
+    def __init__(self, model: Model, pool: KVPool, token_mask: Tensor, size: int) -> None:
+        self.model, self.pool, self.token_mask, self.size = model, pool, token_mask, size
+        self.inputs = StepInputs(size, pool.shape.device)
+        self._read_back = torch.zeros(size, dtype=torch.int64, pin_memory=pool.shape.device.type == "cuda")
+        cuda = pool.shape.device.type == "cuda"
+        self._done = torch.cuda.Event() if cuda else None  # type: ignore[no-untyped-call]
+        self._replay: Callable[[], StepOutputs] | None = None
 
-    def __init__(self, model: Model, pool: KVPool, size: int, how: str) -> None:
-        device, dim = pool.shape.device, pool.shape.head_dim
-        self.model, self.pool, self.size, self.how = model, pool, size, how
-        self._tokens, self._slots, self._lengths = torch.zeros(3, size, dtype=torch.long, device=device)
-        self._rotation: CosSin = (torch.zeros(size, dim, device=device), torch.zeros(size, dim, device=device))
-        self._graph: torch.cuda.CUDAGraph | None = None
-        self._logits: Tensor | None = None
-        self._compiled: Callable[..., Tensor] = torch.compile(self._body, dynamic=False, fullgraph=True)
+    @torch.inference_mode()
+    def body(self) -> StepOutputs:
+        """The step itself, on what its inputs hold."""
+        one, kernels = self.inputs, self.pool.kernels
+        batch = StaticBatch(self.pool, one.slots, one.lengths, self.model.rope.cos_sin(one.position))
+        hidden = self.model.forward(self.model.embed(one.tokens), batch)
+        logits = self.model.logits(hidden)
+        scores = kernels.penalize(logits, self.token_mask, one.slots, one.tokens, one.penalty, one.temperature)
+        top, ids = scores.topk(min(TOP, scores.shape[1]), dim=-1)
+        noise = one.noise[:, : top.shape[1]]
+        return StepOutputs(logits, kernels.pick(top, ids, noise, one.top_k, one.top_p))
 
-    def _body(self, tokens: Tensor, slots: Tensor, lengths: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        batch = StaticBatch(self.pool, slots, lengths, (cos, sin), decode_rows)
-        return self.model.logits(self.model.forward(self.model.embed(tokens), batch))
+    def capture(self, how: Capture) -> None:
+        """Run a captured body from now on. What is raised leaves the step as it was."""
+        self._replay = how(self.body)
 
-    @torch.no_grad()
-    def run(self, tokens: Tensor, slots: Sequence[int], rotation: CosSin) -> Tensor:
-        """Logits (size, vocabulary) of one new token (b,) each of the streams in ``slots``; writes their rows.
+    @torch.inference_mode()
+    def run(self, places: Sequence[Place]) -> StepOutputs:
+        """One token of each of ``places``: writes their rows; moves no length and waits for nothing."""
+        self.inputs.fill(places)
+        return self.body() if self._replay is None else self._replay()
 
-        ``rotation``: cosine and sine (b, head_dim). Rows of the result behind the streams repeat the last one.
-        """
-        count = len(slots)
-        fill = [*range(count), *[count - 1] * (self.size - count)]
-        index = torch.tensor(fill, device=tokens.device)
-        self._tokens.copy_(tokens[index])
-        self._slots.copy_(torch.tensor([slots[i] for i in fill]))
-        self._lengths.copy_(torch.tensor([self.pool.length[slots[i]] for i in fill]))
-        for kept, new in zip(self._rotation, rotation, strict=True):
-            kept.copy_(new[index])
-        inputs = (self._tokens, self._slots, self._lengths, *self._rotation)
-        if self.how == "compile":
-            logits = self._compiled(*inputs)
-        elif self.how == "none":
-            logits = self._body(*inputs)
-        else:
-            logits = self._replay(inputs)
-        for slot in slots:
-            self.pool.advance(slot, 1)
-        return logits
-
-    def _replay(self, inputs: Sequence[Tensor]) -> Tensor:
-        if self._graph is None:
-            # Running it twice before the capture writes the same rows with the same values: no harm, and kernels are
-            # then loaded and tuned.
-            side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):
-                for _ in range(2):
-                    self._body(*inputs)
-            torch.cuda.current_stream().wait_stream(side)
-            self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph):
-                self._logits = self._body(*inputs)
-        self._graph.replay()
-        assert self._logits is not None
-        return self._logits
+    def read_back(self, tokens: Tensor) -> list[int]:
+        """The tokens (size,), as soon as the device has them: the only wait within a token."""
+        self._read_back.copy_(tokens, non_blocking=True)
+        if self._done is not None:
+            self._done.record(torch.cuda.current_stream(tokens.device))
+            self._done.synchronize()
+        found: list[int] = self._read_back.tolist()
+        return found
 
 
 class DecodeSteps:
-    """The captured steps of a pool, one for each bucket of streams; made when they are first needed."""
+    """The steps of a pool as it is now, one for each size."""
 
-    def __init__(self, model: Model, pool: KVPool, how: str) -> None:
-        self._model, self._pool, self._how = model, pool, how
-        self._steps: dict[tuple[int, int], DecodeStep] = {}
+    def __init__(self, model: Model, pool: KVPool, token_mask: Tensor, capture: Capture | None = None) -> None:
+        self.rows = pool.rows
+        sizes = [size for size in SIZES if size < pool.slots]
+        #: The largest first: the memory that its capture takes is enough for all.
+        self.steps = [DecodeStep(model, pool, token_mask, size) for size in [*sizes, pool.slots][::-1]]
+        for step in self.steps if capture is not None else []:
+            assert capture is not None
+            step.capture(capture)
 
-    def run(self, tokens: Tensor, slots: Sequence[int], rotation: CosSin) -> Tensor:
-        """See :meth:`DecodeStep.run`."""
-        # A pool that has grown has new tensors.
-        key = (bucket(len(slots)), self._pool.rows)
-        if key not in self._steps:
-            self._steps = {known: step for known, step in self._steps.items() if known[1] == self._pool.rows}
-            self._steps[key] = DecodeStep(self._model, self._pool, key[0], self._how)
-        return self._steps[key].run(tokens, slots, rotation)
+    def of(self, count: int) -> DecodeStep:
+        """The smallest step that has ``count`` places."""
+        return next(step for step in reversed(self.steps) if step.size >= count)

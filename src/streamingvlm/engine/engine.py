@@ -22,8 +22,8 @@ from ..core.events import Chunk, StepInput
 from ..core.policy import CachePolicy, make_policy
 from ..core.sampling_params import Sampling
 from ..models.base import Model
-from .decode_graph import CAPTURES
 from .engine_core import EngineCore
+from .ladder import CAPTURES, Decoding
 from .options import StreamOptions
 from .request import StepRequest, Trace
 from .runner import ModelRunner
@@ -35,9 +35,10 @@ class Engine:
 
     The thread is the first that opens a stream; others are refused with a :class:`SessionError` as long as it lives.
     ``rows``: rows of a slot; by default the pool grows to the capacity of the largest stream that is opened.
-    ``capture``: how steps of decoding run: ``none``, one operation after the other; ``graph``, as CUDA graphs;
-    ``compile``, through torch.compile (the first steps then take a minute). ``pool`` and ``runner``: the classes that
-    keep keys and values and that run the tensors; other ones for comparisons only.
+    ``capture``: how steps of decoding run: ``graph``, as CUDA graphs; ``static``, with the same fixed shapes, not
+    captured; ``none``, one operation after the other; ``auto``, on CUDA the first of these three that passes its check,
+    elsewhere ``none``. ``pool`` and ``runner``: the classes that keep keys and values and that run the tensors; other
+    ones for comparisons only.
     """
 
     def __init__(
@@ -46,15 +47,16 @@ class Engine:
         slots: int = 1,
         rows: int | None = None,
         *,
-        capture: str = "none",
+        capture: str = "auto",
         pool: type[KVPool] = KVPool,
         runner: type[ModelRunner] = ModelRunner,
     ) -> None:
         if capture not in CAPTURES:
             raise OptionError(f"capture must be one of {', '.join(CAPTURES)}, not {capture!r}")
         if capture == "graph" and model.kv_shape.device.type != "cuda":
-            raise OptionError("CUDA graphs need a CUDA device; on this one decoding can be compiled")
-        self._core = EngineCore(runner(model, pool(model.kv_shape, slots, rows or 1), capture), rows)
+            raise OptionError("CUDA graphs need a CUDA device")
+        self._runner = runner(model, pool(model.kv_shape, slots, rows or 1, model.kernels), capture)
+        self._core = EngineCore(self._runner, rows)
 
     @property
     def model(self) -> Model:
@@ -70,6 +72,11 @@ class Engine:
     def pool(self) -> KVPool:
         """Where the streams' keys and values are, for checks."""
         return self._core.pool
+
+    @property
+    def decoding(self) -> Decoding:
+        """How decoding runs, and why not faster; known as soon as a stream is open."""
+        return self._runner.decoding
 
     @property
     def busy(self) -> bool:

@@ -163,6 +163,7 @@ class EngineCore:
         slot = self.pool.acquire()
         try:
             self.pool.grow(capacity)
+            self._runner.warm_up()
         except BaseException:
             self.pool.release(slot)
             raise
@@ -217,13 +218,19 @@ class EngineCore:
         """Evict, encode and prefill the new turns of some streams."""
         begun = [request for one in requests for request, _ in self._each([one], self._begin)]
         begun = [request for request, _ in self._each(begun, self._runner.encode)]
+        logits: dict[StepRequest, Tensor] = {}
         for group in [begun] if self._runner.batches_prefills else [[request] for request in begun]:
-            for request, first in self._each(group, self._runner.prefill):
+            for request, last in self._each(group, self._runner.prefill):
                 if self._scheduler.prefilled(request):
-                    assert first is not None, "a whole step has a first token"
-                    self._take(request, *first)
+                    assert last is not None, "a whole step has a first token"
+                    logits[request] = last
                 else:
                     self._end(request)
+        # All prefills have been handed to the device before the first token is waited for.
+        for request, (token, own) in self._each(
+            list(logits), lambda some: self._runner.choose_first(some, [logits[one] for one in some])
+        ):
+            self._take(request, token, own)
 
     def _begin(self, requests: Sequence[StepRequest]) -> list[None]:
         """Evict where the turn of a single request begins, and append the turn or more of it."""
@@ -243,7 +250,7 @@ class EngineCore:
         """One more token of a reply has been chosen: note it, tell its text, deliver the reply if it has ended."""
         try:
             if request.trace:
-                request.trace.logits.append(logits)
+                request.trace.logits.append(logits.clone())
                 request.trace.tokens.append(token)
             self._scheduler.note(request, token)
             if request.on_text and (text := self._scheduler.new_text(request, self.model.grammar)):

@@ -45,7 +45,7 @@ class StepRequest:
 
     ``ahead``: what was made of its frames, also what the tower sees in them as soon as that is known. ``prefill`` and
     ``rearchive``: what has to be prefilled, known when it is begun; ``visions``: what the tower sees in that.
-    ``token_mask``: (vocabulary,) bool, which tokens occur in the stream's text; ``result``: None for a part.
+    ``result``: None for a part.
     """
 
     stream: OpenStream
@@ -59,7 +59,6 @@ class StepRequest:
     visions: list[Vision] = field(default_factory=list)
     instructions: tuple[InstructionUpdated, ...] = ()
     tokens: list[int] = field(default_factory=list)
-    token_mask: Tensor | None = None
     emitted_text: str = ""
     timing: Timing = field(default_factory=Timing)
     status: Status = Status.WAITING

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Sequence
@@ -12,18 +13,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..cache.attention import MIN_ROWS, CosSin, bucket
 from ..cache.batch import Batch, Segment
 from ..cache.kv_pool import Evicted, Keep, KVPool
 from ..core.positions import FloatArray
+from ..kernels.plain import MIN_ROWS, CosSin, upload
 from ..models.base import Deepstack, Model, Prepared, Vision
-from .decode_graph import DecodeSteps
+from ..models.patches import Patches
+from .decode_graph import Capture, GraphCapture, Place
+from .ladder import Decoding, prepare_decoding, rungs
 from .open_turn import PrefillInput
 from .request import StepRequest
-from .sampler import choose
+from .sampler import Counter, choose
 
-#: A token with its logits (vocabulary,) float32.
+#: A token with its logits (vocabulary,) float32, which hold only until the next token.
 Chosen = tuple[int, Tensor]
+
+#: Patches that a tower is given at once on a GPU: what it makes of them meanwhile takes memory.
+TOWER_PATCHES = 16_384
 
 
 class ModelRunner:
@@ -32,19 +38,35 @@ class ModelRunner:
     #: What one forward pass is; another one for comparisons only.
     batch_class: type[Batch] = Batch
 
-    def __init__(self, model: Model, pool: KVPool, capture: str = "none") -> None:
+    def __init__(self, model: Model, pool: KVPool, capture: str = "auto") -> None:
         self.model = model
         self.pool = pool
         self.device = model.kv_shape.device
-        self.capture = capture
-        self._captured = self.make_steps()
         #: The tower is asked by the engine and, ahead of it, by the threads of sources.
         self._tower = threading.Lock()
         self._beside: torch.cuda.Stream | None = None
+        #: (slots, vocabulary) bool: the tokens that occur in the text of each slot's stream.
+        self._token_mask = torch.zeros(pool.slots, model.vocabulary, dtype=torch.bool, device=self.device)
+        self._ways = rungs(capture, self.make_capture())
+        self.decoding = Decoding(None, "none")
 
-    def make_steps(self) -> DecodeSteps | None:
-        """The steps of decoding with fixed shapes (None: one operation after the other)."""
-        return None if self.capture == "none" else DecodeSteps(self.model, self.pool, self.capture)
+    def make_capture(self) -> Capture | None:
+        """What captures a step of decoding on this device (None: nothing does)."""
+        return GraphCapture(self.device, self._tower) if self.device.type == "cuda" else None
+
+    def warm_up(self) -> None:
+        """Make, capture and check the steps of decoding for the pool as it is; where that was done, nothing."""
+        steps = self.decoding.steps
+        if self._ways == ("none",) or (steps is not None and steps.rows == self.pool.rows):
+            return
+        earlier = self.decoding.reason
+        self.decoding = Decoding(
+            None, "none", earlier
+        )  # memory of earlier captures is free before new ones take theirs
+        capture = self.make_capture()
+        self.decoding = prepare_decoding(self.model, self.pool, self._token_mask, self._ways, capture, earlier)
+        # What has failed once is not tried again when the pool grows.
+        self._ways = self._ways[self._ways.index(self.decoding.capture) :]
 
     @property
     def batches_prefills(self) -> bool:
@@ -66,7 +88,7 @@ class ModelRunner:
 
     def rotation(self, positions: FloatArray) -> CosSin:
         """Cosine and sine (n, head_dim) of positions (3, n)."""
-        return self.model.rope.cos_sin(torch.from_numpy(np.ascontiguousarray(positions)).to(self.device))
+        return self.model.rope.cos_sin(upload(torch.from_numpy(np.ascontiguousarray(positions)), self.device))
 
     # The tower.
 
@@ -90,7 +112,7 @@ class ModelRunner:
         if left:
             inputs = [request.to_prefill() for request in left]
             with self._tower:
-                seen = iter(self.model.encode([patches for one in inputs for patches in one.patches]))
+                seen = iter(self._see([patches for one in inputs for patches in one.patches]))
             visions = [[next(seen) for _ in one.patches] for one in inputs]
             _share("vision_encode", begun, left, [sum(len(p.pixels) for p in one.patches) for one in inputs])
             for request, own in zip(left, visions, strict=True):
@@ -102,13 +124,25 @@ class ModelRunner:
                 request.visions = [_here(request.ahead.vision)]
         return [None] * len(requests)
 
+    def _see(self, patches: Sequence[Patches]) -> list[Vision]:
+        """What the tower makes of some blocks; on a GPU in calls of bounded size."""
+        out: list[Vision] = []
+        group: list[Patches] = []
+        for one in patches:
+            count = sum(math.prod(other.grid) for other in group)
+            if group and self.device.type == "cuda" and count + math.prod(one.grid) > TOWER_PATCHES:
+                out += self.model.encode(group)
+                group = []
+            group.append(one)
+        return out + (self.model.encode(group) if group else [])
+
     # The decoder.
 
-    def prefill(self, requests: Sequence[StepRequest]) -> list[Chosen | None]:
-        """One forward pass over the turns of some streams, one behind the other; the first token of each reply.
+    def prefill(self, requests: Sequence[StepRequest]) -> list[Tensor | None]:
+        """One forward pass over the turns of some streams, one behind the other; logits (vocabulary,) float32 of each.
 
         Text that has moved into the history block is prefilled once more in the same pass: in every layer its rows are
-        written before the new turn looks at them. A part of a step has no token.
+        written before the new turn looks at them. A part of a step has none. A GPU is not waited for.
         """
         begun = time.perf_counter()
         again = [(request.stream.slot, request.rearchive) for request in requests if request.rearchive is not None]
@@ -120,29 +154,49 @@ class ModelRunner:
         deepstack = _deepstack(torch.cat(pads), [vision for own in seen for vision in own])
         numbers = np.concatenate([one.positions for _, one in fed], axis=1)
         hidden = self._forward(segments, torch.cat(embeds), numbers, deepstack)
-        out: list[Chosen | None] = [None] * len(requests)
-        if asked := [row for row, request in enumerate(requests) if request.step.last]:
-            for row in asked:
-                requests[row].token_mask = self._token_mask(requests[row])
-            chosen = self._choose([requests[row] for row in asked], self.model.logits(hidden)[asked])
-            for row, first in zip(asked, chosen, strict=True):
-                out[row] = first
+        logits = self.model.logits(hidden) if any(request.step.last for request in requests) else None
         _share("prefill", begun, requests, [len(request.to_prefill().tokens) for request in requests])
-        return out
+        return [
+            logits[row] if logits is not None and request.step.last else None for row, request in enumerate(requests)
+        ]
+
+    def choose_first(self, requests: Sequence[StepRequest], logits: Sequence[Tensor]) -> list[Chosen]:
+        """The first token of each reply, from what :meth:`prefill` gave for each; one read-back for all."""
+        begun = time.perf_counter()
+        for request in requests:
+            self._mark(request)
+        chosen = self._choose(requests, torch.stack(list(logits)))
+        _share("prefill", begun, requests, [1] * len(requests))
+        return chosen
 
     def decode(self, requests: Sequence[StepRequest]) -> list[Chosen]:
         """One more token of some replies."""
         begun = time.perf_counter()
-        tokens = torch.tensor([request.tokens[-1] for request in requests], device=self.device)
-        numbers = np.concatenate([request.stream.state.next_position for request in requests], axis=1)
-        slots = [request.stream.slot for request in requests]
-        if self._captured is not None:
-            logits = self._captured.run(tokens, slots, self.rotation(numbers))
-        else:
-            segments = [Segment(slot, row, row + 1) for row, slot in enumerate(slots)]
-            logits = self.model.logits(self._forward(segments, self.model.embed(tokens), numbers))
-        chosen = self._choose(requests, logits)
+        chosen = self._decode_one_by_one(requests) if self.decoding.steps is None else self._decode_step(requests)
         _share("decode", begun, requests, [1] * len(requests))
+        return chosen
+
+    def _decode_one_by_one(self, requests: Sequence[StepRequest]) -> list[Chosen]:
+        slots = [request.stream.slot for request in requests]
+        tokens = upload(torch.tensor([request.tokens[-1] for request in requests]), self.device)
+        self._token_mask[upload(torch.tensor(slots), self.device), tokens] = True
+        numbers = np.concatenate([request.stream.state.next_position for request in requests], axis=1)
+        segments = [Segment(slot, row, row + 1) for row, slot in enumerate(slots)]
+        return self._choose(requests, self.model.logits(self._forward(segments, self.model.embed(tokens), numbers)))
+
+    def _decode_step(self, requests: Sequence[StepRequest]) -> list[Chosen]:
+        assert self.decoding.steps is not None
+        places = [_place(request, self.pool) for request in requests]
+        step = self.decoding.steps.of(len(places))
+        outputs = step.run(places)
+        logits = outputs.logits[: len(places)]
+        if all(place.fits for place in places):
+            step.inputs.draw_ahead(places)
+            chosen = list(zip(step.read_back(outputs.tokens), logits, strict=False))
+        else:
+            chosen = self._choose(requests, logits)
+        for place in places:
+            self.pool.advance(place.slot, 1)
         return chosen
 
     def _forward(
@@ -150,7 +204,8 @@ class ModelRunner:
     ) -> Tensor:
         """Last hidden states (bucket, hidden) of each segment's last token; ``numbers`` (3, n) are the positions."""
         count = len(embeds)
-        missing = (bucket(count) if count == len(segments) else max(count, MIN_ROWS)) - count
+        single = count == len(segments)
+        missing = (self.pool.kernels.bucket(count, self.device) if single else max(count, MIN_ROWS)) - count
         if missing:
             embeds = F.pad(embeds, (0, 0, 0, missing))
             numbers = np.pad(numbers, ((0, 0), (0, missing)))
@@ -162,29 +217,44 @@ class ModelRunner:
     def _choose(self, requests: Sequence[StepRequest], logits: Tensor) -> list[Chosen]:
         """The next token of each reply; ``logits`` (at least one row per request, vocabulary)."""
         logits = logits[: len(requests)]
-        masks = [request.token_mask for request in requests if request.token_mask is not None]
+        index = upload(torch.tensor([request.stream.slot for request in requests]), self.device)
         options = [request.stream.options for request in requests]
-        sampled = [request.stream.state.sampled for request in requests]
-        counters = [(o.seed, o.stream, count) for o, count in zip(options, sampled, strict=True)]
-        tokens = choose(logits, torch.stack(masks), [o.sampling for o in options], counters)
-        for mask, token in zip(masks, tokens, strict=True):
-            mask[token] = True
+        tokens = choose(logits, self._token_mask[index], [o.sampling for o in options], list(map(_counter, requests)))
         return list(zip(tokens, logits, strict=True))
 
     def _embed(self, fed: PrefillInput, visions: Sequence[Vision]) -> tuple[Tensor, Tensor]:
         """Embeddings (n, hidden) of what is fed, the pads of its video replaced by what was seen; and the pads (n,)."""
-        embeds = self.model.embed(torch.tensor(fed.tokens, device=self.device)).clone()
+        embeds = self.model.embed(upload(torch.tensor(fed.tokens), self.device)).clone()
         pads = torch.from_numpy(fed.pads)
         if visions:
             seen = torch.cat([vision.embeds for vision in visions])
-            embeds[pads.nonzero()[:, 0].to(self.device)] = seen.to(embeds.dtype)
+            embeds[upload(pads.nonzero()[:, 0], self.device)] = seen.to(embeds.dtype)
         return embeds, pads
 
-    def _token_mask(self, request: StepRequest) -> Tensor:
-        """Which tokens occur in the stream's text, (vocabulary,) bool; the repetition penalty is for them."""
-        mask = torch.zeros(self.model.vocabulary, dtype=torch.bool)
-        mask[torch.tensor(request.stream.state.timeline.tokens)] = True
-        return mask.to(self.device)
+    def _mark(self, request: StepRequest) -> None:
+        """Note which tokens occur in the stream's text; the repetition penalty is for them."""
+        mask = self._token_mask[request.stream.slot]
+        tokens = np.asarray(request.stream.state.timeline.tokens)
+        mask.zero_()
+        mask[upload(torch.from_numpy(tokens), self.device)] = True
+
+
+def _counter(request: StepRequest) -> Counter:
+    options = request.stream.options
+    return options.seed, options.stream, request.stream.state.sampled
+
+
+def _place(request: StepRequest, pool: KVPool) -> Place:
+    stream = request.stream
+    time_, height, width = stream.state.next_position[:, 0].tolist()
+    return Place(
+        token=request.tokens[-1],
+        slot=stream.slot,
+        length=pool.length[stream.slot],
+        position=(time_, height, width),
+        sampling=stream.options.sampling,
+        counter=_counter(request),
+    )
 
 
 def _share(stage: str, begun: float, requests: Sequence[StepRequest], sizes: Sequence[int]) -> None:

@@ -13,6 +13,7 @@ from ..cache.kv_pool import KVShape
 from ..cache.rope import Rope
 from ..core.grammar import Grammar
 from ..core.sampling_params import Sampling
+from ..kernels.plain import PlainKernels
 from .patches import Patcher, Patches
 
 #: Options of the streaming window that a checkpoint may set for itself.
@@ -116,6 +117,8 @@ class Model(Protocol):
     use_reference_layers: bool
     #: How the decoder's matrices are kept: "" as they were loaded, or a kind of :mod:`streamingvlm.models.quantize`.
     weights: str
+    #: What runs the operations of our own.
+    kernels: PlainKernels
 
     @property
     def fingerprint(self) -> str:

@@ -6,30 +6,26 @@ every token of a prefill although only the last one is looked at, and know no pa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..cache.batch import Batch
 from ..core.errors import ModelError
+from ..kernels.plain import Heads, PlainKernels
 from .base import Deepstack
 from .linear import Linear
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """Weights of one layer: query, key and value as one matrix, gate and up as one.
-
-    ``query_norm`` and ``key_norm`` (head_dim,) only where a family has them.
-    """
+    """Weights of one layer: query, key and value as one matrix, gate and up as one."""
 
     attention_norm: Tensor
     qkv: Linear
-    query_norm: Tensor | None
-    key_norm: Tensor | None
+    heads: Heads
     out: Linear
     mlp_norm: Tensor
     gate_up: Linear
@@ -48,7 +44,7 @@ def plain(module: nn.Module) -> nn.Linear:
     return module
 
 
-def _fuse(modules: list[nn.Linear]) -> Linear:
+def _fuse(modules: list[nn.Linear], kernels: PlainKernels) -> Linear:
     """Weights and biases of linear layers with one input as one matrix; the modules keep them as views of it."""
     modules = [plain(module) for module in modules]
     weight = torch.cat([module.weight.detach() for module in modules])
@@ -60,65 +56,54 @@ def _fuse(modules: list[nn.Linear]) -> Linear:
         if bias is not None:
             module.bias = nn.Parameter(bias[first:last], requires_grad=False)
         first = last
-    return Linear(weight, bias)
+    return Linear(weight, bias, kernels)
 
 
-def _layer(stock: Any) -> Layer:
+def _layer(stock: Any, heads: Heads, kernels: PlainKernels) -> Layer:
     attention, mlp = stock.self_attn, stock.mlp
-    query_norm, key_norm = (getattr(attention, name, None) for name in ("q_norm", "k_norm"))
+    norms = {"query_norm": getattr(attention, "q_norm", None), "key_norm": getattr(attention, "k_norm", None)}
     return Layer(
         attention_norm=stock.input_layernorm.weight,
-        qkv=_fuse([attention.q_proj, attention.k_proj, attention.v_proj]),
-        query_norm=None if query_norm is None else query_norm.weight,
-        key_norm=None if key_norm is None else key_norm.weight,
-        out=Linear(plain(attention.o_proj).weight, attention.o_proj.bias),
+        qkv=_fuse([attention.q_proj, attention.k_proj, attention.v_proj], kernels),
+        heads=replace(heads, **{name: norm.weight for name, norm in norms.items() if norm is not None}),
+        out=Linear(plain(attention.o_proj).weight, attention.o_proj.bias, kernels),
         mlp_norm=stock.post_attention_layernorm.weight,
-        gate_up=_fuse([mlp.gate_proj, mlp.up_proj]),
-        down=Linear(plain(mlp.down_proj).weight),
+        gate_up=_fuse([mlp.gate_proj, mlp.up_proj], kernels),
+        down=Linear(plain(mlp.down_proj).weight, None, kernels),
     )
 
 
 class Decoder:
-    """The layers of a stock model, whose own matrices become views of the fused ones: nothing is kept twice."""
+    """The layers of a stock model, whose own matrices become views of the fused ones: nothing is kept twice.
 
-    def __init__(
-        self, language_model: Any, head: nn.Linear, heads: int, kv_heads: int, head_dim: int, eps: float
-    ) -> None:
-        self.layers = [_layer(stock) for stock in language_model.layers]
-        self.head = Linear(plain(head).weight, head.bias)
+    ``heads``: how the product of a layer falls into heads, but for the norms; ``kernels``: what multiplies.
+    """
+
+    def __init__(self, language_model: Any, head: nn.Linear, heads: Heads, kernels: PlainKernels) -> None:
+        self.layers = [_layer(stock, heads, kernels) for stock in language_model.layers]
+        self.head = Linear(plain(head).weight, head.bias, kernels)
         self.norm = language_model.norm.weight
-        self.heads, self.kv_heads, self.head_dim, self.eps = heads, kv_heads, head_dim, eps
-        self.scaling = head_dim**-0.5
+        self.eps = heads.eps
 
     def __call__(self, embeds: Tensor, batch: Batch, deepstack: Deepstack | None = None) -> Tensor:
-        """Normed last hidden states (bucket, hidden) of each part's last token, of embeddings (tokens, hidden)."""
+        """Normed last hidden states (bucket, hidden) of each segment's last token, of embeddings (tokens, hidden)."""
         features = () if deepstack is None else deepstack.features
-        x = embeds
+        add_norm, few = batch.kernels.add_norm, batch.single
+        x, normed = add_norm(embeds, None, self.layers[0].attention_norm, self.eps)
         for number, layer in enumerate(self.layers):
             last = number == len(self.layers) - 1
-            x = self._attend(number, layer, x, batch, ends=last)
-            few = batch.single or last
-            gate, up = layer.gate_up(self._norm(x, layer.mlp_norm), few=few).chunk(2, dim=-1)
-            x = x + layer.down(F.silu(gate) * up, few=few)
-            if deepstack is not None and number < len(features) and not last:
-                # Behind the last layer only ends of turns are left, and none of them is a pad.
-                x[deepstack.pads] += features[number].to(x.dtype)
-        return self._norm(x, self.norm)
-
-    def _attend(self, number: int, layer: Layer, x: Tensor, batch: Batch, *, ends: bool) -> Tensor:
-        qkv = layer.qkv(self._norm(x, layer.attention_norm), few=batch.single).view(
-            len(x), self.heads + 2 * self.kv_heads, self.head_dim
-        )
-        query, key, value = torch.split(qkv, [self.heads, self.kv_heads, self.kv_heads], dim=1)
-        if layer.query_norm is not None and layer.key_norm is not None:
-            query, key = self._norm(query, layer.query_norm), self._norm(key, layer.key_norm)
-        batch.store(number, key, value)
-        if ends:
-            # Of a prefill's last layer nothing but the last token's output is looked at.
-            x, query = batch.take_ends(x), batch.take_ends(query)
-        query = batch.rotate(query, ends=ends)
-        out = batch.attend(number, query, self.scaling, ends=ends)
-        return x + layer.out(out.flatten(1), few=batch.single or ends)
-
-    def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
-        return F.rms_norm(x, weight.shape, weight, self.eps)
+            out = batch.attention(number, layer.qkv(normed, few=few), layer.heads, ends=last)
+            if last:
+                # Of a prefill's last layer nothing but the last token's output is looked at.
+                x, few = batch.take_ends(x), True
+            x, normed = add_norm(x, layer.out(out, few=few), layer.mlp_norm, self.eps)
+            out = layer.down(batch.kernels.silu_mul(layer.gate_up(normed, few=few)), few=few)
+            after = self.norm if last else self.layers[number + 1].attention_norm
+            if deepstack is None or last or number >= len(features):
+                x, normed = add_norm(x, out, after, self.eps)
+                continue
+            # Behind the last layer only ends of turns are left, and none of them is a pad.
+            x = x + out
+            x[deepstack.pads] += features[number].to(x.dtype)
+            x, normed = add_norm(x, None, after, self.eps)
+        return normed

@@ -54,12 +54,14 @@ def load_model(
     device: str | None = None,
     dtype: str | None = None,
     weights: str | None = None,
+    kernels: str = "auto",
 ) -> Model:
     """Load a checkpoint from a folder or a hub id; ``None`` is the bundled model.
 
     ``device``: cpu, cuda, cuda:N or mps (default: the best there is). ``dtype``: bf16, fp16 or fp32 (default: bf16
     on cuda, fp16 on mps, fp32 on cpu). ``weights``: int8, fp8 or int4 for a decoder whose matrices are quantized
-    (torchao, weights only; None: as they are). Raises :class:`ModelError` when there is no such checkpoint or its
+    (torchao, weights only; None: as they are). ``kernels``: ``auto``, those of our own where this machine can run
+    them, or ``plain``, torch's operations alone. Raises :class:`ModelError` when there is no such checkpoint or its
     family is not supported.
     """
     folder = find_checkpoint(name)
@@ -70,7 +72,7 @@ def load_model(
     label = _label(name)
     kept = pick_dtype(dtype, place)
     with quiet_torchao(), quiet_loading():
-        model: Model = family.load(folder, label, place, kept)
+        model: Model = family.load(folder, label, place, kept, kernels)
     if weights is not None:
         quantize(model, weights)
     return model

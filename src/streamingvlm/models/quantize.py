@@ -13,7 +13,7 @@ from torch import nn
 
 from ..core.errors import ModelError, OptionError
 from .base import Model
-from .linear import Linear
+from .linear import Linear, QuantizedLinear
 
 #: Name -> configuration of torchao and its numbers. Per output channel, int4 per group of 128 weights.
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -54,7 +54,7 @@ def quantize(model: Model, kind: str) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             torchao.quantize_(linear, config)
-        return Linear(linear.weight.detach(), matrix.bias)
+        return QuantizedLinear(linear.weight.detach(), matrix.bias)
 
     ours: Any = model
     ours.fingerprint = f"{kind} of {ours.fingerprint}"  # some of the weights that it is made of are about to go

@@ -22,6 +22,8 @@ from ..cache.kv_pool import KVShape
 from ..cache.rope import Rope
 from ..core.errors import ModelError
 from ..core.grammar import Grammar
+from ..kernels.choose import choose_kernels
+from ..kernels.plain import Heads, PlainKernels
 from .base import Deepstack, Frontend, StreamDefaults, Vision
 from .checkpoint import HFTokenizer, end_tokens, patcher, stream_defaults, system_prompt
 from .decoder import Decoder
@@ -55,19 +57,17 @@ def _attention(
     """Attention of one layer against the pool, in the form that transformers calls: (1, heads, tokens, head_dim)."""
     query, key, value = (states[0].transpose(0, 1) for states in (query, key, value))
     batch.store(module.layer_idx, key, value)
-    return batch.attend(module.layer_idx, batch.rotate(query), scaling)[None], None
+    return batch.attend(module.layer_idx, query, scaling)[None], None
 
 
 AttentionInterface.register(ATTENTION, _attention)
 
 
 def inferring(method: Callable[P, R]) -> Callable[P, R]:
-    """Run a method in inference mode, which spares every operation some bookkeeping; a compiler wants to do without."""
+    """Run a method in inference mode, which spares every operation some bookkeeping."""
 
     @wraps(method)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        if torch.compiler.is_compiling():
-            return method(*args, **kwargs)
         with torch.inference_mode():
             return method(*args, **kwargs)
 
@@ -80,11 +80,11 @@ class PatchProjection(nn.Module):
     Libraries' convolutions do not see that; on a CPU they take four times as long. The parameters stay the layer's.
     """
 
-    def __init__(self, convolution: Any) -> None:
+    def __init__(self, convolution: Any, kernels: PlainKernels) -> None:
         super().__init__()
         self.weight = convolution.weight
         self.bias = convolution.bias
-        self._matrix = Linear(self.weight.flatten(1), self.bias)
+        self._matrix = Linear(self.weight.flatten(1), self.bias, kernels)
 
     def forward(self, patches: Tensor) -> Tensor:
         """Embeddings (n, width) of patches (n, channels, temporal, patch, patch)."""
@@ -96,7 +96,7 @@ class QwenVL:
 
     ``hf``: a model of ``hf_class`` in any dtype, on any device; its text attention is switched to the pool's.
     ``use_reference_layers``: run transformers' own decoder layers in place of :class:`Decoder`; slower, what that is
-    checked against.
+    checked against. ``kernels``: of :data:`streamingvlm.kernels.choose.KERNELS`.
     """
 
     use_reference_layers = False
@@ -120,11 +120,13 @@ class QwenVL:
         patcher: Patcher,
         defaults: StreamDefaults,
         end_tokens: frozenset[int],
+        kernels: str = "auto",
     ) -> None:
+        self.kernels = choose_kernels(hf.device, hf.dtype, kernels)
         text = hf.config.text_config
         text._attn_implementation = ATTENTION
         hf.config.vision_config._attn_implementation = WINDOWS
-        hf.model.visual.patch_embed.proj = PatchProjection(hf.model.visual.patch_embed.proj)
+        hf.model.visual.patch_embed.proj = PatchProjection(hf.model.visual.patch_embed.proj, self.kernels)
         self.hf = hf.eval().requires_grad_(False)
         self.name = name
         self.grammar = grammar
@@ -137,17 +139,11 @@ class QwenVL:
         head_dim = _head_dim(text)
         self.kv_shape = KVShape(text.num_hidden_layers, text.num_key_value_heads, head_dim, hf.dtype, hf.device)
         self.rope = self._rope()
-        self.decoder = Decoder(
-            hf.model.language_model,
-            hf.lm_head,
-            text.num_attention_heads,
-            text.num_key_value_heads,
-            head_dim,
-            text.rms_norm_eps,
-        )
+        heads = Heads(text.num_attention_heads, text.num_key_value_heads, head_dim, eps=text.rms_norm_eps)
+        self.decoder = Decoder(hf.model.language_model, hf.lm_head, heads, self.kernels)
 
     @classmethod
-    def load(cls, folder: Path, name: str, device: torch.device, dtype: torch.dtype) -> Self:
+    def load(cls, folder: Path, name: str, device: torch.device, dtype: torch.dtype, kernels: str = "auto") -> Self:
         """Load an ordinary checkpoint folder. :class:`ModelError` if it cannot be streamed."""
         config = cls._config(folder, name)
         front = cls.frontend(folder, name, config)
@@ -162,6 +158,7 @@ class QwenVL:
             patcher=front.patcher,
             defaults=front.defaults,
             end_tokens=end_tokens(folder, front.grammar.marks.turn_end),
+            kernels=kernels,
         )
 
     @classmethod
