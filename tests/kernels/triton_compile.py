@@ -45,29 +45,30 @@ class Driver:
 
 
 def launch(dtype: torch.dtype, group: int, dim: int) -> None:
-    """Everything once, with and without norms of the heads, at the widths of Qwen2.5-VL-7B."""
+    """Everything with and without what is optional, at the widths of Qwen2.5-VL-7B; several batches and lengths."""
 
     def empty(*shape: int) -> torch.Tensor:
         return torch.zeros(*shape, dtype=dtype)
 
     key_heads = 4
-    heads = key_heads * group
-    slots, norm = torch.zeros(2, dtype=torch.long), empty(dim)
-    cos = torch.zeros(2, dim)
+    heads, norm = key_heads * group, empty(dim)
     stores = [empty(2, key_heads, 300, dim) for _ in range(3)]
-    qkv = empty(2, (heads + 2 * key_heads) * dim)
-    for norms in ((None, None), (norm, norm)):
-        kernels.rotate_store(qkv, cos, cos, *norms, 1e-6, *stores, slots, slots, heads=heads)
-        kernels.decode_attention(qkv, cos, cos, *norms, 1e-6, *stores, slots, slots, heads=heads, scaling=dim**-0.5)
-    kernels.prefill_attention(empty(50, heads, dim), stores[0][0], stores[2][0], 200, dim**-0.5)
-    kernels.move_rows(*(store[None] for store in stores), 0, slots, 1, cos, cos)
-    rows = empty(2, 3584)
-    kernels.add_norm(rows, rows, empty(3584), 1e-6)
-    kernels.add_norm(rows, None, empty(3584), 1e-6)
-    kernels.silu_mul(empty(2, 2 * 18944))
-    ones, mask = torch.ones(2), torch.zeros(2, 152064, dtype=torch.bool)
-    kernels.penalize(empty(2, 152064), mask, slots, slots, ones, ones)
-    kernels.pick(torch.zeros(2, 50), torch.zeros(2, 50).long(), torch.zeros(2, 50), slots, ones, slots == 0)
+    for count in (1, 2, 16):
+        # Numbers of the streams lie side by side, and so at any address.
+        slots, rows = torch.zeros(2, count, dtype=torch.long)
+        cos, qkv = torch.zeros(count, dim), empty(count, (heads + 2 * key_heads) * dim)
+        for norms in ((None, None), (norm, norm)):
+            kernels.rotate_store(qkv, cos, cos, *norms, 1e-6, *stores, slots, rows, heads=heads)
+            kernels.decode_attention(qkv, cos, cos, *norms, 1e-6, *stores, slots, rows, heads=heads, scaling=dim**-0.5)
+        for delta in (empty(count, 3584), None):
+            kernels.add_norm(empty(count, 3584), delta, empty(3584), 1e-6)
+        kernels.silu_mul(empty(count, 2 * 18944))
+        ones, mask = torch.ones(count), torch.zeros(2, 152064, dtype=torch.bool)
+        kernels.penalize(empty(count, 152064), mask, slots, rows, ones, ones)
+        top = torch.zeros(count, 50)
+        kernels.pick(top, top.long(), top, rows, ones, slots == 0)
+        kernels.prefill_attention(empty(count, heads, dim), stores[0][0], stores[2][0], 31 + count, dim**-0.5)
+        kernels.move_rows(*(store[None] for store in stores), count % 2, rows, count - 1, cos, cos)
 
 
 def describe(metadata: Any, ptx: str) -> dict[str, Any]:

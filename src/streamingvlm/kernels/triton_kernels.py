@@ -4,11 +4,12 @@ Notation: n tokens; b streams that decode, one token each; H query heads, K key 
 power of two and at least 16. ``qkv`` is a row of H query heads, K key heads and K value heads. The stores ``keys``
 (before rotation), ``rotated`` (the same keys rotated) and ``values`` are contiguous. Tensors are contiguous unless the
 function says otherwise. All shapes are static, nothing is read back and every allocation is torch's: each function can
-be captured in a CUDA graph.
+be captured in a CUDA graph once it has run, since Triton compiles and loads a kernel at its first launch.
 
 No result depends on how many other rows or streams a call has: no program reads what another one of the same launch
-writes, and what a program does follows from its own row or stream. Numbers that change from call to call are not
-specialized on, so that they neither compile a kernel anew nor pick another one.
+writes, and what a program does follows from its own row or stream. Numbers that change from call to call, and where
+the few numbers of each stream lie in memory, are not specialized on: they neither compile a kernel anew nor pick
+another one.
 """
 
 from __future__ import annotations
@@ -134,7 +135,7 @@ def silu_mul(gate_up: Tensor) -> Tensor:
     return out
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["slots", "rows"])
 def _rotate_store(
     qkv, cos, sin, query_norm, key_norm, eps, keys, rotated, values, slots, rows, queries,
     slot_stride, head_stride,
@@ -189,7 +190,7 @@ def rotate_store(
     return queries
 
 
-@triton.jit(do_not_specialize=["slot", "first", "count"])
+@triton.jit(do_not_specialize=["slot", "first", "count"], do_not_specialize_on_alignment=["index"])
 def _move_rows(
     keys, rotated, values, slot, index, first, count, cos, sin, layer_stride, slot_stride, head_stride,
     DIM: tl.constexpr, MOVED: tl.constexpr,
@@ -245,7 +246,7 @@ def move_rows(
         )  # fmt: skip
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["slots", "tokens", "penalty", "temperature"])
 def _penalize(
     logits, token_mask, slots, tokens, penalty, temperature, scores, WIDTH: tl.constexpr, COLUMNS: tl.constexpr
 ):
@@ -287,7 +288,7 @@ def penalize(
     return scores
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["top_k", "top_p", "greedy"])
 def _pick(top, ids, noise, top_k, top_p, greedy, out, WIDTH: tl.constexpr, PADDED: tl.constexpr):
     stream = tl.program_id(0).to(tl.int64)
     place = tl.arange(0, PADDED)
@@ -323,7 +324,7 @@ def pick(top: Tensor, ids: Tensor, noise: Tensor, top_k: Tensor, top_p: Tensor, 
     return out
 
 
-@triton.jit(do_not_specialize=["pieces"])
+@triton.jit(do_not_specialize=["pieces"], do_not_specialize_on_alignment=["slots", "lengths"])
 def _decode_pieces(
     qkv, cos, sin, query_norm, key_norm, eps, keys, rotated, values, slots, lengths, sums, highest, totals, scale,
     slot_stride, head_stride, pieces,
@@ -388,7 +389,7 @@ def _decode_pieces(
     tl.store(sums + to[:, None] * DIM + dims[None, :], out, mask=(member < GROUP)[:, None])
 
 
-@triton.jit(do_not_specialize=["pieces"])
+@triton.jit(do_not_specialize=["pieces"], do_not_specialize_on_alignment=["slots", "lengths"])
 def _decode_merge(
     sums, highest, totals, slots, lengths, out, pieces,
     HEADS: tl.constexpr, KEY_HEADS: tl.constexpr, DIM: tl.constexpr, PIECE: tl.constexpr, MERGE: tl.constexpr,
@@ -444,7 +445,7 @@ def decode_attention(
     assert piece % block == 0, "a piece is whole blocks"
     pieces, group = triton.cdiv(rows, piece), heads // key_heads
     sums = torch.empty(count, key_heads, pieces, group, dim, dtype=torch.float32, device=qkv.device)
-    highest, totals = torch.empty(2, count, key_heads, pieces, group, dtype=torch.float32, device=qkv.device)
+    highest, totals = (sums.new_empty(count, key_heads, pieces, group) for _ in range(2))
     out = qkv.new_empty(count, heads * dim)
     normed = query_norm is not None and key_norm is not None
     with _on(qkv):
@@ -551,7 +552,7 @@ def prefill_attention(
     group, out = heads // key_heads, torch.empty_like(queries)
     wide = queries.dtype == torch.float32
     # Float32 is multiplied without tensor cores; its tiles are small.
-    tile, block = tile or (32 if wide else 128), block or (32 if wide else 64)
+    tile, block = tile or (16 if wide else 128), block or (32 if wide else 64)
     with _on(queries):
         _prefill[(triton.cdiv(count * group, tile), key_heads)](
             queries, keys, values, out, scaling * math.log2(math.e), count, before,
