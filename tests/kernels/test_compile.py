@@ -66,3 +66,11 @@ def test_batches_and_lengths_compile_nothing_anew(compiled: Compiled) -> None:
     anew = {"": 1, "dim": len({shape.split("x")[1] for shape in shapes}), "shape": len(shapes)}
     wanted = {name: count * anew[what] for name, (count, what) in KERNELS.items()}
     assert Counter(one["kernel"] for one in kernels) == wanted
+
+
+def test_rows_are_written_after_a_block_was_read(compiled: Compiled) -> None:
+    """Warps run apart: what moves rows in place reads a block, waits for all of them, and writes; values, then keys."""
+    _, kernels = compiled
+    for one in kernels:
+        if one["kernel"] == "_move_rows":
+            assert one["order"] == ["ld.global", "bar.sync", "st.global"] * 2

@@ -8,7 +8,9 @@ is query heads for each key head x head_dim.
 from __future__ import annotations
 
 import json
+import re
 import sys
+from itertools import groupby
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -79,6 +81,7 @@ def describe(metadata: Any, ptx: str) -> dict[str, Any]:
         "target": next(line.split()[1] for line in ptx.splitlines() if line.startswith(".target")),
         "fp64": ".f64" in ptx,
         "tensor_cores": "mma.sync" in ptx or "wgmma.mma_async" in ptx,
+        "order": [name for name, _ in groupby(re.findall(r"\b(ld\.global|bar\.sync|st\.global)\b", ptx))],
     }
 
 

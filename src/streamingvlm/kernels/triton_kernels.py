@@ -151,14 +151,19 @@ def _rotate_store(
     turned = _rotate(own, other, turn_cos, turn_sin, dims[None, :], DIM).to(queries.dtype.element_ty)
     head = tl.arange(0, PADDED)[:, None]
     tl.store(queries + token * (HEADS * DIM) + head * DIM + dims[None, :], turned, mask=head < HEADS)
-    slot = tl.load(slots + token)
+    slot = tl.load(slots + token).to(tl.int64)
     if slot >= 0:
         key_head = tl.arange(0, KEY_PADDED)[:, None]
         there = key_head < KEY_HEADS
         key, swapped = _load_heads(row, HEADS, KEY_HEADS, key_norm, eps, dims, DIM, KEY_PADDED, NORMED)
         turned_key = _rotate(key, swapped, turn_cos, turn_sin, dims[None, :], DIM)
         value = tl.load(row + (HEADS + KEY_HEADS + key_head) * DIM + dims[None, :], mask=there, other=0.0)
-        to = slot * slot_stride + tl.load(rows + token) * DIM + key_head.to(tl.int64) * head_stride + dims[None, :]
+        to = (
+            slot * slot_stride
+            + tl.load(rows + token).to(tl.int64) * DIM
+            + key_head.to(tl.int64) * head_stride
+            + dims[None, :]
+        )
         tl.store(keys + to, key.to(keys.dtype.element_ty), mask=there)
         tl.store(rotated + to, turned_key.to(rotated.dtype.element_ty), mask=there)
         tl.store(values + to, value, mask=there)
@@ -178,6 +183,7 @@ def rotate_store(
     (count, width), (_, key_heads, _, dim) = qkv.shape, keys.shape
     assert width == (heads + 2 * key_heads) * dim, "queries, keys and values side by side"
     assert all(part.is_contiguous() for part in (qkv, cos, sin, keys, rotated, values)), "rows are contiguous"
+    assert len(cos) == len(sin) == len(slots) == len(rows) == count, "one for each token"
     queries = qkv.new_empty(count, heads, dim)
     normed = query_norm is not None and key_norm is not None
     with _on(qkv):
@@ -205,7 +211,7 @@ def _move_rows(
         for start in range(0, count, MOVED):
             number = start + tl.arange(0, MOVED)
             there = (number < count)[:, None]
-            source = tl.load(index + number, mask=number < count, other=0)[:, None]
+            source = tl.load(index + number, mask=number < count, other=0).to(tl.int64)[:, None]
             value = tl.load(values + base + source * DIM + dims, mask=there, other=0.0)
             tl.debug_barrier()
             tl.store(values + base + (first + number).to(tl.int64)[:, None] * DIM + dims, value, mask=there)
@@ -213,7 +219,7 @@ def _move_rows(
         for start in range(0, count, MOVED):
             number = start + tl.arange(0, MOVED)
             there = (number < count)[:, None]
-            source = tl.load(index + number, mask=number < count, other=0)[:, None]
+            source = tl.load(index + number, mask=number < count, other=0).to(tl.int64)[:, None]
             own = tl.load(keys + base + source * DIM + dims, mask=there, other=0.0)
             other = tl.load(keys + base + source * DIM + swapped, mask=there, other=0.0).to(tl.float32)
             turn = number.to(tl.int64)[:, None] * DIM + dims
@@ -237,6 +243,7 @@ def move_rows(
     Reads 2 m layers K D elements (and cosine and sine from the L2 cache) and writes 3 m layers K D.
     """
     layers, _, key_heads, _, dim = keys.shape
+    assert len(cos) == len(sin) == len(index), "one rotation for each row"
     assert all(part.is_contiguous() for part in (keys, rotated, values, cos, sin, index)), "rows are contiguous"
     with _on(keys):
         # One stage: loads that ran ahead of the barrier would break it.
@@ -252,7 +259,7 @@ def _penalize(
 ):
     stream = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
-    slot = tl.load(slots + stream)
+    slot = tl.load(slots + stream).to(tl.int64)
     there = column < tl.where(slot >= 0, WIDTH, 0)
     newest = there & (column == tl.load(tokens + stream))
     mask = token_mask + slot * WIDTH + column
@@ -279,6 +286,7 @@ def penalize(
     """
     count, width = logits.shape
     assert all(part.is_contiguous() for part in (logits, token_mask)), "rows are contiguous"
+    assert len(slots) == len(tokens) == len(penalty) == len(temperature) == count, "one for each stream"
     scores = torch.empty(count, width, dtype=torch.float32, device=logits.device)
     with _on(logits):
         _penalize[(count, triton.cdiv(width, COLUMNS))](
@@ -312,9 +320,11 @@ def pick(top: Tensor, ids: Tensor, noise: Tensor, top_k: Tensor, top_p: Tensor, 
 
     ``top``: (b, k) float32 scores, descending; ``ids``: (b, k) int64, their tokens; ``noise``: (b, k) float32 Gumbel
     numbers; ``top_k``: (b,) int64, how many of the k count (0: all); ``top_p``: (b,) float32, the share of the nucleus
-    among those (1: all); ``greedy``: (b,) bool, whose first entry is taken. Reads 16 b k bytes.
+    among those (1: all); ``greedy``: (b,) bool, whose first entry is taken. One program holds a row: k is some
+    thousands at most. Reads 16 b k bytes and 13 b, writes 8 b.
     """
     count, width = top.shape
+    assert len(top_k) == len(top_p) == len(greedy) == count, "one for each stream"
     out = torch.empty(count, dtype=torch.int64, device=top.device)
     with _on(top):
         _pick[(count,)](
@@ -332,7 +342,7 @@ def _decode_pieces(
     PIECE: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     stream, head, piece = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
-    slot = tl.load(slots + stream)
+    slot = tl.load(slots + stream).to(tl.int64)
     length = tl.load(lengths + stream).to(tl.int32)
     first = piece * PIECE
     if (slot < 0) | (first > length):
@@ -442,6 +452,7 @@ def decode_attention(
     (count, width), (_, key_heads, rows, dim) = qkv.shape, keys.shape
     assert width == (heads + 2 * key_heads) * dim, "queries, keys and values side by side"
     assert all(part.is_contiguous() for part in (qkv, cos, sin, keys, rotated, values)), "rows are contiguous"
+    assert len(cos) == len(sin) == len(slots) == len(lengths) == count, "one for each stream"
     assert piece % block == 0, "a piece is whole blocks"
     pieces, group = triton.cdiv(rows, piece), heads // key_heads
     sums = torch.empty(count, key_heads, pieces, group, dim, dtype=torch.float32, device=qkv.device)
