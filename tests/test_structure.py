@@ -16,6 +16,7 @@ ROOTS = {package.__name__: Path(str(package.__file__)).parent for package in (st
 #: Rooms of streamingvlm by floor: each may import itself and rooms of floors below its own.
 FLOORS = (
     {"core"},
+    {"kernels"},
     {"cache", "sources", "sinks"},
     {"data"},
     {"models"},

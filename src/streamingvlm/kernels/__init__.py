@@ -1,0 +1,1 @@
+"""Our own kernels, each with a plain torch twin: Triton on GPUs, native code on CPUs."""
