@@ -39,7 +39,7 @@ def main() -> None:
     print(f"| model | weights | GB | GB per stream | {' | '.join(f'{card} GB' for card in CARDS)} |")
     print("|---|---|---|---|" + "---|" * len(CARDS))
     for name in SHAPES:
-        if name in ("arcade", "tiny"):
+        if name in ("arcade", "middle", "tiny"):
             continue
         small, rest, stream = sizes(name)
         for label, width in FORMATS.items():

@@ -312,13 +312,14 @@ def test_the_floor_of_the_published_shape_is_the_known_one() -> None:
 
 # --- shapes -----------------------------------------------------------------------------------------------------
 
-#: Billions of parameters that the published checkpoints have.
+#: Billions of parameters that the published checkpoints have, and the shape between them and the bundled one.
 PARAMETERS = {
     "qwen2.5-vl-7b": 8.2922,
     "qwen2.5-vl-3b": 3.7546,
     "qwen2-vl-7b": 8.2914,
     "qwen3-vl-8b": 8.7671,
     "qwen3-vl-4b": 4.4378,
+    "middle": 0.0816,
 }
 
 
@@ -337,7 +338,7 @@ def test_shapes_have_the_published_numbers(name: str) -> None:
         assert made.parameters / 1e9 == pytest.approx(PARAMETERS[name], abs=6e-5)
     width, height = shape_named(name).size
     tokens = np.prod(made.patcher.size(height, width)) / made.patcher.factor**2
-    assert tokens == {"tiny": 6, "arcade": 30}.get(name, 756)
+    assert tokens == {"tiny": 6, "arcade": 30, "middle": 256}.get(name, 756)
 
 
 def test_the_arcade_shape_runs() -> None:
