@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..cache.batch import Batch
 from ..core.errors import ModelError
 from .base import Deepstack
+from .int8_linear import Int8Linear
 from .linear import Linear
 
 
@@ -27,13 +28,13 @@ class Layer:
     """
 
     attention_norm: Tensor
-    qkv: Linear
+    qkv: Linear | Int8Linear
     query_norm: Tensor | None
     key_norm: Tensor | None
-    out: Linear
+    out: Linear | Int8Linear
     mlp_norm: Tensor
-    gate_up: Linear
-    down: Linear
+    gate_up: Linear | Int8Linear
+    down: Linear | Int8Linear
 
 
 def plain(module: nn.Module) -> nn.Linear:
@@ -85,7 +86,7 @@ class Decoder:
         self, language_model: Any, head: nn.Linear, heads: int, kv_heads: int, head_dim: int, eps: float
     ) -> None:
         self.layers = [_layer(stock) for stock in language_model.layers]
-        self.head = Linear(plain(head).weight, head.bias)
+        self.head: Linear | Int8Linear = Linear(plain(head).weight, head.bias)
         self.norm = language_model.norm.weight
         self.heads, self.kv_heads, self.head_dim, self.eps = heads, kv_heads, head_dim, eps
         self.scaling = head_dim**-0.5
