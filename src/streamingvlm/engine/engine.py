@@ -54,6 +54,8 @@ class Engine:
             raise OptionError(f"capture must be one of {', '.join(CAPTURES)}, not {capture!r}")
         if capture == "graph" and model.kv_shape.device.type != "cuda":
             raise OptionError("CUDA graphs need a CUDA device; on this one decoding can be compiled")
+        if capture == "compile" and model.weights == "int8" and model.kv_shape.device.type == "cpu":
+            raise OptionError("decoding in int8 on a CPU cannot be compiled; leave out --capture or --weights")
         self._core = EngineCore(runner(model, pool(model.kv_shape, slots, rows or 1), capture), rows)
 
     @property

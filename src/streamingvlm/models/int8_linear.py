@@ -3,10 +3,10 @@
 A row has a scale of its own, integers add up exactly, and everything else is done number by number. So the result of
 a row does not depend, to the last bit, on the rows beside it, on the kernel or on the number of threads.
 
-There are two kernels with equal results. FBGEMM's reads packed weights faster where rows are few, as in decoding; torch
-is about to drop it. oneDNN's (``torch._int_mm``) takes less time where rows are many, as in a vision tower. Neither is
-exact on a processor without int8 dot products (VNNI), where pairs of products are cut to 16 bits: see
-:func:`int8_available`.
+There are two kernels with equal results. FBGEMM's reads large matrices faster where rows are few, as in decoding; torch
+is about to drop it. oneDNN's (``torch._int_mm``) takes less time for small matrices and where rows are many, as in a
+vision tower. Neither is exact on a processor without int8 dot products (VNNI), where pairs of products are cut to 16
+bits: see :func:`int8_available`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from torch import Tensor, nn
 MAX_INT = 127
 #: The largest number of a row or channel counts for at least so much: zeros need a scale too.
 SMALLEST = 1e-30
+#: Numbers of a matrix from which on FBGEMM's kernel is the faster one for few rows.
+LARGE = 1 << 19
 
 #: Rows (n, in) of whole numbers, float32, times quantized weights and their scales: (n, out) float32.
 Product = Callable[[Tensor], Tensor]
@@ -29,17 +31,17 @@ Product = Callable[[Tensor], Tensor]
 class Int8Linear:
     """A linear layer of ``weight`` (out, in) and ``bias`` (out,) in int8; called as :class:`.linear.Linear` is.
 
-    ``few``: hold the weights for the kernel that is the faster one where rows are few. Where torch lacks it, the other
-    one does the same.
+    ``few``: rows are few most of the time. It chooses the kernel, and changes no result.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None, *, few: bool = True) -> None:
         weight = weight.detach().float()
         scale = weight.abs().amax(1).clamp_min(SMALLEST) / MAX_INT
         integers = (weight / scale[:, None]).round_().to(torch.int8)
-        self.out_features, self.in_features = weight.shape
+        self.shape = weight.shape
         self._bias = None if bias is None else bias.detach().float()
-        self._product = (_fbgemm(integers, scale) if few else None) or _onednn(integers, scale)
+        packed = _fbgemm(integers, scale) if few and weight.numel() >= LARGE else None
+        self._product = packed or _onednn(integers, scale)
 
     def __call__(self, rows: Tensor, *, few: bool = False) -> Tensor:  # noqa: ARG002
         """``rows`` (n, in) in any float dtype times the weights: (n, out) in the same. ``few`` changes nothing."""
@@ -68,13 +70,14 @@ def int8_available() -> bool:
     """Whether this torch has int8 products that are exact on this processor."""
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
-    weight = torch.ones(64, 64)
+    weight = torch.ones(LARGE // 64, 64)
     weight[1::2] = -1
     try:
+        kernels = [Int8Linear(weight), Int8Linear(weight[:64], few=False)]
         # The largest integers there are, in one row, few and many: libraries have kernels for each.
         return all(
-            torch.allclose(Int8Linear(weight, few=few)(sign * torch.ones(count, 64)), sign * 64 * weight[:, 0])
-            for few in (True, False)
+            torch.allclose(kernel(sign * torch.ones(count, 64)), sign * 64 * weight[: kernel.shape[0], 0])
+            for kernel in kernels
             for sign in (1.0, -1.0)
             for count in (1, 4, 64)
         )

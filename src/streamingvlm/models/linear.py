@@ -23,6 +23,7 @@ class Linear:
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
         self.weight = weight
+        self.shape = weight.shape
         self.bias = bias
         # Quantized weights choose their kernels by themselves.
         self._blocks = weight.device.type == "cpu" and type(weight) in (Tensor, torch.nn.Parameter)

@@ -7,8 +7,9 @@ are read per token and activations stay as they were.
 from __future__ import annotations
 
 import logging
+import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -19,7 +20,7 @@ from torch import nn
 from ..core.errors import ModelError, OptionError
 from .base import Model
 from .int8_linear import Int8Linear, Int8Module, int8_available
-from .linear import Linear
+from .linear import BLOCK, Linear
 
 #: Name -> configuration of torchao and its numbers. Per output channel, int4 per group of 128 weights.
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -30,6 +31,9 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
 
 #: Matrices of a layer; norms and biases stay as they are.
 _MATRICES = ("qkv", "out", "gate_up", "down")
+
+#: What is timed: tokens of a turn and of a reply, and the most numbers of a matrix.
+_TURN, _REPLY, _MOST = 64, 8, 1 << 22
 
 
 def check(kind: str, device: torch.device) -> None:
@@ -74,6 +78,40 @@ def quantize(model: Model, kind: str) -> None:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"{kind} weights cannot be made on {device}: {reason}") from None
     model.weights = kind
+
+
+def int8_speedup(model: Model) -> float | None:
+    """How many times as fast a decoder's products are in int8 as in the model's dtype on this CPU, measured now.
+
+    None if there are none in int8 here. Timed are a short turn and a reply of some tokens, with random weights of the
+    sizes of the model's layers, large ones in part: a fraction of a second.
+    """
+    if not int8_available():
+        return None
+    ours: Any = model
+    layers, dtype = ours.decoder.layers, model.kv_shape.dtype
+    shapes = [getattr(layers[0], name).shape for name in _MATRICES]
+    parts = [torch.Size((min(out, max(_MOST // inner, 1)), inner)) for out, inner in shapes]
+    # As many layers as the model has, up to a bound: one alone would stay in the processor's cache.
+    count = min(len(layers), max(4 * _MOST // sum(part.numel() for part in parts), 1))
+    weights = [torch.randn(part, dtype=dtype) for part in parts * count]
+    kinds: list[list[Linear] | list[Int8Linear]] = [[Linear(w) for w in weights], [Int8Linear(w) for w in weights]]
+    with torch.inference_mode():
+        turns = [[_seconds(matrices, dtype) for matrices in kinds] for _ in range(4)]
+    plain, small = (min(times) for times in zip(*turns, strict=True))
+    return float(plain / small)
+
+
+def _seconds(matrices: Sequence[Linear | Int8Linear], dtype: torch.dtype) -> float:
+    """How long the products of one turn and one reply take."""
+    few, many = ([torch.randn(count, matrix.shape[1]).to(dtype) for matrix in matrices] for count in (BLOCK, _TURN))
+    begun = time.perf_counter()
+    for matrix, rows in zip(matrices, many, strict=True):
+        matrix(rows)
+    for _ in range(_REPLY):
+        for matrix, rows in zip(matrices, few, strict=True):
+            matrix(rows, few=True)
+    return time.perf_counter() - begun
 
 
 def _in_int8(kind: str, device: torch.device) -> bool:
