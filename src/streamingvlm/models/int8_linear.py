@@ -22,7 +22,7 @@ MAX_INT = 127
 #: The largest number of a row or channel counts for at least so much: zeros need a scale too.
 SMALLEST = 1e-30
 #: Numbers of a matrix from which on FBGEMM's kernel is the faster one for few rows.
-LARGE = 1 << 19
+LARGE = 1 << 18
 
 #: Rows (n, in) of whole numbers, float32, times quantized weights and their scales: (n, out) float32.
 Product = Callable[[Tensor], Tensor]
