@@ -73,6 +73,19 @@ def test_a_row_is_the_same_alone_in_company_and_with_either_kernel(inner: int, o
 
 
 @needs_int8
+def test_a_torch_without_quantized_tensors_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    weight, bias, rows = draw(512, 1536, 9)
+    engine, before = torch.backends.quantized.engine, Int8Linear(weight, bias)
+
+    def gone(*_: object) -> None:
+        raise RuntimeError("quantized tensors are gone")
+
+    monkeypatch.setattr(torch, "_make_per_channel_quantized_tensor", gone)
+    assert torch.equal(Int8Linear(weight, bias)(rows), before(rows))
+    assert torch.backends.quantized.engine == engine
+
+
+@needs_int8
 def test_a_row_that_is_no_number_spoils_no_other_one() -> None:
     weight, bias, rows = draw(64, LARGE // 64, 8)
     for few in (True, False):
