@@ -31,7 +31,9 @@ from streamingvlm.engine.engine import Engine
 from streamingvlm.engine.request import Trace
 from streamingvlm.engine.session import Session
 from streamingvlm.models.base import Vision
+from streamingvlm.models.int8_linear import int8_available
 from streamingvlm.models.patches import Patches
+from streamingvlm.models.quantize import quantize
 from streamingvlm.models.qwen_vl import QwenVL
 from support import tiny
 from support.streams import chunk, finish, query_text
@@ -373,9 +375,15 @@ def run_alone(model: QwenVL, index: int, plan: Plan, size: tuple[int, int]) -> l
     return out
 
 
+@pytest.mark.parametrize("weights", ["", "int8"])
 @pytest.mark.parametrize("family", tiny.FAMILIES)
-def test_in_a_batch_as_alone_bit_for_bit(family: str) -> None:
+def test_in_a_batch_as_alone_bit_for_bit(family: str, weights: str) -> None:
     model, size = tiny_model(family=family), tiny.FAMILIES[family].size
+    if weights:
+        if not int8_available():
+            pytest.skip("no int8 products on this processor")
+        model = tiny.model(family=family)
+        quantize(model, weights)
     engine = Engine(model, slots=len(PLANS))
     sessions: dict[int, Session] = {}
     together: dict[int, list[tuple[Commentary, Trace]]] = {index: [] for index in range(len(PLANS))}

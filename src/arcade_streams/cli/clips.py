@@ -56,6 +56,7 @@ def demo(
         Path | None, typer.Option(help="Where the match is kept. [default: the user's cache folder]")
     ] = None,
     pace: Annotated[watch.PaceOption | None, typer.Option(help="[default: live in a terminal, else fast]")] = None,
+    weights: watch.WeightsOption = None,
 ) -> int:
     """Watch an unseen match of Pong and print what truly happened beside the words, then the score."""
     from streamingvlm import open_source
@@ -79,7 +80,7 @@ def demo(
     said = Collected()
     if pace is None:
         pace = watch.PaceOption.LIVE if sys.stdout.isatty() else watch.PaceOption.FAST
-    engine = watch.load_engine(None)
+    engine = watch.load_engine(None, weights=weights)
     code = follow(video, engine, {"context": video.context}, [said], "auto", Pace(pace.value), beside(truth))
     if code == 0:
         figures = compare(truth, said.records)  # its plain ratios; the tables of `score` would fill the screen

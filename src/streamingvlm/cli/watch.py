@@ -40,7 +40,8 @@ PolicyOption = Annotated[
 DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:N, mps. [default: the best there is]")]
 DtypeOption = Annotated[str | None, typer.Option(help="bf16, fp16 or fp32. [default: what suits the device]")]
 WeightsOption = Annotated[
-    str | None, typer.Option(help="int8, fp8 or int4: quantize the decoder (needs torchao). [default: as they are]")
+    str | None,
+    typer.Option(help="int8, fp8 or int4: quantize the matrices (needs torchao, but for int8 on a CPU). [default: no]"),
 ]
 CaptureOption = Annotated[
     str, typer.Option(help="How tokens are decoded: none (one operation after the other), graph (CUDA) or compile.")
@@ -128,7 +129,7 @@ def info(
     weights: WeightsOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Tell what would run: checkpoint, device, dtype, cache rows and memory of one stream."""
+    """Tell what would run: checkpoint, device, dtype, cache rows and memory of one stream; measure int8 on a CPU."""
     from ..core.policy import make_policy
 
     make_policy(policy)
@@ -137,7 +138,8 @@ def info(
         print(json.dumps(facts))
         return
     for key, value in facts.items():
-        print(f"{key.replace('_', ' '):17} {format(value, ',') if isinstance(value, int) else value}")
+        text = "not available" if value is None else format(value, ",") if isinstance(value, int) else value
+        print(f"{key.replace('_', ' '):17} {text}")
 
 
 def load_engine(
@@ -162,11 +164,13 @@ def describe(
 ) -> dict[str, Any]:
     """What ``info`` prints."""
     from ..engine.engine import Engine
-    from ..models.load import load_model
+    from ..models.load import load_model, settle_threads
+    from ..models.quantize import int8_speedup
 
     loaded = load_model(model, device=device, dtype=dtype, weights=weights)
+    settle_threads(loaded, chosen_threads())
     with closing(Engine(loaded).open(policy=policy)) as session:
-        return {
+        facts = {
             "model": loaded.name,
             "parameters": loaded.parameters,
             "device": str(loaded.kv_shape.device),
@@ -176,6 +180,12 @@ def describe(
             "rows": session.capacity,
             "bytes_per_stream": session.bytes_per_stream,
         }
+    if loaded.kv_shape.device.type == "cpu":
+        speedup = int8_speedup(loaded)
+        speedup = None if speedup is None else round(speedup, 2)
+        facts["fastest_weights"] = "unquantized" if speedup is None or speedup <= 1 else "int8"
+        facts["int8_speedup"] = speedup
+    return facts
 
 
 def chosen_threads() -> int | None:

@@ -16,6 +16,7 @@ from ..cache.batch import Batch
 from ..core.errors import ModelError
 from ..kernels.plain import Heads, PlainKernels
 from .base import Deepstack
+from .int8_linear import Int8Linear
 from .linear import Linear
 
 
@@ -24,12 +25,12 @@ class Layer:
     """Weights of one layer: query, key and value as one matrix, gate and up as one."""
 
     attention_norm: Tensor
-    qkv: Linear
+    qkv: Linear | Int8Linear
     heads: Heads
-    out: Linear
+    out: Linear | Int8Linear
     mlp_norm: Tensor
-    gate_up: Linear
-    down: Linear
+    gate_up: Linear | Int8Linear
+    down: Linear | Int8Linear
 
 
 def plain(module: nn.Module) -> nn.Linear:
@@ -81,7 +82,7 @@ class Decoder:
 
     def __init__(self, language_model: Any, head: nn.Linear, heads: Heads, kernels: PlainKernels) -> None:
         self.layers = [_layer(stock, heads, kernels) for stock in language_model.layers]
-        self.head = Linear(plain(head).weight, head.bias, kernels)
+        self.head: Linear | Int8Linear = Linear(plain(head).weight, head.bias, kernels)
         self.norm = language_model.norm.weight
         self.eps = heads.eps
 

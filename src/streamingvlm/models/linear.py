@@ -13,6 +13,7 @@ class Linear:
 
     def __init__(self, weight: Tensor, bias: Tensor | None, kernels: PlainKernels) -> None:
         self.weight = weight
+        self.shape = weight.shape
         self.bias = bias
         self._kernels = kernels
 

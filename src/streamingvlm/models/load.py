@@ -59,16 +59,16 @@ def load_model(
     """Load a checkpoint from a folder or a hub id; ``None`` is the bundled model.
 
     ``device``: cpu, cuda, cuda:N or mps (default: the best there is). ``dtype``: bf16, fp16 or fp32 (default: bf16
-    on cuda, fp16 on mps, fp32 on cpu). ``weights``: int8, fp8 or int4 for a decoder whose matrices are quantized
-    (torchao, weights only; None: as they are). ``kernels``: ``auto``, those of our own where this machine can run
-    them, or ``plain``, torch's operations alone. Raises :class:`ModelError` when there is no such checkpoint or its
-    family is not supported.
+    on cuda, fp16 on mps, fp32 on cpu). ``weights``: int8, fp8 or int4 for quantized matrices (None: as
+    they are), see :mod:`.quantize`. ``kernels``: ``auto``, those of our own where this machine can run them, or
+    ``plain``, torch's operations alone. Raises :class:`ModelError` when there is no such checkpoint or its family is
+    not supported.
     """
     folder = find_checkpoint(name)
     family = _family(folder)
     place = pick_device(device)
     if weights is not None:
-        check(weights)
+        check(weights, place)
     label = _label(name)
     kept = pick_dtype(dtype, place)
     with quiet_torchao(), quiet_loading():
