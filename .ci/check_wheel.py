@@ -9,6 +9,7 @@ wheel = max(Path(sys.argv[1]).glob("streamingvlm-*.whl"), key=lambda path: path.
 archive = zipfile.ZipFile(wheel)
 names = set(archive.namelist())
 wanted = {"streamingvlm/__init__.py", "streamingvlm/py.typed", "streamingvlm/cli/__init__.py"}
+wanted |= {"streamingvlm/kernels/native.cpp"}
 wanted |= {f"streamingvlm/assets/arcade/{name}" for name in ("config.json", "model.safetensors", "tokenizer.json")}
 wanted |= {f"arcade_streams/{name}" for name in ("__init__.py", "py.typed", "cli/clips.py", "worlds/source.py")}
 if missing := sorted(wanted - names):

@@ -15,6 +15,7 @@ from streamingvlm.engine.engine import Engine
 from streamingvlm.engine.request import Trace
 from streamingvlm.engine.runner import ModelRunner
 from streamingvlm.engine.sampler import gumbel
+from streamingvlm.kernels.plain import PlainKernels
 from support import tiny
 from support.streams import chunk, finish
 
@@ -110,8 +111,12 @@ def test_what_cannot_be_captured_runs_as_it_is(capture: Capture, reason: str) ->
 
 def test_a_body_that_is_wrong_is_not_used() -> None:
     engine = open_engine(recorded)
-    kernels = type("Wrong", (type(engine.pool.kernels),), {"silu_mul": lambda _, gate_up: gate_up.chunk(2, -1)[1]})
-    engine.pool.kernels = kernels()
+
+    class Wrong(PlainKernels):
+        def silu_mul(self, gate_up: torch.Tensor) -> torch.Tensor:
+            return super().silu_mul(gate_up) * 1.1
+
+    engine.pool.kernels = Wrong()
     with pytest.warns(RuntimeWarning, match="off by") as told:
         engine.open()
     assert len(told) == 1

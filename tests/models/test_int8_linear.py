@@ -13,7 +13,6 @@ import torch
 
 from streamingvlm import cli
 from streamingvlm.core.errors import OptionError
-from streamingvlm.engine.engine import Engine
 from streamingvlm.models.int8_linear import LARGE, Int8Linear, Int8Module, int8_available
 from streamingvlm.models.load import load_model
 from support import tiny
@@ -122,11 +121,6 @@ def test_torchao_is_not_needed_on_a_cpu(folder: Path, monkeypatch: pytest.Monkey
 
 
 @needs_int8
-def test_decoding_in_int8_is_not_compiled(folder: Path) -> None:
-    with pytest.raises(OptionError, match="cannot be compiled"):
-        Engine(load_model(folder, device="cpu", weights="int8"), capture="compile")
-
-
 def test_a_processor_whose_products_are_not_exact_is_refused() -> None:
     """oneDNN is told to leave VNNI alone; without it sums of two products are cut to 16 bits."""
     program = "from streamingvlm.models.int8_linear import int8_available; print(int8_available())"

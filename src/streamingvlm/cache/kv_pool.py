@@ -72,6 +72,10 @@ class KVPool:
         self.keys, self.values, self.rotated_keys = (self._allocate(rows) for _ in range(3))
         self.layers = self._by_layer()
 
+    @property
+    def _whole(self) -> Stores:
+        return Stores(self.keys, self.rotated_keys, self.values)
+
     def _by_layer(self) -> list[Stores]:
         return [Stores(*one) for one in zip(self.keys, self.rotated_keys, self.values, strict=True)]
 
@@ -157,7 +161,7 @@ class KVPool:
         if len(moved):
             first = int(moved[0])
             cos, sin = rotation
-            move = self.kernels.plan_move(self.layers, slot, source[first:], first, (cos[first:], sin[first:]))
+            move = self.kernels.plan_move(self._whole, slot, source[first:], first, (cos[first:], sin[first:]))
         if keep is not None:
             keep(evicted)
         if move is not None:

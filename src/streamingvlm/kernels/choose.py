@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 
 from ..core.errors import OptionError
+from .cpu import CpuKernels
 from .cuda import CudaKernels
+from .native import Native, load_native
 from .plain import PlainKernels, flash_is_right
 
 #: What may be asked for: the best that this machine can run, or torch's own operations alone.
@@ -27,4 +29,9 @@ def choose_kernels(device: torch.device, dtype: torch.dtype, wanted: str = "auto
             return CudaKernels(flash=flash)
         except ImportError as error:
             return PlainKernels(f"Triton cannot be imported: {error}", flash=flash)
-    return PlainKernels()
+    if wanted == "plain" or device.type != "cpu":
+        return PlainKernels()
+    if dtype != torch.float32:
+        return PlainKernels("the native kernels are for float32")
+    native = load_native()
+    return CpuKernels(native) if isinstance(native, Native) else PlainKernels(native.reason)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .plain import CosSin, Heads, Placement, PlainKernels, Stores, upload
+from .plain import CosSin, Heads, Placement, PlainKernels, Stores, moves_forward, upload
 
 
 class CudaKernels(PlainKernels):
@@ -20,9 +21,7 @@ class CudaKernels(PlainKernels):
 
     def __init__(self, *, flash: bool) -> None:
         super().__init__(flash=flash)
-        from . import triton_kernels
-
-        self._own: Any = triton_kernels
+        self._own: Any = import_module(".triton_kernels", __package__)
 
     def add_norm(self, x: Tensor, delta: Tensor | None, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
         """See :meth:`PlainKernels.add_norm`."""
@@ -57,13 +56,13 @@ class CudaKernels(PlainKernels):
         return out
 
     def plan_move(
-        self, layers: Sequence[Stores], slot: int, rows: NDArray[np.int64], first: int, rotation: CosSin
+        self, pool: Stores, slot: int, rows: NDArray[np.int64], first: int, rotation: CosSin
     ) -> Callable[[], None]:
         """See :meth:`PlainKernels.plan_move`: in place, where every row moves forward and none overtakes another."""
-        if (np.diff(rows) <= 0).any() or (rows < np.arange(first, first + len(rows))).any():
-            return super().plan_move(layers, slot, rows, first, rotation)
-        index = upload(torch.from_numpy(rows), layers[0].keys.device)
-        return lambda: self._own.move_rows(layers, slot, index, first, *rotation)
+        if not moves_forward(rows, first):
+            return super().plan_move(pool, slot, rows, first, rotation)
+        index = upload(torch.from_numpy(rows), pool.keys.device)
+        return lambda: self._own.move_rows(pool.keys, pool.rotated, pool.values, slot, index, first, *rotation)
 
     def penalize(
         self, logits: Tensor, token_mask: Tensor, slots: Tensor, tokens: Tensor, penalty: Tensor, temperature: Tensor

@@ -145,7 +145,7 @@ class Heads:
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """One layer of a pool: raw ``keys``, ``rotated`` keys and ``values``, (slots, heads, rows, head_dim) each."""
+    """Raw ``keys``, ``rotated`` keys and ``values`` of a pool, or of a layer: (slots, heads, rows, head_dim) each."""
 
     keys: Tensor
     rotated: Tensor
@@ -193,6 +193,16 @@ class Placement:
             both[1, first:last] = np.arange(row, row + last - first)
         slots, rows = upload(torch.from_numpy(both), self.device)
         return slots, rows
+
+    @cached_property
+    def counts(self) -> Tensor:
+        """(n,) int64: the rows that each token sees, its own the last."""
+        return self.tensors[1] + 1
+
+
+def moves_forward(rows: NDArray[np.int64], first: int) -> bool:
+    """Whether rows ``rows`` (m,) can move to ``first`` and behind in place: none backwards, none before another."""
+    return bool((np.diff(rows) > 0).all() and (rows >= np.arange(first, first + len(rows))).all())
 
 
 def upload(host: Tensor, device: torch.device) -> Tensor:
@@ -311,14 +321,15 @@ class PlainKernels:
     # Eviction.
 
     def plan_move(
-        self, layers: Sequence[Stores], slot: int, rows: NDArray[np.int64], first: int, rotation: CosSin
+        self, pool: Stores, slot: int, rows: NDArray[np.int64], first: int, rotation: CosSin
     ) -> Callable[[], None]:
         """What moves rows ``rows`` (m,) of a slot to ``first`` and behind, in this order, and rotates them anew.
 
-        ``rotation``: cosine and sine (m, head_dim) of their positions from now on. All memory that the move takes is
-        taken here: what fails for want of it has changed nothing, and the move itself does not fail.
+        ``pool``: all layers, (layers, slots, heads, rows, head_dim); ``rotation``: cosine and sine (m, head_dim) of
+        their positions from now on. All memory that the move takes is taken here: what fails for want of it has changed
+        nothing, and the move itself does not fail.
         """
-        like = layers[0].keys[slot, :, : len(rows)]
+        like = pool.keys[0, slot, :, : len(rows)]
         index = upload(torch.from_numpy(rows), like.device)
         there = (slot, slice(None), slice(first, first + len(rows)))
         cos, sin = (part.to(like.dtype) for part in rotation)
@@ -327,10 +338,10 @@ class PlainKernels:
 
         def move() -> None:
             # Layer by layer: what is read is still in the processor's cache when it is written.
-            for stores in layers:
-                stores.keys[there] = torch.index_select(stores.keys[slot], 1, index, out=moved)
-                rotate(moved, cos, sin, out=stores.rotated[there], scratch=scratch)
-                stores.values[there] = torch.index_select(stores.values[slot], 1, index, out=moved)
+            for keys, rotated, values in zip(pool.keys, pool.rotated, pool.values, strict=True):
+                keys[there] = torch.index_select(keys[slot], 1, index, out=moved)
+                rotate(moved, cos, sin, out=rotated[there], scratch=scratch)
+                values[there] = torch.index_select(values[slot], 1, index, out=moved)
 
         return move
 

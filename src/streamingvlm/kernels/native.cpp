@@ -1,7 +1,7 @@
 // Kernels for decoding on one or a few CPU cores: one token of each stream against weights and rows that are read once.
 //
 // Portable C++17 with the vector types of GCC and Clang; the widest registers of the processor are used. Compiled at
-// first use by cpu.py with -march=native. A result depends on its own row or stream alone: the order of every sum is
+// first use by native.py with -march=native. A result depends on its own row or stream alone: the order of every sum is
 // fixed, whatever the number of rows, streams or threads. All memory belongs to the caller. Every function returns 0,
 // or a Status that says why nothing was done.
 

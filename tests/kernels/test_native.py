@@ -1,4 +1,4 @@
-"""Native kernels for CPUs: right to float32's precision, the same bits in any company, and absent where they cannot be."""
+"""Native kernels for CPUs: right to float32's precision, the same bits in any company, absent where they cannot be."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from streamingvlm.cache.rope import rotate
-from streamingvlm.kernels.cpu import Native, Unavailable, open_native
-from streamingvlm.kernels.cpu_build import COMPILERS, build
+from streamingvlm.kernels.native import Native, Unavailable, open_native
+from streamingvlm.kernels.native_build import COMPILERS, build
+from streamingvlm.kernels.plain import rotate
 
 HERE = any(shutil.which(name) for name in COMPILERS)
 compiled = pytest.mark.skipif(not HERE, reason="no C++ compiler here")
@@ -260,9 +260,9 @@ def fake(folder: Path, script: str) -> str:
 
 
 def test_a_compiler_that_fails_is_told(tmp_path: Path) -> None:
-    found = open_native(tmp_path / "kept", (fake(tmp_path, "echo 'cpu.cpp:1: error: no such thing' >&2; exit 3"),))
+    found = open_native(tmp_path / "kept", (fake(tmp_path, "echo 'native.cpp:1: error: no such thing' >&2; exit 3"),))
     assert isinstance(found, Unavailable)
-    assert found.reason.endswith("failed with 3 and said: cpu.cpp:1: error: no such thing")
+    assert found.reason.endswith("failed with 3 and said: native.cpp:1: error: no such thing")
 
 
 def test_what_is_no_library_is_told(tmp_path: Path) -> None:

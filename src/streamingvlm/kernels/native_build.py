@@ -1,4 +1,4 @@
-"""Compiles cpu.cpp with the machine's own C++ compiler and keeps the library in a folder of the user's cache."""
+"""Compiles native.cpp with the machine's own C++ compiler and keeps the library in a folder of the user's cache."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-SOURCE = Path(__file__).with_name("cpu.cpp")
+SOURCE = Path(__file__).with_name("native.cpp")
 
 #: Compilers that know GCC's vector types, in the order in which they are looked for.
 COMPILERS = ("c++", "g++", "clang++")
