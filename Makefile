@@ -18,10 +18,11 @@ test: $(READY)
 test-slow: $(READY)
 	$(BIN)/python -m pytest $(PARALLEL) -m "slow and not gpu"
 
-# Triton's kernels: in its interpreter, and compiled for an H100. Triton is kept apart: torch behaves otherwise where it finds it.
+# Triton's kernels: in its interpreter, and compiled for an H100. Triton is kept apart: torch behaves otherwise where it
+# finds it.
 test-kernels: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/triton -c constraints.txt triton
-	PYTHONPATH=$(VENV)/triton $(BIN)/python -m pytest tests/kernels tests/cache/test_kernels.py
+	PYTHONPATH=$(VENV)/triton $(BIN)/python -m pytest $(PARALLEL) tests/kernels
 
 lint: $(READY)
 	$(BIN)/ruff check src tests scripts

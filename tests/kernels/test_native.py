@@ -229,7 +229,7 @@ def test_misuse_is_refused(native: Native) -> None:
         lambda: native.attend_rows(queries, layer[0], layer[1], place.int(), place + 1, 1.0),
         lambda: native.attend_rows(queries, layer[0], layer[1][:, :, :7], place, place + 1, 1.0),
         lambda: native.attend_rows(queries, layer[0].mT, layer[1].mT, place, place + 1, 1.0),
-        lambda: native.move_rows(*stores, 0, torch.tensor([3, 2]), 0, *turn),
+        lambda: native.move_rows(*stores, 0, torch.tensor([3, 0]), 0, *turn),
         lambda: native.move_rows(*stores, 0, torch.tensor([3, 8]), 0, *turn),
         lambda: native.move_rows(*stores, 0, torch.tensor([3, 4]), 4, *turn),
         lambda: native.move_rows(*stores, 2, torch.tensor([3, 4]), 0, *turn),

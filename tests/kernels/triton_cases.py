@@ -275,21 +275,20 @@ def check_pick() -> None:
     noise = random(count, width).exp()
     top_k = index(*([0, 1, 7, 50, 99][i % 5] for i in range(count)))
     top_p = torch.tensor([(1.0, 0.9, 0.3)[i % 3] for i in range(count)], device=DEVICE)
-    greedy = index(*(i % 4 for i in range(count))) == 3
-    ours = kernels.pick(top, ids, noise, top_k, top_p, greedy)
+    ours = kernels.pick(top, ids, noise, top_k, top_p)
     for i in range(count):
         few = min(int(top_k[i]) or width, width)
         score = top[i, :few].double()
         share = score.softmax(-1)
         if top_p[i] < 1:
             score = score.masked_fill(share.cumsum(-1) - share >= top_p[i].double(), -torch.inf)
-        best = 0 if greedy[i] else int((score + noise[i, :few].double()).argmax())
+        best = int((score + noise[i, :few].double()).argmax())
         assert int(ours[i]) == int(ids[i, best]), f"row {i}"
-    alone = kernels.pick(top[7:8], ids[7:8], noise[7:8], top_k[7:8], top_p[7:8], greedy[7:8])
+    alone = kernels.pick(top[7:8], ids[7:8], noise[7:8], top_k[7:8], top_p[7:8])
     assert torch.equal(alone, ours[7:8])
     # Without any number to choose from the first entry is taken, never one outside the row.
     nothing = torch.full_like(top, torch.nan)
-    assert torch.isin(kernels.pick(nothing, ids, noise, top_k, top_p, greedy), ids).all()
+    assert torch.isin(kernels.pick(nothing, ids, noise, top_k, top_p), ids).all()
 
 
 CASES: dict[str, Callable[[], None]] = {

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .native import Native
-from .plain import CosSin, Heads, Placement, PlainKernels, Stores, moves_forward
+from .plain import CosSin, Heads, Placement, PlainKernels, Stores, plan_in_place
 
 #: The native kernels take heads whose size is a multiple of this, and every place must have a stream.
 LANES = 16
@@ -79,14 +79,18 @@ class CpuKernels(PlainKernels):
     def plan_move(
         self, pool: Stores, slot: int, rows: NDArray[np.int64], first: int, rotation: CosSin
     ) -> Callable[[], None]:
-        """See :meth:`PlainKernels.plan_move`: in place, where every row moves forward and none overtakes another."""
-        if not moves_forward(rows, first) or pool.keys.shape[-1] % LANES:
+        """See :meth:`PlainKernels.plan_move`."""
+        if pool.keys.shape[-1] % LANES:
             return super().plan_move(pool, slot, rows, first, rotation)
-        index = torch.from_numpy(rows)
         cos, sin = (part.contiguous() for part in rotation)
-        return lambda: self._native.move_rows(
-            pool.keys, pool.rotated, pool.values, slot, index, first, cos, sin, threads=torch.get_num_threads()
-        )
+
+        def move(index: Tensor) -> None:
+            self._native.move_rows(
+                pool.keys, pool.rotated, pool.values, slot, index, first, cos, sin,
+                threads=torch.get_num_threads(),
+            )  # fmt: skip
+
+        return plan_in_place(pool, slot, rows, first, (cos, sin), move)
 
 
 def attend_in_two(queries: Tensor, keys: Tensor, values: Tensor, before: int, scaling: float) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .plain import CosSin, Heads, Placement, PlainKernels, Stores, moves_forward, upload
+from .plain import CosSin, Heads, Placement, PlainKernels, Stores, plan_in_place
 
 
 class CudaKernels(PlainKernels):
@@ -58,11 +58,12 @@ class CudaKernels(PlainKernels):
     def plan_move(
         self, pool: Stores, slot: int, rows: NDArray[np.int64], first: int, rotation: CosSin
     ) -> Callable[[], None]:
-        """See :meth:`PlainKernels.plan_move`: in place, where every row moves forward and none overtakes another."""
-        if not moves_forward(rows, first):
-            return super().plan_move(pool, slot, rows, first, rotation)
-        index = upload(torch.from_numpy(rows), pool.keys.device)
-        return lambda: self._own.move_rows(pool.keys, pool.rotated, pool.values, slot, index, first, *rotation)
+        """See :meth:`PlainKernels.plan_move`."""
+
+        def move(index: Tensor) -> None:
+            self._own.move_rows(pool.keys, pool.rotated, pool.values, slot, index, first, *rotation)
+
+        return plan_in_place(pool, slot, rows, first, rotation, move)
 
     def penalize(
         self, logits: Tensor, token_mask: Tensor, slots: Tensor, tokens: Tensor, penalty: Tensor, temperature: Tensor

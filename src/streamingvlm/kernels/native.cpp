@@ -618,13 +618,12 @@ int svlm_attend_rows(const void* packed) {
 }
 
 // In place, row first + i of one slot becomes its row index[i], in every layer and head of keys, rotated and values
-// (layers, slots, key_heads, rows, dim). index ascends and index[i] >= first + i. cos and sin (count, dim).
+// (layers, slots, key_heads, rows, dim). index[i] >= first + i: what is read has not been written. cos and sin (count, dim).
 int svlm_move_rows(const void* packed) {
   const auto a = unpack<MoveRows>(packed);
   if (a.slot < 0 || a.slot >= a.slots || a.first < 0) return OUT_OF_RANGE;
   for (Index i = 0; i < a.count; ++i)
-    if (a.index[i] < a.first + i || a.index[i] >= a.rows || (i > 0 && a.index[i] <= a.index[i - 1]))
-      return OUT_OF_RANGE;
+    if (a.index[i] < a.first + i || a.index[i] >= a.rows) return OUT_OF_RANGE;
   const Index heads = a.layers * a.key_heads, tasks = std::min(std::max<Index>(a.threads, 1), heads);
   spread(a.threads, tasks, 20 * heads * a.count * a.dim, [&](Index task) {
     for (Index i = 0; i < a.count; i += MOVED)

@@ -114,8 +114,8 @@ class Native:
     ) -> None:  # fmt: skip
         """In place, row ``first + i`` of a slot becomes its row ``index[i]``, in every layer; rotated keys are rebuilt.
 
-        ``keys`` (raw), ``rotated`` and ``values`` (layers, slots, K, rows, D), contiguous; ``index`` (m,) int64 ascends
-        strictly, and index[i] >= first + i; ``cos`` and ``sin`` (m, D) belong to the new rows. The rotated keys have
+        ``keys`` (raw), ``rotated`` and ``values`` (layers, slots, K, rows, D), contiguous; ``index`` (m,) int64, with
+        index[i] >= first + i; ``cos`` and ``sin`` (m, D) belong to the new rows. The rotated keys have
         the bits of :func:`streamingvlm.cache.rope.rotate`.
         """
         layers, slots, key_heads, rows, dim = shape = keys.shape
@@ -134,7 +134,7 @@ class Native:
             )
         )  # fmt: skip
         if status:
-            raise _failure(status, "an index that ascends within the rows of a slot, and index[i] >= first + i")
+            raise _failure(status, "an index within the rows of a slot, with index[i] >= first + i")
 
     def rotate_store(
         self, qkv: Tensor, cos: Tensor, sin: Tensor, keys: Tensor, rotated: Tensor, values: Tensor, slot: Tensor,

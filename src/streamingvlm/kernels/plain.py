@@ -200,9 +200,36 @@ class Placement:
         return self.tensors[1] + 1
 
 
-def moves_forward(rows: NDArray[np.int64], first: int) -> bool:
-    """Whether rows ``rows`` (m,) can move to ``first`` and behind in place: none backwards, none before another."""
-    return bool((np.diff(rows) > 0).all() and (rows >= np.arange(first, first + len(rows))).all())
+def plan_in_place(
+    pool: Stores,
+    slot: int,
+    rows: NDArray[np.int64],
+    first: int,
+    rotation: CosSin,
+    move: Callable[[Tensor], None],
+) -> Callable[[], None]:
+    """:meth:`PlainKernels.plan_move` by a kernel that moves rows in place, in ascending order of where they go.
+
+    ``move``: moves and rotates rows (m,) int64, on the pool's device, that lie where they go or behind it. The few that
+    go backwards, as the end of the old text does when text is put in front of it, are read before, written after.
+    """
+    goals = np.arange(first, first + len(rows))
+    late = np.flatnonzero(rows < goals)
+    index, source, target, which = (
+        upload(torch.from_numpy(one), pool.keys.device)
+        for one in (np.maximum(rows, goals), rows[late], goals[late], late)
+    )
+    if not len(late):
+        return lambda: move(index)
+    keys, values = (store[:, slot].index_select(2, source) for store in (pool.keys, pool.values))
+    rotated = rotate(keys, rotation[0][which], rotation[1][which])
+
+    def run() -> None:
+        move(index)
+        for store, kept in ((pool.keys, keys), (pool.rotated, rotated), (pool.values, values)):
+            store[:, slot].index_copy_(2, target, kept)
+
+    return run
 
 
 def upload(host: Tensor, device: torch.device) -> Tensor:

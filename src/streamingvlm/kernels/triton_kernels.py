@@ -237,10 +237,11 @@ def move_rows(
 ) -> None:
     """Row ``first + i`` of a slot becomes its row ``index[i]``, in all layers; its rotated key is made anew.
 
-    ``keys``, ``rotated``, ``values``: (layers, slots, K, rows, D); ``index``: (m,) int64, strictly ascending, with
-    ``index[i] >= first + i``: rows only move down, so that moving them in place is safe. ``cos`` and ``sin``: (m, D)
-    float32. One program moves the values of a layer's head, another one its keys, block by block in ascending order.
-    Reads 2 m layers K D elements (and cosine and sine from the L2 cache) and writes 3 m layers K D.
+    ``keys``, ``rotated``, ``values``: (layers, slots, K, rows, D); ``index``: (m,) int64, with
+    ``index[i] >= first + i``: rows only move down, and in ascending order nothing is overwritten that is still to be
+    read. ``cos`` and ``sin``: (m, D) float32. One program moves the values of a layer's head, another one its keys,
+    block by block in ascending order. Reads 2 m layers K D elements (and cosine and sine from the L2 cache) and writes
+    3 m layers K D.
     """
     layers, _, key_heads, _, dim = keys.shape
     assert len(cos) == len(sin) == len(index), "one rotation for each row"
@@ -296,8 +297,8 @@ def penalize(
     return scores
 
 
-@triton.jit(do_not_specialize_on_alignment=["top_k", "top_p", "greedy"])
-def _pick(top, ids, noise, top_k, top_p, greedy, out, WIDTH: tl.constexpr, PADDED: tl.constexpr):
+@triton.jit(do_not_specialize_on_alignment=["top_k", "top_p"])
+def _pick(top, ids, noise, top_k, top_p, out, WIDTH: tl.constexpr, PADDED: tl.constexpr):
     stream = tl.program_id(0).to(tl.int64)
     place = tl.arange(0, PADDED)
     limit = tl.load(top_k + stream)
@@ -310,25 +311,24 @@ def _pick(top, ids, noise, top_k, top_p, greedy, out, WIDTH: tl.constexpr, PADDE
     nucleus = tl.load(top_p + stream)
     score = tl.where(before >= tl.where(nucleus < 1.0, nucleus, float("inf")), float("-inf"), score)
     score += tl.load(noise + stream * WIDTH + place, mask=there, other=0.0)
-    best = tl.where(tl.load(greedy + stream) != 0, 0, tl.argmax(score, 0))
+    best = tl.argmax(score, 0)
     # Scores that are no numbers must not lead outside the row.
     tl.store(out + stream, tl.load(ids + stream * WIDTH + tl.minimum(best, WIDTH - 1)))
 
 
-def pick(top: Tensor, ids: Tensor, noise: Tensor, top_k: Tensor, top_p: Tensor, greedy: Tensor) -> Tensor:
+def pick(top: Tensor, ids: Tensor, noise: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
     """The tokens (b,) int64 drawn from each stream's k best.
 
     ``top``: (b, k) float32 scores, descending; ``ids``: (b, k) int64, their tokens; ``noise``: (b, k) float32 Gumbel
     numbers; ``top_k``: (b,) int64, how many of the k count (0: all); ``top_p``: (b,) float32, the share of the nucleus
-    among those (1: all); ``greedy``: (b,) bool, whose first entry is taken. One program holds a row: k is some
-    thousands at most. Reads 16 b k bytes and 13 b, writes 8 b.
+    among those (1: all). One program holds a row: k is some thousands at most. Reads 16 b k bytes and 12 b, writes 8 b.
     """
     count, width = top.shape
-    assert len(top_k) == len(top_p) == len(greedy) == count, "one for each stream"
+    assert len(top_k) == len(top_p) == count, "one for each stream"
     out = torch.empty(count, dtype=torch.int64, device=top.device)
     with _on(top):
         _pick[(count,)](
-            top.contiguous(), ids.contiguous(), noise.contiguous(), top_k, top_p, greedy.view(torch.uint8), out,
+            top.contiguous(), ids.contiguous(), noise.contiguous(), top_k, top_p, out,
             WIDTH=width, PADDED=triton.next_power_of_2(width), num_warps=4,
         )  # fmt: skip
     return out

@@ -122,8 +122,8 @@ class QwenVL:
         end_tokens: frozenset[int],
         kernels: str = "auto",
     ) -> None:
-        self.kernels = choose_kernels(hf.device, hf.dtype, kernels)
         text = hf.config.text_config
+        self.kernels = choose_kernels(hf.device, hf.dtype, kernels, _head_dim(text))
         text._attn_implementation = ATTENTION
         hf.config.vision_config._attn_implementation = WINDOWS
         hf.model.visual.patch_embed.proj = PatchProjection(hf.model.visual.patch_embed.proj, self.kernels)
