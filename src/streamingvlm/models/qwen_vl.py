@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar, ParamSpec, Self, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AttentionInterface
 
 from ..cache.batch import Batch
@@ -23,7 +23,7 @@ from ..cache.rope import Rope
 from ..core.errors import ModelError
 from ..core.grammar import Grammar
 from ..kernels.choose import choose_kernels
-from ..kernels.plain import Heads, PlainKernels
+from ..kernels.plain import Heads
 from .base import Deepstack, Frontend, StreamDefaults, Vision
 from .checkpoint import HFTokenizer, end_tokens, patcher, stream_defaults, system_prompt
 from .decoder import Decoder
@@ -31,10 +31,9 @@ from .edge import library
 from .files import read_config
 from .fingerprint import fingerprint
 from .knows import GENERATION
-from .linear import Linear
 from .patches import CLIP_MEAN, CLIP_STD, Patcher, Patches
 from .tokens import check_ends, check_words, find_marks, load_tokenizer
-from .vision_attention import WINDOWS
+from .tower import Tower
 from .weights import check_run, load_weights, quantization
 
 ATTENTION = "streamingvlm"
@@ -74,23 +73,6 @@ def inferring(method: Callable[P, R]) -> Callable[P, R]:
     return run
 
 
-class PatchProjection(nn.Module):
-    """A tower's first layer as one product: its convolution steps by its own size, so every patch is read once.
-
-    Libraries' convolutions do not see that; on a CPU they take four times as long. The parameters stay the layer's.
-    """
-
-    def __init__(self, convolution: Any, kernels: PlainKernels) -> None:
-        super().__init__()
-        self.weight = convolution.weight
-        self.bias = convolution.bias
-        self._matrix = Linear(self.weight.flatten(1), self.bias, kernels)
-
-    def forward(self, patches: Tensor) -> Tensor:
-        """Embeddings (n, width) of patches (n, channels, temporal, patch, patch)."""
-        return self._matrix(patches.flatten(1))
-
-
 class QwenVL:
     """A checkpoint as the engine sees it; see :class:`streamingvlm.models.base.Model`. A family fills in the rest.
 
@@ -125,8 +107,7 @@ class QwenVL:
         text = hf.config.text_config
         self.kernels = choose_kernels(hf.device, hf.dtype, kernels, _head_dim(text))
         text._attn_implementation = ATTENTION
-        hf.config.vision_config._attn_implementation = WINDOWS
-        hf.model.visual.patch_embed.proj = PatchProjection(hf.model.visual.patch_embed.proj, self.kernels)
+        self._tower = Tower(hf.model.visual, self.kernels)
         self.hf = hf.eval().requires_grad_(False)
         self.name = name
         self.grammar = grammar
@@ -226,8 +207,7 @@ class QwenVL:
     def encode(self, patches: Sequence[Patches]) -> list[Vision]:
         """See :meth:`Model.encode`."""
         pixels = torch.cat([self._there(part.pixels) for part in patches])
-        grid = torch.tensor([part.grid for part in patches], device=self.hf.device)
-        out = self.hf.model.visual(pixels, grid_thw=grid)
+        out = self._tower(pixels, tuple(part.grid for part in patches))
         counts = [prod(part.merged) for part in patches]
         embeds = torch.split(out.pooler_output, counts)
         layers = [torch.split(layer, counts) for layer in getattr(out, "deepstack_features", None) or ()]
