@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from .native import Native
-from .plain import CosSin, Heads, Placement, PlainKernels, Stores, plan_in_place
+from .plain import MIN_ROWS, CosSin, Heads, Placement, PlainKernels, Stores, plan_in_place
 
 #: The native kernels take heads whose size is a multiple of this, and every place must have a stream.
 LANES = 16
+
+
+#: Most bytes of weights that are kept a second time, packed.
+PACKED_BYTES = 1 << 30
 
 
 class CpuKernels(PlainKernels):
@@ -24,6 +30,7 @@ class CpuKernels(PlainKernels):
     def __init__(self, native: Native) -> None:
         super().__init__()
         self._native = native
+        self._packs, self._left = _mkl_is_slower(), PACKED_BYTES
 
     def bucket(self, count: int, device: torch.device) -> int:  # noqa: ARG002
         """See :meth:`PlainKernels.bucket`: no row depends on how many there are."""
@@ -40,6 +47,23 @@ class CpuKernels(PlainKernels):
     def few_rows(self, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """See :meth:`PlainKernels.few_rows`."""
         return self._native.linear_rows(rows.contiguous(), weight, bias, threads=torch.get_num_threads())
+
+    def pack(self, weight: Tensor) -> Tensor | None:
+        """See :meth:`PlainKernels.pack`: for oneDNN, as long as the copies are few."""
+        if not self._packs or weight.nbytes > self._left:
+            return None
+        self._left -= weight.nbytes
+        packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach())
+        return packed
+
+    def many_rows(self, rows: Tensor, weight: Tensor, bias: Tensor | None, packed: Tensor | None = None) -> Tensor:
+        """See :meth:`PlainKernels.many_rows`."""
+        if packed is None:
+            return super().many_rows(rows, weight, bias)
+        missing = max(MIN_ROWS - len(rows), 0)
+        whole = F.pad(rows, (0, 0, 0, missing)) if missing else rows
+        out: Tensor = torch.ops.mkldnn._linear_pointwise(whole, packed, bias, "none", [], "")
+        return out[: len(rows)]
 
     def attend_rows(self, queries: Tensor, heads: Heads, stores: Stores, ends: Placement) -> Tensor:
         """See :meth:`PlainKernels.attend_rows`."""
@@ -91,6 +115,19 @@ class CpuKernels(PlainKernels):
             )  # fmt: skip
 
         return plan_in_place(pool, slot, rows, first, (cos, sin), move)
+
+
+def _mkl_is_slower() -> bool:
+    """Whether oneDNN multiplies many rows faster than MKL, torch's choice: by a tenth on AMD's processors.
+
+    It is not measured here: on one machine every run must have the same bits.
+    """
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    try:
+        return "AuthenticAMD" in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
 
 
 def attend_in_two(queries: Tensor, keys: Tensor, values: Tensor, before: int, scaling: float) -> Tensor:

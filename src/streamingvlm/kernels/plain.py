@@ -283,7 +283,11 @@ class PlainKernels:
         out = [F.linear(part, weight, bias) for part in torch.split(whole, BLOCK)]
         return (out[0] if len(out) == 1 else torch.cat(out))[: len(rows)]
 
-    def many_rows(self, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def pack(self, weight: Tensor) -> Tensor | None:  # noqa: ARG002
+        """A second copy of a weight in the order in which :meth:`many_rows` wants it; None where it wants none."""
+        return None
+
+    def many_rows(self, rows: Tensor, weight: Tensor, bias: Tensor | None, packed: Tensor | None = None) -> Tensor:  # noqa: ARG002
         """The same of the tokens of a prefill, with at least :data:`MIN_ROWS` rows inside."""
         missing = max(MIN_ROWS - len(rows), 0) if rows.device.type == "cpu" else 0
         if missing:

@@ -17,6 +17,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from .tower import TowerLinear
+
 #: Largest integer of a weight and of an activation. -128 is left out, so that scales are symmetric.
 MAX_INT = 127
 #: The largest number of a row or channel counts for at least so much: zeros need a scale too.
@@ -54,9 +56,9 @@ class Int8Linear:
 
 
 class Int8Module(nn.Module):
-    """An ``nn.Linear`` in int8, for the many rows of a vision tower."""
+    """A linear layer in int8, for the many rows of a vision tower."""
 
-    def __init__(self, linear: nn.Linear) -> None:
+    def __init__(self, linear: TowerLinear) -> None:
         super().__init__()
         self._linear = Int8Linear(linear.weight, linear.bias, few=False)
 

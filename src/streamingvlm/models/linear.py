@@ -16,11 +16,16 @@ class Linear:
         self.shape = weight.shape
         self.bias = bias
         self._kernels = kernels
+        self._packed: Tensor | None = None
+        self._asked = False
 
     def __call__(self, rows: Tensor, *, few: bool = False) -> Tensor:
         """``rows`` (n, in) times the weights: (n, out). ``few``: a row for each stream, or padding."""
-        multiply = self._kernels.few_rows if few else self._kernels.many_rows
-        return multiply(rows, self.weight, self.bias)
+        if few:
+            return self._kernels.few_rows(rows, self.weight, self.bias)
+        if not self._asked:  # only now: weights that are quantized are never packed
+            self._packed, self._asked = self._kernels.pack(self.weight), True
+        return self._kernels.many_rows(rows, self.weight, self.bias, self._packed)
 
 
 class QuantizedLinear(Linear):

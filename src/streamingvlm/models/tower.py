@@ -41,6 +41,19 @@ class PatchProjection(nn.Module):
         return self._matrix(patches.flatten(1))
 
 
+class TowerLinear(nn.Module):
+    """A linear layer by the kernels' product of many rows. The parameters stay the layer's."""
+
+    def __init__(self, linear: nn.Linear, kernels: PlainKernels) -> None:
+        super().__init__()
+        self.weight, self.bias = linear.weight, linear.bias
+        self._matrix = Linear(self.weight, self.bias, kernels)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """``rows`` (..., in) times the weights: (..., out)."""
+        return self._matrix(rows.flatten(0, -2)).view(*rows.shape[:-1], -1)
+
+
 class TowerNorm(nn.Module):
     """A root mean square norm in one operation in place of eight. The parameter stays the layer's."""
 
@@ -93,6 +106,8 @@ class Tower:
         for name, module in list(visual.named_modules()):
             if hasattr(module, "variance_epsilon"):
                 visual.set_submodule(name, TowerNorm(module, kernels))
+            elif type(module) is nn.Linear:
+                visual.set_submodule(name, TowerLinear(module, kernels))
         self._inputs = lru_cache(SIZES)(self._make_inputs)
 
     def __call__(self, pixels: Tensor, grids: Grids) -> Any:
