@@ -17,6 +17,7 @@ from ..engine.engine import Engine
 from ..engine.ladder import CAPTURES
 from ..engine.runner import ModelRunner
 from ..engine.session import Session
+from ..kernels.choose import KERNELS
 from ..models.base import Model
 from ..models.hub import BUNDLED, find_checkpoint
 from ..models.knows import check_source, example_source
@@ -35,7 +36,8 @@ class Request:
     weights; ``source``: a locator (None: synthetic frames); ``size``: (width, height) of synthetic frames;
     ``tokens``: tokens that every reply is forced to have (None: replies end by themselves); ``weights``: see
     :func:`streamingvlm.models.load.load_model`; ``capture``: see
-    :class:`streamingvlm.engine.engine.Engine`; ``threads``: see :func:`streamingvlm.models.load.settle_threads`.
+    :class:`streamingvlm.engine.engine.Engine`; ``threads``: see :func:`streamingvlm.models.load.settle_threads`;
+    ``kernels``: see :data:`streamingvlm.kernels.choose.KERNELS`.
     """
 
     model: str | None = None
@@ -51,6 +53,7 @@ class Request:
     weights: str | None = None
     capture: str = "auto"
     threads: int | None = None
+    kernels: str = "auto"
 
     def __post_init__(self) -> None:
         if self.model is not None and self.random_weights is not None:
@@ -59,6 +62,8 @@ class Request:
             shape_named(self.random_weights)
         if self.capture not in CAPTURES:
             raise OptionError(f"--capture must be one of {', '.join(CAPTURES)}, not {self.capture!r}")
+        if self.kernels not in KERNELS:
+            raise OptionError(f"--kernels must be one of {', '.join(KERNELS)}, not {self.kernels!r}")
         if self.tokens is not None and self.tokens < 1:
             raise OptionError(f"--tokens must be 1 or more, not {self.tokens}")
         if self.size is not None and (self.source is not None or min(self.size) < 1):
@@ -84,10 +89,13 @@ class Request:
     def make_model(self) -> Model:
         """Load the checkpoint, or make up random weights."""
         if self.random_weights is None:
-            model = load_model(self.model, device=self.device, dtype=self.dtype, weights=self.weights)
+            model = load_model(
+                self.model, device=self.device, dtype=self.dtype, weights=self.weights, kernels=self.kernels
+            )
         else:
             device = pick_device(self.device)
-            model = build(self.random_weights, device=device, dtype=pick_dtype(self.dtype, device), seed=self.seed)
+            dtype = pick_dtype(self.dtype, device)
+            model = build(self.random_weights, device=device, dtype=dtype, seed=self.seed, kernels=self.kernels)
             if self.weights is not None:
                 quantize(model, self.weights)
         settle_threads(model, self.threads)

@@ -185,7 +185,7 @@ class ByteTokenizer:
         return kept.decode(errors="replace")
 
 
-def build(name: str, *, device: torch.device, dtype: torch.dtype, seed: int = 0) -> Model:
+def build(name: str, *, device: torch.device, dtype: torch.dtype, seed: int = 0, kernels: str = "auto") -> Model:
     """A model of the shape ``name`` with random weights.
 
     It is laid out without memory and then filled on the device. :class:`OptionError` for an unknown name,
@@ -206,6 +206,7 @@ def build(name: str, *, device: torch.device, dtype: torch.dtype, seed: int = 0)
         patcher=_patcher(shape, hf.config.vision_config),
         defaults=StreamDefaults(Sampling(max_new_tokens=shape.tokens), shape.policy, "Commentate on this video."),
         end_tokens=frozenset({shape.marks.turn_end}),
+        kernels=kernels,
     )
     return model
 

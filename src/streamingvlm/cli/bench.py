@@ -10,7 +10,15 @@ import typer
 
 from ..core.errors import OptionError
 from .follow import Stopped, stoppable
-from .watch import CaptureOption, DeviceOption, DtypeOption, WeightsOption, check_numbers, chosen_threads
+from .watch import (
+    CaptureOption,
+    DeviceOption,
+    DtypeOption,
+    KernelsOption,
+    WeightsOption,
+    check_numbers,
+    chosen_threads,
+)
 
 if TYPE_CHECKING:
     from ..bench.setup import Request
@@ -75,7 +83,8 @@ def policies(
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     weights: WeightsOption = None,
-    capture: CaptureOption = "none",
+    capture: CaptureOption = "auto",
+    kernels: KernelsOption = "auto",
     json_file: JsonOption = None,
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also draw lag and work (needs matplotlib).")
@@ -88,7 +97,9 @@ def policies(
     from ..runtime import reports
 
     specs = bench.default_specs() if names is None else bench.split_specs(names)
-    request = _request(model, random_weights, source, fps, step, size, tokens, seed, device, dtype, weights, capture)
+    request = _request(
+        model, random_weights, source, fps, step, size, tokens, seed, device, dtype, weights, capture, kernels
+    )
     reports.check_targets(json_file, plot)
     with reports.progress("seconds of video", seconds + warm_up * step) as done:
         figures, lanes = bench.compare(
@@ -119,7 +130,8 @@ def streams(
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     weights: WeightsOption = None,
-    capture: CaptureOption = "none",
+    capture: CaptureOption = "auto",
+    kernels: KernelsOption = "auto",
     json_file: JsonOption = None,
 ) -> None:
     """Find out how many streams of synthetic frames stay real-time, and what a batch costs."""
@@ -141,6 +153,7 @@ def streams(
         dtype,
         weights,
         capture,
+        kernels,
     )
     reports.check_targets(json_file)
     with reports.progress("trying counts", most) as done:
@@ -169,7 +182,8 @@ def soak(
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     weights: WeightsOption = None,
-    capture: CaptureOption = "none",
+    capture: CaptureOption = "auto",
+    kernels: KernelsOption = "auto",
     json_file: JsonOption = None,
 ) -> int:
     """Watch one stream for hours, as fast as it goes; tell whether lag or memory grow. Ctrl-C keeps the figures."""
@@ -179,7 +193,9 @@ def soak(
     from ..runtime import reports
 
     run = Soak(
-        _request(model, random_weights, source, fps, step, size, tokens, seed, device, dtype, weights, capture),
+        _request(
+            model, random_weights, source, fps, step, size, tokens, seed, device, dtype, weights, capture, kernels
+        ),
         hours,
         warm_up,
     )
@@ -216,7 +232,8 @@ def roofline(
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     weights: WeightsOption = None,
-    capture: CaptureOption = "none",
+    capture: CaptureOption = "auto",
+    kernels: KernelsOption = "auto",
     json_file: JsonOption = None,
 ) -> None:
     """Measure the device, compute what a step must cost at least, and how far above that it is."""
@@ -238,6 +255,7 @@ def roofline(
         dtype,
         weights,
         capture,
+        kernels,
     )
     reports.check_targets(json_file)
     figures = compare_with_floor(request, request.make_model(), seconds=seconds, warm_up=warm_up)
@@ -258,6 +276,7 @@ def _request(
     dtype: str | None,
     weights: str | None,
     capture: str,
+    kernels: str,
 ) -> Request:
     from ..bench.setup import Request, default_source
 
@@ -277,6 +296,7 @@ def _request(
         weights,
         capture,
         chosen_threads(),
+        kernels,
     )
 
 

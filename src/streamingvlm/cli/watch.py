@@ -44,8 +44,13 @@ WeightsOption = Annotated[
     typer.Option(help="int8, fp8 or int4: quantize the matrices (needs torchao, but for int8 on a CPU). [default: no]"),
 ]
 CaptureOption = Annotated[
-    str, typer.Option(help="How tokens are decoded: none (one operation after the other), graph (CUDA) or compile.")
+    str,
+    typer.Option(
+        help="How tokens are decoded: graph (CUDA), static (fixed shapes), none (one operation after the other), auto "
+        "(the first of these that works)."
+    ),
 ]
+KernelsOption = Annotated[str, typer.Option(help="auto: kernels of our own where they run; plain: torch's alone.")]
 
 
 def watch(
@@ -82,7 +87,8 @@ def watch(
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     weights: WeightsOption = None,
-    capture: CaptureOption = "none",
+    capture: CaptureOption = "auto",
+    kernels: KernelsOption = "auto",
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but the summary.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one event a line.")] = False,
 ) -> int:
@@ -104,9 +110,8 @@ def watch(
     video = open_source(source, fps=fps, step=step, start=start, duration=duration, video_stream=video_stream)
     folder = find_checkpoint(model)
     check_source(folder, model or "the bundled model", video)
-    engine = load_engine(
-        None if model is None else str(folder), device=device, dtype=dtype, weights=weights, capture=capture
-    )
+    path = None if model is None else str(folder)
+    engine = load_engine(path, device=device, dtype=dtype, weights=weights, capture=capture, kernels=kernels)
     options = {
         "policy": policy,
         "context": video.context if context is None else context,
@@ -127,13 +132,14 @@ def info(
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     weights: WeightsOption = None,
+    kernels: KernelsOption = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Tell what would run: checkpoint, device, dtype, cache rows and memory of one stream; measure int8 on a CPU."""
     from ..core.policy import make_policy
 
     make_policy(policy)
-    facts = describe(model, policy, device=device, dtype=dtype, weights=weights)
+    facts = describe(model, policy, device=device, dtype=dtype, weights=weights, kernels=kernels)
     if as_json:
         print(json.dumps(facts))
         return
@@ -148,34 +154,44 @@ def load_engine(
     device: str | None = None,
     dtype: str | None = None,
     weights: str | None = None,
-    capture: str = "none",
+    capture: str = "auto",
+    kernels: str = "auto",
 ) -> Engine:
     """Load a checkpoint into an engine with one slot. Here torch comes in."""
     from ..engine.engine import Engine
     from ..models.load import load_model, settle_threads
 
-    loaded = load_model(model, device=device, dtype=dtype, weights=weights)
+    loaded = load_model(model, device=device, dtype=dtype, weights=weights, kernels=kernels)
     settle_threads(loaded, chosen_threads())
     return Engine(loaded, capture=capture)
 
 
 def describe(
-    model: str | None, policy: str, *, device: str | None = None, dtype: str | None = None, weights: str | None = None
+    model: str | None,
+    policy: str,
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+    weights: str | None = None,
+    kernels: str = "auto",
 ) -> dict[str, Any]:
     """What ``info`` prints."""
     from ..engine.engine import Engine
     from ..models.load import load_model, settle_threads
     from ..models.quantize import int8_speedup
 
-    loaded = load_model(model, device=device, dtype=dtype, weights=weights)
+    loaded = load_model(model, device=device, dtype=dtype, weights=weights, kernels=kernels)
     settle_threads(loaded, chosen_threads())
-    with closing(Engine(loaded).open(policy=policy)) as session:
+    engine = Engine(loaded)
+    with closing(engine.open(policy=policy)) as session:
         facts = {
             "model": loaded.name,
             "parameters": loaded.parameters,
             "device": str(loaded.kv_shape.device),
             "dtype": str(loaded.kv_shape.dtype).removeprefix("torch."),
             "weights": loaded.weights or "as loaded",
+            "kernels": _with_reason(loaded.kernels.name, loaded.kernels.reason),
+            "capture": _with_reason(engine.decoding.capture, engine.decoding.reason),
             "policy": policy,
             "rows": session.capacity,
             "bytes_per_stream": session.bytes_per_stream,
@@ -186,6 +202,10 @@ def describe(
         facts["fastest_weights"] = "unquantized" if speedup is None or speedup <= 1 else "int8"
         facts["int8_speedup"] = speedup
     return facts
+
+
+def _with_reason(what: str, reason: str) -> str:
+    return f"{what} ({reason})" if reason else what
 
 
 def chosen_threads() -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import warnings
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -17,6 +17,8 @@ from ..core.sampling_params import Sampling
 from ..kernels.plain import PlainKernels
 from ..models.base import Model
 from .decode_graph import Capture, DecodeStep, DecodeSteps, Place
+
+_LOG = logging.getLogger(__name__)
 
 #: How steps of decoding may run. ``graph``: as CUDA graphs; ``static``: the same fixed shapes, not captured; ``none``:
 #: one operation after the other; ``auto``: on CUDA the first of these three that passes its check, elsewhere ``none``.
@@ -83,8 +85,7 @@ def prepare_decoding(
 def _warned(decoding: Decoding, reasons: Sequence[str]) -> Decoding:
     if reasons:
         why = "; ".join(reasons)
-        text = f"decoding runs with capture={decoding.capture}, slower than it could: {why}"
-        warnings.warn(text, RuntimeWarning, stacklevel=2)
+        _LOG.warning("decoding runs with capture=%s, slower than it could: %s", decoding.capture, why)
     return decoding
 
 

@@ -157,6 +157,7 @@ class TaskRunner:
             **({"questions": asked} if asked else {}),
             "checkpoint": self.fingerprint,
             "weights": self.model.weights,
+            "kernels": self.model.kernels.name,
             "policy": repr(self._policy),
             "sampling": repr(self.model.defaults.sampling),
             "dtype": str(shape.dtype).removeprefix("torch."),

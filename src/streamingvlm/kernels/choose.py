@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+import logging
 
 import torch
 
@@ -12,6 +12,8 @@ from .cpu import CpuKernels
 from .cuda import CudaKernels
 from .native import Native, load_native
 from .plain import PlainKernels, flash_is_right
+
+_LOG = logging.getLogger(__name__)
 
 #: What may be asked for: the best that this machine can run, or torch's own operations alone.
 KERNELS = ("auto", "plain")
@@ -48,5 +50,5 @@ def _on_cuda(device: torch.device, dtype: torch.dtype, wanted: str, head_dim: in
         wrong = [f"{type(error).__name__}: {error}".splitlines()[0]]
     if not wrong:
         return kernels
-    warnings.warn(f"the Triton kernels are not used on {device}: {wrong[0]}", RuntimeWarning, stacklevel=2)
+    _LOG.warning("the Triton kernels are not used on %s: %s", device, wrong[0])
     return PlainKernels(wrong[0], flash=flash)

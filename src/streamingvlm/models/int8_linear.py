@@ -17,7 +17,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from .tower import TowerLinear
+from .linear import LinearModule
 
 #: Largest integer of a weight and of an activation. -128 is left out, so that scales are symmetric.
 MAX_INT = 127
@@ -58,7 +58,7 @@ class Int8Linear:
 class Int8Module(nn.Module):
     """A linear layer in int8, for the many rows of a vision tower."""
 
-    def __init__(self, linear: TowerLinear) -> None:
+    def __init__(self, linear: LinearModule) -> None:
         super().__init__()
         self._linear = Int8Linear(linear.weight, linear.bias, few=False)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..kernels.plain import PlainKernels
 
@@ -37,3 +37,16 @@ class QuantizedLinear(Linear):
     def __call__(self, rows: Tensor, *, few: bool = False) -> Tensor:  # noqa: ARG002
         """See :class:`Linear`."""
         return F.linear(rows, self.weight, self.bias)
+
+
+class LinearModule(nn.Module):
+    """A layer of transformers by the product of many rows. The parameters stay the layer's."""
+
+    def __init__(self, linear: nn.Linear, kernels: PlainKernels) -> None:
+        super().__init__()
+        self.weight, self.bias = linear.weight, linear.bias
+        self._matrix = Linear(self.weight, self.bias, kernels)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """``rows`` (..., in) times the weights: (..., out)."""
+        return self._matrix(rows.flatten(0, -2)).view(*rows.shape[:-1], -1)

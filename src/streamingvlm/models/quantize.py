@@ -21,8 +21,7 @@ from ..core.errors import ModelError, OptionError
 from ..kernels.plain import BLOCK
 from .base import Model
 from .int8_linear import Int8Linear, Int8Module, int8_available
-from .linear import Linear, QuantizedLinear
-from .tower import TowerLinear
+from .linear import Linear, LinearModule, QuantizedLinear
 
 #: Name -> configuration of torchao and its numbers. Per output channel, int4 per group of 128 weights.
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -157,7 +156,7 @@ def _quantize_head(model: Any, head: Linear | Int8Linear) -> None:
 def _quantize_tower(tower: nn.Module) -> None:
     """Its first layer, which sees pixels, is no ``nn.Linear`` and stays as it is."""
     for name, module in list(tower.named_modules()):
-        if isinstance(module, TowerLinear):
+        if isinstance(module, LinearModule):
             tower.set_submodule(name, Int8Module(module))
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import vision_utils
 
 from ..kernels.plain import PlainKernels, rotate
-from .linear import Linear
+from .linear import Linear, LinearModule
 from .vision_attention import attend_windows
 
 #: Sizes of pictures, alone and of several streams together, whose tensors are kept.
@@ -39,19 +39,6 @@ class PatchProjection(nn.Module):
     def forward(self, patches: Tensor) -> Tensor:
         """Embeddings (n, width) of patches (n, channels, temporal, patch, patch)."""
         return self._matrix(patches.flatten(1))
-
-
-class TowerLinear(nn.Module):
-    """A linear layer by the kernels' product of many rows. The parameters stay the layer's."""
-
-    def __init__(self, linear: nn.Linear, kernels: PlainKernels) -> None:
-        super().__init__()
-        self.weight, self.bias = linear.weight, linear.bias
-        self._matrix = Linear(self.weight, self.bias, kernels)
-
-    def forward(self, rows: Tensor) -> Tensor:
-        """``rows`` (..., in) times the weights: (..., out)."""
-        return self._matrix(rows.flatten(0, -2)).view(*rows.shape[:-1], -1)
 
 
 class TowerNorm(nn.Module):
@@ -107,7 +94,7 @@ class Tower:
             if hasattr(module, "variance_epsilon"):
                 visual.set_submodule(name, TowerNorm(module, kernels))
             elif type(module) is nn.Linear:
-                visual.set_submodule(name, TowerLinear(module, kernels))
+                visual.set_submodule(name, LinearModule(module, kernels))
         self._inputs = lru_cache(SIZES)(self._make_inputs)
 
     def __call__(self, pixels: Tensor, grids: Grids) -> Any:
