@@ -459,7 +459,7 @@ def test_plot(tmp_path: Path, model: Model) -> None:
 
 @pytest.mark.slow
 def test_the_gpu_script_runs_end_to_end(tmp_path: Path) -> None:
-    script = Path(__file__).parents[2] / "scripts" / "gpu.py"
+    script = Path(__file__).parents[2] / "scripts" / "gpu" / "figures.py"
     target = tmp_path / "gpu.json"
     settings = "2 FPS,448x448 at 2 FPS"
     arguments = ["--random-weights", "tiny", "--device", "cpu", "--quick", "--tokens", "3", "--settings", settings]
@@ -469,5 +469,5 @@ def test_the_gpu_script_runs_end_to_end(tmp_path: Path) -> None:
     figures = json.loads(target.read_text())
     assert set(figures) >= {"table", "results", "seconds", "device", "versions", "date"}
     assert set(figures["results"]) == set(settings.split(","))
-    assert done.stdout.startswith("| setting | figure | bound | goal | measured |")
+    assert done.stdout.startswith("| setting | figure | bound | predicted | goal | measured |")
     assert "| 448x448 at 2 FPS | streams |" in done.stdout

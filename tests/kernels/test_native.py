@@ -54,6 +54,17 @@ def test_linear_rows(native: Native, size: int, outs: int, biased: bool) -> None
             assert torch.equal(native.linear_rows(rows[first : first + n], weight, bias), out[first : first + n])
 
 
+def test_torchs_default_dtype_does_not_matter(native: Native) -> None:
+    rows, weight, wide = draw(3, 48), draw(7, 48, seed=1), draw(3, 32, seed=2)
+    expected = native.linear_rows(rows, weight), native.silu_mul(wide)
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = native.linear_rows(rows, weight), native.silu_mul(wide)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
 def test_linear_rows_on_two_threads(native: Native) -> None:
     rows, weight = draw(3, 320), draw(1001, 320, seed=1)
     alone = native.linear_rows(rows, weight)

@@ -22,6 +22,7 @@ import torch
 from ..core.errors import OptionError
 from ..core.events import Chunk, Commentary, Delta, Event, Sink, Timing
 from ..core.policy import StreamingWindow
+from ..engine.engine import Engine
 from ..engine.session import Session
 from ..models.base import Model
 from ..runtime.clock import Pace
@@ -135,6 +136,9 @@ class StreamBatch:
     on_trial: Callable[[int], None] = lambda _: None
     complete: bool = True
     trials: dict[int, list[Round]] = field(default_factory=dict)
+    #: Numbers of streams that the memory did not take.
+    out_of_memory: list[int] = field(default_factory=list)
+    on_trial_end: Callable[[], None] = lambda: None
 
     def run(self, count: int, rounds: int, *, until_dropped: bool = False) -> list[Round]:
         """So many steps of the first ``count`` streams, in lockstep; fewer behind the first that is dropped."""
@@ -158,8 +162,14 @@ class StreamBatch:
                 for source, session in zip(sources, self.sessions, strict=False)
             ]
 
+        full: list[torch.OutOfMemoryError] = []
         for stream in self.runtime.call(start):  # all of them before the first step
-            stream.wait()
+            try:
+                stream.wait()
+            except torch.OutOfMemoryError as error:
+                full.append(error)
+        if full:
+            raise full[0]
         return recorder.rounds
 
     def watch(self, steps: int) -> list[Step]:
@@ -172,15 +182,24 @@ class StreamBatch:
         """Rounds of ``count`` streams behind one that is not counted; measured once, then remembered.
 
         It stops at the first dropped step: from there on the streams only fall further behind. Empty behind the
-        deadline.
+        deadline, and where the memory does not take so many streams.
         """
         if count in self.trials or self.late():
             return self.trials.get(count, [])
         self.on_trial(count)
-        while len(self.sessions) < count:
-            self.add()
-        self.trials[count] = self.run(count, self.rounds + 1, until_dropped=True)[1:]
+        try:
+            while len(self.sessions) < count:
+                self.add()
+            self.trials[count] = self.run(count, self.rounds + 1, until_dropped=True)[1:]
+        except torch.OutOfMemoryError:
+            self.trials[count] = []
+            self.out_of_memory.append(count)
+        self.on_trial_end()
         return self.trials[count]
+
+    def figures(self) -> Metrics:
+        """What every number of streams that was tried gave."""
+        return {str(n): _trial(one, self.request.step) for n, one in sorted(self.trials.items()) if one}
 
     def late(self) -> bool:
         """Whether the deadline has passed; then :attr:`complete` is false."""
@@ -304,7 +323,8 @@ def count_streams(batch: StreamBatch, batches: Sequence[int] = (1, 2, 4, 8)) -> 
             "slots": slots,
             "complete": batch.complete,
             "batches": _batches({count: measured for count, measured in rounds.items() if measured}),
-            "trials": {str(n): _trial(measured, request.step) for n, measured in sorted(batch.trials.items())},
+            "trials": batch.figures(),
+            "out_of_memory": batch.out_of_memory,
             "time": "model time: rounds run back to back, lag is counted from due times",
             "lag_limit": LIMIT,
             "rows": first.state.timeline.cached,
@@ -314,8 +334,20 @@ def count_streams(batch: StreamBatch, batches: Sequence[int] = (1, 2, 4, 8)) -> 
             "tokens_per_step": first.options.sampling.max_new_tokens,
             "step": request.step,
             "model": request.model_name,
+            **how_it_ran(engine),
             **provenance(engine.model.kv_shape.device),
         }
+
+
+def how_it_ran(engine: Engine) -> Metrics:
+    """Kernels and way of decoding of an engine with an open stream, and why not faster ones."""
+    kernels, decoding = engine.pool.kernels, engine.decoding
+    return {
+        "kernels": kernels.name,
+        "kernels_reason": kernels.reason,
+        "capture": decoding.capture,
+        "capture_reason": decoding.reason,
+    }
 
 
 def _trial(rounds: Sequence[Round], step: float) -> Metrics:

@@ -72,7 +72,7 @@ class Native:
             raise _refusal("rows (n, in) and weight (out, in)")
         if bias is not None and not (_plain(bias) and bias.shape == (outs,)):
             raise _refusal("bias (out,)")
-        out = torch.empty(n, outs)
+        out = torch.empty(n, outs, dtype=_FLOAT)
         self._linear_rows(
             self._pack_linear_rows(
                 rows.data_ptr(), weight.data_ptr(), 0 if bias is None else bias.data_ptr(), out.data_ptr(),
@@ -159,7 +159,7 @@ class Native:
             if norm is not None and not (_plain(norm) and norm.shape == (dim,)):
                 raise _refusal("query_norm and key_norm (D,)")
         slot_stride, head_stride = _strides(keys, rotated, values)
-        queries = torch.empty(b, heads, dim)
+        queries = torch.empty(b, heads, dim, dtype=_FLOAT)
         status = self._rotate_store(
             self._pack_rotate_store(
                 qkv.data_ptr(), cos.data_ptr(), sin.data_ptr(), 0 if query_norm is None else query_norm.data_ptr(),
@@ -196,7 +196,7 @@ class Native:
         n, width = gate_up.shape
         if width % 2 or not _plain(gate_up):
             raise _refusal("gate_up (n, 2 * size)")
-        out = torch.empty(n, width // 2)
+        out = torch.empty(n, width // 2, dtype=_FLOAT)
         self._silu_mul(self._pack_silu_mul(gate_up.data_ptr(), out.data_ptr(), n, width // 2, threads))
         return out
 
@@ -258,7 +258,7 @@ def _deviations(native: Native) -> dict[str, float]:
     source = torch.Generator().manual_seed(0)
 
     def draw(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=source)
+        return torch.randn(shape, generator=source, dtype=_FLOAT)
 
     def far(mine: Tensor, right: Tensor) -> float:
         return float((mine - right).abs().max())

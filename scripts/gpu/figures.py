@@ -1,6 +1,6 @@
 """The figures of one GPU, in one run of less than nine minutes: Qwen2.5-VL-7B's shape in bf16, random weights.
 
-    PYTHONPATH=src python scripts/gpu.py --json gpu.json
+    PYTHONPATH=src python scripts/gpu/figures.py --json gpu.json
 
 16 s of video and of turns stay, 512 + 512 ids of old words, 20 ids are said a second, a temporal patch has 756 tokens
 (256 at 448 x 448). Frames are made up, so no video library is needed. Every stream's cache is full before anything is
@@ -15,6 +15,8 @@ import json
 import os
 import sys
 import time
+import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +25,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from streamingvlm.bench.measure import summarize
 from streamingvlm.bench.setup import Request
-from streamingvlm.bench.streams import count_streams, open_stream_batch
+from streamingvlm.bench.streams import count_streams, how_it_ran, open_stream_batch
 from streamingvlm.models.base import Model
-from streamingvlm.models.load import pick_device
 from streamingvlm.runtime.reports import Metrics, describe_device, provenance
 
 SHAPE = "qwen2.5-vl-7b"
+#: Takes what there is of a setting.
+Save = Callable[[Metrics], None]
 ON_GPU = ("evict", "vision_encode", "prefill", "decode")
 
 
@@ -65,22 +68,38 @@ GOALS: dict[str, dict[str, float]] = {
 }
 
 
-def measure(model: Model, request: Request, setting: RateAndSize, args: argparse.Namespace, deadline: float) -> Metrics:
-    """One stream, then as many as stay real-time."""
+#: The same: what we expect, from counted kernels and bytes.
+PREDICTED: dict[str, dict[str, float]] = {
+    "2 FPS": {"ms per token": 6.0, "GPU ms per second of video": 164, "streams": 18},
+    "8 FPS": {"ms per token": 6.9, "GPU ms per second of video": 440, "streams": 3},
+}
+
+
+def measure(
+    model: Model, request: Request, setting: RateAndSize, args: argparse.Namespace, deadline: float, save: Save
+) -> None:
+    """One stream, then as many as stay real-time; every result goes to ``save`` as soon as it is there."""
     most, rounds, warm_up = (2, 2, 3) if args.quick else (setting.most, args.rounds, None)
     batch = open_stream_batch(request, model, most=most, rounds=rounds, warm_up=warm_up, deadline=deadline)
+    ran = how_it_ran(batch.runtime.engine)
+    print(
+        f"{setting.name}: kernels {ran['kernels']}, capture {ran['capture']} {ran['capture_reason']}", file=sys.stderr
+    )
     batch.watch(1)
     one = summarize(batch.watch(2 if args.quick else args.steps))
+    save({"one": one, **ran})
     print(f"{setting.name}: one stream measured", file=sys.stderr)
     batch.on_trial = lambda count: print(f"{setting.name}: {count} streams", file=sys.stderr)
-    many = count_streams(batch)
-    return {"one": one, "many": many}
+    batch.on_trial_end = lambda: save({"one": one, "trials": batch.figures(), **ran})
+    save({"one": one, "many": count_streams(batch), **ran})
 
 
 def table(results: dict[str, Metrics], shape: str) -> list[dict[str, Any]]:
     """Lines of (setting, figure, bound, goal, measured); bounds and goals are those of one shape."""
     lines = []
     for name, result in results.items():
+        if "many" not in result:  # it was cut short; the JSON has what there is
+            continue
         one, many = result["one"], result["many"]
         more = "" if many["complete"] and not many["all_slots"] else " or more"
         per_id = one["seconds_per_token"]
@@ -93,9 +112,11 @@ def table(results: dict[str, Metrics], shape: str) -> list[dict[str, Any]]:
             "streams, patches cut elsewhere": f"{many['streams_without_preprocess']}{more}",
             "decoding of 8 streams / 1": ratio(many, "8"),
         }
-        bounds, goals = (known.get(name, {}) if shape == SHAPE else {} for known in (BOUNDS, GOALS))
+        known = [one.get(name, {}) if shape == SHAPE else {} for one in (BOUNDS, PREDICTED, GOALS)]
         lines += [
-            {"setting": name, "figure": key, "bound": bounds.get(key), "goal": goals.get(key), "measured": text}
+            {"setting": name, "figure": key}
+            | dict(zip(("bound", "predicted", "goal"), (one.get(key) for one in known), strict=True))
+            | {"measured": text}
             for key, text in found.items()
         ]
     return lines
@@ -108,10 +129,10 @@ def ratio(many: Metrics, count: str) -> str:
 
 
 def show(lines: list[dict[str, Any]]) -> None:
-    print("| setting | figure | bound | goal | measured |\n|---|---|---|---|---|")
+    print("| setting | figure | bound | predicted | goal | measured |\n|---|---|---|---|---|---|")
     for line in lines:
-        bound, goal = ("" if line[key] is None else f"{line[key]:g}" for key in ("bound", "goal"))
-        print(f"| {line['setting']} | {line['figure']} | {bound} | {goal} | {line['measured']} |")
+        known = ["" if line[key] is None else f"{line[key]:g}" for key in ("bound", "predicted", "goal")]
+        print(f"| {' | '.join([line['setting'], line['figure'], *known, line['measured']])} |")
 
 
 def main() -> None:
@@ -124,7 +145,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=8, help="measured steps of every count of streams")
     parser.add_argument("--minutes", type=float, default=8.0, help="no new count of streams is tried behind that")
     parser.add_argument("--settings", default=",".join(s.name for s in SETTINGS), help="which of them, by name")
-    parser.add_argument("--capture", choices=("none", "graph", "compile"), help="default: graph on CUDA, else none")
+    parser.add_argument("--capture", default="auto", help="auto, graph, static or none")
+    parser.add_argument("--kernels", default="auto", help="auto or plain")
     parser.add_argument("--quick", action="store_true", help="a few steps, to see that it runs")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
@@ -133,18 +155,29 @@ def main() -> None:
         parser.error(f"--settings: one or more of {', '.join(s.name for s in SETTINGS)}")
     began = time.perf_counter()
     base = {"random_weights": args.random_weights, "device": args.device, "dtype": args.dtype, "tokens": args.tokens}
-    base["capture"] = args.capture or ("graph" if pick_device(args.device).type == "cuda" else "none")
+    base |= {"capture": args.capture, "kernels": args.kernels}
     model = Request(**base).make_model()
     print(f"{model.name} on {describe_device(model.kv_shape.device)}", file=sys.stderr)
     results: dict[str, Metrics] = {}
+    failed: list[str] = []
     for index, setting in enumerate(chosen):
         now = time.perf_counter()
         left = args.minutes * 60 - (now - began)
         request = Request(**base, fps=setting.fps, size=setting.size)
-        results[setting.name] = measure(model, request, setting, args, now + left / (len(chosen) - index))
-        if args.json:  # what is there already outlives a run that is cut short
-            write(args.json, results, args.random_weights, model, time.perf_counter() - began)
+
+        def save(result: Metrics, name: str = setting.name) -> None:
+            results[name] = result
+            if args.json:  # what is there already outlives a run that is cut short
+                write(args.json, results, args.random_weights, model, time.perf_counter() - began)
+
+        try:
+            measure(model, request, setting, args, now + left / (len(chosen) - index), save)
+        except Exception:  # one setting that fails does not cost the others
+            traceback.print_exc()
+            failed.append(setting.name)
+            save(results.get(setting.name, {}) | {"error": traceback.format_exc()[-2000:]})
     show(table(results, args.random_weights))
+    sys.exit(f"failed: {', '.join(failed)}" if failed else 0)
 
 
 def write(path: Path, results: dict[str, Metrics], shape: str, model: Model, seconds: float) -> None:
