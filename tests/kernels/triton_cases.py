@@ -268,6 +268,24 @@ def check_penalize() -> None:
         assert_close(ours, wanted)
 
 
+def check_best() -> None:
+    """Scores of bfloat16, so that many are equal: all in order, and equal ones by their columns."""
+    shapes = ((1, 64, 30, 64), (2, 200, 5, 64), (1, 300, 16, 32))
+    for rows, width, count, columns in (*shapes, (3, 152_064, 64, 1024)) if DEVICE == "cuda" else shapes:
+        scores = random(rows, width, dtype=torch.bfloat16).float()
+        scores[0, width // 2], scores[-1, 1], scores[-1, 2] = torch.inf, -torch.inf, 0.0
+        top, ids = kernels.best(scores, count, columns=columns)
+        wanted, places = scores.sort(dim=-1, descending=True, stable=True)
+        assert torch.equal(top, wanted[:, :count]), f"scores of {rows} x {width}"
+        assert torch.equal(ids, places[:, :count]), f"columns of {rows} x {width}"
+        alone = kernels.best(scores[-1:].contiguous(), count, columns=columns)
+        assert torch.equal(alone[0], top[-1:])
+        assert torch.equal(alone[1], ids[-1:])
+    nothing = torch.full((1, 100), torch.nan, device=DEVICE)
+    found = kernels.best(nothing, 4, columns=32)[1]
+    assert torch.equal(found, index(0, 1, 2, 3)[None]), "columns of the row, whatever they hold"
+
+
 def check_pick() -> None:
     count, width = 60, 50
     top, ids = (random(count, width) * 3).sort(-1, descending=True)
@@ -275,21 +293,20 @@ def check_pick() -> None:
     noise = random(count, width).exp()
     top_k = index(*([0, 1, 7, 50, 99][i % 5] for i in range(count)))
     top_p = torch.tensor([(1.0, 0.9, 0.3)[i % 3] for i in range(count)], device=DEVICE)
-    greedy = index(*(i % 4 for i in range(count))) == 3
-    ours = kernels.pick(top, ids, noise, top_k, top_p, greedy)
+    ours = kernels.pick(top, ids, noise, top_k, top_p)
     for i in range(count):
         few = min(int(top_k[i]) or width, width)
         score = top[i, :few].double()
         share = score.softmax(-1)
         if top_p[i] < 1:
             score = score.masked_fill(share.cumsum(-1) - share >= top_p[i].double(), -torch.inf)
-        best = 0 if greedy[i] else int((score + noise[i, :few].double()).argmax())
+        best = int((score + noise[i, :few].double()).argmax())
         assert int(ours[i]) == int(ids[i, best]), f"row {i}"
-    alone = kernels.pick(top[7:8], ids[7:8], noise[7:8], top_k[7:8], top_p[7:8], greedy[7:8])
+    alone = kernels.pick(top[7:8], ids[7:8], noise[7:8], top_k[7:8], top_p[7:8])
     assert torch.equal(alone, ours[7:8])
     # Without any number to choose from the first entry is taken, never one outside the row.
     nothing = torch.full_like(top, torch.nan)
-    assert torch.isin(kernels.pick(nothing, ids, noise, top_k, top_p, greedy), ids).all()
+    assert torch.isin(kernels.pick(nothing, ids, noise, top_k, top_p), ids).all()
 
 
 CASES: dict[str, Callable[[], None]] = {
@@ -305,6 +322,7 @@ CASES: dict[str, Callable[[], None]] = {
     "prefill_in_tiles": check_prefill_in_tiles,
     "prefill_rows_first": check_prefill_rows_first,
     "penalize": check_penalize,
+    "best": check_best,
     "pick": check_pick,
 }
 
