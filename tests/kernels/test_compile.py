@@ -27,6 +27,7 @@ KERNELS = {
     "_decode_merge": (1, "shape"),
     "_prefill": (1, "shape"),
     "_penalize": (1, ""),
+    "_best": (3, ""),
     "_pick": (1, ""),
 }
 #: Query heads for each key head x head_dim. Float32 takes longest to compile.

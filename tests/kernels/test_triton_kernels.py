@@ -26,6 +26,7 @@ CASES = (
     "prefill_in_tiles",
     "prefill_rows_first",
     "penalize",
+    "best",
     "pick",
 )
 

@@ -268,6 +268,24 @@ def check_penalize() -> None:
         assert_close(ours, wanted)
 
 
+def check_best() -> None:
+    """Scores of bfloat16, so that many are equal: all in order, and equal ones by their columns."""
+    shapes = ((1, 64, 30, 64), (2, 200, 5, 64), (1, 300, 16, 32))
+    for rows, width, count, columns in (*shapes, (3, 152_064, 64, 1024)) if DEVICE == "cuda" else shapes:
+        scores = random(rows, width, dtype=torch.bfloat16).float()
+        scores[0, width // 2], scores[-1, 1], scores[-1, 2] = torch.inf, -torch.inf, 0.0
+        top, ids = kernels.best(scores, count, columns=columns)
+        wanted, places = scores.sort(dim=-1, descending=True, stable=True)
+        assert torch.equal(top, wanted[:, :count]), f"scores of {rows} x {width}"
+        assert torch.equal(ids, places[:, :count]), f"columns of {rows} x {width}"
+        alone = kernels.best(scores[-1:].contiguous(), count, columns=columns)
+        assert torch.equal(alone[0], top[-1:])
+        assert torch.equal(alone[1], ids[-1:])
+    nothing = torch.full((1, 100), torch.nan, device=DEVICE)
+    found = kernels.best(nothing, 4, columns=32)[1]
+    assert torch.equal(found, index(0, 1, 2, 3)[None]), "columns of the row, whatever they hold"
+
+
 def check_pick() -> None:
     count, width = 60, 50
     top, ids = (random(count, width) * 3).sort(-1, descending=True)
@@ -304,6 +322,7 @@ CASES: dict[str, Callable[[], None]] = {
     "prefill_in_tiles": check_prefill_in_tiles,
     "prefill_rows_first": check_prefill_rows_first,
     "penalize": check_penalize,
+    "best": check_best,
     "pick": check_pick,
 }
 

@@ -67,8 +67,9 @@ def launch(dtype: torch.dtype, group: int, dim: int) -> None:
         kernels.silu_mul(empty(count, 2 * 18944))
         ones, mask = torch.ones(count), torch.zeros(2, 152064, dtype=torch.bool)
         kernels.penalize(empty(count, 152064), mask, slots, rows, ones, ones)
+        kernels.best(torch.zeros(count, 152064), 64)
         top = torch.zeros(count, 50)
-        kernels.pick(top, top.long(), top, rows, ones, slots == 0)
+        kernels.pick(top, top.long(), top, rows, ones)
         kernels.prefill_attention(empty(count, heads, dim), stores[0][0], stores[2][0], 31 + count, dim**-0.5)
         kernels.move_rows(*(store[None] for store in stores), count % 2, rows, count - 1, cos, cos)
 

@@ -28,6 +28,8 @@ class Rope:
 
     def cos_sin(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Cosine and sine (n, d), float32, of positions (3, n)."""
-        angles = positions.float()[self.axes].T * self.inverse_frequencies
-        cos, sin = angles.cos() * self.scaling, angles.sin() * self.scaling
-        return torch.cat([cos, cos], dim=-1), torch.cat([sin, sin], dim=-1)
+        half = positions.float()[self.axes].T * self.inverse_frequencies
+        angles = torch.cat([half, half], dim=-1)
+        cos, sin = angles.cos(), angles.sin()
+        # Of a captured token each operation is a kernel: one that multiplies by 1 is left out.
+        return (cos, sin) if self.scaling == 1 else (cos * self.scaling, sin * self.scaling)

@@ -158,7 +158,7 @@ class DecodeStep:
         hidden = self.model.forward(self.model.embed(one.tokens), batch)
         logits = self.model.logits(hidden)
         scores = kernels.penalize(logits, self.token_mask, one.slots, one.tokens, one.penalty, one.temperature)
-        top, ids = scores.topk(min(TOP, scores.shape[1]), dim=-1)
+        top, ids = kernels.best(scores, min(TOP, scores.shape[1]))
         noise = one.noise[:, : top.shape[1]]
         return StepOutputs(logits, kernels.pick(top, ids, noise, one.top_k, one.top_p))
 

@@ -72,6 +72,11 @@ class CudaKernels(PlainKernels):
         out: Tensor = self._own.penalize(logits, token_mask, slots, tokens, penalty, temperature)
         return out
 
+    def best(self, scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """See :meth:`PlainKernels.best`."""
+        top, tokens = self._own.best(scores, count)
+        return top, tokens
+
     def pick(self, top: Tensor, tokens: Tensor, noise: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
         """See :meth:`PlainKernels.pick`."""
         out: Tensor = self._own.pick(top, tokens, noise, top_k, top_p)

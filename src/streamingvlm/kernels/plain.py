@@ -393,6 +393,11 @@ class PlainKernels:
         worse = torch.where(scores < 0, scores * factor, scores / factor)
         return torch.where(token_mask[slots.clamp(min=0)], worse, scores) / temperature[:, None]
 
+    def best(self, scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """The ``count`` best scores (b, count) of rows (b, vocabulary) float32, the best first, and their tokens."""
+        top, tokens = scores.topk(count, dim=-1)
+        return top, tokens
+
     def pick(self, top: Tensor, tokens: Tensor, noise: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
         """The token (b,) int64 of each place, from its k best.
 
