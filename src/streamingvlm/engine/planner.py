@@ -102,12 +102,9 @@ class StepPlanner:
         patches, vision = prepared.patches, prepared.vision
         if patches.merged[0] != self.patcher.patches(frames):
             raise ValueError(f"{patches.merged[0]} temporal patches are not those of {frames} frames")
-        count = math.prod(patches.merged)
         # What has been encoded may come without its pixels.
-        made, wanted = (
-            (len(patches.pixels), count * self.patcher.merge**2) if vision is None else (len(vision.embeds), count)
-        )
-        if made != wanted:
+        whole = self.patcher.fills(patches) if vision is None else len(vision.embeds) == math.prod(patches.merged)
+        if not whole:
             raise ValueError("the patches do not fill their grid; prepare a chunk with the session that it is for")
 
     def check_patches(self, state: StreamState, patches: Patches, frames: int) -> None:

@@ -115,7 +115,7 @@ class ModelRunner:
             with self._tower:
                 seen = iter(self._see([patches for one in inputs for patches in one.patches]))
             visions = [[next(seen) for _ in one.patches] for one in inputs]
-            _share("vision_encode", begun, left, [sum(len(p.pixels) for p in one.patches) for one in inputs])
+            _share("vision_encode", begun, left, [sum(math.prod(p.grid) for p in one.patches) for one in inputs])
             for request, own in zip(left, visions, strict=True):
                 request.visions = own
                 if len(own) == 1:
