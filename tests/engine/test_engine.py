@@ -27,9 +27,11 @@ from streamingvlm.core.policy import (
 from streamingvlm.core.positions import positions
 from streamingvlm.core.sampling_params import Sampling
 from streamingvlm.core.spans import Kind, Role, Span
+from streamingvlm.core.timeline import Timeline
 from streamingvlm.engine.engine import Engine
 from streamingvlm.engine.request import Trace
 from streamingvlm.engine.session import Session
+from streamingvlm.engine.state import StreamState
 from streamingvlm.models.base import Vision
 from streamingvlm.models.int8_linear import int8_available
 from streamingvlm.models.patches import Patches
@@ -629,6 +631,24 @@ def test_positions_by_hand() -> None:
     w = [0, 1, 2, 3, 4, 3, 4, 3, 4, 3, 4, 5, 6, 7]
     counted = positions([text, block, text], tokens_per_second=None)
     np.testing.assert_array_equal(counted, np.array([t, h, w], np.float32))
+
+
+def test_a_stream_and_its_copy_go_on_apart() -> None:
+    """Both add tokens behind the positions that they share."""
+    many = Span(Kind.HISTORY, Role.HISTORY, (1,) * 1000)
+    state = StreamState(Timeline([many]))
+    state.mark_cached(np.arange(12, dtype=np.float32).reshape(3, 4))
+    copy = state.before_step()
+    assert copy == state
+    for count in range(5, 700):  # more than there is room for at first
+        state.mark_cached(np.full((3, 1), count, np.float32))
+        copy.mark_cached(np.full((3, 1), 2 * count, np.float32))
+    front = np.arange(12).reshape(3, 4)
+    for one, factor in ((state, 1), (copy, 2)):
+        added = np.broadcast_to(factor * np.arange(5, 700), (3, 695))
+        np.testing.assert_array_equal(one.positions, np.concatenate([front, added], axis=1))
+        assert (one.timeline.cached, one.last_position) == (699, factor * 699)
+    assert copy != state
 
 
 def test_an_engine_leaves_the_number_of_threads_as_its_user_sets_it(model: QwenVL) -> None:

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +106,26 @@ def test_it_goes_on_bit_for_bit(model: Any, policy: str, tmp_path: Path) -> None
         assert words([session.step(chunk(second)) for second in range(6, 12)]) == words(whole)
         assert session.rows == rows
     assert list(tmp_path.iterdir()) == [tmp_path / "state"]
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_stream_moves_between_a_device_and_a_cpu(model: Any, policy: str, tmp_path: Path) -> None:
+    """What a video block has shown is kept as frames by a model on a device, as patches by one on a CPU."""
+    on_device = copy(model)
+    on_device.patcher = replace(model.patcher, cut_on_device=True)
+    said = []
+    for first, then in ((model, model), (model, on_device), (on_device, model), (on_device, on_device)):
+        with Engine(first).open(policy=policy, seed=3) as session:
+            events = [session.step(session.prepare(chunk(second))) for second in range(4)]
+            kinds = {part.pixels.dtype for part in session.state.retained.values()}
+            assert kinds <= {torch.uint8 if first is on_device else torch.float32}
+            assert bool(kinds) == session.options.recomputes
+            session.save(tmp_path / "state")
+        with Engine(then).open(policy=policy, seed=3) as session:
+            session.restore(tmp_path / "state")
+            said.append(words([*events, *(session.step(chunk(second)) for second in range(4, 7))]))
+    assert said[1:] == said[:1] * 3
 
 
 @torch.inference_mode()

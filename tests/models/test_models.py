@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -289,6 +290,55 @@ def test_an_odd_number_of_frames_is_filled_with_the_last() -> None:
     four = patcher(Chunk(frames[[0, 1, 2, 2]], (0, 1, 2, 2), 0, 3))
     assert three.grid == (2, 4, 4)
     assert torch.equal(three.pixels, four.pixels)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_frames_that_are_cut_on_the_device_are_seen_alike(family: str) -> None:
+    """On a device a model gets the resized frames; on a CPU it makes the same of them, bit for bit."""
+    model = tiny.model(family=family)
+    patcher = model.patcher
+    later = replace(patcher, cut_on_device=True)
+    assert not patcher.cut_on_device
+    assert later == patcher
+    height, width = tiny.FAMILIES[family].size
+    for count, size in ((2, (height, width)), (3, (97, 61)), (4, (300, 411))):
+        item = Chunk(frames_of(count, count, *size), tuple(range(count)), 0, count)
+        cut, kept = patcher(item), later(item)
+        assert (kept.grid, kept.merged) == (cut.grid, cut.merged)
+        assert (cut.pixels.dtype, kept.pixels.dtype) == (torch.float32, torch.uint8)
+        assert 4 * kept.pixels.nbytes == cut.pixels.nbytes
+        assert patcher.fills(cut)
+        assert patcher.fills(kept)
+        assert patcher.fills(patcher.unnormalized(item))
+        (ours, theirs, training) = (model.encode([one])[0] for one in (kept, cut, patcher.unnormalized(item)))
+        both = model.encode([cut, kept])
+        for one in (ours, training, *both):
+            assert torch.equal(one.embeds, theirs.embeds)
+            assert len(one.deepstack) == len(theirs.deepstack)
+            assert all(map(torch.equal, one.deepstack, theirs.deepstack))
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_only_a_model_on_a_device_gets_frames_uncut(family: str) -> None:
+    there = tiny.wrap(tiny.stock(family).to("meta"), family=family).patcher
+    assert there.cut_on_device
+    assert there.with_budget(2 * there.factor**2).cut_on_device
+    assert there == tiny.model(family=family).patcher
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_patches_that_do_not_fill_their_grid_are_known(later: bool) -> None:
+    patcher = Patcher(min_pixels=784, max_pixels=4 * 784, cut_on_device=later)
+    good = patcher(Chunk(frames_of(0, 2, 56, 28), (0, 0.5), 0, 1))
+    assert patcher.fills(good)
+    assert not patcher.fills(replace(good, pixels=good.pixels[:-1]))
+    assert not patcher.fills(replace(good, pixels=good.pixels[..., :-1]))
+    assert not patcher.fills(replace(good, pixels=good.pixels.double()))
+    assert not patcher.fills(replace(good, merged=(1, 1, 2)))
+    # Patches once cut do not tell how wide their frame was.
+    assert patcher.fills(replace(good, grid=(1, 2, 4), merged=(1, 1, 2))) is not later
+    assert not patcher.fills(replace(good, pixels=torch.zeros(1)))
 
 
 @torch.inference_mode()

@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from streamingvlm.core.timeline import IntArray
 from streamingvlm.kernels.plain import rotate
 
 #: What a masked key gets added to its score.
@@ -39,13 +41,14 @@ class LockstepCache:
         cos, sin = self.rotary(self.keys, positions)
         return cos[:, None], sin[:, None]
 
-    def select(self, rows: Sequence[Sequence[int]], positions: Tensor) -> None:
+    def select(self, rows: Sequence[IntArray], positions: Tensor) -> None:
         """Keep ``rows`` of each stream, in that order; ``positions`` (3, streams, longest) are theirs from now on."""
         longest = positions.shape[2]
         for stream, kept in enumerate(rows):
             # An eviction leaves most rows in front where they are: only those behind the first that moves are copied.
-            moved = next((i for i, row in enumerate(kept) if row != i), len(kept))
-            index = torch.tensor(kept[moved:], dtype=torch.long)
+            apart = np.flatnonzero(kept != np.arange(len(kept)))
+            moved = int(apart[0]) if len(apart) else len(kept)
+            index = torch.from_numpy(kept[moved:])
             for store in (self.keys, self.values):
                 store[:, stream, :, moved : len(kept)] = store[:, stream].index_select(2, index)
         cos, sin = self.rotation(positions)

@@ -14,7 +14,7 @@ from streamingvlm import StreamingWindow
 from streamingvlm.core.grammar import Grammar
 from streamingvlm.core.positions import FloatArray, positions
 from streamingvlm.core.spans import Kind, Span
-from streamingvlm.core.timeline import Timeline, newly_archived
+from streamingvlm.core.timeline import IntArray, Timeline, newly_archived
 
 from .incremental import LockstepCache
 from .layout import TOKENS_PER_SECOND
@@ -32,7 +32,7 @@ class _Stream:
     texts: list[str] = field(default_factory=list)
     reply: list[int] = field(default_factory=list)
 
-    def evict(self, policy: StreamingWindow, second: int) -> tuple[list[int], range]:
+    def evict(self, policy: StreamingWindow, second: int) -> tuple[IntArray, range]:
         """Rows that stay, and where the words are that move into the history block."""
         plan = policy.plan(self.timeline.spans, self.offset + second + 1.0, 1.0)
         archived = newly_archived(self.timeline.spans, plan)
@@ -91,7 +91,7 @@ class StoryRollout:
     def _renew(self, archived: Sequence[range], numbered: Sequence[FloatArray]) -> None:
         """PrefillInput words once more where they stand in the history block from now on."""
         ids = [
-            torch.tensor(stream.timeline.tokens[rows.start : rows.stop], dtype=torch.long)
+            torch.from_numpy(stream.timeline.tokens_at(rows))
             for stream, rows in zip(self.streams, archived, strict=True)
         ]
         embeds = self.model.model.language_model.embed_tokens(torch.nn.utils.rnn.pad_sequence(ids, batch_first=True))

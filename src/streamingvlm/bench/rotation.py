@@ -15,13 +15,13 @@ from copy import copy
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ..cache.batch import Batch
 from ..cache.kv_pool import Evicted, Keep, KVPool, KVShape
 from ..cache.rope import Rope
 from ..core.positions import FloatArray, positions
+from ..core.timeline import IntArray
 from ..engine.request import StepRequest
 from ..engine.runner import Chosen, ModelRunner
 from ..kernels.plain import CosSin, PlainKernels, rotate
@@ -67,17 +67,17 @@ class PerTokenRotation(KVPool):
         self.rotation.pop(slot, None)
 
     def select(
-        self, slot: int, rows: Sequence[int], rotation: CosSin, rewritten: range = range(0), keep: Keep | None = None
+        self, slot: int, rows: IntArray, rotation: CosSin, rewritten: range = range(0), keep: Keep | None = None
     ) -> None:
         """See :meth:`KVPool.select`: the same gather; the rotation is left to every token to come."""
         assert rotation[0].shape[0] == len(rows), "one rotation per row"
         if keep is not None:
-            keep(self._evicted(slot, np.asarray(rows, np.int64), rewritten))
-        index = torch.tensor(rows, device=self.shape.device, dtype=torch.long)
+            keep(self._evicted(slot, rows, rewritten))
+        index = torch.from_numpy(rows).to(self.shape.device)
         self.past[slot] = [(keys[:, index], values[:, index]) for keys, values in self.past[slot]]
         self.length[slot] = len(rows)
 
-    def _evicted(self, slot: int, rows: NDArray[np.int64], rewritten: range) -> Evicted:  # noqa: ARG002
+    def _evicted(self, slot: int, rows: IntArray, rewritten: range) -> Evicted:  # noqa: ARG002
         keys, values = (torch.stack(states) for states in zip(*self.past[slot], strict=True))
         return Evicted(self.length[slot], 0, np.arange(self.length[slot]), keys, values)
 

@@ -7,12 +7,14 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..cache.batch import Batch
 from ..cache.kv_pool import KVPool
 from ..core.errors import OptionError, SourceError
+from ..core.timeline import IntArray
 from ..engine.engine import Engine
 from ..engine.request import Trace
 from ..models.base import Model
@@ -55,11 +57,11 @@ class Recorder:
         self.features = [torch.cat(pair) for pair in zip(before, added, strict=True)]
         return self._model.forward(embeds, batch, *deepstack)
 
-    def keep(self, rows: Sequence[int]) -> None:
+    def keep(self, rows: IntArray) -> None:
         """Only these rows stay, in that order."""
         if self.rows is not None:
-            self.evicted |= list(rows) != list(range(len(self.rows)))
-            index = torch.tensor(rows, device=self.rows.device, dtype=torch.long)
+            self.evicted |= not np.array_equal(rows, np.arange(len(self.rows)))
+            index = torch.from_numpy(rows).to(self.rows.device)
             self.rows, self.features = self.rows[index], [part[index] for part in self.features]
 
     def pool(self) -> type[KVPool]:
@@ -67,7 +69,7 @@ class Recorder:
         recorder = self
 
         class Recorded(KVPool):
-            def select(self, slot: int, rows: Sequence[int], *rest: Any) -> None:
+            def select(self, slot: int, rows: IntArray, *rest: Any) -> None:
                 recorder.keep(rows)
                 super().select(slot, rows, *rest)
 

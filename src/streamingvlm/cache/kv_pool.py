@@ -6,15 +6,15 @@ once; attention rotates only queries. Nothing is ever rotated in place.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ..core.errors import CapacityError
+from ..core.timeline import IntArray
 from ..kernels.plain import CosSin, PlainKernels, Stores, rotate, upload
 
 
@@ -44,7 +44,7 @@ class Evicted:
 
     length: int
     stayed: int
-    place: NDArray[np.int64]
+    place: IntArray
     keys: Tensor
     values: Tensor
 
@@ -145,30 +145,30 @@ class KVPool:
         self.length[slot] = length
 
     def select(
-        self, slot: int, rows: Sequence[int], rotation: CosSin, rewritten: range = range(0), keep: Keep | None = None
+        self, slot: int, rows: IntArray, rotation: CosSin, rewritten: range = range(0), keep: Keep | None = None
     ) -> None:
-        """Keep the rows ``rows`` of a slot, in that order, and rebuild the view with their new rotation.
+        """Keep the rows ``rows`` (n,) int64 of a slot, in that order, and rebuild the view with their new rotation.
 
-        ``rotation``: cosine and sine (len(rows), head_dim). Evicting and moving are the same gather. A leading run
+        ``rotation``: cosine and sine (n, head_dim). Evicting and moving are the same gather. A leading run
         of rows that stays where it is keeps its view: its positions have not changed either. ``rewritten``: rows after
         the selection that will be written anew. ``keep`` is handed what :meth:`put_back` needs, before the first write.
         """
-        count, source = len(rows), np.asarray(rows, np.int64)
+        count = len(rows)
         assert rotation[0].shape[0] == count, "one rotation per row"
-        evicted = self._evicted(slot, source, rewritten)
-        moved = np.flatnonzero(source != np.arange(count))
+        evicted = self._evicted(slot, rows, rewritten)
+        moved = np.flatnonzero(rows != np.arange(count))
         move = None
         if len(moved):
             first = int(moved[0])
             cos, sin = rotation
-            move = self.kernels.plan_move(self._whole, slot, source[first:], first, (cos[first:], sin[first:]))
+            move = self.kernels.plan_move(self._whole, slot, rows[first:], first, (cos[first:], sin[first:]))
         if keep is not None:
             keep(evicted)
         if move is not None:
             move()
         self.length[slot] = count
 
-    def _evicted(self, slot: int, rows: NDArray[np.int64], rewritten: range) -> Evicted:
+    def _evicted(self, slot: int, rows: IntArray, rewritten: range) -> Evicted:
         length, count = self.length[slot], len(rows)
         place = np.full(length, -1, np.int64)
         place[rows] = np.arange(count)

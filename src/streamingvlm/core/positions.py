@@ -25,30 +25,32 @@ def positions(spans: Sequence[Span], tokens_per_second: float | None, first: flo
     ``tokens_per_second`` is the checkpoint's: how far one second reaches along the time axis; None: a temporal patch
     is one step, whatever the time it covers.
     """
-    parts: list[FloatArray] = []
-    here = first
+    out = np.empty((3, sum(map(len, spans))), np.float32)
+    here, at = first, 0
     text = 0  # tokens since the last block: one run for all spans of words between two blocks
     for span in spans:
         if span.grid is None:
             text += len(span)
             continue
         time_step = 1.0 if tokens_per_second is None else span.patch_seconds * tokens_per_second
-        parts.append(_text(here, text + 1))
-        block = _block(span.grid, time_step) + np.float32(here + text + 1)
-        parts.append(block)
-        here, text = float(block.max()) + 1, 1
-    if text:
-        parts.append(_text(here, text))
-    return np.concatenate(parts, axis=1) if parts else np.zeros((3, 0), np.float32)
+        block, largest = _block(span.grid, time_step)
+        start = np.float32(here + text + 1)
+        first_pad = at + text + 1  # behind the text and the block's start mark
+        out[:, at:first_pad] = _text(here, text + 1)
+        at = first_pad + block.shape[1]
+        np.add(block, start, out=out[:, first_pad:at])
+        here, text = float(largest + start) + 1, 1  # the end mark is text
+    out[:, at:] = _text(here, text)
+    return out
 
 
 def _text(first: float, count: int) -> FloatArray:
-    line = np.float32(first) + np.arange(count, dtype=np.float32)
-    return np.broadcast_to(line, (3, count))
+    return np.float32(first) + np.arange(count, dtype=np.float32)
 
 
 @lru_cache(64)
-def _block(grid: tuple[int, int, int], time_step: float) -> FloatArray:
-    """Positions (3, t * h * w) in a block that begins at 0; a stream has few kinds of block."""
+def _block(grid: tuple[int, int, int], time_step: float) -> tuple[FloatArray, np.float32]:
+    """Positions (3, t * h * w) in a block that begins at 0, and the largest; a stream has few kinds of block."""
     t, h, w = np.indices(grid, dtype=np.float32).reshape(3, -1)
-    return np.stack([t * np.float32(time_step), h, w])
+    block = np.stack([t * np.float32(time_step), h, w])
+    return block, block.max()

@@ -9,8 +9,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
 
 from .spans import Kind, Piece, Role, Span
+
+IntArray = NDArray[np.int64]
 
 
 @dataclass(slots=True)
@@ -25,7 +31,7 @@ class Timeline:
     cached: int = 0
 
     def __len__(self) -> int:
-        return sum(map(len, self.spans))
+        return sum([len(span.tokens) for span in self.spans])  # asked for every token: without a call for each span
 
     @property
     def tokens(self) -> list[int]:
@@ -35,7 +41,27 @@ class Timeline:
     @property
     def pending(self) -> tuple[int, ...]:
         """Tokens that belong to the text but have no row yet."""
-        return tuple(self.tokens[self.cached :])
+        return tuple(self.tokens_at(range(self.cached, len(self))).tolist())
+
+    def tokens_at(self, rows: range) -> IntArray:
+        """The tokens of neighbouring rows: (n,) int64."""
+        out: list[int] = []
+        at = 0
+        for span in self.spans:
+            if rows.start < at + len(span) and at < rows.stop:
+                out += span.tokens[max(rows.start - at, 0) : rows.stop - at]
+            at += len(span)
+        return np.array(out, np.int64)
+
+    def distinct_tokens(self) -> IntArray:
+        """Every token that occurs, once, in ascending order: (n,) int64.
+
+        A vision block is one pad over and over, so its thousands of tokens are not looked at one by one.
+        """
+        distinct: set[int] = set()
+        for span in self.spans:
+            distinct.update(span.tokens if span.grid is None else (*span.tokens[:2], span.tokens[-1]))
+        return np.array(sorted(distinct), np.int64)
 
     def pending_spans(self) -> list[Span]:
         """The pending tokens as spans; the first may be the tail of a commentary."""
@@ -88,13 +114,12 @@ class Timeline:
         """Say that no token has a row any more: all of them are pending, to be fed anew."""
         self.cached = 0
 
-    def rearrange(self, plan: Sequence[Piece]) -> list[int]:
-        """Keep the pieces of ``plan`` in its order and return the source row of every row that stays.
+    def rearrange(self, plan: Sequence[Piece]) -> IntArray:
+        """Keep the pieces of ``plan`` in its order and return the source row of every row that stays: (rows,) int64.
 
         Pending tokens may be dropped; those that stay must still stand behind everything that has a row.
         """
-        starts = _offsets(self.spans)
-        order: list[int] = []
+        rows = _rows(self.spans, plan, self.cached)
         spans: list[Span] = []
         for piece in plan:
             span = self.spans[piece.span]
@@ -103,7 +128,6 @@ class Timeline:
                 continue
             whole = piece.hi - piece.lo == len(span)
             assert whole or span.grid is None, "a vision block stays whole or goes"
-            order.extend(range(starts[piece.span] + piece.lo, starts[piece.span] + piece.hi))
             kept = span
             if not whole or (piece.kind, piece.role, piece.turn) != (span.kind, span.role, span.turn):
                 tokens = span.tokens[piece.lo : piece.hi]
@@ -113,11 +137,22 @@ class Timeline:
                 spans[-1] = replace(spans[-1], tokens=spans[-1].tokens + kept.tokens, end=span.end)
             else:
                 spans.append(kept)
-        rows = [index for index in order if index < self.cached]
-        assert order[: len(rows)] == rows, "a pending id may not move in front of a cached one"
-        assert len(set(order)) == len(order), "a plan may not keep an id twice"
         self.spans, self.cached = spans, len(rows)
         return rows
+
+
+def token_array(spans: Sequence[Span]) -> IntArray:
+    """The n tokens of ``spans``: (n,) int64. A vision block is one pad over and over, so it is filled in at once."""
+    out = np.empty(sum(map(len, spans)), np.int64)
+    at = 0
+    for span in spans:
+        there = out[at : at + len(span)]
+        if span.grid is None:
+            there[:] = span.tokens
+        else:
+            there[0], there[1:-1], there[-1] = span.tokens[0], span.tokens[1], span.tokens[-1]
+        at += len(span)
+    return out
 
 
 def newly_archived(spans: Sequence[Span], plan: Sequence[Piece]) -> range:
@@ -131,6 +166,24 @@ def newly_archived(spans: Sequence[Span], plan: Sequence[Piece]) -> range:
             break
         at += piece.hi - piece.lo
     return range(at if first is None else first, at)
+
+
+def _rows(spans: Sequence[Span], plan: Sequence[Piece], cached: int) -> IntArray:
+    """The rows of the pieces of ``plan``, in its order; only the first ``cached`` tokens of ``spans`` have one."""
+    starts = _offsets(spans)
+    runs: list[tuple[int, int]] = []  # first token, behind the last
+    for piece in plan:
+        low, high = starts[piece.span] + piece.lo, starts[piece.span] + piece.hi
+        if runs and runs[-1][1] == low:
+            runs[-1] = (runs[-1][0], high)
+        elif low < high:
+            runs.append((low, high))
+    ordered = sorted(runs)
+    assert all(one[1] <= other[0] for one, other in pairwise(ordered)), "a plan may not keep a token twice"
+    whole = next((i for i, (_, high) in enumerate(runs) if high > cached), len(runs))
+    assert all(low >= cached for low, _ in runs[whole + 1 :]), "a pending token may not move in front of a cached one"
+    parts = [np.arange(low, min(high, cached), dtype=np.int64) for low, high in runs[: whole + 1] if low < cached]
+    return np.concatenate(parts) if parts else np.zeros(0, np.int64)
 
 
 def _offsets(spans: Iterable[Span]) -> list[int]:

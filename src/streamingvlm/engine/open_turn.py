@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ..core.events import Chunk, Timing
 from ..core.positions import FloatArray, positions
 from ..core.spans import Kind, Span
+from ..core.timeline import IntArray, token_array
 
 if TYPE_CHECKING:
     from ..models.patches import Patches
@@ -23,12 +24,12 @@ BoolArray = NDArray[np.bool_]
 class PrefillInput:
     """What has to be prefilled now.
 
-    ``tokens``: n of them; ``pads``: (n,) bool, which are pads of video; ``positions``: (3, n) float32;
+    ``tokens``: (n,) int64; ``pads``: (n,) bool, which are pads of video; ``positions``: (3, n) float32;
     ``patches``: one for every video block (or part of one) among them, in order; all of them have to be encoded.
     ``at``: the row of the first token, if they have rows already, to be written anew (None: behind all rows).
     """
 
-    tokens: list[int]
+    tokens: IntArray
     pads: BoolArray
     positions: FloatArray
     patches: list[Patches]
@@ -72,13 +73,13 @@ class OpenTurn:
 
     def take_unfed(
         self, spans: list[Span], tokens_per_second: float | None, last: bool
-    ) -> tuple[list[int], BoolArray, FloatArray]:
+    ) -> tuple[IntArray, BoolArray, FloatArray]:
         """What has no row yet: tokens, which of them are pads, and positions; then it counts as fed.
 
         ``spans``: those of the turn so far. It goes up to the last pad, or to the end if the ``last`` frame is in.
         """
         every = [*self.before, *spans]
-        tokens = [token for span in every for token in span.tokens]
+        tokens = token_array(every)
         numbers = np.concatenate([self.numbers, positions(spans, tokens_per_second, self.first)], axis=1)
         pads = np.zeros(len(tokens), np.bool_)
         at = 0

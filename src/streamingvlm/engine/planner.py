@@ -18,7 +18,7 @@ from ..core.grammar import LONGEST_STREAM
 from ..core.policy import Sizes
 from ..core.positions import FloatArray, positions
 from ..core.spans import Kind, Span
-from ..core.timeline import newly_archived
+from ..core.timeline import IntArray, newly_archived
 from ..models.base import Model, Prepared
 from .open_turn import OpenTurn, PrefillInput
 from .options import INSTRUCTION_BUDGET, StreamOptions
@@ -102,12 +102,9 @@ class StepPlanner:
         patches, vision = prepared.patches, prepared.vision
         if patches.merged[0] != self.patcher.patches(frames):
             raise ValueError(f"{patches.merged[0]} temporal patches are not those of {frames} frames")
-        count = math.prod(patches.merged)
         # What has been encoded may come without its pixels.
-        made, wanted = (
-            (len(patches.pixels), count * self.patcher.merge**2) if vision is None else (len(vision.embeds), count)
-        )
-        if made != wanted:
+        whole = self.patcher.fills(patches) if vision is None else len(vision.embeds) == math.prod(patches.merged)
+        if not whole:
             raise ValueError("the patches do not fill their grid; prepare a chunk with the session that it is for")
 
     def check_patches(self, state: StreamState, patches: Patches, frames: int) -> None:
@@ -150,15 +147,18 @@ class StepPlanner:
             whole = False
         return replace(chunk, frames=frames, times=times, start=chunk.start if whole else times[0])
 
-    def evict(self, state: StreamState, chunk: Chunk) -> tuple[list[int], FloatArray, range]:
-        """Apply the policy: rows that stay, their positions from now on, those of them to be prefilled once more."""
+    def evict(self, state: StreamState, chunk: Chunk) -> tuple[IntArray, FloatArray, range]:
+        """Apply the policy: rows that stay, their positions from now on, those to be prefilled once more.
+
+        The rows are (n,) int64, the positions (3, n).
+        """
         policy = self.options.policy
         plan = policy.plan(state.timeline.spans, chunk.end, self.options.step)
         rewritten = newly_archived(state.timeline.spans, plan) if self.options.rearchives else range(0)
         rows = state.timeline.rearrange(plan)
         if self.options.recomputes:
             state.timeline.forget()
-            rows = []
+            rows = rows[:0]
         if policy.positions == "append":
             state.positions = state.positions[:, rows]
             spans = state.timeline.pending_spans()
@@ -172,7 +172,7 @@ class StepPlanner:
         """The text that has moved into the history block, to be prefilled once more there."""
         if not rows:
             return None
-        tokens = state.timeline.tokens[rows.start : rows.stop]
+        tokens = state.timeline.tokens_at(rows)
         numbers = state.positions[:, rows.start : rows.stop]
         return PrefillInput(tokens, np.zeros(len(rows), np.bool_), numbers, [], rows.start)
 

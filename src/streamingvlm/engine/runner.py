@@ -16,6 +16,7 @@ from torch import Tensor
 from ..cache.batch import Batch, Segment
 from ..cache.kv_pool import Evicted, Keep, KVPool
 from ..core.positions import FloatArray
+from ..core.timeline import IntArray
 from ..kernels.plain import MIN_ROWS, CosSin, upload
 from ..models.base import Deepstack, Model, Prepared, Vision
 from ..models.patches import Patches
@@ -78,7 +79,7 @@ class ModelRunner:
 
     # Rows.
 
-    def select(self, slot: int, rows: Sequence[int], positions: FloatArray, rewritten: range, keep: Keep) -> None:
+    def select(self, slot: int, rows: IntArray, positions: FloatArray, rewritten: range, keep: Keep) -> None:
         """See :meth:`KVPool.select`; ``positions`` (3, rows)."""
         self.pool.select(slot, rows, self.rotation(positions), rewritten, keep)
 
@@ -114,7 +115,7 @@ class ModelRunner:
             with self._tower:
                 seen = iter(self._see([patches for one in inputs for patches in one.patches]))
             visions = [[next(seen) for _ in one.patches] for one in inputs]
-            _share("vision_encode", begun, left, [sum(len(p.pixels) for p in one.patches) for one in inputs])
+            _share("vision_encode", begun, left, [sum(math.prod(p.grid) for p in one.patches) for one in inputs])
             for request, own in zip(left, visions, strict=True):
                 request.visions = own
                 if len(own) == 1:
@@ -224,7 +225,7 @@ class ModelRunner:
 
     def _embed(self, fed: PrefillInput, visions: Sequence[Vision]) -> tuple[Tensor, Tensor]:
         """Embeddings (n, hidden) of what is fed, the pads of its video replaced by what was seen; and the pads (n,)."""
-        embeds = self.model.embed(upload(torch.tensor(fed.tokens), self.device)).clone()
+        embeds = self.model.embed(upload(torch.from_numpy(fed.tokens), self.device)).clone()
         pads = torch.from_numpy(fed.pads)
         if visions:
             seen = torch.cat([vision.embeds for vision in visions])
@@ -234,7 +235,7 @@ class ModelRunner:
     def _mark(self, request: StepRequest) -> None:
         """Note which tokens occur in the stream's text; the repetition penalty is for them."""
         mask = self._token_mask[request.stream.slot]
-        tokens = np.asarray(request.stream.state.timeline.tokens)
+        tokens = request.stream.state.timeline.distinct_tokens()
         mask.zero_()
         mask[upload(torch.from_numpy(tokens), self.device)] = True
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,18 +10,19 @@ import numpy as np
 from ..core.events import Commentary, FinishReason, Timing
 from ..core.grammar import Grammar
 from ..core.positions import FloatArray
+from ..core.timeline import IntArray
 from .request import Status, StepRequest
 from .stream import Before, OpenStream
 
 
 @dataclass(frozen=True, slots=True)
 class Eviction:
-    """What the policy takes from a slot: ``rows`` stay, in this order, at ``positions`` (3, rows) from now on.
+    """What the policy takes from a slot: ``rows`` (n,) stay, in this order, at ``positions`` (3, rows) from now on.
 
     ``rewritten``: rows after that which are prefilled once more; ``forget``: no row stays, all is prefilled anew.
     """
 
-    rows: Sequence[int]
+    rows: IntArray
     positions: FloatArray
     rewritten: range
     forget: bool

@@ -333,12 +333,10 @@ def _check_retained(timeline: Timeline, retained: Mapping[str, Any], stream: Ope
 
 def _patches(pixels: Tensor, grid: list[int], merged: list[int], patcher: Patcher) -> Patches:
     (t, h, w), (mt, mh, mw) = map(_number, grid), map(_number, merged)
-    width = 3 * patcher.temporal * patcher.patch**2
-    if (t, h, w) != (mt, mh * patcher.merge, mw * patcher.merge) or tuple(pixels.shape) != (t * h * w, width):
-        raise ValueError(f"patches {tuple(pixels.shape)} of a grid {grid}, merged {merged}")
-    if pixels.dtype != torch.float32:
-        raise ValueError(f"patches of {pixels.dtype}")
-    return Patches(pixels, (t, h, w), (mt, mh, mw))
+    patches = Patches(pixels, (t, h, w), (mt, mh, mw))
+    if not patcher.fills(patches):
+        raise ValueError(f"patches {tuple(pixels.shape)} of {pixels.dtype}, grid {grid}, merged {merged}")
+    return patches
 
 
 def _value(name: str, value: Any) -> Any:
@@ -388,7 +386,7 @@ def _options(stream: OpenStream, model: Model) -> dict[str, Any]:
 def _as_plain(value: Any) -> Any:
     """A value as JSON has it; an object as its fields."""
     if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _as_plain(getattr(value, field.name)) for field in fields(value)}
+        return {field.name: _as_plain(getattr(value, field.name)) for field in fields(value) if field.compare}
     if isinstance(value, Mapping):
         return {str(key): _as_plain(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
@@ -408,7 +406,7 @@ def _defaults(stream: OpenStream) -> dict[str, Any]:
     parts += [(f"{name}.", getattr(stream.options, name)) for name in ("policy", "sampling")]
     for prefix, value in parts:
         for field in fields(value) if is_dataclass(value) else ():
-            if field.default is not MISSING:
+            if field.compare and field.default is not MISSING:
                 out |= dict(_flat(f"{prefix}{field.name}", _as_plain(field.default)))
     return out
 

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from ..models.patches import Patches
 
 
+#: Columns by which the array of positions has more room than it holds: tokens of a reply are added one by one.
+SPARE = 256
+
+
 def no_positions() -> FloatArray:
     """Positions (3, 0) float32."""
     return np.zeros((3, 0), np.float32)
@@ -51,6 +55,8 @@ class StreamState:
     shown: Chunk | None = None
     version: int = 0
     instructions: tuple[InstructionUpdated, ...] = ()
+    #: What ``positions`` is the front of, (3, more) float32; each state has its own.
+    _room: FloatArray = field(default_factory=no_positions, compare=False, repr=False)
 
     @property
     def between_steps(self) -> bool:
@@ -60,7 +66,8 @@ class StreamState:
     def before_step(self) -> StreamState:
         """A copy, without parts of the coming step: what happens to one of the two does not reach the other."""
         assert self.opened is None, "a turn that is being shown is shared"
-        return replace(self, timeline=Timeline(list(self.timeline.spans), self.timeline.cached), stashed=())
+        timeline = Timeline(list(self.timeline.spans), self.timeline.cached)
+        return replace(self, timeline=timeline, stashed=(), _room=no_positions())
 
     def forget(self) -> None:
         """Say that no token has a row: all are prefilled anew."""
@@ -74,7 +81,13 @@ class StreamState:
 
     def mark_cached(self, numbers: FloatArray) -> None:
         """The tokens at positions ``numbers`` (3, n) have rows now."""
-        self.positions = np.concatenate([self.positions, numbers], axis=1)
+        held = self.positions.shape[1]
+        count = held + numbers.shape[1]
+        if self.positions.base is not self._room or count > self._room.shape[1]:
+            self._room = np.empty((3, count + SPARE), np.float32)
+            self._room[:, :held] = self.positions
+        self._room[:, held:count] = numbers
+        self.positions = self._room[:, :count]
         self.last_position = float(numbers[:, -1].max())
         self.timeline.commit(numbers.shape[1])
 
@@ -82,7 +95,9 @@ class StreamState:
         """Whether the two are the same stream, to the last bit."""
         if not isinstance(other, StreamState):
             return NotImplemented
-        return all(_same(getattr(self, field.name), getattr(other, field.name)) for field in fields(self))
+        return all(
+            _same(getattr(self, field.name), getattr(other, field.name)) for field in fields(self) if field.compare
+        )
 
     __hash__ = None  # type: ignore[assignment]
 

@@ -89,14 +89,15 @@ def patcher(folder: Path, vision: Any, mean: Sequence[float], std: Sequence[floa
     for key, size in (sizes | {"merge_size": vision.spatial_merge_size}).items():
         if number(config, key, path, 1, whole=True) not in (None, size):
             raise ModelError(f"{path}: {key} is {config[key]}, by config.json {size}; they are not of one model")
-    side = vision.patch_size * vision.spatial_merge_size
+    budget = _budget(folder, config, path, (vision.patch_size * vision.spatial_merge_size) ** 2)
     return Patcher(
         patch=vision.patch_size,
         temporal=vision.temporal_patch_size,
         merge=vision.spatial_merge_size,
         mean=triple(config, "image_mean", mean, path, -math.inf),
         std=triple(config, "image_std", std, path, 0),
-        **_budget(folder, config, path, side**2),
+        min_pixels=budget["min_pixels"],
+        max_pixels=budget["max_pixels"],
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..core.errors import OptionError, SourceError
 from ..core.events import Chunk
+from ..kernels.plain import upload
 
 #: Mean and standard deviation per channel (of values from 0 to 1) that frames are normalised with.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -23,11 +24,12 @@ HALF = (0.5, 0.5, 0.5)
 
 @dataclass(frozen=True, slots=True)
 class Patches:
-    """What the vision tower eats.
+    """What the vision tower eats, or what :meth:`Patcher.finish` makes that of.
 
-    ``pixels``: (t * h * w, channels * temporal * patch * patch) float32, uint8 from :meth:`Patcher.unnormalized`;
-    ``grid``: (t, h, w) in patches; ``merged``: the same after spatial merging, which is the grid of the language
-    model's tokens.
+    ``pixels``: patches (t * h * w, channels * temporal * patch * patch), or the resized frames that they are cut from,
+    (t * temporal, channels, height, width). Patches may be float32, which is what the tower eats, or uint8, as frames
+    are: then they are not normalised. ``grid``: (t, h, w) in patches; ``merged``: the same after spatial merging, which
+    is the grid of the language model's tokens.
     """
 
     pixels: Tensor
@@ -47,7 +49,11 @@ def normalize(pixels: Tensor, scale: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Patcher:
-    """Turns frames into patches. ``min_pixels`` and ``max_pixels`` bound a frame's area after the resize."""
+    """Turns frames into patches. ``min_pixels`` and ``max_pixels`` bound a frame's area after the resize.
+
+    ``cut_on_device``: leave frames as they are after the resize, uint8, for a model on a device, which ends with
+    :meth:`finish` there. They have a fourth of the bytes; what the tower eats is the same.
+    """
 
     patch: int = 14
     temporal: int = 2
@@ -56,6 +62,8 @@ class Patcher:
     max_pixels: int = 768 * 28 * 28
     mean: Sequence[float] = CLIP_MEAN
     std: Sequence[float] = CLIP_STD
+    #: No option: it says where work is done, not what comes of it.
+    cut_on_device: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.factor**2 <= self.max_pixels:
@@ -110,8 +118,28 @@ class Patcher:
 
     def __call__(self, chunk: Chunk) -> Patches:
         """Patches of a chunk; the last frame is repeated to fill the last temporal patch."""
-        patches = self.unnormalized(chunk)
-        return replace(patches, pixels=normalize(patches.pixels, self.scale))
+        frames = self._resized(chunk)
+        if self.cut_on_device:
+            return Patches(frames, *self._grids(frames))
+        patches = self.patchify(frames)
+        return replace(patches, pixels=self.finish(patches.pixels))
+
+    def finish(self, pixels: Tensor) -> Tensor:
+        """What the tower eats, (k, patch dim) float32, of a :attr:`Patches.pixels` in any form, on its device."""
+        if pixels.ndim == 4:
+            pixels = self.patchify(pixels).pixels
+        if pixels.dtype != torch.uint8:
+            return pixels
+        return normalize(pixels, upload(self.scale, pixels.device))
+
+    def fills(self, patches: Patches) -> bool:
+        """Whether the pixels have a form of :class:`Patches`, and are as many as the grids say."""
+        pixels, (t, h, w), channels = patches.pixels, patches.grid, len(self.mean)
+        cut = (t * h * w, channels * self.temporal * self.patch**2)
+        frames = (t * self.temporal, channels, h * self.patch, w * self.patch)
+        kept = (torch.uint8,) if pixels.ndim == len(frames) else (torch.uint8, torch.float32)
+        same = patches.merged == (t, h // self.merge, w // self.merge) and h % self.merge == w % self.merge == 0
+        return same and tuple(pixels.shape) in (cut, frames) and pixels.dtype in kept
 
     @property
     def scale(self) -> Tensor:
@@ -120,6 +148,10 @@ class Patcher:
 
     def unnormalized(self, chunk: Chunk) -> Patches:
         """Patches of a chunk before :func:`normalize`: ``pixels`` are uint8, a fourth of the bytes."""
+        return self.patchify(self._resized(chunk))
+
+    def _resized(self, chunk: Chunk) -> Tensor:
+        """Frames (n, 3, height, width) uint8 that fill whole temporal patches."""
         frames = torch.from_numpy(np.ascontiguousarray(chunk.frames)).permute(0, 3, 1, 2)
         missing = -len(frames) % self.temporal
         if missing:
@@ -128,7 +160,7 @@ class Patcher:
         if size != tuple(frames.shape[2:]):
             # On uint8: in float the result differs from the processor's by up to 0.4.
             frames = F.interpolate(frames, size, mode="bicubic", antialias=True)
-        return self.patchify(frames)
+        return frames
 
     def stretch(self, frames: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
         """Frames (n, h, w, 3) uint8 in another size, so that they can share a video block with frames of that size."""
@@ -141,9 +173,14 @@ class Patcher:
 
     def patchify(self, frames: Tensor) -> Patches:
         """Patches of frames (n, 3, height, width), of their dtype; n must fill whole temporal patches."""
-        count, channels, height, width = frames.shape
-        p, m, tp = self.patch, self.merge, self.temporal
-        t, h, w = count // tp, height // p, width // p
+        p, m, tp, channels = self.patch, self.merge, self.temporal, frames.shape[1]
+        (t, h, w), merged = self._grids(frames)
         x = frames.view(t, tp, channels, h // m, m, p, w // m, m, p)
         x = x.permute(0, 3, 6, 4, 7, 2, 1, 5, 8)
-        return Patches(x.reshape(t * h * w, -1), (t, h, w), (t, h // m, w // m))
+        return Patches(x.reshape(t * h * w, -1), (t, h, w), merged)
+
+    def _grids(self, frames: Tensor) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+        """Both grids of :class:`Patches` for frames (n, 3, height, width)."""
+        count, _, height, width = frames.shape
+        t, h, w = count // self.temporal, height // self.patch, width // self.patch
+        return (t, h, w), (t, h // self.merge, w // self.merge)

@@ -8,6 +8,7 @@ mask function beside it, so transformers makes no mask either.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property, wraps
 from math import prod
 from pathlib import Path
@@ -23,7 +24,7 @@ from ..cache.rope import Rope
 from ..core.errors import ModelError
 from ..core.grammar import Grammar
 from ..kernels.choose import choose_kernels
-from ..kernels.plain import Heads
+from ..kernels.plain import Heads, upload
 from .base import Deepstack, Frontend, StreamDefaults, Vision
 from .checkpoint import HFTokenizer, end_tokens, patcher, stream_defaults, system_prompt
 from .decoder import Decoder
@@ -111,7 +112,7 @@ class QwenVL:
         self.hf = hf.eval().requires_grad_(False)
         self.name = name
         self.grammar = grammar
-        self.patcher = patcher
+        self.patcher = patcher if hf.device.type == "cpu" else replace(patcher, cut_on_device=True)
         self.defaults = defaults
         self.end_tokens = end_tokens
         self.tokens_per_second = self._tokens_per_second(hf.config)
@@ -200,8 +201,7 @@ class QwenVL:
         return embeds
 
     def _there(self, pixels: Tensor) -> Tensor:
-        # From pinned memory the copy runs beside what the device is doing.
-        return pixels.to(self.hf.device, non_blocking=pixels.is_pinned()).to(self.hf.dtype)
+        return self.patcher.finish(upload(pixels, self.hf.device)).to(self.hf.dtype)
 
     @inferring
     def encode(self, patches: Sequence[Patches]) -> list[Vision]:
