@@ -207,9 +207,11 @@ def moves_forward(rows: NDArray[np.int64], first: int) -> bool:
 
 def upload(host: Tensor, device: torch.device) -> Tensor:
     """``host`` on ``device``. To a GPU it goes from pinned memory, and nobody waits."""
-    if device.type != "cuda":
+    if device.type not in ("cuda", "meta"):
         return host.to(device)
-    return host.pin_memory().to(device, non_blocking=True)
+    # A meta device stands for a GPU where operations are counted; it has no pinned memory.
+    pinned = host.pin_memory() if device.type == "cuda" else host
+    return pinned.to(device, non_blocking=True)
 
 
 class PlainKernels:

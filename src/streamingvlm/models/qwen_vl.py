@@ -96,7 +96,7 @@ class QwenVL:
 
     ``hf``: a model of ``hf_class`` in any dtype, on any device; its text attention is switched to the pool's.
     ``use_reference_layers``: run transformers' own decoder layers in place of :class:`Decoder`; slower, what that is
-    checked against. ``kernels``: of :data:`streamingvlm.kernels.choose.KERNELS`.
+    checked against. ``kernels``: of :data:`streamingvlm.kernels.choose.KERNELS`, or the kernels themselves.
     """
 
     use_reference_layers = False
@@ -120,9 +120,11 @@ class QwenVL:
         patcher: Patcher,
         defaults: StreamDefaults,
         end_tokens: frozenset[int],
-        kernels: str = "auto",
+        kernels: str | PlainKernels = "auto",
     ) -> None:
-        self.kernels = choose_kernels(hf.device, hf.dtype, kernels)
+        if isinstance(kernels, str):
+            kernels = choose_kernels(hf.device, hf.dtype, kernels)
+        self.kernels = kernels
         text = hf.config.text_config
         text._attn_implementation = ATTENTION
         hf.config.vision_config._attn_implementation = WINDOWS
