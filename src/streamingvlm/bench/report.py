@@ -19,8 +19,20 @@ from .policies import PolicyRun
 
 def show(table: Table, figures: Metrics) -> None:
     """Print a table, as wide as it is where nobody's terminal bounds it, and what it was measured with."""
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    _print(table)
     print(heading(figures))
+
+
+def _print(table: Table) -> None:
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def show_count(figures: Metrics) -> None:
+    """Print what was counted: a token, a second of video, where kernels and waits come from, the goals."""
+    first, second = count_tables(figures)
+    _print(first)
+    show(second, figures)
+    print("\n".join(count_lines(figures)))
 
 
 def make_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
@@ -167,6 +179,53 @@ def soak_table(figures: Metrics) -> Table:
     return make_table(
         title, ["median", f"first {minutes:.1f} min", f"last {minutes:.1f} min", "ratio", "per hour"], rows
     )
+
+
+def count_tables(figures: Metrics) -> list[Table]:
+    """What a token and a second of video take on a GPU, as counted without one."""
+    columns = ["a token", "kernels", "products", "ours", "attention", "choice", "other", "launches", "GB", "floor GB",
+               "ratio", "waits"]  # fmt: skip
+    tokens = {f"captured, {size} stream{'s' if size != '1' else ''}": one for size, one in figures["token"].items()}
+    rows = [
+        [
+            name,
+            *(f"{one[key]:,.0f}" for key in ("kernels", "products", "own", "attention", "choice", "other", "launches")),
+            *_against_floor(one),
+        ]
+        for name, one in {**tokens, "one operation after the other": figures["token_uncaptured"]}.items()
+    ]
+    title = f"Counted, not measured: {figures['model']} in {figures['dtype']}, {figures['rows']:,} rows held"
+    first = make_table(title, columns, rows)
+    ways = {"with kernels of ours": figures["second"], "one operation after the other": figures["second_uncaptured"]}
+    rows = [
+        [f"{stage}, {way}", *(f"{one[key]:,.0f}" for key in ("kernels", "launches")), *_against_floor(one)]
+        for way, stages in ways.items()
+        for stage, one in stages.items()
+    ]
+    title = (
+        f"A second of video at {figures['fps']:g} FPS: {figures['new_tokens']:,} new tokens, {figures['tokens']} said"
+    )
+    return [first, make_table(title, ["stage", "kernels", "launches", "GB", "floor GB", "ratio", "waits"], rows)]
+
+
+def _against_floor(one: Metrics) -> list[str]:
+    ratio = "-" if one["ratio"] is None else f"{one['ratio']:.2f}"
+    return [f"{one['bytes'] / 1e9:.3f}", f"{one['floor_bytes'] / 1e9:.3f}", ratio, f"{one['waits']:g}"]
+
+
+def count_lines(figures: Metrics) -> list[str]:
+    """Where kernels and waits come from, and which goals are reached."""
+    one = figures["token"]["1"]
+    lines = ["floors here are bytes of weights and rows; the tower and a prefill are bound by their products besides"]
+    lines += ["kernels of a token: " + "; ".join(f"{count:g} {place}" for place, count in one["places"].items())]
+    for stage, found in {"a token": one, **figures["second"]}.items():
+        lines += [f"waits of {stage}: {count:g} {place}" for place, count in found["waits_by_place"].items()]
+        if found.get("incomplete"):
+            lines.append(f"{stage} is counted in part: {found['incomplete']}")
+    goals = figures["goals"]
+    return lines + [
+        f"{'reached' if goal['reached'] else 'MISSED'}: {goal['goal']}; counted {goal['counted']:.4g}" for goal in goals
+    ]
 
 
 def roofline_table(figures: Metrics) -> Table:

@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 from ..core.errors import ModelError, OptionError
 from ..core.grammar import Grammar, Marks
 from ..core.sampling_params import Sampling
+from ..kernels.plain import PlainKernels
 from ..models.base import Model, StreamDefaults, window_options
 from ..models.hub import BUNDLED
 from ..models.load import FAMILIES
@@ -185,10 +186,13 @@ class ByteTokenizer:
         return kept.decode(errors="replace")
 
 
-def build(name: str, *, device: torch.device, dtype: torch.dtype, seed: int = 0, kernels: str = "auto") -> Model:
-    """A model of the shape ``name`` with random weights.
+def build(
+    name: str, *, device: torch.device, dtype: torch.dtype, seed: int = 0, kernels: str | PlainKernels = "auto"
+) -> Model:
+    """A model of the shape ``name`` with random weights; on the meta device one without numbers.
 
-    It is laid out without memory and then filled on the device. :class:`OptionError` for an unknown name,
+    It is laid out without memory and then filled on the device. ``kernels``: of
+    :data:`streamingvlm.kernels.choose.KERNELS`, or the kernels themselves. :class:`OptionError` for an unknown name,
     :class:`ModelError` for a family that this version cannot run, or one that does not fit into memory.
     """
     shape = shape_named(name)

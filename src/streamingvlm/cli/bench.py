@@ -220,6 +220,9 @@ def soak(
 
 @app.command()
 def roofline(
+    count: Annotated[
+        bool, typer.Option("--count", help="Count what a GPU would do, without one (needs --random-weights).")
+    ] = False,
     seconds: Annotated[float, typer.Option(help="Seconds of video that are measured.")] = 10.0,
     warm_up: Annotated[int | None, typer.Option(help="Steps before. [default: until the cache is full]")] = None,
     model: ModelOption = None,
@@ -239,6 +242,7 @@ def roofline(
     """Measure the device, compute what a step must cost at least, and how far above that it is."""
     check_numbers(fps=fps, step=step, seed=seed)
     from ..bench import report
+    from ..bench.count import count_operations
     from ..bench.roofline import compare_with_floor
     from ..runtime import reports
 
@@ -258,6 +262,11 @@ def roofline(
         kernels,
     )
     reports.check_targets(json_file)
+    if count:
+        figures = count_operations(request)
+        reports.write_json(json_file, figures)
+        report.show_count(figures)
+        return
     figures = compare_with_floor(request, request.make_model(), seconds=seconds, warm_up=warm_up)
     reports.write_json(json_file, figures)
     report.show(report.roofline_table(figures), figures)

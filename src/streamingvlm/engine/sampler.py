@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..core.sampling_params import Sampling
+from ..kernels.plain import upload
 
 
 def penalize(logits: Tensor, token_mask: Tensor, penalty: float) -> Tensor:
@@ -32,7 +33,7 @@ def choose(logits: Tensor, token_mask: Tensor, samplings: Sequence[Sampling], co
     out = [0] * len(samplings)
     for sampling in set(samplings):
         rows = [row for row, other in enumerate(samplings) if other == sampling]
-        index = torch.tensor(rows, device=logits.device)
+        index = upload(torch.tensor(rows), logits.device)
         tokens = _sample(logits[index], token_mask[index], sampling, [counters[row] for row in rows])
         for row, token in zip(rows, tokens.tolist(), strict=True):
             out[row] = token
@@ -48,7 +49,7 @@ def _sample(logits: Tensor, token_mask: Tensor, sampling: Sampling, counters: Se
     if sampling.top_p < 1:
         share = top.softmax(-1)
         top = top.masked_fill(share.cumsum(-1) - share >= sampling.top_p, -torch.inf)
-    noise = torch.from_numpy(np.stack([gumbel(counter, count) for counter in counters])).to(top.device)
+    noise = upload(torch.from_numpy(np.stack([gumbel(counter, count) for counter in counters])), top.device)
     return ids.gather(-1, (top + noise).argmax(-1, keepdim=True))[:, 0]
 
 

@@ -91,9 +91,10 @@ def _choice(kernels: PlainKernels, case: _Case) -> list[Tensor]:
     heat = torch.tensor([1.0, 0.5, 1.0], device=case.device)
     scores = kernels.penalize(logits, mask, slots, tokens, heat + 0.2, heat)
     top, ids = case.draw(3, 16, dtype=torch.float32).sort(descending=True)
+    best, chosen = kernels.best(case.draw(3, 5000, dtype=torch.float32), 64)
     kinds = torch.tensor([1, 8, 16], device=case.device)
     picked = kernels.pick(top, ids, case.draw(3, 16, dtype=torch.float32), kinds, heat)
-    return [scores[:2], mask.float(), picked.float()]
+    return [scores[:2], mask.float(), picked.float(), best, chosen.float()]
 
 
 PARTS: tuple[Callable[[PlainKernels, _Case], list[Tensor]], ...] = (_elementwise, _decoding, _prefill, _moving, _choice)

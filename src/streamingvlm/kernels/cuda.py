@@ -19,9 +19,10 @@ class CudaKernels(PlainKernels):
 
     name = "triton"
 
-    def __init__(self, *, flash: bool) -> None:
+    def __init__(self, *, flash: bool, functions: Any = None) -> None:
+        """``functions``: others of the names and arguments of :mod:`.triton_kernels`, for a count without a GPU."""
         super().__init__(flash=flash)
-        self._own: Any = import_module(".triton_kernels", __package__)
+        self._own: Any = functions or import_module(".triton_kernels", __package__)
 
     def add_norm(self, x: Tensor, delta: Tensor | None, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
         """See :meth:`PlainKernels.add_norm`."""

@@ -234,9 +234,11 @@ def plan_in_place(
 
 def upload(host: Tensor, device: torch.device) -> Tensor:
     """``host`` on ``device``. To a GPU it goes from pinned memory, and nobody waits."""
-    if device.type != "cuda":
+    if device.type not in ("cuda", "meta"):
         return host.to(device)
-    return host.pin_memory().to(device, non_blocking=True)
+    # A meta device stands for a GPU where operations are counted; it has no pinned memory.
+    pinned = host.pin_memory() if device.type == "cuda" else host
+    return pinned.to(device, non_blocking=True)
 
 
 class PlainKernels:

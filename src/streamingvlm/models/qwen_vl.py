@@ -24,7 +24,7 @@ from ..cache.rope import Rope
 from ..core.errors import ModelError
 from ..core.grammar import Grammar
 from ..kernels.choose import choose_kernels
-from ..kernels.plain import Heads, upload
+from ..kernels.plain import Heads, PlainKernels, upload
 from .base import Deepstack, Frontend, StreamDefaults, Vision
 from .checkpoint import HFTokenizer, end_tokens, patcher, stream_defaults, system_prompt
 from .decoder import Decoder
@@ -79,7 +79,7 @@ class QwenVL:
 
     ``hf``: a model of ``hf_class`` in any dtype, on any device; its text attention is switched to the pool's.
     ``use_reference_layers``: run transformers' own decoder layers in place of :class:`Decoder`; slower, what that is
-    checked against. ``kernels``: of :data:`streamingvlm.kernels.choose.KERNELS`.
+    checked against. ``kernels``: of :data:`streamingvlm.kernels.choose.KERNELS`, or the kernels themselves.
     """
 
     use_reference_layers = False
@@ -103,10 +103,12 @@ class QwenVL:
         patcher: Patcher,
         defaults: StreamDefaults,
         end_tokens: frozenset[int],
-        kernels: str = "auto",
+        kernels: str | PlainKernels = "auto",
     ) -> None:
         text = hf.config.text_config
-        self.kernels = choose_kernels(hf.device, hf.dtype, kernels, _head_dim(text))
+        if isinstance(kernels, str):
+            kernels = choose_kernels(hf.device, hf.dtype, kernels, _head_dim(text))
+        self.kernels = kernels
         text._attn_implementation = ATTENTION
         self._tower = Tower(hf.model.visual, self.kernels)
         self.hf = hf.eval().requires_grad_(False)
