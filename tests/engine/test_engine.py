@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from streamingvlm.cache.batch import Batch
 from streamingvlm.core.errors import CapacityError, PolicyError, SourceError, StreamingVLMError
 from streamingvlm.core.events import Arrival, Commentary, StepInput
 from streamingvlm.core.policy import (
@@ -32,7 +33,7 @@ from streamingvlm.engine.engine import Engine
 from streamingvlm.engine.request import Trace
 from streamingvlm.engine.session import Session
 from streamingvlm.engine.state import StreamState
-from streamingvlm.models.base import Vision
+from streamingvlm.models.base import Deepstack, Vision
 from streamingvlm.models.int8_linear import int8_available
 from streamingvlm.models.patches import Patches
 from streamingvlm.models.quantize import quantize
@@ -425,6 +426,45 @@ def test_the_own_decoder_says_what_stock_layers_say(family: str, monkeypatch: py
         for (ours, trace), (theirs, stock_trace) in zip(lean, stock, strict=True):
             assert ours.tokens == theirs.tokens
             torch.testing.assert_close(torch.stack(trace.logits), torch.stack(stock_trace.logits), rtol=0, atol=1e-4)
+
+
+class SeenModel:
+    """A model that checks where what the tower saw goes."""
+
+    def __init__(self, model: QwenVL) -> None:
+        self._model = model
+        self.seen: list[Vision] = []
+        self.tokens: list[int] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def encode(self, patches: Sequence[Patches]) -> list[Vision]:
+        self.seen = self._model.encode(patches)
+        return self.seen
+
+    def forward(self, embeds: torch.Tensor, batch: Batch, deepstack: Deepstack | None = None) -> torch.Tensor:
+        if deepstack is not None:
+            self.tokens.append(len(embeds))
+            assert deepstack.pads.dtype == torch.int64
+            assert torch.equal(embeds[deepstack.pads], torch.cat([vision.embeds for vision in self.seen]))
+        return self._model.forward(embeds, batch, deepstack)
+
+
+@torch.inference_mode()
+def test_deepstack_features_go_to_the_pads_of_all_streams_of_a_batch() -> None:
+    """They are named by number, also where the batch is padded and where text is prefilled once more."""
+    family = "qwen3_vl"
+    window = StreamingWindow(vision=2, turns=2, sink=12, text=16, history_kv="recompute")
+    model = SeenModel(tiny_model(family=family))
+    engine = Engine(model, slots=2)
+    sessions = [engine.open(policy=window, context="one" * (i + 1)) for i in range(2)]
+    for now in range(4):
+        for session in sessions:
+            engine.submit(session, chunk(now, frames=2, size=tiny.FAMILIES[family].size))
+        while engine.busy:
+            engine.advance()
+    assert len(model.tokens) == 4, "the prefills of both streams are one batch"
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.5])

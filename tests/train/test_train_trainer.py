@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,8 +18,9 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from streamingvlm import cli
+from streamingvlm.core.errors import TrainingError
 from streamingvlm.models.load import load_frontend, load_model
-from streamingvlm.train import data, trainer
+from streamingvlm.train import data, run, trainer
 from streamingvlm.train.arguments import training_arguments
 from streamingvlm.train.checkpoints import (
     checkpoints,
@@ -53,6 +55,38 @@ def file(folder: Path) -> Path:
 def plain(file: Path, folder: Path) -> Path:
     """A run that nothing disturbed."""
     return train(file, f"output={folder / 'plain'}")
+
+
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+@pytest.mark.parametrize("before", [True, False])
+def test_on_a_gpu_cudnn_computes_no_attention_of_a_run(
+    device: str, before: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its gradients may be NaN. A stand-in for the trainer says what is set while it trains."""
+    seen = []
+
+    class Trainer:
+        def __init__(self, **_: Any) -> None:
+            seen.append(torch.backends.cuda.cudnn_sdp_enabled())
+
+        def train(self, **_: Any) -> None:
+            seen.append(torch.backends.cuda.cudnn_sdp_enabled())
+            raise trainer.NotFiniteError("a loss is not finite")
+
+    stage, chunks, collate = opened(make_stage(tmp_path))
+    arguments = SimpleNamespace(device=torch.device(device), process_index=0)
+    monkeypatch.setattr(run, "training_arguments", lambda *_: arguments)
+    monkeypatch.setattr(run, "load_weights", lambda _: None)
+    monkeypatch.setattr(run, "ChunkTrainer", Trainer)
+    as_it_was = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(before)
+    try:
+        with pytest.raises(TrainingError, match="not finite"):
+            run.train(stage, load_frontend(stage.model), chunks, None, collate)
+        assert seen == [before and device == "cpu"] * 2
+        assert torch.backends.cuda.cudnn_sdp_enabled() is before
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(as_it_was)
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)

@@ -50,7 +50,7 @@ class Recorder:
         new = embeds[: batch.segments[-1].last]
         added = [torch.zeros_like(new) for _ in self.features]
         for more in filter(None, deepstack):
-            added = [torch.zeros_like(new).masked_scatter(more.pads[: len(new), None], part) for part in more.features]
+            added = [torch.zeros_like(new).index_copy(0, more.pads, part) for part in more.features]
         held = new[:0] if self.rows is None else self.rows
         before = self.features or [torch.zeros_like(held) for _ in added]
         self.rows = torch.cat([held, new])

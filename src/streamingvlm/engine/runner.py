@@ -22,7 +22,7 @@ from ..models.base import Deepstack, Model, Prepared, Vision
 from ..models.patches import Patches
 from .decode_graph import Capture, GraphCapture, Place
 from .ladder import Decoding, prepare_decoding, rungs
-from .open_turn import PrefillInput
+from .open_turn import BoolArray, PrefillInput
 from .request import StepRequest
 from .sampler import Counter, choose
 
@@ -149,10 +149,11 @@ class ModelRunner:
         again = [(request.stream.slot, request.rearchive) for request in requests if request.rearchive is not None]
         fed = [*((request.stream.slot, request.to_prefill()) for request in requests), *again]
         seen = [*(request.visions for request in requests), *[[]] * len(again)]
-        embeds, pads = zip(*(self._embed(one, own) for (_, one), own in zip(fed, seen, strict=True)), strict=True)
+        embeds = [self._embed(one, own) for (_, one), own in zip(fed, seen, strict=True)]
         lasts = np.cumsum([part.shape[0] for part in embeds]).tolist()
         segments = [Segment(slot, a, b, one.at) for (slot, one), a, b in zip(fed, [0, *lasts], lasts, strict=False)]
-        deepstack = _deepstack(torch.cat(pads), [vision for own in seen for vision in own])
+        pads = np.concatenate([one.pads for _, one in fed])
+        deepstack = self._deepstack(pads, [vision for own in seen for vision in own])
         numbers = np.concatenate([one.positions for _, one in fed], axis=1)
         hidden = self._forward(segments, torch.cat(embeds), numbers, deepstack)
         logits = self.model.logits(hidden) if any(request.step.last for request in requests) else None
@@ -210,9 +211,6 @@ class ModelRunner:
         if missing:
             embeds = F.pad(embeds, (0, 0, 0, missing))
             numbers = np.pad(numbers, ((0, 0), (0, missing)))
-        if deepstack is not None:
-            pads = F.pad(deepstack.pads, (0, missing)).to(embeds.device)
-            deepstack = Deepstack(pads, deepstack.features)
         return self.model.forward(embeds, self.batch_class(self.pool, segments, self.rotation(numbers)), deepstack)
 
     def _choose(self, requests: Sequence[StepRequest], logits: Tensor) -> list[Chosen]:
@@ -223,14 +221,24 @@ class ModelRunner:
         tokens = choose(logits, self._token_mask[index], [o.sampling for o in options], list(map(_counter, requests)))
         return list(zip(tokens, logits, strict=True))
 
-    def _embed(self, fed: PrefillInput, visions: Sequence[Vision]) -> tuple[Tensor, Tensor]:
-        """Embeddings (n, hidden) of what is fed, the pads of its video replaced by what was seen; and the pads (n,)."""
+    def _embed(self, fed: PrefillInput, visions: Sequence[Vision]) -> Tensor:
+        """Embeddings (n, hidden) of what is fed, the pads of its video replaced by what was seen."""
         embeds = self.model.embed(upload(torch.from_numpy(fed.tokens), self.device)).clone()
-        pads = torch.from_numpy(fed.pads)
         if visions:
             seen = torch.cat([vision.embeds for vision in visions])
-            embeds[upload(pads.nonzero()[:, 0], self.device)] = seen.to(embeds.dtype)
-        return embeds, pads
+            embeds[self._numbers(fed.pads)] = seen.to(embeds.dtype)
+        return embeds
+
+    def _deepstack(self, pads: BoolArray, visions: Sequence[Vision]) -> Deepstack | None:
+        """The deepstack features of all that is seen in one forward pass; ``pads`` (tokens,) says where it goes."""
+        if not visions or not visions[0].deepstack:
+            return None
+        layers = zip(*(vision.deepstack for vision in visions), strict=True)
+        return Deepstack(self._numbers(pads), tuple(torch.cat(parts) for parts in layers))
+
+    def _numbers(self, pads: BoolArray) -> Tensor:
+        """Which of ``pads`` (tokens,) are set, as numbers (pads,) int64 on the device, which is not waited for."""
+        return upload(torch.from_numpy(np.flatnonzero(pads)), self.device)
 
     def _mark(self, request: StepRequest) -> None:
         """Note which tokens occur in the stream's text; the repetition penalty is for them."""
@@ -271,11 +279,3 @@ def _here(vision: Vision) -> Vision:
         if part.is_cuda:
             part.record_stream(torch.cuda.current_stream(part.device))
     return vision
-
-
-def _deepstack(pads: Tensor, visions: Sequence[Vision]) -> Deepstack | None:
-    """The deepstack features of all that is seen in one forward pass; ``pads`` (tokens,) says where it goes."""
-    if not visions or not visions[0].deepstack:
-        return None
-    layers = zip(*(vision.deepstack for vision in visions), strict=True)
-    return Deepstack(pads, tuple(torch.cat(parts) for parts in layers))

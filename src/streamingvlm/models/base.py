@@ -88,8 +88,8 @@ class Prepared:
 class Deepstack:
     """The deepstack features of one forward pass, and where they go.
 
-    ``pads``: (tokens,) bool, which of the new tokens are pads of video; ``features``: per layer (pads, hidden), in
-    the order of the pads.
+    ``pads``: (pads,) int64, the numbers of the new tokens that are pads of video, on the model's device; ``features``:
+    per layer (pads, hidden), in the order of the pads.
     """
 
     pads: Tensor

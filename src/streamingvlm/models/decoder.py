@@ -105,6 +105,7 @@ class Decoder:
                 continue
             # Behind the last layer only ends of turns are left, and none of them is a pad.
             x = x + out
+            # By numbers: a device would have to tell how many a mask has.
             x[deepstack.pads] += features[number].to(x.dtype)
             x, normed = add_norm(x, None, after, self.eps)
         return normed

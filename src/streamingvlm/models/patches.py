@@ -120,7 +120,8 @@ class Patcher:
         """Patches of a chunk; the last frame is repeated to fill the last temporal patch."""
         frames = self._resized(chunk)
         if self.cut_on_device:
-            return Patches(frames, *self._grids(frames))
+            # Whoever made the chunk may write over its frames before they are seen.
+            return Patches(frames.clone(), *self._grids(frames))
         patches = self.patchify(frames)
         return replace(patches, pixels=self.finish(patches.pixels))
 

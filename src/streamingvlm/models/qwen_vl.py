@@ -234,7 +234,9 @@ class QwenVL:
     def _stock_layers(self, embeds: Tensor, batch: Batch, deepstack: Deepstack | None) -> Tensor:
         more = {}
         if deepstack:
-            more = {"visual_pos_masks": deepstack.pads[None], "deepstack_visual_embeds": list(deepstack.features)}
+            mask = torch.zeros(1, len(embeds), dtype=torch.bool, device=embeds.device)
+            mask[0, deepstack.pads] = True
+            more = {"visual_pos_masks": mask, "deepstack_visual_embeds": list(deepstack.features)}
         out = self.hf.model.language_model(
             inputs_embeds=embeds[None],
             attention_mask=None,

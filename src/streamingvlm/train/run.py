@@ -6,7 +6,8 @@ import json
 import os
 import sys
 import time
-from contextlib import redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -56,7 +57,7 @@ def train(
         )
     set_seed(stage.seed)
     # Trainer reports on standard output: what we print there is data.
-    with redirect_stdout(sys.stderr), without_notice(), no_bars():
+    with redirect_stdout(sys.stderr), without_notice(), no_bars(), without_cudnn_attention(args.device):
         trainer = ChunkTrainer(
             model=load_weights(stage),
             args=args,
@@ -80,6 +81,24 @@ def train(
             raise TrainingError(f"{reason}; {_last(output)}") from error
         trainer.save_state()
         return _save(trainer, stage, front, output)
+
+
+@contextmanager
+def without_cudnn_attention(device: torch.device) -> Iterator[None]:
+    """Attention by other kernels than cuDNN's on a GPU; what was set before holds again afterwards.
+
+    On Hopper, torch 2.11 prefers cuDNN's, whose gradients behind a mask are NaN where a length is 64 more than a
+    multiple of 128. Chunks of several lengths in a batch are padded, so they have a mask.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.backends.cuda.cudnn_sdp_enabled()  # type: ignore[no-untyped-call]
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    try:
+        yield
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)
 
 
 def _last(output: Path) -> str:
