@@ -218,7 +218,7 @@ def test_a_second_of_video(tiny: Metrics) -> None:
     one, plain = tiny["token"]["1"], tiny["token_uncaptured"]
     assert one["kernels"] < plain["kernels"] < plain["launches"]
     assert one["launches"] == 3
-    assert plain["waits"] > one["waits"] == 1
+    assert plain["waits"] >= one["waits"] == 1
     second = tiny["second"]
     assert second["decode"]["launches"] == 3 * (tiny["tokens"] - 1)
     assert second["decode"]["waits"] == tiny["tokens"] - 1
