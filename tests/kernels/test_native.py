@@ -17,6 +17,7 @@ from torch import Tensor
 from streamingvlm.kernels.native import Native, Unavailable, open_native
 from streamingvlm.kernels.native_build import COMPILERS, build
 from streamingvlm.kernels.plain import rotate
+from streamingvlm.models.int8_linear import Int8Linear
 
 HERE = any(shutil.which(name) for name in COMPILERS)
 compiled = pytest.mark.skipif(not HERE, reason="no C++ compiler here")
@@ -52,6 +53,19 @@ def test_linear_rows(native: Native, size: int, outs: int, biased: bool) -> None
     for n in range(1, 9):
         for first in (0, 9 - n):
             assert torch.equal(native.linear_rows(rows[first : first + n], weight, bias), out[first : first + n])
+
+
+@pytest.mark.parametrize("size", [16, 48, 64, 320, 1536])
+def test_linear_int8_has_the_bits_of_torchs_integers(native: Native, size: int) -> None:
+    weight, bias, rows = draw(37, size), draw(37, seed=1), draw(5, size, seed=2)
+    rows[3] = 0.0
+    rows[4, :] = torch.linspace(-127, 127, size)  # many halves: they are rounded to even
+    theirs = Int8Linear(weight, bias)
+    ours = Int8Linear(weight, bias, native=native)
+    for count in (1, 2, 4):
+        assert torch.equal(ours(rows[:count], few=True), theirs(rows[:count]))
+        assert torch.equal(ours(rows[-count:], few=True), theirs(rows)[-count:])
+    assert torch.equal(ours(rows), theirs(rows))
 
 
 def test_torchs_default_dtype_does_not_matter(native: Native) -> None:
@@ -285,7 +299,7 @@ def test_what_is_no_library_is_told(tmp_path: Path) -> None:
 
 @compiled
 def test_a_library_that_computes_something_else_is_not_used(tmp_path: Path) -> None:
-    names = ("linear_rows", "attend_rows", "move_rows", "rotate_store", "add_norm", "silu_mul")
+    names = ("linear_rows", "linear_int8", "attend_rows", "move_rows", "rotate_store", "add_norm", "silu_mul")
     lines = [f'extern "C" int svlm_{name}(const void*) {{ return 0; }}' for name in names]
     (tmp_path / "empty.cpp").write_text("\n".join(lines))
     real = next(found for name in COMPILERS if (found := shutil.which(name)))

@@ -29,7 +29,7 @@ class CpuKernels(PlainKernels):
 
     def __init__(self, native: Native) -> None:
         super().__init__()
-        self._native = native
+        self.native = native
         self._packs, self._left = _mkl_is_slower(), PACKED_BYTES
 
     def bucket(self, count: int, device: torch.device) -> int:  # noqa: ARG002
@@ -38,15 +38,15 @@ class CpuKernels(PlainKernels):
 
     def add_norm(self, x: Tensor, delta: Tensor | None, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
         """See :meth:`PlainKernels.add_norm`."""
-        return self._native.add_norm(x, delta, weight, eps, threads=torch.get_num_threads())
+        return self.native.add_norm(x, delta, weight, eps, threads=torch.get_num_threads())
 
     def silu_mul(self, gate_up: Tensor) -> Tensor:
         """See :meth:`PlainKernels.silu_mul`."""
-        return self._native.silu_mul(gate_up, threads=torch.get_num_threads())
+        return self.native.silu_mul(gate_up, threads=torch.get_num_threads())
 
     def few_rows(self, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """See :meth:`PlainKernels.few_rows`."""
-        return self._native.linear_rows(rows.contiguous(), weight, bias, threads=torch.get_num_threads())
+        return self.native.linear_rows(rows.contiguous(), weight, bias, threads=torch.get_num_threads())
 
     def pack(self, weight: Tensor) -> Tensor | None:
         """See :meth:`PlainKernels.pack`: for oneDNN, as long as the copies are few."""
@@ -69,7 +69,7 @@ class CpuKernels(PlainKernels):
         """See :meth:`PlainKernels.attend_rows`."""
         if len(ends.runs) != ends.tokens or heads.dim % LANES:
             return super().attend_rows(queries, heads, stores, ends)
-        return self._native.attend_rows(
+        return self.native.attend_rows(
             queries.contiguous(), stores.rotated, stores.values, ends.tensors[0], ends.counts, heads.scaling,
             threads=torch.get_num_threads(),
         )  # fmt: skip
@@ -94,7 +94,7 @@ class CpuKernels(PlainKernels):
         if len(placement.runs) != placement.tokens or heads.dim % LANES:
             return super().decode_attention(qkv, rotation, heads, stores, placement)
         slots, rows = placement.tensors
-        queries = self._native.rotate_store(
+        queries = self.native.rotate_store(
             qkv, *rotation, stores.keys, stores.rotated, stores.values, slots, rows,
             query_norm=heads.query_norm, key_norm=heads.key_norm, eps=heads.eps,
         )  # fmt: skip
@@ -109,7 +109,7 @@ class CpuKernels(PlainKernels):
         cos, sin = (part.contiguous() for part in rotation)
 
         def move(index: Tensor) -> None:
-            self._native.move_rows(
+            self.native.move_rows(
                 pool.keys, pool.rotated, pool.values, slot, index, first, cos, sin,
                 threads=torch.get_num_threads(),
             )  # fmt: skip

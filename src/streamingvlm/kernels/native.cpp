@@ -310,6 +310,26 @@ inline void products(const float* rows, const float* weight, const float* bias, 
   if (n - r == 1) next(product<1, OUTS, false>, 1);
 }
 
+// A product that no sum is made one operation with.
+inline float rounded_product(float a, float b) {
+  float out = a * b;
+#if defined(__SSE__)
+  __asm__("" : "+x"(out));
+#elif defined(__aarch64__)
+  __asm__("" : "+w"(out));
+#else
+  __asm__("" : "+m"(out));
+#endif
+  return out;
+}
+
+// Integers without and with a sign: compilers know this sum as one instruction where the processor does.
+inline std::int32_t dot(const std::uint8_t* a, const std::int8_t* b, Index count) {
+  std::int32_t sum = 0;
+  for (Index i = 0; i < count; ++i) sum += static_cast<std::int32_t>(a[i]) * static_cast<std::int32_t>(b[i]);
+  return sum;
+}
+
 // Attention ----------------------------------------------------------------------------------------------------------
 
 // Rows whose scores are kept at a time, and rows of one part: parts are added up in order whoever made them.
@@ -516,6 +536,18 @@ struct LinearRows {
   Index n, in, outs, threads;
 };
 
+struct LinearInt8 {
+  const float* rows;
+  const std::int8_t* weight;
+  const float* scale;
+  const std::int32_t* shift;
+  const float* bias;
+  float* out;
+  std::uint8_t* integers;
+  float* row_scale;
+  Index n, in, padded, outs, threads;
+};
+
 struct AttendRows {
   const float *queries, *keys, *values;
   const Index *slot, *count;
@@ -573,6 +605,38 @@ int svlm_linear_rows(const void* packed) {
     };
     while (o + FEW <= last) next(products<FEW>, FEW);
     while (o < last) next(products<1>, 1);
+  });
+  return DONE;
+}
+
+// The same in integers: rows (n, in) are quantized one by one, with a scale for each, times weight (outs, padded) of
+// integers with a scale (outs) for each output; zeros from `in` to `padded`. shift (outs): 128 times the sum of an
+// output's integers. integers (n, padded) and row_scale (n) are room to work in. Sums of integers are exact: the bits
+// are those of any other exact kernel that multiplies them by the scales in this order.
+int svlm_linear_int8(const void* packed) {
+  constexpr Index TILE = 32;
+  const auto a = unpack<LinearInt8>(packed);
+  for (Index r = 0; r < a.n; ++r) {
+    const float* row = a.rows + r * a.in;
+    std::uint8_t* to = a.integers + r * a.padded;
+    float most = 0.0f;
+    for (Index i = 0; i < a.in; ++i) {
+      const float size = std::fabs(row[i]);
+      most = size > most ? size : most;
+    }
+    const float scale = rounded_product(std::max(most, 1e-30f), 1.0f / 127);
+    a.row_scale[r] = scale;
+    const float magic = 12582912.0f;  // 1.5 * 2^23: what is added to it is rounded to a whole number, halves to even
+    for (Index i = 0; i < a.in; ++i) to[i] = static_cast<std::uint8_t>(static_cast<int>(row[i] / scale + magic - magic) + 128);
+    std::memset(to + a.in, 128, a.padded - a.in);
+  }
+  spread(a.threads, (a.outs + TILE - 1) / TILE, a.padded * a.outs, [&a](Index tile) {
+    for (Index o = tile * TILE; o < std::min(tile * TILE + TILE, a.outs); ++o)
+      for (Index r = 0; r < a.n; ++r) {
+        const std::int32_t sum = dot(a.integers + r * a.padded, a.weight + o * a.padded, a.padded) - a.shift[o];
+        const float value = rounded_product(rounded_product(static_cast<float>(sum), a.scale[o]), a.row_scale[r]);
+        a.out[r * a.outs + o] = a.bias ? value + a.bias[o] : value;
+      }
   });
   return DONE;
 }

@@ -26,6 +26,7 @@ from .native_build import COMPILERS, BuildError, build, default_folder
 #: of what ctypes takes for a dozen.
 _PACKED = {
     "linear_rows": "8q",
+    "linear_int8": "13q",
     "attend_rows": "14qdq",
     "move_rows": "15q",
     "rotate_store": "19qd",
@@ -59,6 +60,7 @@ class Native:
             return found, struct.Struct(_PACKED[name]).pack
 
         self._linear_rows, self._pack_linear_rows = function("linear_rows")
+        self._linear_int8, self._pack_linear_int8 = function("linear_int8")
         self._attend_rows, self._pack_attend_rows = function("attend_rows")
         self._move_rows, self._pack_move_rows = function("move_rows")
         self._rotate_store, self._pack_rotate_store = function("rotate_store")
@@ -77,6 +79,34 @@ class Native:
             self._pack_linear_rows(
                 rows.data_ptr(), weight.data_ptr(), 0 if bias is None else bias.data_ptr(), out.data_ptr(),
                 n, size, outs, threads,
+            )
+        )  # fmt: skip
+        return out
+
+    def linear_int8(
+        self, rows: Tensor, weight: Tensor, scale: Tensor, shift: Tensor, bias: Tensor | None = None,
+        *, threads: int = 1,
+    ) -> Tensor:  # fmt: skip
+        """Rows (n, in) float32, quantized one by one, times integers (out, padded) int8: (n, out) float32.
+
+        ``scale`` (out,) float32: of each output's integers; ``shift`` (out,) int32: 128 times their sum; ``padded`` is
+        at least in, and the integers behind it are 0. The integers of a row are those of rounding it to 127 steps of
+        its largest number; sums are exact.
+        """
+        (n, size), (outs, padded) = rows.shape, weight.shape
+        if not (padded >= size and _plain(rows) and weight.dtype is torch.int8 and weight.is_contiguous()):
+            raise _refusal("rows (n, in) and int8 weight (out, padded)")
+        if not (_plain(scale) and scale.shape == shift.shape == (outs,) and shift.dtype is torch.int32):
+            raise _refusal("scale (out,) and int32 shift (out,)")
+        if bias is not None and not (_plain(bias) and bias.shape == (outs,)):
+            raise _refusal("bias (out,)")
+        out = torch.empty(n, outs, dtype=_FLOAT)
+        integers, row_scale = torch.empty(n, padded, dtype=torch.uint8), torch.empty(n, dtype=_FLOAT)
+        self._linear_int8(
+            self._pack_linear_int8(
+                rows.data_ptr(), weight.data_ptr(), scale.data_ptr(), shift.data_ptr(),
+                0 if bias is None else bias.data_ptr(), out.data_ptr(), integers.data_ptr(), row_scale.data_ptr(),
+                n, size, padded, outs, threads,
             )
         )  # fmt: skip
         return out

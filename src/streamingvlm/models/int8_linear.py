@@ -15,8 +15,10 @@ import warnings
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..kernels.native import Native
 from .linear import LinearModule
 
 #: Largest integer of a weight and of an activation. -128 is left out, so that scales are symmetric.
@@ -26,6 +28,9 @@ SMALLEST = 1e-30
 #: Numbers of a matrix from which on FBGEMM's kernel is the faster one for few rows.
 LARGE = 1 << 18
 
+#: Rows up to which our own kernel is the faster one for small matrices; its rows are padded to a multiple of PADDED.
+MOST_ROWS, PADDED = 4, 64
+
 #: Rows (n, in) of whole numbers, float32, times quantized weights and their scales: (n, out) float32.
 Product = Callable[[Tensor], Tensor]
 
@@ -33,10 +38,13 @@ Product = Callable[[Tensor], Tensor]
 class Int8Linear:
     """A linear layer of ``weight`` (out, in) and ``bias`` (out,) in int8; called as :class:`.linear.Linear` is.
 
-    ``few``: rows are few most of the time. It chooses the kernel, and changes no result.
+    ``few``: rows are few most of the time. ``native``: our own kernel, for one or two rows and for small matrices. Both
+    choose the kernel, and change no result.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None = None, *, few: bool = True) -> None:
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None = None, *, few: bool = True, native: Native | None = None
+    ) -> None:
         weight = weight.detach().float()
         scale = weight.abs().amax(1).clamp_min(SMALLEST) / MAX_INT
         integers = (weight / scale[:, None]).round_().to(torch.int8)
@@ -44,9 +52,16 @@ class Int8Linear:
         self._bias = None if bias is None else bias.detach().float()
         packed = _fbgemm(integers, scale) if few and weight.numel() >= LARGE else None
         self._product = packed or _onednn(integers, scale)
+        self._native, self._most = native, MOST_ROWS if weight.numel() < LARGE else 2
+        if native is not None:
+            padded = F.pad(integers, (0, -integers.shape[1] % PADDED)).contiguous()
+            self._parts = padded, scale, 128 * integers.sum(1, dtype=torch.int32)
 
-    def __call__(self, rows: Tensor, *, few: bool = False) -> Tensor:  # noqa: ARG002
-        """``rows`` (n, in) in any float dtype times the weights: (n, out) in the same. ``few`` changes nothing."""
+    def __call__(self, rows: Tensor, *, few: bool = False) -> Tensor:
+        """``rows`` (n, in) in any float dtype times the weights: (n, out) in the same. ``few`` changes no result."""
+        if few and self._native is not None and len(rows) <= self._most and rows.dtype == torch.float32:
+            threads = torch.get_num_threads()
+            return self._native.linear_int8(rows.contiguous(), *self._parts, self._bias, threads=threads)
         numbers = rows.float().contiguous()
         scale = numbers.abs().amax(1, keepdim=True).clamp_min_(SMALLEST).mul_(1 / MAX_INT)
         out = self._product(torch.div(numbers, scale).round_()).mul_(scale)

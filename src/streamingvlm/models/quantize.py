@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from ..core.errors import ModelError, OptionError
+from ..kernels.cpu import CpuKernels
 from ..kernels.plain import BLOCK
 from .base import Model
 from .int8_linear import Int8Linear, Int8Module, int8_available
@@ -67,8 +68,9 @@ def quantize(model: Model, kind: str) -> None:
     ours.fingerprint = f"{kind} of {ours.fingerprint}"  # some of the weights that it is made of are about to go
     try:
         if _in_int8(kind, device):
-            _quantize_decoder(ours, lambda matrix: Int8Linear(matrix.weight, matrix.bias))
-            _quantize_head(ours, Int8Linear(ours.decoder.head.weight, ours.decoder.head.bias))
+            native = ours.kernels.native if isinstance(ours.kernels, CpuKernels) else None
+            _quantize_decoder(ours, lambda matrix: Int8Linear(matrix.weight, matrix.bias, native=native))
+            _quantize_head(ours, Int8Linear(ours.decoder.head.weight, ours.decoder.head.bias, native=native))
             _quantize_tower(ours.hf.model.visual)
         else:
             smaller = _weight_only(kind)
@@ -96,9 +98,10 @@ def int8_speedup(model: Model) -> float | None:
     # As many layers as the model has, up to a bound: one alone would stay in the processor's cache.
     count = min(len(layers), max(4 * _MOST // sum(part.numel() for part in parts), 1))
     weights = [torch.randn(part, dtype=dtype) for part in parts * count]
+    native = model.kernels.native if isinstance(model.kernels, CpuKernels) else None
     kinds: list[list[Linear] | list[Int8Linear]] = [
         [Linear(w, None, model.kernels) for w in weights],
-        [Int8Linear(w) for w in weights],
+        [Int8Linear(w, native=native) for w in weights],
     ]
     with torch.inference_mode():
         turns = [[_seconds(matrices, dtype) for matrices in kinds] for _ in range(4)]
