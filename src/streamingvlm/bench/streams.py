@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import os
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -22,6 +23,7 @@ import torch
 from ..core.errors import OptionError
 from ..core.events import Chunk, Commentary, Delta, Event, Sink, Timing
 from ..core.policy import StreamingWindow
+from ..engine.engine import Engine
 from ..engine.session import Session
 from ..models.base import Model
 from ..runtime.clock import Pace
@@ -135,6 +137,9 @@ class StreamBatch:
     on_trial: Callable[[int], None] = lambda _: None
     complete: bool = True
     trials: dict[int, list[Round]] = field(default_factory=dict)
+    #: Why a number of streams could not be tried to its end.
+    ended: dict[int, str] = field(default_factory=dict)
+    on_trial_end: Callable[[], None] = lambda: None
 
     def run(self, count: int, rounds: int, *, until_dropped: bool = False) -> list[Round]:
         """So many steps of the first ``count`` streams, in lockstep; fewer behind the first that is dropped."""
@@ -158,8 +163,14 @@ class StreamBatch:
                 for source, session in zip(sources, self.sessions, strict=False)
             ]
 
+        full: list[torch.OutOfMemoryError] = []
         for stream in self.runtime.call(start):  # all of them before the first step
-            stream.wait()
+            try:
+                stream.wait()
+            except torch.OutOfMemoryError as error:
+                full.append(error)
+        if full:
+            raise full[0]
         return recorder.rounds
 
     def watch(self, steps: int) -> list[Step]:
@@ -172,15 +183,28 @@ class StreamBatch:
         """Rounds of ``count`` streams behind one that is not counted; measured once, then remembered.
 
         It stops at the first dropped step: from there on the streams only fall further behind. Empty behind the
-        deadline.
+        deadline, and where the memory does not take so many streams.
         """
         if count in self.trials or self.late():
             return self.trials.get(count, [])
         self.on_trial(count)
-        while len(self.sessions) < count:
-            self.add()
-        self.trials[count] = self.run(count, self.rounds + 1, until_dropped=True)[1:]
+        try:
+            while len(self.sessions) < count:
+                self.add()
+            self.trials[count] = self.run(count, self.rounds + 1, until_dropped=True)[1:]
+        except torch.OutOfMemoryError as error:
+            self.trials[count], self.ended[count] = [], "out of memory"
+            traceback.clear_frames(error.__traceback__)  # what was worked on is memory of the next trial
+        self.on_trial_end()
         return self.trials[count]
+
+    def figures(self) -> Metrics:
+        """``trials``: what every number of streams that was tried to its end gave; ``ended``: why others were not."""
+        tried = sorted(self.trials.items())
+        return {
+            "trials": {str(count): _trial(rounds, self.request.step) for count, rounds in tried if rounds},
+            "ended": {str(count): why for count, why in self.ended.items()},
+        }
 
     def late(self) -> bool:
         """Whether the deadline has passed; then :attr:`complete` is false."""
@@ -288,8 +312,9 @@ def count_streams(batch: StreamBatch, batches: Sequence[int] = (1, 2, 4, 8)) -> 
 
     ``streams``: with all work counted; ``streams_without_preprocess``: had the frames been cut into patches elsewhere;
     ``batches``: count -> seconds of a round and of its decoding, and their ratio to one stream's; ``trials``: what
-    every count that was tried gave. Where the deadline came first, ``complete`` is false and the counts are lower
-    bounds.
+    every count that was tried gave; ``ended``: counts whose trial did not come to its end, and why: those are not
+    real-time; ``capture`` and ``kernels``: see :func:`how_it_ran`. Where the deadline came first, ``complete`` is false
+    and the counts are lower bounds.
     """
     request, engine, first = batch.request, batch.runtime.engine, batch.sessions[0]
     slots = engine.slots
@@ -304,7 +329,7 @@ def count_streams(batch: StreamBatch, batches: Sequence[int] = (1, 2, 4, 8)) -> 
             "slots": slots,
             "complete": batch.complete,
             "batches": _batches({count: measured for count, measured in rounds.items() if measured}),
-            "trials": {str(n): _trial(measured, request.step) for n, measured in sorted(batch.trials.items())},
+            **batch.figures(),
             "time": "model time: rounds run back to back, lag is counted from due times",
             "lag_limit": LIMIT,
             "rows": first.state.timeline.cached,
@@ -314,8 +339,20 @@ def count_streams(batch: StreamBatch, batches: Sequence[int] = (1, 2, 4, 8)) -> 
             "tokens_per_step": first.options.sampling.max_new_tokens,
             "step": request.step,
             "model": request.model_name,
+            **how_it_ran(engine),
             **provenance(engine.model.kv_shape.device),
         }
+
+
+def how_it_ran(engine: Engine) -> Metrics:
+    """Kernels and way of decoding of an engine with an open stream, and why not faster ones."""
+    kernels, decoding = engine.pool.kernels, engine.decoding
+    return {
+        "kernels": kernels.name,
+        "kernels_reason": kernels.reason,
+        "capture": decoding.capture,
+        "capture_reason": decoding.reason,
+    }
 
 
 def _trial(rounds: Sequence[Round], step: float) -> Metrics:
