@@ -2,10 +2,11 @@
 
     PYTHONPATH=src python scripts/gpu/figures.py --json gpu.json
 
-16 s of video and of turns stay, 512 + 512 ids of old words, 20 ids are said a second, a temporal patch has 756 tokens
-(256 at 448 x 448). Frames are made up, so no video library is needed. Every stream's cache is full before anything is
-measured. "GPU time" is eviction, vision, prefill and decoding, each waited for; cutting frames into patches is the
-CPU's and stands apart. Needs no more than the package's own torch, transformers, numpy and rich.
+16 s of video and of turns stay, 512 + 512 tokens of old text, 20 tokens are said a second, a temporal patch has 756
+tokens (256 at 448 x 448). Frames are made up, so no video library is needed. Every stream's cache is full before
+anything is measured. "GPU time" is eviction, vision, prefill and decoding, each waited for; cutting frames into patches
+is the CPU's and stands apart. A setting that fails costs the others nothing; the JSON is written after every trial.
+Needs no more than the package's own torch, transformers, numpy and rich.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 from streamingvlm.bench.measure import summarize
 from streamingvlm.bench.setup import Request
 from streamingvlm.bench.streams import count_streams, how_it_ran, open_stream_batch
+from streamingvlm.engine.ladder import CAPTURES
 from streamingvlm.models.base import Model
 from streamingvlm.runtime.reports import Metrics, describe_device, provenance
 
@@ -37,22 +40,31 @@ ON_GPU = ("evict", "vision_encode", "prefill", "decode")
 
 @dataclass(frozen=True)
 class RateAndSize:
-    """One rate and frame size (None: the shape's own), and the most streams that are tried."""
+    """One rate and frame size (None: the shape's own), and the most streams that are tried.
+
+    ``varied``: replies end by themselves, at a token of VARIED, so that their lengths differ: nearly every step then
+    has numbers of rows that no step before it had.
+    """
 
     name: str
     fps: float
     size: tuple[int, int] | None
     most: int
+    varied: bool = False
 
 
 SETTINGS = (
     RateAndSize("2 FPS", 2.0, None, 40),
+    RateAndSize("2 FPS with varied replies", 2.0, None, 1, varied=True),
     RateAndSize("8 FPS", 8.0, None, 12),
     RateAndSize("448x448 at 2 FPS", 2.0, (448, 448), 112),
     RateAndSize("448x448 at 8 FPS", 8.0, (448, 448), 32),
 )
 
-#: RateAndSize -> figure -> what one H100 can do at all: computed from 14.14 GB of weights read per id, 3.0 TB/s and
+#: One token in so many ends a reply whose length varies: half of them have less than 11 tokens.
+VARIED = 16
+
+#: RateAndSize -> figure -> what one H100 can do at all: computed from 14.14 GB of weights read per token, 3.0 TB/s and
 #: 600 TFLOP/s.
 BOUNDS: dict[str, dict[str, float]] = {
     "2 FPS": {"ms per token": 4.98, "GPU ms per second of video": 130, "streams": 26},
@@ -66,13 +78,23 @@ GOALS: dict[str, dict[str, float]] = {
     "8 FPS": {"ms per token": 6.8, "GPU ms per second of video": 400, "streams": 3, "lag p95, ms": 500},
     "448x448 at 2 FPS": {"streams": 50},
 }
-
-
 #: The same: what we expect, from counted kernels and bytes.
 PREDICTED: dict[str, dict[str, float]] = {
     "2 FPS": {"ms per token": 6.0, "GPU ms per second of video": 164, "streams": 18},
     "8 FPS": {"ms per token": 6.9, "GPU ms per second of video": 440, "streams": 3},
 }
+
+
+@contextmanager
+def ends_of_turn(model: Model, setting: RateAndSize) -> Iterator[None]:
+    """What ends a reply: where replies vary, one token in VARIED, whatever it says."""
+    kept = model.end_tokens
+    if setting.varied:
+        model.end_tokens = frozenset(range(0, model.vocabulary, VARIED))
+    try:
+        yield
+    finally:
+        model.end_tokens = kept
 
 
 def measure(
@@ -85,41 +107,61 @@ def measure(
     print(
         f"{setting.name}: kernels {ran['kernels']}, capture {ran['capture']} {ran['capture_reason']}", file=sys.stderr
     )
-    batch.watch(1)
-    one = summarize(batch.watch(2 if args.quick else args.steps))
+    try:
+        batch.watch(1)
+        one = summarize(batch.watch(2 if args.quick else args.steps))
+    except BaseException:
+        batch.close()  # its memory is the next setting's
+        raise
     save({"one": one, **ran})
     print(f"{setting.name}: one stream measured", file=sys.stderr)
     batch.on_trial = lambda count: print(f"{setting.name}: {count} streams", file=sys.stderr)
-    batch.on_trial_end = lambda: save({"one": one, "trials": batch.figures(), **ran})
+    batch.on_trial_end = lambda: save({"one": one, **batch.figures(), **ran})
     save({"one": one, "many": count_streams(batch), **ran})
 
 
 def table(results: dict[str, Metrics], shape: str) -> list[dict[str, Any]]:
-    """Lines of (setting, figure, bound, goal, measured); bounds and goals are those of one shape."""
+    """Lines of (setting, figure, bound, predicted, goal, measured); all but what was measured is of one shape."""
     lines = []
     for name, result in results.items():
-        if "many" not in result:  # it was cut short; the JSON has what there is
-            continue
-        one, many = result["one"], result["many"]
-        more = "" if many["complete"] and not many["all_slots"] else " or more"
-        per_id = one["seconds_per_token"]
-        found: dict[str, str] = {
-            "ms per token": f"{per_id * 1000:.2f}" if per_id else "-",
-            "GPU ms per second of video": f"{sum(one['stages'][stage] for stage in ON_GPU) * 1000:.0f}",
-            "patches on the CPU, ms per second of video": f"{one['stages']['preprocess'] * 1000:.0f}",
-            "lag p95, ms": f"{one['lag_p95'] * 1000:.0f}",
-            "streams": f"{many['streams']}{more}",
-            "streams, patches cut elsewhere": f"{many['streams_without_preprocess']}{more}",
-            "decoding of 8 streams / 1": ratio(many, "8"),
+        found = (_of_one(result["one"]) if "one" in result else {}) | (
+            _of_many(result["many"]) if "many" in result else {}
+        )
+        known = {
+            key: figures.get(name, {}) if shape == SHAPE else {}
+            for key, figures in (("bound", BOUNDS), ("predicted", PREDICTED), ("goal", GOALS))
         }
-        known = [one.get(name, {}) if shape == SHAPE else {} for one in (BOUNDS, PREDICTED, GOALS)]
         lines += [
-            {"setting": name, "figure": key}
-            | dict(zip(("bound", "predicted", "goal"), (one.get(key) for one in known), strict=True))
-            | {"measured": text}
-            for key, text in found.items()
+            {
+                "setting": name,
+                "figure": figure,
+                **{key: own.get(figure) for key, own in known.items()},
+                "measured": text,
+            }
+            for figure, text in found.items()
         ]
     return lines
+
+
+def _of_one(one: Metrics) -> dict[str, str]:
+    stages, per_token = one["stages"], one["seconds_per_token"]
+    return {
+        "ms per token": f"{per_token * 1000:.2f}" if per_token else "-",
+        "tokens per second of video": f"{one['tokens_per_second']:.1f}",
+        "GPU ms per second of video": f"{sum(stages[stage] for stage in ON_GPU) * 1000:.0f}",
+        "prefill, ms per second of video": f"{stages['prefill'] * 1000:.0f}",
+        "patches on the CPU, ms per second of video": f"{stages['preprocess'] * 1000:.0f}",
+        "lag p95, ms": f"{one['lag_p95'] * 1000:.0f}",
+    }
+
+
+def _of_many(many: Metrics) -> dict[str, str]:
+    more = "" if many["complete"] and not many["all_slots"] else " or more"
+    return {
+        "streams": f"{many['streams']}{more}",
+        "streams, patches cut elsewhere": f"{many['streams_without_preprocess']}{more}",
+        "decoding of 8 streams / 1": ratio(many, "8"),
+    }
 
 
 def ratio(many: Metrics, count: str) -> str:
@@ -145,8 +187,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=8, help="measured steps of every count of streams")
     parser.add_argument("--minutes", type=float, default=8.0, help="no new count of streams is tried behind that")
     parser.add_argument("--settings", default=",".join(s.name for s in SETTINGS), help="which of them, by name")
-    parser.add_argument("--capture", default="auto", help="auto, graph, static or none")
-    parser.add_argument("--kernels", default="auto", help="auto or plain")
+    parser.add_argument("--capture", default="auto", choices=CAPTURES)
     parser.add_argument("--quick", action="store_true", help="a few steps, to see that it runs")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
@@ -154,8 +195,13 @@ def main() -> None:
     if not chosen:
         parser.error(f"--settings: one or more of {', '.join(s.name for s in SETTINGS)}")
     began = time.perf_counter()
-    base = {"random_weights": args.random_weights, "device": args.device, "dtype": args.dtype, "tokens": args.tokens}
-    base |= {"capture": args.capture, "kernels": args.kernels}
+    base: dict[str, Any] = {
+        "random_weights": args.random_weights,
+        "device": args.device,
+        "dtype": args.dtype,
+        "tokens": args.tokens,
+    }
+    base["capture"] = args.capture
     model = Request(**base).make_model()
     print(f"{model.name} on {describe_device(model.kv_shape.device)}", file=sys.stderr)
     results: dict[str, Metrics] = {}
@@ -163,7 +209,8 @@ def main() -> None:
     for index, setting in enumerate(chosen):
         now = time.perf_counter()
         left = args.minutes * 60 - (now - began)
-        request = Request(**base, fps=setting.fps, size=setting.size)
+        own = {"tokens": None} if setting.varied else {}
+        request = Request(**base | own, fps=setting.fps, size=setting.size)
 
         def save(result: Metrics, name: str = setting.name) -> None:
             results[name] = result
@@ -171,7 +218,8 @@ def main() -> None:
                 write(args.json, results, args.random_weights, model, time.perf_counter() - began)
 
         try:
-            measure(model, request, setting, args, now + left / (len(chosen) - index), save)
+            with ends_of_turn(model, setting):
+                measure(model, request, setting, args, now + left / (len(chosen) - index), save)
         except Exception:  # one setting that fails does not cost the others
             traceback.print_exc()
             failed.append(setting.name)

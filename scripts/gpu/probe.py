@@ -2,9 +2,12 @@
 
     PYTHONPATH=src python scripts/gpu/probe.py OUT.jsonl --only products,prefill_is_right
 
-An item that fails is a line that says so. On a CPU it runs with small sizes, to see that it runs; times mean nothing
-there. Sizes are those of Qwen2.5-VL-7B.
+An item that fails is a line that says so. Sizes are those of Qwen2.5-VL-7B. On a CPU they are small and Triton's items
+are skipped, to see that it runs; times mean nothing there.
 """
+
+# What is measured in a loop is called within its turn.
+# ruff: noqa: B023
 
 from __future__ import annotations
 
@@ -22,10 +25,10 @@ import torch
 import torch.nn.functional as F
 import transformers
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from streamingvlm.bench.roofline import measure_device
 from streamingvlm.kernels import plain
-from streamingvlm.kernels.check import wrong_parts
 from streamingvlm.kernels.choose import choose_kernels
 from streamingvlm.kernels.cuda import CudaKernels
 
@@ -61,7 +64,7 @@ def median_us(work: Callable[[], object], tries: int = 15) -> float:
             began = time.perf_counter()
             work()
             times.append((time.perf_counter() - began) * 1e6)
-    return round(statistics.median(times), 2)
+    return float(round(statistics.median(times), 2))
 
 
 def graphed(work: Callable[[], object]) -> Callable[[], object]:
@@ -88,12 +91,34 @@ def wall_ms(work: Callable[[], object]) -> float:
     return round((time.perf_counter() - began) * 1e3, 3)
 
 
+class SkippedError(Exception):
+    """There is nothing to measure here."""
+
+
 def attempt(work: Callable[[], Any]) -> Any:
-    """What ``work`` gives, or what it raised."""
+    """What ``work`` gives, or why it gave nothing."""
     try:
         return work()
+    except SkippedError as reason:
+        return f"skipped: {reason}"
     except Exception as error:
         return f"{type(error).__name__}: {str(error)[:200]}"
+
+
+def timed(work: Callable[[], object], bytes_: float = 0.0, operations: float = 0.0) -> Found:
+    """Microseconds of ``work`` in a graph, with the rates that follow; or why there are none."""
+
+    def measure() -> Found:
+        spent = median_us(graphed(work))
+        found = {"us": spent}
+        if bytes_:
+            found["TBs"] = round(bytes_ / spent / 1e6, 3)
+        if operations:
+            found["TFLOPs"] = round(operations / spent / 1e6, 1)
+        return found
+
+    found = attempt(measure)
+    return found if isinstance(found, dict) else {"error": found}
 
 
 def draw(*shape: int) -> Tensor:
@@ -101,12 +126,17 @@ def draw(*shape: int) -> Tensor:
 
 
 def triton_kernels() -> Any:
-    """The Triton functions; raises where they cannot run."""
+    """The Triton functions."""
     if not CUDA:
-        raise RuntimeError("Triton's kernels need a GPU")
+        raise SkippedError("no CUDA device")
     from streamingvlm.kernels import triton_kernels as own
 
     return own
+
+
+def kinds() -> dict[str, plain.PlainKernels]:
+    """The kernels that are compared: torch's own operations, and Triton's where there is a GPU."""
+    return {"plain": plain.PlainKernels(), **({"triton": CudaKernels(flash=True)} if CUDA else {})}
 
 
 def environment() -> Found:
@@ -120,46 +150,55 @@ def environment() -> Found:
         found = torch.cuda.get_device_properties(0)
         query = "--query-gpu=name,driver_version,clocks.sm,clocks.mem,power.limit"
         out |= {"device": found.name, "processors": found.multi_processor_count, "memory": found.total_memory}
-        out |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+        out |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}  # type: ignore[no-untyped-call]
         command = ["nvidia-smi", query, "--format=csv,noheader"]
         out["smi"] = attempt(lambda: subprocess.run(command, capture_output=True, text=True).stdout.strip())
     return out
 
 
-def kernels_are_right() -> Found:
-    """The check that a model's loading makes, for each dtype; and which kernels it would choose."""
-    chosen = choose_kernels(DEVICE, DTYPE)
-    out: Found = {"chosen": chosen.name, "reason": chosen.reason}
-    for dtype in (torch.float32, torch.float16, torch.bfloat16) if CUDA else ():
-        flash = dtype != torch.float32
-        out[str(dtype)] = attempt(lambda dtype=dtype, flash=flash: wrong_parts(CudaKernels(flash=flash), DEVICE, dtype))
-    return out
+def chosen() -> Found:
+    """Which kernels a model would be loaded with."""
+    found = choose_kernels(DEVICE, DTYPE)
+    return {"name": found.name, "reason": found.reason, "flash": found.flash}
 
 
 def ceilings() -> Found:
+    """What copies, sums and products of random numbers reach."""
     found = measure_device(DEVICE, DTYPE)
-    return {"copy_TBs": found.bandwidth / 1e12, "product_TFLOPs": found.rate / 1e12}
+    source = torch.randn(2**29 if CUDA else 2**18, device=DEVICE)
+    read = median_us(source.sum)
+    return {
+        "copy_TBs": found.bandwidth / 1e12,
+        "read_TBs": source.nbytes / read / 1e6,
+        "product_TFLOPs": found.rate / 1e12,
+    }
 
 
 def launches() -> Found:
-    """Microseconds of a launch, of a graph's node, of a blocking copy to the device, of a read-back."""
+    """Microseconds of the host for a launch, a copy to the device, a read-back; of the device for a graph's node."""
     x = torch.zeros(64, device=DEVICE)
-
-    def many(count: int = 1000) -> None:
-        for _ in range(count):
-            x.add_(1)
+    numbers = torch.tensor([1, 2, 3])
 
     def host_us(work: Callable[[], object], count: int = 300) -> float:
+        synchronize()
         began = time.perf_counter()
         for _ in range(count):
             work()
-        return round((time.perf_counter() - began) / count * 1e6, 2)
+        spent = time.perf_counter() - began
+        synchronize()
+        return round(spent / count * 1e6, 2)
+
+    def many() -> None:
+        for _ in range(1000):
+            x.add_(1)
 
     return {
-        "launch_us": median_us(many, 5) / 1000,
+        "launch_us": host_us(lambda: x.add_(1)),
         "graph_node_us": median_us(graphed(many), 5) / 1000,
         "tensor_to_device_us": host_us(lambda: torch.tensor([1, 2, 3], device=DEVICE)),
+        "upload_us": host_us(lambda: plain.upload(numbers, DEVICE)),
         "tolist_us": host_us(x.tolist),
+        "synchronize_us": host_us(synchronize),
     }
 
 
@@ -181,11 +220,22 @@ def products() -> Found:
                 for weight in weights:
                     F.linear(x, weight)
 
-            spent = median_us(graphed(work), 9) / copies
-            rates = {"TBs": 2 * rows * columns / spent / 1e6, "TFLOPs": 2 * count * rows * columns / spent / 1e6}
-            out[f"{name}, {count} rows"] = {"us": round(spent, 2)} | {k: round(v, 3) for k, v in rates.items()}
+            size = copies * rows * columns
+            out[f"{name}, {count} rows"] = timed(work, 2 * size, 2 * count * size) | {"products": copies}
         del weights
     return out
+
+
+#: Queries, keys, values and the mask to attention.
+Way = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+SCALE = DIM**-0.5
+#: Numbers to tune: of a tile of queries, a block of rows, warps, stages.
+PREFILL_NUMBERS = ((128, 64, 8, 3), (128, 64, 4, 3), (64, 64, 4, 2), (64, 64, 4, 3), (128, 128, 8, 2), (64, 128, 4, 3))
+#: Rows of a piece, rows of a block, warps, stages.
+DECODE_NUMBERS = (
+    (256, 64, 4, 3), (256, 64, 4, 2), (256, 128, 4, 2), (256, 128, 8, 3), (512, 64, 4, 3), (512, 128, 8, 2),
+    (1024, 64, 4, 3),
+)  # fmt: skip
 
 
 def _segment(new: int, rows: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -193,35 +243,69 @@ def _segment(new: int, rows: int) -> tuple[Tensor, Tensor, Tensor]:
     return draw(new, HEADS, DIM), keys, values
 
 
-def _ways() -> dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]]:
-    """Ways to attend in a prefill, of queries, keys and values."""
-    scale = DIM**-0.5
+def _mask(new: int, rows: int) -> Tensor:
+    return torch.ones(new, rows, dtype=torch.bool, device=DEVICE).tril_(rows - new)
 
-    def masked(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        mask = torch.ones(len(q), k.shape[1], dtype=torch.bool, device=DEVICE).tril_(k.shape[1] - len(q))
-        gqa = {"attn_mask": mask, "scale": scale, "enable_gqa": True}
-        return F.scaled_dot_product_attention(q.transpose(0, 1)[None], k[None], v[None], **gqa)[0].transpose(0, 1)
 
-    ways = {"sdpa, masked": masked, "flash": lambda q, k, v: plain.flash(q, k, v, scale)}
-    for tile, block, warps, stages in ((128, 64, 8, 3), (64, 64, 4, 2), (128, 128, 8, 2), (64, 128, 4, 3)):
-        options = {"tile": tile, "block": block, "num_warps": warps, "num_stages": stages}
-        ways[f"triton {tile}x{block}, {warps} warps, {stages} stages"] = lambda q, k, v, options=options: (
-            triton_kernels().prefill_attention(q, k, v, k.shape[1] - len(q), scale, **options)
-        )
-    return ways
+def _sdpa(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+    return F.scaled_dot_product_attention(
+        queries.transpose(0, 1)[None], keys[None], values[None], attn_mask=mask, scale=SCALE, enable_gqa=True
+    )[0].transpose(0, 1)
+
+
+def _cudnn(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+    with sdpa_kernel([SDPBackend.CUDNN_ATTENTION]):
+        return _sdpa(queries, keys, values, mask)
+
+
+def _tuned(tile: int, block: int, warps: int, stages: int) -> Way:
+    def way(queries: Tensor, keys: Tensor, values: Tensor, _mask: Tensor) -> Tensor:
+        out: Tensor = triton_kernels().prefill_attention(
+            queries, keys, values, keys.shape[1] - len(queries), SCALE,
+            tile=tile, block=block, num_warps=warps, num_stages=stages,
+        )  # fmt: skip
+        return out
+
+    return way
+
+
+def _ways() -> dict[str, Way]:
+    """Ways to attend in a prefill; those without a mask are causal to the lower right by themselves."""
+    return {
+        "sdpa, torch's choice": _sdpa,
+        "sdpa, cudnn": _cudnn,
+        "sdpa, no cudnn": lambda q, k, v, mask: plain.attend(q, k, v, mask, SCALE),
+        "flash": lambda q, k, v, _: plain.flash(q, k, v, SCALE),
+        **{
+            f"triton {tile}x{block}, {warps} warps, {stages} stages": _tuned(tile, block, warps, stages)
+            for tile, block, warps, stages in PREFILL_NUMBERS
+        },
+    }
+
+
+def _relative(ours: Tensor, wanted: Tensor) -> float:
+    return float((ours.double() - wanted).norm() / wanted.norm())
+
+
+def _float64(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Causal attention to the lower right."""
+    keys, values = (one.double().repeat_interleave(HEADS // KEYS, 0) for one in (keys, values))
+    return plain.attend(queries.double(), keys, values, _mask(len(queries), keys.shape[1]), SCALE)
 
 
 def prefill_is_right() -> Found:
-    """Relative error against float64, small."""
-    q, k, v = _segment(37, 300)
-    keys, values = (x.double().repeat_interleave(HEADS // KEYS, 0) for x in (k, v))
-    scores = torch.einsum("nhd,hmd->hnm", q.double(), keys) * DIM**-0.5
-    hidden = ~torch.ones(37, 300, dtype=torch.bool, device=DEVICE).tril(263)
-    wanted = torch.einsum("hnm,hmd->nhd", scores.masked_fill(hidden, -torch.inf).softmax(-1), values)
-    return {
-        name: attempt(lambda way=way: float((way(q, k, v).double() - wanted).norm() / wanted.norm()))
-        for name, way in _ways().items()
-    }
+    """Relative error of every way against float64; small, at lengths that fill no block."""
+    out: Found = {}
+    for new, rows in ((37, 300), (64, 64), (1, 129)):
+        q, k, v = _segment(new, rows)
+        wanted = _float64(q, k, v)
+        for name, way in _ways().items():
+
+            def off(way: Way = way, q: Tensor = q, k: Tensor = k, v: Tensor = v, wanted: Tensor = wanted) -> float:
+                return _relative(way(q, k, v, _mask(len(q), k.shape[1])), wanted)
+
+            out[f"{new} of {rows}, {name}"] = attempt(off)
+    return out
 
 
 def prefill_attention() -> Found:
@@ -229,19 +313,19 @@ def prefill_attention() -> Found:
     out: Found = {}
     for rows, new in zip(ROWS, NEW, strict=True):
         q, k, v = _segment(new, rows + 1)
-        operations = 4 * new * (rows - new / 2) * HEADS * DIM
+        masks = {count: _mask(new, count) for count in (rows, rows + 1)}
         for name, way in _ways().items():
 
-            def measure(way: Any = way, q: Tensor = q, k: Tensor = k, v: Tensor = v, rows: int = rows) -> Found:
+            def measure(way: Way = way, q: Tensor = q, k: Tensor = k, v: Tensor = v, rows: int = rows) -> Found:
                 def one(count: int) -> Tensor:
-                    return way(q, k[:, :count], v[:, :count])
+                    return way(q, k[:, :count], v[:, :count], masks[count])
 
                 first = wall_ms(lambda: one(rows))
                 steady = median_us(lambda: one(rows), 5)
                 return {
                     "first_ms": first,
                     "us": steady,
-                    "TFLOPs": round(operations / steady / 1e6, 1),
+                    "TFLOPs": round(4 * len(q) * (rows - len(q) / 2) * HEADS * DIM / steady / 1e6, 1),
                     "new_length_ms": wall_ms(lambda: one(rows + 1)),
                     "same_length_ms": wall_ms(lambda: one(rows + 1)),
                 }
@@ -250,75 +334,124 @@ def prefill_attention() -> Found:
     return out
 
 
-def decode_attention() -> Found:
-    """The split kernel for 1 to 32 streams, with its numbers to tune."""
-    own, out = triton_kernels(), {}
-    for rows, counts in zip(ROWS, ((1, 8, 18, 32), (1, 4)), strict=True):
-        slots = max(counts)
-        stores = [draw(slots, KEYS, rows + 600, DIM) for _ in range(3)]
-        for count in counts:
-            places = torch.arange(count, device=DEVICE)
-            lengths = torch.full((count,), rows, device=DEVICE)
-            qkv, turn = draw(count, (HEADS + 2 * KEYS) * DIM), torch.rand(2, count, DIM, device=DEVICE)
-            for piece, block, warps, stages in (
-                (256, 64, 4, 3), (256, 64, 4, 2), (512, 64, 4, 3), (512, 128, 8, 2), (256, 128, 4, 2), (1024, 64, 4, 3),
-            ):  # fmt: skip
+class _Decoding:
+    """``count`` streams of ``rows`` rows that decode a token each."""
 
-                def work(options: dict[str, int]) -> Tensor:
-                    result: Tensor = own.decode_attention(
-                        qkv, *turn, None, None, 1e-6, *stores, places, lengths, heads=HEADS, scaling=0.1, **options
-                    )
-                    return result
+    def __init__(self, count: int, rows: int, stores: list[Tensor]) -> None:
+        self.stores = stores
+        self.places = torch.arange(count, device=DEVICE)
+        self.lengths = torch.full((count,), rows, device=DEVICE)
+        self.qkv = draw(count, (HEADS + 2 * KEYS) * DIM)
+        self.turn = torch.rand(2, count, DIM, device=DEVICE)
 
-                options = {"piece": piece, "block": block, "num_warps": warps, "num_stages": stages}
-                spent = attempt(lambda options=options, work=work: median_us(graphed(lambda: work(options))))
-                rate = 4 * count * rows * KEYS * DIM / spent / 1e6 if isinstance(spent, float) else None
-                name = f"{count} x {rows}, piece {piece}, block {block}, {warps} warps, {stages} stages"
-                out[name] = {"us": spent, "TBs": rate}
-        stores = []
+    def run(self, piece: int, block: int, warps: int, stages: int) -> Tensor:
+        out: Tensor = triton_kernels().decode_attention(
+            self.qkv, *self.turn, None, None, 1e-6, *self.stores, self.places, self.lengths,
+            heads=HEADS, scaling=SCALE, piece=piece, block=block, num_warps=warps, num_stages=stages,
+        )  # fmt: skip
+        return out
+
+    def wanted(self) -> Tensor:
+        """The same in plain torch and float32."""
+        keys, rotated, values = (store.float() for store in self.stores)
+        heads, placement = plain.Heads(HEADS, KEYS, DIM), plain.Placement.on_device(self.places, self.lengths)
+        stores, turn = plain.Stores(keys, rotated, values), (self.turn[0], self.turn[1])
+        return plain.PlainKernels().decode_attention(self.qkv.float(), turn, heads, stores, placement).double()
+
+
+def decode_is_right() -> Found:
+    """Relative error of the split kernel with each of its numbers, against float32."""
+    triton_kernels()
+    out: Found = {}
+    for rows in (1, 255, 256, 1000):
+        one = _Decoding(3, rows, [draw(3, KEYS, 1100, DIM) for _ in range(3)])
+        wanted = one.wanted()
+        for numbers in DECODE_NUMBERS:
+            out[f"{rows}, {numbers}"] = attempt(lambda: _relative(one.run(*numbers), wanted))
     return out
 
 
-def small_kernels() -> Found:
-    """The other kernels of a layer and of a token, beside torch's own."""
-    kernels: dict[str, plain.PlainKernels] = {"plain": plain.PlainKernels()}
-    if CUDA:
-        kernels["triton"] = CudaKernels(flash=True)
+def decode_attention() -> Found:
+    """The split kernel for 1 to 32 streams, with its numbers to tune."""
+    triton_kernels()
     out: Found = {}
-    for count in (1, 18, NEW[0]):
+    for rows, counts in zip(ROWS, ((1, 2, 8, 18, 32), (1, 4)), strict=True):
+        stores = [draw(max(counts), KEYS, rows + 600, DIM) for _ in range(3)]
+        for count in counts:
+            one = _Decoding(count, rows, stores)
+            for piece, block, warps, stages in DECODE_NUMBERS:
+                name = f"{count} x {rows}, piece {piece}, block {block}, {warps} warps, {stages} stages"
+                out[name] = timed(lambda: one.run(piece, block, warps, stages), 4 * count * rows * KEYS * DIM)
+        del stores
+    return out
+
+
+def layer_kernels() -> Found:
+    """What runs between a layer's products, beside torch's own: sums and norms, activations, rotation with writing."""
+    out: Found = {}
+    heads = plain.Heads(HEADS, KEYS, DIM)
+    stores = plain.Stores(*(draw(32, KEYS, NEW[0] + 8, DIM) for _ in range(3)))
+    for count in (1, 18, 32, NEW[0]):
         x, delta, weight, wide = draw(count, HIDDEN), draw(count, HIDDEN), draw(HIDDEN), draw(count, 2 * INNER)
-        for name, one in kernels.items():
-            out[f"add_norm, {count} rows, {name}"] = median_us(
-                graphed(lambda one=one: one.add_norm(x, delta, weight, 1e-6))
-            )
-            out[f"silu_mul, {count} rows, {name}"] = median_us(graphed(lambda one=one: one.silu_mul(wide)))
+        qkv, turn = draw(count, (HEADS + 2 * KEYS) * DIM), torch.rand(2, count, DIM, device=DEVICE)
+        single = [(place, place, place + 1, 5) for place in range(count)]
+        placement = plain.Placement(single if count <= 32 else [(0, 0, count, 0)], count, DEVICE)
+        placement.tensors  # noqa: B018  made now: a capture may bring nothing to the device
+        for name, one in kinds().items():
+            rotation = one.cast_rotation((turn[0], turn[1]), DTYPE)
+            out |= {
+                f"add_norm, {count} rows, {name}": timed(lambda: one.add_norm(x, delta, weight, 1e-6), 8 * x.numel()),
+                f"silu_mul, {count} rows, {name}": timed(lambda: one.silu_mul(wide), 3 * wide.numel()),
+                f"rotate_store, {count} rows, {name}": timed(
+                    lambda: one.rotate_store(qkv, rotation, heads, stores, placement)
+                ),
+            }
+    return out
+
+
+def choice_kernels() -> Found:
+    """What chooses a token behind the head: penalty, the best scores, the draw."""
+    out: Found = {}
+    mask = torch.rand(32, VOCABULARY, device=DEVICE) < 0.01
     for count in (1, 18, 32):
-        scores = torch.randn(count, VOCABULARY, device=DEVICE)
-        out[f"topk of {count}"] = median_us(graphed(lambda scores=scores: scores.topk(64)))
+        logits, places = draw(count, VOCABULARY), torch.arange(count, device=DEVICE)
+        ones = torch.ones(count, device=DEVICE)
+        scores = logits.float()
+        top, ids = scores.topk(64)
+        noise, counts = torch.randn(count, 64, device=DEVICE), places * 0 + 50
+        out[f"topk of {count}"] = timed(lambda: scores.topk(64), 4 * scores.numel())
+        for name, one in kinds().items():
+            if name == "plain" and CUDA:
+                continue  # it asks the device how many places are real, which no graph can
+            out |= {
+                f"penalize, {count} rows, {name}": timed(
+                    lambda: one.penalize(logits, mask, places, places, ones * 1.05, ones), 7 * logits.numel()
+                ),
+                f"pick, {count} rows, {name}": timed(lambda: one.pick(top, ids, noise, counts, ones)),
+            }
     return out
 
 
 def moving_rows() -> Found:
-    """An eviction of one stream: a step's rows leave, all behind them move."""
+    """An eviction of one stream: a step's rows leave, all behind them move. Beside torch's own."""
     layers = 28 if CUDA else 2
     pool = plain.Stores(*(draw(layers, 1, KEYS, ROWS[0] + 600, DIM) for _ in range(3)))
     rows = torch.arange(NEW[0] + 8, ROWS[0]).numpy()
     turn = torch.rand(2, len(rows), DIM, device=DEVICE)
+    moved = 5 * layers * len(rows) * KEYS * DIM * DTYPE.itemsize
     out: Found = {}
-    for name, one in {"plain": plain.PlainKernels(), **({"triton": CudaKernels(flash=True)} if CUDA else {})}.items():
-        moved = 5 * layers * len(rows) * KEYS * DIM * 2
-
-        def work(one: plain.PlainKernels = one) -> None:
-            one.plan_move(pool, 0, rows, 8, (turn[0], turn[1]))()
-
-        spent = attempt(lambda work=work: median_us(work, 7))
-        out[name] = {"us": spent, "TBs": moved / spent / 1e6 if isinstance(spent, float) else None}
+    for name, one in kinds().items():
+        move = one.plan_move(pool, 0, rows, 8, (turn[0], turn[1]))
+        out[name] = timed(move, moved) | {
+            "planning_ms": wall_ms(lambda: one.plan_move(pool, 0, rows, 8, (turn[0], turn[1])))
+        }
     return out
 
 
+#: What decides comes first, long sweeps last: whatever is cut short has the rest.
 ITEMS = (
-    environment, kernels_are_right, ceilings, launches, products, prefill_is_right, prefill_attention,
-    decode_attention, small_kernels, moving_rows,
+    environment, chosen, ceilings, launches, prefill_is_right, decode_is_right, products, prefill_attention,
+    moving_rows, layer_kernels, choice_kernels, decode_attention,
 )  # fmt: skip
 
 
@@ -327,12 +460,13 @@ def main() -> None:
     parser.add_argument("out")
     parser.add_argument("--only", default="", help="items by name, with commas between them")
     args = parser.parse_args()
-    chosen = [item for item in ITEMS if not args.only or item.__name__ in args.only.split(",")]
-    for item in chosen:
+    for item in (one for one in ITEMS if not args.only or one.__name__ in args.only.split(",")):
         began = time.perf_counter()
         try:
             with torch.inference_mode():
                 found = item()
+        except SkippedError as reason:
+            found = {"skipped": str(reason)}
         except Exception:  # one item that fails costs one line
             found = {"error": traceback.format_exc()[-1500:]}
         line = {"item": item.__name__, "seconds": round(time.perf_counter() - began, 1), "found": found}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from streamingvlm.bench.shapes import SHAPES, ByteTokenizer, build, shape_named
 from streamingvlm.cache.kv_pool import KVPool
 from streamingvlm.core.errors import ModelError, OptionError, PolicyError
 from streamingvlm.engine.engine import Engine
-from streamingvlm.engine.request import Trace
+from streamingvlm.engine.request import StepRequest, Trace
 from streamingvlm.engine.runner import ModelRunner
 from streamingvlm.models.base import Model
 from streamingvlm.models.load import FAMILIES
@@ -221,9 +221,52 @@ def test_streams_and_what_a_batch_costs(model: Model, monkeypatch: pytest.Monkey
     assert set(figures["batches"]) == {"1", "2"}
     assert figures["batches"]["1"]["ratio"] == 1
     assert figures["slots"] == 3
+    assert figures["ended"] == {}
+    assert (figures["capture"], figures["capture_reason"]) == ("none", "")
+    assert figures["kernels"] == model.kernels.name
+    assert figures["kernels_reason"] == model.kernels.reason
     assert "model time" in figures["time"]
     report.stream_table(figures)
     assert "real-time streams of 84x56 at 2 FPS" in report.stream_lines(figures)[0]
+
+
+def test_a_count_that_runs_out_of_memory_is_not_real_time(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "verdict", lambda *_: {"lag_p95": 0.5, "dropped": 0, "real_time": True})
+    normal = ModelRunner.encode
+
+    def encode(runner: ModelRunner, requests: Sequence[StepRequest]) -> list[None]:
+        if any(request.stream.options.stream > 1 for request in requests):
+            raise torch.OutOfMemoryError("too much")
+        return normal(runner, requests)
+
+    monkeypatch.setattr(ModelRunner, "encode", encode)
+    fleet = streams.open_stream_batch(TINY, model, most=4, rounds=2, warm_up=1)
+    told: list[dict[str, Any]] = []
+    fleet.on_trial_end = lambda: told.append(fleet.figures())
+    figures = streams.count_streams(fleet)
+    assert figures["streams"] == figures["streams_without_preprocess"] == 2
+    assert figures["complete"]
+    assert figures["ended"] == {"4": "out of memory", "3": "out of memory"}
+    assert set(figures["trials"]) == {"1", "2"}
+    assert [(set(one["trials"]), set(one["ended"])) for one in told] == [
+        ({"1"}, set()),
+        ({"1", "2"}, set()),
+        ({"1", "2"}, {"4"}),
+        ({"1", "2"}, {"3", "4"}),
+    ]
+    report.stream_table(figures)
+
+
+def test_another_fault_of_a_trial_is_raised(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet = streams.open_stream_batch(TINY, model, most=2, rounds=1, warm_up=1)
+
+    def encode(_runner: ModelRunner, _requests: Sequence[StepRequest]) -> list[None]:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(ModelRunner, "encode", encode)
+    with pytest.raises(RuntimeError, match="broken"):
+        streams.count_streams(fleet)
+    assert all(session.closed for session in fleet.sessions)
 
 
 def test_no_count_is_tried_behind_the_deadline(model: Model) -> None:
@@ -298,6 +341,8 @@ def test_roofline(model: Model) -> None:
         assert figures["stages"][stage]["ratio"] > 1, "nothing runs below its floor"
     assert figures["stages"]["read"]["floor"] is None
     assert figures["bandwidth"] > 0
+    assert (figures["capture"], figures["capture_reason"]) == ("none", "")
+    assert (figures["kernels"], figures["kernels_reason"]) == (model.kernels.name, model.kernels.reason)
     report.roofline_table(figures)
 
 
@@ -455,19 +500,3 @@ def test_plot(tmp_path: Path, model: Model) -> None:
     assert "<svg" in (tmp_path / "out.svg").read_text()
     with pytest.raises(OptionError, match="cannot draw"):
         report.draw_policies(tmp_path / "out.words", lanes, figures)
-
-
-@pytest.mark.slow
-def test_the_gpu_script_runs_end_to_end(tmp_path: Path) -> None:
-    script = Path(__file__).parents[2] / "scripts" / "gpu" / "figures.py"
-    target = tmp_path / "gpu.json"
-    settings = "2 FPS,448x448 at 2 FPS"
-    arguments = ["--random-weights", "tiny", "--device", "cpu", "--quick", "--tokens", "3", "--settings", settings]
-    done = subprocess.run(
-        [sys.executable, script, *arguments, "--json", target], capture_output=True, text=True, timeout=120, check=True
-    )
-    figures = json.loads(target.read_text())
-    assert set(figures) >= {"table", "results", "seconds", "device", "versions", "date"}
-    assert set(figures["results"]) == set(settings.split(","))
-    assert done.stdout.startswith("| setting | figure | bound | predicted | goal | measured |")
-    assert "| 448x448 at 2 FPS | streams |" in done.stdout

@@ -11,30 +11,50 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FILES = ["tests/engine/test_gpu.py", "tests/engine/test_gpu_paths.py", "tests/kernels"]
-WITHOUT = """
+#: What a machine with a GPU need not have. None: it cannot be imported.
+MISSING = """
 import sys
+missing = ("av", "ale_py", "torchao", "accelerate", "peft", "matplotlib")
+sys.modules.update(dict.fromkeys(missing))
+"""
+TESTS = """
 import pytest
-# None: it cannot be imported.
-sys.modules.update(dict.fromkeys(("av", "ale_py", "torchao")))
 sys.exit(pytest.main(["-p", "no:cacheprovider", "-n", "0", *sys.argv[1:]]))
+"""
+SCRIPTS = """
+import pathlib, runpy
+for name in sys.argv[1:]:
+    sys.argv = [name, "--help"]
+    try:
+        runpy.run_path(f"scripts/gpu/{name}.py", run_name="__main__")
+    except SystemExit as end:
+        print(name, end.code)
 """
 
 
-def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", WITHOUT, *arguments]
+def run(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", MISSING + code, *arguments]
     return subprocess.run(
         command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=300, check=False
     )
 
 
 def test_they_are_found_without_a_video_library() -> None:
-    done = run("--collect-only", *FILES)
+    done = run(TESTS, "--collect-only", *FILES)
     assert done.returncode == 0, done.stdout
     assert "test_fixed_shapes_say_what_one_by_one_says" in done.stdout
+    assert "test_cuda_equals_cpu" in done.stdout
+
+
+def test_scripts_start_without_a_video_library() -> None:
+    names = ["bundled", "day", "figures", "probe", "stages"]
+    done = run(SCRIPTS, *names)
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stdout.splitlines() if line.endswith(" 0")] == [f"{name} 0" for name in names]
 
 
 @pytest.mark.slow
 def test_they_are_right_themselves() -> None:
-    done = run("tests/engine/test_gpu_paths.py", STREAMINGVLM_GPU_PATHS="cpu")
+    done = run(TESTS, "tests/engine/test_gpu_paths.py", STREAMINGVLM_GPU_PATHS="cpu")
     assert done.returncode == 0, done.stdout
     assert " passed" in done.stdout

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import os
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -136,8 +137,8 @@ class StreamBatch:
     on_trial: Callable[[int], None] = lambda _: None
     complete: bool = True
     trials: dict[int, list[Round]] = field(default_factory=dict)
-    #: Numbers of streams that the memory did not take.
-    out_of_memory: list[int] = field(default_factory=list)
+    #: Why a number of streams could not be tried to its end.
+    ended: dict[int, str] = field(default_factory=dict)
     on_trial_end: Callable[[], None] = lambda: None
 
     def run(self, count: int, rounds: int, *, until_dropped: bool = False) -> list[Round]:
@@ -191,15 +192,19 @@ class StreamBatch:
             while len(self.sessions) < count:
                 self.add()
             self.trials[count] = self.run(count, self.rounds + 1, until_dropped=True)[1:]
-        except torch.OutOfMemoryError:
-            self.trials[count] = []
-            self.out_of_memory.append(count)
+        except torch.OutOfMemoryError as error:
+            self.trials[count], self.ended[count] = [], "out of memory"
+            traceback.clear_frames(error.__traceback__)  # what was worked on is memory of the next trial
         self.on_trial_end()
         return self.trials[count]
 
     def figures(self) -> Metrics:
-        """What every number of streams that was tried gave."""
-        return {str(n): _trial(one, self.request.step) for n, one in sorted(self.trials.items()) if one}
+        """``trials``: what every number of streams that was tried to its end gave; ``ended``: why others were not."""
+        tried = sorted(self.trials.items())
+        return {
+            "trials": {str(count): _trial(rounds, self.request.step) for count, rounds in tried if rounds},
+            "ended": {str(count): why for count, why in self.ended.items()},
+        }
 
     def late(self) -> bool:
         """Whether the deadline has passed; then :attr:`complete` is false."""
@@ -307,8 +312,9 @@ def count_streams(batch: StreamBatch, batches: Sequence[int] = (1, 2, 4, 8)) -> 
 
     ``streams``: with all work counted; ``streams_without_preprocess``: had the frames been cut into patches elsewhere;
     ``batches``: count -> seconds of a round and of its decoding, and their ratio to one stream's; ``trials``: what
-    every count that was tried gave. Where the deadline came first, ``complete`` is false and the counts are lower
-    bounds.
+    every count that was tried gave; ``ended``: counts whose trial did not come to its end, and why: those are not
+    real-time; ``capture`` and ``kernels``: see :func:`how_it_ran`. Where the deadline came first, ``complete`` is false
+    and the counts are lower bounds.
     """
     request, engine, first = batch.request, batch.runtime.engine, batch.sessions[0]
     slots = engine.slots
@@ -323,8 +329,7 @@ def count_streams(batch: StreamBatch, batches: Sequence[int] = (1, 2, 4, 8)) -> 
             "slots": slots,
             "complete": batch.complete,
             "batches": _batches({count: measured for count, measured in rounds.items() if measured}),
-            "trials": batch.figures(),
-            "out_of_memory": batch.out_of_memory,
+            **batch.figures(),
             "time": "model time: rounds run back to back, lag is counted from due times",
             "lag_limit": LIMIT,
             "rows": first.state.timeline.cached,
