@@ -7,7 +7,6 @@ are skipped, to see that it runs; times mean nothing there.
 """
 
 # What is measured in a loop is called within its turn.
-# ruff: noqa: B023
 
 from __future__ import annotations
 
