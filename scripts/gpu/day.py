@@ -2,7 +2,7 @@
 
     python3 scripts/gpu/day.py 1 OUT --minutes 8.5
     python3 scripts/gpu/day.py 2 OUT --minutes 9
-    python3 scripts/gpu/day.py 3 OUT --minutes 9 --variants "--capture auto" "--capture static"
+    python3 scripts/gpu/day.py 3 OUT --minutes 9 --variants "--kernels auto" "--kernels plain"
 
 Call 1 looks whether everything is right and what the device can do; call 2 has all figures; call 3 measures two
 variants in turns. A step that fails or hangs costs its own limit and nothing else; what is there when time is up has
@@ -75,7 +75,7 @@ def tests(limit: float) -> list[Step]:
     files = {
         "tests-paths": ["tests/engine/test_gpu_paths.py"],
         "tests-engine": ["tests/engine/test_gpu.py"],
-        "tests-kernels": ["tests/kernels/test_triton_kernels.py"],
+        "tests-kernels": ["tests/kernels/test_triton_kernels.py", "tests/kernels/test_kernels.py"],
     }
     return [Step(name, limit, [*pytest, *paths]) for name, paths in files.items()]
 
@@ -216,7 +216,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=8.5, help="for all steps together")
     parser.add_argument("--only", default="", help="steps by name, with commas between them")
     parser.add_argument(
-        "--variants", nargs=2, default=("--capture auto", "--capture static"), help="options of figures.py, for call 3"
+        "--variants", nargs=2, default=("--kernels auto", "--kernels plain"), help="options of figures.py, for call 3"
     )
     args = parser.parse_args()
     steps = calls(*(one.split() for one in args.variants))[args.call]

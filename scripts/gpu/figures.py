@@ -29,6 +29,7 @@ from streamingvlm.bench.measure import summarize
 from streamingvlm.bench.setup import Request
 from streamingvlm.bench.streams import count_streams, how_it_ran, open_stream_batch
 from streamingvlm.engine.ladder import CAPTURES
+from streamingvlm.kernels.choose import KERNELS
 from streamingvlm.models.base import Model
 from streamingvlm.runtime.reports import Metrics, describe_device, provenance
 
@@ -188,6 +189,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=8.0, help="no new count of streams is tried behind that")
     parser.add_argument("--settings", default=",".join(s.name for s in SETTINGS), help="which of them, by name")
     parser.add_argument("--capture", default="auto", choices=CAPTURES)
+    parser.add_argument("--kernels", default="auto", choices=KERNELS)
     parser.add_argument("--quick", action="store_true", help="a few steps, to see that it runs")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
@@ -195,13 +197,8 @@ def main() -> None:
     if not chosen:
         parser.error(f"--settings: one or more of {', '.join(s.name for s in SETTINGS)}")
     began = time.perf_counter()
-    base: dict[str, Any] = {
-        "random_weights": args.random_weights,
-        "device": args.device,
-        "dtype": args.dtype,
-        "tokens": args.tokens,
-    }
-    base["capture"] = args.capture
+    names = ("random_weights", "device", "dtype", "tokens", "capture", "kernels")
+    base: dict[str, Any] = {name: getattr(args, name) for name in names}
     model = Request(**base).make_model()
     print(f"{model.name} on {describe_device(model.kv_shape.device)}", file=sys.stderr)
     results: dict[str, Metrics] = {}

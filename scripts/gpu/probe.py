@@ -6,8 +6,6 @@ An item that fails is a line that says so. Sizes are those of Qwen2.5-VL-7B. On 
 are skipped, to see that it runs; times mean nothing there.
 """
 
-# What is measured in a loop is called within its turn.
-
 from __future__ import annotations
 
 import argparse
@@ -28,6 +26,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from streamingvlm.bench.roofline import measure_device
 from streamingvlm.kernels import plain
+from streamingvlm.kernels.check import wrong_parts
 from streamingvlm.kernels.choose import choose_kernels
 from streamingvlm.kernels.cuda import CudaKernels
 
@@ -159,6 +158,15 @@ def chosen() -> Found:
     """Which kernels a model would be loaded with."""
     found = choose_kernels(DEVICE, DTYPE)
     return {"name": found.name, "reason": found.reason, "flash": found.flash}
+
+
+def kernels_are_right() -> Found:
+    """The check that a model's loading makes, for each dtype: what is wrong."""
+    triton_kernels()
+    out: Found = {}
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        out[str(dtype)] = attempt(lambda: wrong_parts(CudaKernels(flash=dtype != torch.float32), DEVICE, dtype))
+    return out
 
 
 def ceilings() -> Found:
@@ -418,8 +426,8 @@ def choice_kernels() -> Found:
         scores = logits.float()
         top, ids = scores.topk(64)
         noise, counts = torch.randn(count, 64, device=DEVICE), places * 0 + 50
-        out[f"topk of {count}"] = timed(lambda: scores.topk(64), 4 * scores.numel())
         for name, one in kinds().items():
+            out[f"best 64, {count} rows, {name}"] = timed(lambda: one.best(scores, 64), 4 * scores.numel())
             if name == "plain" and CUDA:
                 continue  # it asks the device how many places are real, which no graph can
             out |= {
@@ -449,8 +457,8 @@ def moving_rows() -> Found:
 
 #: What decides comes first, long sweeps last: whatever is cut short has the rest.
 ITEMS = (
-    environment, chosen, ceilings, launches, prefill_is_right, decode_is_right, products, prefill_attention,
-    moving_rows, layer_kernels, choice_kernels, decode_attention,
+    environment, chosen, kernels_are_right, ceilings, launches, prefill_is_right, decode_is_right, products,
+    prefill_attention, moving_rows, layer_kernels, choice_kernels, decode_attention,
 )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from streamingvlm.core.policy import StreamingWindow
 from streamingvlm.engine.engine import Engine
 from streamingvlm.engine.request import Trace
 from streamingvlm.engine.session import Session
+from streamingvlm.kernels.check import wrong_parts
 from streamingvlm.kernels.choose import choose_kernels
 from streamingvlm.kernels.plain import PlainKernels, flash
 from support import tiny
@@ -129,6 +130,13 @@ def test_a_source_encodes_while_steps_are_captured() -> None:
             assert session.step(chunk(second)).tokens
             engine.open(policy=StreamingWindow(vision=4, turns=4, sink=10, text=100 * (second + 1)))
     assert engine.decoding.capture == FASTEST, engine.decoding.reason
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, *([torch.float16] if CUDA else [])], ids=str)
+def test_the_chosen_kernels_do_what_plain_torch_does(dtype: torch.dtype) -> None:
+    kernels = choose_kernels(DEVICE, dtype)
+    assert not kernels.reason
+    assert wrong_parts(kernels, DEVICE, dtype) == []
 
 
 def segment(dtype: torch.dtype, held: int, count: int, *, heads: int, group: int, dim: int) -> list[torch.Tensor]:

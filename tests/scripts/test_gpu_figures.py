@@ -83,6 +83,12 @@ def test_a_setting_that_fails_costs_the_others_nothing(
     assert "RuntimeError: out of order" in capsys.readouterr().err
 
 
+def test_kernels_can_be_left_out(figures: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "TINY", [*TINY, "--kernels", "plain"])
+    found = run(figures, monkeypatch, tmp_path / "gpu.json", "2 FPS")
+    assert (found["results"]["2 FPS"]["kernels"], found["results"]["2 FPS"]["kernels_reason"]) == ("plain", "")
+
+
 def test_bounds_predictions_and_goals_stand_beside_what_was_measured(figures: ModuleType) -> None:
     one = {"seconds_per_token": 0.006, "tokens_per_second": 20.0, "lag_p95": 0.2}
     one["stages"] = dict.fromkeys((*figures.ON_GPU, "preprocess"), 0.04)
