@@ -9,7 +9,7 @@ import torch
 
 from streamingvlm.core.errors import ModelError, OptionError
 from streamingvlm.core.sampling_params import Sampling
-from streamingvlm.engine.decode_graph import Capture, Place, StepInputs, StepOutputs
+from streamingvlm.engine.decode_graph import Capture, DecodeSteps, Place, StepInputs, StepOutputs
 from streamingvlm.engine.engine import Engine
 from streamingvlm.engine.request import Trace
 from streamingvlm.engine.runner import ModelRunner
@@ -169,6 +169,23 @@ def test_the_check_leaves_streams_as_they_are() -> None:
         return [trace.tokens for trace in traces]
 
     assert said(joins=True) == said(joins=False)
+
+
+def test_a_capture_writes_no_row_and_no_mark_of_a_stream() -> None:
+    engine = open_engine(recorded, slots=2)
+    first = engine.open()
+    first.step(chunk(0))
+    held = max(engine.pool.length)
+    stores = engine.pool.keys, engine.pool.rotated_keys, engine.pool.values
+    before = [store[:, :, :, :held].clone() for store in stores]
+    engine.open(policy="streaming:text=600")  # the pool grows: steps are captured anew
+    stores = engine.pool.keys, engine.pool.rotated_keys, engine.pool.values
+    slot = engine.pool.length.index(held)
+    for old, new in zip(before, stores, strict=True):
+        assert torch.equal(old[:, slot], new[:, slot, :, :held])
+    mask = torch.zeros(2, engine.model.vocabulary, dtype=torch.bool)
+    DecodeSteps(engine.model, engine.pool, mask, recorded)
+    assert not mask.any()
 
 
 def test_inputs_hold_what_places_say_and_nothing_else() -> None:

@@ -62,6 +62,7 @@ class StepInputs:
         self.tokens, self.slots, self.lengths, self.top_k = whole
         self.position, (self.penalty, self.temperature, self.top_p) = real[:3], real[3:]
         self._drawn: dict[Counter, NDArray[np.float32]] = {}
+        self.fill(())  # without streams: what runs before the first places, a capture, writes no row and no mark
 
     @staticmethod
     def _parts(buffer: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
