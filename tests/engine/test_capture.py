@@ -188,6 +188,23 @@ def test_a_capture_writes_no_row_and_no_mark_of_a_stream() -> None:
     assert not mask.any()
 
 
+@pytest.mark.parametrize("slots", [4, 9])
+def test_fixed_shapes_give_the_same_bits_in_any_company(slots: int) -> None:
+    def said(companions: int) -> list[torch.Tensor]:
+        engine, trace = Engine(tiny.model(), slots=slots, capture="static"), Trace()
+        sessions = [engine.open(context="c" * 20 * number, max_new_tokens=5) for number in range(companions + 1)]
+        for second in range(2):
+            jobs = [engine.submit(one, chunk(second, seed=i)) for i, one in enumerate(sessions[1:])]
+            job = engine.submit(sessions[0], chunk(second), trace=trace)
+            for one in [job, *jobs]:
+                finish(engine, one)
+        return trace.logits
+
+    alone = torch.stack(said(0))
+    for companions in (1, 2, 3, slots - 1):
+        assert torch.equal(torch.stack(said(companions)), alone), companions
+
+
 def test_inputs_hold_what_places_say_and_nothing_else() -> None:
     warm = Sampling(temperature=0.5, top_k=5, top_p=0.9, repetition_penalty=1.2)
     inputs = StepInputs(3, torch.device("cpu"))
