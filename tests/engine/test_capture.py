@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -136,6 +138,23 @@ def test_a_failed_capture_is_not_tried_again_when_the_pool_grows(caplog: pytest.
     engine.open(policy="streaming:text=600")
     assert len(tried) == len(caplog.messages) == 1
     assert engine.decoding.capture == "static"
+
+
+def test_memory_of_earlier_captures_is_free_before_new_ones_take_theirs() -> None:
+    held: list[weakref.ref[Body]] = []
+    alive: list[int] = []
+
+    def watched(body: Body) -> Body:
+        gc.collect()  # this stand-in holds the body that holds it
+        alive.append(sum(one() is not None for one in held))
+        replay = recorded(body)
+        held.append(weakref.ref(replay))
+        return replay
+
+    engine = open_engine(watched, slots=2)
+    engine.open()
+    engine.open(policy="streaming:text=600")
+    assert alive == [0, 1, 0, 1]  # steps of two places and of one, twice
 
 
 def test_graphs_need_a_device_that_has_them() -> None:
