@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -9,7 +11,7 @@ import torch
 
 from streamingvlm.core.errors import ModelError, OptionError
 from streamingvlm.core.sampling_params import Sampling
-from streamingvlm.engine.decode_graph import Capture, Place, StepInputs, StepOutputs
+from streamingvlm.engine.decode_graph import Capture, DecodeSteps, Place, StepInputs, StepOutputs
 from streamingvlm.engine.engine import Engine
 from streamingvlm.engine.request import Trace
 from streamingvlm.engine.runner import ModelRunner
@@ -138,6 +140,23 @@ def test_a_failed_capture_is_not_tried_again_when_the_pool_grows(caplog: pytest.
     assert engine.decoding.capture == "static"
 
 
+def test_memory_of_earlier_captures_is_free_before_new_ones_take_theirs() -> None:
+    held: list[weakref.ref[Body]] = []
+    alive: list[int] = []
+
+    def watched(body: Body) -> Body:
+        gc.collect()  # this stand-in holds the body that holds it
+        alive.append(sum(one() is not None for one in held))
+        replay = recorded(body)
+        held.append(weakref.ref(replay))
+        return replay
+
+    engine = open_engine(watched, slots=2)
+    engine.open()
+    engine.open(policy="streaming:text=600")
+    assert alive == [0, 1, 0, 1]  # steps of two places and of one, twice
+
+
 def test_graphs_need_a_device_that_has_them() -> None:
     with pytest.raises(OptionError, match="CUDA"):
         Engine(tiny.model(), capture="graph")
@@ -169,6 +188,40 @@ def test_the_check_leaves_streams_as_they_are() -> None:
         return [trace.tokens for trace in traces]
 
     assert said(joins=True) == said(joins=False)
+
+
+def test_a_capture_writes_no_row_and_no_mark_of_a_stream() -> None:
+    engine = open_engine(recorded, slots=2)
+    first = engine.open()
+    first.step(chunk(0))
+    held = max(engine.pool.length)
+    stores = engine.pool.keys, engine.pool.rotated_keys, engine.pool.values
+    before = [store[:, :, :, :held].clone() for store in stores]
+    engine.open(policy="streaming:text=600")  # the pool grows: steps are captured anew
+    stores = engine.pool.keys, engine.pool.rotated_keys, engine.pool.values
+    slot = engine.pool.length.index(held)
+    for old, new in zip(before, stores, strict=True):
+        assert torch.equal(old[:, slot], new[:, slot, :, :held])
+    mask = torch.zeros(2, engine.model.vocabulary, dtype=torch.bool)
+    DecodeSteps(engine.model, engine.pool, mask, recorded)
+    assert not mask.any()
+
+
+@pytest.mark.parametrize("slots", [4, 9])
+def test_fixed_shapes_give_the_same_bits_in_any_company(slots: int) -> None:
+    def said(companions: int) -> list[torch.Tensor]:
+        engine, trace = Engine(tiny.model(), slots=slots, capture="static"), Trace()
+        sessions = [engine.open(context="c" * 20 * number, max_new_tokens=5) for number in range(companions + 1)]
+        for second in range(2):
+            jobs = [engine.submit(one, chunk(second, seed=i)) for i, one in enumerate(sessions[1:])]
+            job = engine.submit(sessions[0], chunk(second), trace=trace)
+            for one in [job, *jobs]:
+                finish(engine, one)
+        return trace.logits
+
+    alone = torch.stack(said(0))
+    for companions in (1, 2, 3, slots - 1):
+        assert torch.equal(torch.stack(said(companions)), alone), companions
 
 
 def test_inputs_hold_what_places_say_and_nothing_else() -> None:

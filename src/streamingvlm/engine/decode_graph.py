@@ -62,6 +62,7 @@ class StepInputs:
         self.tokens, self.slots, self.lengths, self.top_k = whole
         self.position, (self.penalty, self.temperature, self.top_p) = real[:3], real[3:]
         self._drawn: dict[Counter, NDArray[np.float32]] = {}
+        self.fill(())  # without streams: what runs before the first places, a capture, writes no row and no mark
 
     @staticmethod
     def _parts(buffer: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -118,18 +119,22 @@ class GraphCapture:
         self._device = device
         self._tower = tower
         self._memory = torch.cuda.graph_pool_handle()
+        #: Of this device, which the stream that torch captures on by itself need not be; one for all bodies, since
+        #: captures share memory within a stream.
+        self._side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def __call__(self, body: Callable[[], StepOutputs]) -> Callable[[], StepOutputs]:
         with self._tower, torch.cuda.device(self._device):
-            side = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
-            side.wait_stream(torch.cuda.current_stream(self._device))
+            own, side = torch.cuda.current_stream(self._device), self._side
+            side.wait_stream(own)
+            # The context brings the own stream back: where a capture cannot be ended, torch leaves the other one.
             with torch.cuda.stream(side):
-                for _ in range(2):  # kernels are loaded and tuned before the capture; the same rows are written again
+                for _ in range(2):  # kernels are loaded and tuned before the capture; no place has a stream yet
                     body()
-            torch.cuda.current_stream(self._device).wait_stream(side)
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=self._memory, capture_error_mode="thread_local"):
-                outputs = body()
+                own.wait_stream(side)
+                graph = torch.cuda.CUDAGraph()
+                with torch.cuda.graph(graph, pool=self._memory, stream=side, capture_error_mode="thread_local"):
+                    outputs = body()
 
         def replay() -> StepOutputs:
             with torch.cuda.device(self._device):

@@ -57,17 +57,20 @@ class ModelRunner:
 
     def warm_up(self) -> None:
         """Make, capture and check the steps of decoding for the pool as it is; where that was done, nothing."""
-        steps = self.decoding.steps
-        if self._ways == ("none",) or (steps is not None and steps.rows == self.pool.rows):
+        if self._ways == ("none",) or self._steps_fit():
             return
         earlier = self.decoding.reason
-        self.decoding = Decoding(
-            None, "none", earlier
-        )  # memory of earlier captures is free before new ones take theirs
+        # Nothing may hold the steps so far: memory of earlier captures is free before new ones take theirs.
+        self.decoding = Decoding(None, "none", earlier)
         capture = self.make_capture()
         self.decoding = prepare_decoding(self.model, self.pool, self._token_mask, self._ways, capture, earlier)
         # What has failed once is not tried again when the pool grows.
         self._ways = self._ways[self._ways.index(self.decoding.capture) :]
+
+    def _steps_fit(self) -> bool:
+        """Whether there are steps, for the pool as it is."""
+        steps = self.decoding.steps
+        return steps is not None and steps.rows == self.pool.rows
 
     @property
     def batches_prefills(self) -> bool:

@@ -14,7 +14,7 @@ from torch import Tensor
 from .native import Native
 from .plain import MIN_ROWS, CosSin, Heads, Placement, PlainKernels, Stores, plan_in_place
 
-#: The native kernels take heads whose size is a multiple of this, and every place must have a stream.
+#: The native kernels take heads whose size is a multiple of this.
 LANES = 16
 
 
@@ -67,8 +67,14 @@ class CpuKernels(PlainKernels):
 
     def attend_rows(self, queries: Tensor, heads: Heads, stores: Stores, ends: Placement) -> Tensor:
         """See :meth:`PlainKernels.attend_rows`."""
-        if len(ends.runs) != ends.tokens or heads.dim % LANES:
+        if heads.dim % LANES:
             return super().attend_rows(queries, heads, stores, ends)
+        if len(ends.runs) != ends.tokens:  # the same kernel for those that there are: no place depends on the others
+            there, own = _filled(ends)
+            out = torch.zeros_like(queries)
+            if own.tokens:
+                out[there] = self.attend_rows(queries[there], heads, stores, own)
+            return out
         return self.native.attend_rows(
             queries.contiguous(), stores.rotated, stores.values, ends.tensors[0], ends.counts, heads.scaling,
             threads=torch.get_num_threads(),
@@ -91,8 +97,15 @@ class CpuKernels(PlainKernels):
         self, qkv: Tensor, rotation: CosSin, heads: Heads, stores: Stores, placement: Placement
     ) -> Tensor:
         """See :meth:`PlainKernels.decode_attention`."""
-        if len(placement.runs) != placement.tokens or heads.dim % LANES:
+        if heads.dim % LANES:
             return super().decode_attention(qkv, rotation, heads, stores, placement)
+        if len(placement.runs) != placement.tokens:
+            there, own = _filled(placement)
+            out = qkv.new_zeros(len(qkv), heads.queries * heads.dim)
+            if own.tokens:
+                turned = rotation[0][there], rotation[1][there]
+                out[there] = self.decode_attention(qkv[there], turned, heads, stores, own)
+            return out
         slots, rows = placement.tensors
         queries = self.native.rotate_store(
             qkv, *rotation, stores.keys, stores.rotated, stores.values, slots, rows,
@@ -115,6 +128,14 @@ class CpuKernels(PlainKernels):
             )  # fmt: skip
 
         return plan_in_place(pool, slot, rows, first, (cos, sin), move)
+
+
+def _filled(placement: Placement) -> tuple[Tensor, Placement]:
+    """The numbers of the places that have a stream, and these places alone; one token each."""
+    runs = placement.runs
+    there = torch.tensor([place for _, place, _, _ in runs], dtype=torch.int64)
+    own = [(slot, i, i + 1, row) for i, (slot, _, _, row) in enumerate(runs)]
+    return there, Placement(own, len(own), placement.device)
 
 
 def _mkl_is_slower() -> bool:
