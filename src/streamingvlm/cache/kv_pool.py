@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..core.errors import CapacityError
 from ..core.timeline import IntArray
-from ..kernels.plain import CosSin, PlainKernels, Stores, rotate, upload
+from ..kernels.plain import CosSin, PlainKernels, Stores, upload
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,13 +125,14 @@ class KVPool:
         first = int(moved[0]) if len(moved) else evicted.length
         index = torch.from_numpy(evicted.place[first:]).to(self.shape.device)
         there = (slot, slice(None), slice(first, evicted.length))
-        cos, sin = (part[first:] for part in rotation)
         # Layer by layer: memory may be what the step failed for.
         for layer in range(self.shape.layers):
             for store, taken in ((self.keys, evicted.keys), (self.values, evicted.values)):
                 rows = torch.cat([store[layer, slot, :, : evicted.stayed], taken[layer]], dim=1)
                 store[layer][there] = rows.index_select(1, index)
-            rotate(self.keys[layer][there], cos, sin, out=self.rotated_keys[layer][there])
+        # Each stays where it is; so the kernels rotate it as they did before.
+        stay, (cos, sin) = np.arange(first, evicted.length), rotation
+        self.kernels.plan_move(self._whole, slot, stay, first, (cos[first:], sin[first:]))()
         self.length[slot] = evicted.length
 
     def copy(self, source: int, target: int) -> None:

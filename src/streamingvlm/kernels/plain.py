@@ -222,7 +222,8 @@ def plan_in_place(
     if not len(late):
         return lambda: move(index)
     keys, values = (store[:, slot].index_select(2, source) for store in (pool.keys, pool.values))
-    rotated = rotate(keys, rotation[0][which], rotation[1][which])
+    # In float32 and rounded once, as the kernels do it.
+    rotated = rotate(keys.float(), rotation[0][which], rotation[1][which]).to(keys.dtype)
 
     def run() -> None:
         move(index)
