@@ -126,6 +126,36 @@ def test_a_body_that_is_wrong_is_not_used(caplog: pytest.LogCaptureFixture) -> N
     assert "static: " in engine.decoding.reason
 
 
+class RoundedOnce(PlainKernels):
+    """As kernels do it in half precision: float32 inside, ``scale`` times what is right."""
+
+    scale = 1.0
+
+    def silu_mul(self, gate_up: torch.Tensor) -> torch.Tensor:
+        return (super().silu_mul(gate_up.float()) * self.scale).to(gate_up.dtype)
+
+    def attend_prefill(
+        self,
+        queries: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        mask: torch.Tensor | None,
+        scaling: float,
+    ) -> torch.Tensor:
+        out = super().attend_prefill(queries.float(), keys.float(), values.float(), mask, scaling * self.scale)
+        return out.to(queries.dtype)
+
+
+@pytest.mark.parametrize(("scale", "capture"), [(1.0, "static"), (1.5, "none")])
+def test_in_bfloat16_kernels_may_round_otherwise_and_do_nothing_else(scale: float, capture: str) -> None:
+    engine = Engine(tiny.model(dtype=torch.bfloat16), slots=2, runner=runner(broken))
+    kernels = RoundedOnce()
+    kernels.scale = scale
+    engine.pool.kernels = kernels
+    engine.open()
+    assert engine.decoding.capture == capture, engine.decoding.reason
+
+
 def test_a_failed_capture_is_not_tried_again_when_the_pool_grows(caplog: pytest.LogCaptureFixture) -> None:
     tried = []
 

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from streamingvlm.kernels import native_build
 from streamingvlm.kernels.native import Native, Unavailable, open_native
 from streamingvlm.kernels.native_build import COMPILERS, build
 from streamingvlm.kernels.plain import rotate
@@ -295,6 +296,16 @@ def test_what_is_no_library_is_told(tmp_path: Path) -> None:
     found = open_native(tmp_path / "kept", (fake(tmp_path, script),))
     assert isinstance(found, Unavailable)
     assert found.reason.startswith("the compiled kernels cannot be loaded: ")
+
+
+def test_a_compiler_that_hangs_is_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native_build, "PATIENCE", 1)
+    runs = tmp_path / "runs"
+    script = f'if [ "$1" != --version ]; then echo run >> {runs}; exec sleep 20; fi'
+    found = open_native(tmp_path / "kept", (fake(tmp_path, script),))
+    assert isinstance(found, Unavailable)
+    assert found.reason.endswith("did not end within 1 s")
+    assert runs.read_text() == "run\n"
 
 
 @compiled

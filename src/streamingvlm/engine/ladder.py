@@ -24,8 +24,10 @@ _LOG = logging.getLogger(__name__)
 #: one operation after the other; ``auto``: on CUDA the first of these three that passes its check, elsewhere ``none``.
 CAPTURES = ("auto", "graph", "static", "none")
 
-#: Largest relative difference (root mean square) of logits with kernels and without, by dtype.
-TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4, torch.float16: 3e-2, torch.bfloat16: 3e-2}
+#: Largest relative difference (root mean square) of logits with kernels and without, by dtype. In bfloat16 kernels that
+#: round less often differ from plain torch by 0.01 to 0.05 behind 28 to 36 layers of random weights; kernels that do
+#: something else differ by more, and each by itself is compared more closely where a model is loaded.
+TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4, torch.float16: 3e-2, torch.bfloat16: 1e-1}
 
 #: Rows that a free slot is made to hold for the check.
 CHECK_ROWS = 300

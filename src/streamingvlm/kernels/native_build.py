@@ -30,6 +30,10 @@ class BuildError(Exception):
     """There is no library, and why."""
 
 
+class _TimeoutError(BuildError):
+    """A compiler did not end."""
+
+
 def default_folder() -> Path:
     """Where libraries are kept unless told otherwise. :class:`BuildError` where the user has no home."""
     try:
@@ -89,6 +93,8 @@ def _compile(compiler: str, folder: Path, key: str) -> Path:
         for target in TARGETS:
             try:
                 _run([compiler, *FLAGS, *target, "-o", str(made), str(SOURCE)])
+            except _TimeoutError:
+                raise  # it would not end for another processor's name either
             except BuildError as error:
                 reason = reason or str(error)
                 continue
@@ -101,8 +107,10 @@ def _compile(compiler: str, folder: Path, key: str) -> Path:
 def _run(command: Sequence[str]) -> str:
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=PATIENCE)
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except OSError as error:
         raise BuildError(f"{command[0]} did not run: {error}") from None
+    except subprocess.TimeoutExpired:
+        raise _TimeoutError(f"{command[0]} did not end within {PATIENCE} s") from None
     if done.returncode:
         said = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines() or ["nothing"]
         raise BuildError(f"{command[0]} failed with {done.returncode} and said: {said[0].strip()}")
