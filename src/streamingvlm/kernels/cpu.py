@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,6 +32,7 @@ class CpuKernels(PlainKernels):
         super().__init__()
         self.native = native
         self._packs, self._left = _mkl_is_slower(), PACKED_BYTES
+        self._counting = threading.Lock()  # engines in several threads may share a model
 
     def bucket(self, count: int, device: torch.device) -> int:  # noqa: ARG002
         """See :meth:`PlainKernels.bucket`: no row depends on how many there are."""
@@ -50,9 +52,10 @@ class CpuKernels(PlainKernels):
 
     def pack(self, weight: Tensor) -> Tensor | None:
         """See :meth:`PlainKernels.pack`: for oneDNN, as long as the copies are few."""
-        if not self._packs or weight.nbytes > self._left:
-            return None
-        self._left -= weight.nbytes
+        with self._counting:
+            if not self._packs or weight.nbytes > self._left:
+                return None
+            self._left -= weight.nbytes
         packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach())
         return packed
 
