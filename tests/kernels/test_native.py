@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import shutil
 import subprocess
 import sys
@@ -306,6 +307,17 @@ def test_a_compiler_that_hangs_is_run_once(tmp_path: Path, monkeypatch: pytest.M
     assert isinstance(found, Unavailable)
     assert found.reason.endswith("did not end within 1 s")
     assert runs.read_text() == "run\n"
+
+
+@compiled
+def test_what_a_killed_build_left_is_cleared_away(tmp_path: Path) -> None:
+    old, new = tmp_path / "build-old", tmp_path / "build-new"
+    for folder in (old, new):
+        folder.mkdir()
+    os.utime(old, (0, 0))
+    assert isinstance(open_native(tmp_path), Native)
+    assert not old.exists()
+    assert new.exists()  # somebody may be at work in it
 
 
 @compiled

@@ -18,7 +18,6 @@ from .plain import MIN_ROWS, CosSin, Heads, Placement, PlainKernels, Stores, pla
 #: The native kernels take heads whose size is a multiple of this.
 LANES = 16
 
-
 #: Most bytes of weights that are kept a second time, packed.
 PACKED_BYTES = 1 << 30
 

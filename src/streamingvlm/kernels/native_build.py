@@ -8,7 +8,9 @@ import platform
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 SOURCE = Path(__file__).with_name("native.cpp")
@@ -24,6 +26,10 @@ TARGETS = (("-march=native",), ("-mcpu=native",), ())
 
 #: Seconds that compiling may take; it takes about three.
 PATIENCE = 180
+
+
+#: Seconds after which nobody compiles in a folder any more.
+LEFT_BEHIND = 3600
 
 
 class BuildError(Exception):
@@ -88,6 +94,10 @@ def _processor() -> tuple[str, ...]:
 
 def _compile(compiler: str, folder: Path, key: str) -> Path:
     reason = ""
+    for left in folder.glob("build-*"):  # of a process that was killed while it compiled
+        with suppress(FileNotFoundError):  # another process has ended meanwhile
+            if time.time() - left.stat().st_mtime > LEFT_BEHIND:
+                shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix="build-") as scratch:
         made = Path(scratch) / "kernels.so"
         for target in TARGETS:
