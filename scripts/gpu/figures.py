@@ -27,11 +27,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from streamingvlm.bench.measure import summarize
 from streamingvlm.bench.setup import Request
-from streamingvlm.bench.streams import count_streams, how_it_ran, open_stream_batch
+from streamingvlm.bench.streams import count_streams, open_stream_batch
 from streamingvlm.engine.ladder import CAPTURES
 from streamingvlm.kernels.choose import KERNELS
 from streamingvlm.models.base import Model
-from streamingvlm.runtime.reports import Metrics, describe_device, provenance
+from streamingvlm.runtime.reports import Metrics, describe_device, how_it_ran, provenance
 
 SHAPE = "qwen2.5-vl-7b"
 #: Takes what there is of a setting.

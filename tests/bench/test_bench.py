@@ -138,6 +138,8 @@ def test_a_policy_that_runs_out_of_memory_ends_alone(model: Model, monkeypatch: 
         TINY, seconds=6, warm_up=1, specs=["streaming"], baselines=["per-token-rotation"], model=model
     )
     assert figures["policies"]["streaming"]["ended"] == ""
+    assert figures["policies"]["streaming"]["capture"] == "none"
+    assert figures["policies"]["streaming"]["kernels"] == model.kernels.name
     assert "out of memory" in figures["policies"]["per-token-rotation"]["ended"]
     report.policy_table(figures)
 

@@ -16,7 +16,7 @@ from ..engine.engine import Engine
 from ..engine.runner import ModelRunner
 from ..engine.session import Session
 from ..models.base import Model
-from ..runtime.reports import Metrics, provenance
+from ..runtime.reports import Metrics, how_it_ran, provenance
 from .measure import Step, device_memory, host_memory, live_step, summarize
 from .rotation import PerTokenRotation, PerTokenRotationRunner, with_reference_layers
 from .setup import Request
@@ -73,6 +73,7 @@ class PolicyRun:
             "device_memory": self.device_memory,
             **host_memory(),
             "ended": self.ended,
+            **how_it_ran(self.engine),
         }
 
 

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from ..core.errors import ModelError, OptionError
 from ..engine.request import Trace
 from ..models.base import Model
-from ..runtime.reports import Metrics, provenance
+from ..runtime.reports import Metrics, how_it_ran, provenance
 from .measure import summarize, synchronize
 from .setup import Request
-from .streams import how_it_ran, open_stream_batch
+from .streams import open_stream_batch
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from ..core.errors import OptionError
 from ..core.events import Commentary, Event
 from ..models.base import Model
 from ..runtime.clock import Pace
-from ..runtime.reports import Metrics, provenance
+from ..runtime.reports import Metrics, how_it_ran, provenance
 from ..runtime.runtime import Runtime
 from .measure import Step, device_memory, memory, percentile, reference_work
 from .setup import Request
@@ -46,6 +46,8 @@ class Soak:
         self.series: Series = np.full((int(self.seconds / request.step) + 2, len(_COLUMNS)), np.nan)
         self.source = ""
         self.model: Model | None = None
+        #: See :func:`how_it_ran`.
+        self.ran: Metrics = {}
 
     def run(self, on_step: Callable[[float], None] = lambda _: None, model: Model | None = None) -> None:
         """Watch; ``on_step`` is told the seconds of video done. An interrupt leaves what was measured so far."""
@@ -56,6 +58,7 @@ class Soak:
             session = runtime.call(
                 lambda: self.request.open_session(runtime.engine, "streaming", context=source.context)
             )
+            self.ran = how_it_ran(runtime.engine)
             sink = _Recorder(self, on_step)
             runtime.start(source, sinks=[sink], pace=Pace.INLINE, parts=True, session=session).wait()
 
@@ -107,6 +110,7 @@ class Soak:
             "complete": complete,
             "model": self.request.model_name,
             "source": self.source,
+            **self.ran,
             **provenance(device),
         }
 

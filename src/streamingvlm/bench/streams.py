@@ -23,11 +23,10 @@ import torch
 from ..core.errors import OptionError
 from ..core.events import Chunk, Commentary, Delta, Event, Sink, Timing
 from ..core.policy import StreamingWindow
-from ..engine.engine import Engine
 from ..engine.session import Session
 from ..models.base import Model
 from ..runtime.clock import Pace
-from ..runtime.reports import Metrics, provenance
+from ..runtime.reports import Metrics, how_it_ran, provenance
 from ..runtime.runtime import Runtime, Stream
 from .measure import STAGES, Step, percentile
 from .setup import Made, Request, Synthetic
@@ -342,17 +341,6 @@ def count_streams(batch: StreamBatch, batches: Sequence[int] = (1, 2, 4, 8)) -> 
             **how_it_ran(engine),
             **provenance(engine.model.kv_shape.device),
         }
-
-
-def how_it_ran(engine: Engine) -> Metrics:
-    """Kernels and way of decoding of an engine with an open stream, and why not faster ones."""
-    kernels, decoding = engine.pool.kernels, engine.decoding
-    return {
-        "kernels": kernels.name,
-        "kernels_reason": kernels.reason,
-        "capture": decoding.capture,
-        "capture_reason": decoding.reason,
-    }
 
 
 def _trial(rounds: Sequence[Round], step: float) -> Metrics:

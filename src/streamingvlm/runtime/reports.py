@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from ..core.errors import OptionError
+from ..engine.engine import Engine
 from ..sinks.files import check_writable, write_whole
 
 #: What a command writes as JSON.
@@ -31,6 +32,17 @@ def provenance(device: torch.device) -> Metrics:
         "versions": {name: _version(name) for name in ("streamingvlm", "torch", "transformers")}
         | {"python": platform.python_version()},
         "date": datetime.date.today().isoformat(),
+    }
+
+
+def how_it_ran(engine: Engine) -> Metrics:
+    """Kernels and way of decoding of an engine with an open stream, and why not faster ones."""
+    kernels, decoding = engine.pool.kernels, engine.decoding
+    return {
+        "kernels": kernels.name,
+        "kernels_reason": kernels.reason,
+        "capture": decoding.capture,
+        "capture_reason": decoding.reason,
     }
 
 
