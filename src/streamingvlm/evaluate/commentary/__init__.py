@@ -1,0 +1,1 @@
+"""Benchmarks of commentary: games, windows, and what can be counted without a judge."""

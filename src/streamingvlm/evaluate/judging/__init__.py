@@ -1,0 +1,1 @@
+"""Pairwise judging: calls, votes, and the figures made of them."""

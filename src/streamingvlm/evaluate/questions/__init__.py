@@ -1,0 +1,1 @@
+"""Benchmarks of questions about a video: items, parsers, metrics, and the two ways to ask."""
