@@ -13,7 +13,7 @@ batch that raises is run again stream by stream, so that the others go on with t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from ..cache.kv_pool import KVPool
@@ -92,6 +92,7 @@ class Engine:
         instruction: str | None = None,
         seed: int = 0,
         stream: int = 0,
+        previous: Sequence[str] = (),
         sampling: Sampling | None = None,
         temperature: float | None = None,
         max_new_tokens: int | None = None,
@@ -103,10 +104,11 @@ class Engine:
 
         ``policy``: a policy, or what :func:`make_policy` takes; the checkpoint's own windows are its defaults.
         ``context``: what is known before the video starts; it goes into the sink. ``instruction``: the standing
-        instruction (None: the checkpoint's). ``sampling``: how replies are sampled (None: the checkpoint's way);
-        ``temperature`` and ``max_new_tokens`` replace these two of its numbers. ``seed`` and ``stream`` fix the
-        sampling noise. ``fps`` and ``step`` (seconds) bound the frames of a chunk, ``max_pixels`` a frame's area after
-        the resize (None: the checkpoint's).
+        instruction (None: the checkpoint's). ``previous``: what was said before the stream begins, a text for every
+        step; it stands behind the context and is cut as the policy cuts old words. ``sampling``: how replies are
+        sampled (None: the checkpoint's way); ``temperature`` and ``max_new_tokens`` replace these two of its numbers.
+        ``seed`` and ``stream`` fix the sampling noise. ``fps`` and ``step`` (seconds) bound the frames of a chunk,
+        ``max_pixels`` a frame's area after the resize (None: the checkpoint's).
         Raises :class:`CapacityError` when there is no free slot or a text is over its budget, :class:`OptionError` for
         numbers that cannot be meant, :class:`SessionError` in a second thread.
         """
@@ -123,7 +125,7 @@ class Engine:
         if max_new_tokens is not None:
             sampling = replace(sampling, max_new_tokens=max_new_tokens)
         text = defaults.instruction if instruction is None else instruction
-        options = StreamOptions(policy, sampling, context, text, seed, stream, fps, step)
+        options = StreamOptions(policy, sampling, context, text, seed, stream, tuple(previous), fps, step)
         opened = self._core.open_stream(options, self.model.patcher.with_budget(max_pixels))
         return Session(self._core, opened)
 
