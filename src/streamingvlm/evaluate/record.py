@@ -106,9 +106,9 @@ class Record:
         self.rows.append(row)
         self._write(row)
 
-    def answer(self, time: float, question: str, text: str) -> None:
-        """What was said to a question that was asked at ``time``, seconds."""
-        self.answers.append({"asked": time, "question": question, "answer": text})
+    def answer(self, time: float, question: str, text: str, **more: Any) -> None:
+        """What was said to a question that was asked at ``time``, seconds; ``more``: JSON that is kept beside it."""
+        self.answers.append({"asked": time, "question": question, "answer": text, **more})
         self._write(self.answers[-1])
 
     def cut(self, seconds: float) -> None:
