@@ -15,6 +15,7 @@ EndpointFailure = Literal[
     "timeout",
     "connection",
     "malformed",
+    "no_text",
 ]
 
 

@@ -14,7 +14,7 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from types import TracebackType
@@ -217,7 +217,7 @@ class Endpoint:
 
     def _wait(self, failure: _Failure, tries: int) -> float:
         """Seconds before the next try: at random in the upper half of a bound that doubles, so that callers part."""
-        longest = min(LONGEST_WAIT, FIRST_WAIT * 2 ** (tries - 1))
+        longest = min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** (tries - 1))
         return max(failure.after, longest * (1 + self._random.random()) / 2)
 
     def _try(
@@ -232,10 +232,10 @@ class Endpoint:
             if on_text is not None:
                 return self._streamed(request, on_text, emitted)
             raw = self._client.chat.completions.with_raw_response.create(**request)
-            return _completion(json.loads(raw.http_response.content))
+            return _completion(_json(raw.http_response.content))
         except openai.OpenAIError as error:
             failure = _failure(error, sent)
-        except (json.JSONDecodeError, UnicodeDecodeError, _MalformedError) as error:
+        except _MalformedError as error:
             failure = _Failure("malformed", f"its reply is not that of a chat endpoint ({error})", final=True)
         return replace(failure, final=failure.final or bool(emitted))
 
@@ -243,11 +243,10 @@ class Endpoint:
         body: dict[str, Any] = {}
         reason = None
         with self._client.chat.completions.create(**request, stream=True) as stream:
-            for event in stream:
-                piece = event.to_dict(mode="json", warnings=False)
+            for piece in _pieces(stream):
                 body |= {name: piece[name] for name in ("model", "system_fingerprint", "usage") if piece.get(name)}
                 for choice in piece.get("choices") or ():
-                    text = (choice.get("delta") or {}).get("content")
+                    text = _whole((choice.get("delta") or {}).get("content") or "")
                     reason = choice.get("finish_reason") or reason
                     if text:
                         emitted.append(text)
@@ -294,7 +293,7 @@ def _connect(url: str, key: str, timeout: float) -> openai.OpenAI:
         import openai
     except ImportError:
         raise OptionError("an endpoint needs openai: pip install 'streamingvlm[endpoint]'") from None
-    # Without a key the SDK would take one from the environment and send it to whoever listens at the URL.
+    # With no key at all the SDK would look for one in its process and send it to whoever listens at the URL.
     client = openai.OpenAI(base_url=url, api_key=key or "none", timeout=timeout, max_retries=0)
     client.organization = client.project = None
     return client
@@ -321,6 +320,26 @@ def _checked_key(key: str | None) -> str:
     return key
 
 
+def _json(content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except ValueError as error:
+        raise _MalformedError(f"no JSON: {error}") from None
+
+
+def _pieces(stream: openai.Stream[Any]) -> Iterator[dict[str, Any]]:
+    """The events of a streamed reply as JSON values."""
+    events = iter(stream)
+    while True:
+        try:
+            event = next(events)
+        except StopIteration:
+            return
+        except ValueError as error:
+            raise _MalformedError(f"no JSON: {error}") from None
+        yield event.to_dict(mode="json", warnings=False)
+
+
 def _completion(body: Any) -> Completion:
     """What the JSON of a reply says."""
     try:
@@ -339,8 +358,13 @@ def _completion(body: Any) -> Completion:
 def _text(content: Any) -> Any:
     """Of a message: plain, in parts, or none at all."""
     if isinstance(content, list):
-        return "".join(part["text"] for part in content if part.get("type") == "text")
-    return "" if content is None else content
+        content = "".join(part["text"] for part in content if part.get("type") == "text")
+    return _whole(content) if isinstance(content, str) else content or ""
+
+
+def _whole(text: str) -> str:
+    """``text`` without halves of characters, which a bound may leave: they can be neither sent nor written."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _failure(error: openai.OpenAIError, sent: Mapping[str, Any]) -> _Failure:
