@@ -66,6 +66,7 @@ def test_a_reply_that_reached_its_bound() -> None:
     [
         ({"content": None, "refusal": "I cannot help with that."}, "", "I cannot help with that."),
         ({"content": None}, "", ""),
+        ({"content": "caf\ud83d é \ud83c\udfc0"}, "caf\ufffd é 🏀", ""),
         ({"content": [{"type": "text", "text": "A"}, {"type": "thinking"}, {"type": "text", "text": "B"}]}, "AB", ""),
     ],
 )
@@ -256,21 +257,31 @@ class TestStreaming:
             assert opened(server).chat(ASK, {}, on_text=pieces.append).text == ""
         assert pieces == []
 
-    @pytest.mark.parametrize("fault", [Fault(cut=0), Fault(cut=1), too_many()])
+    @pytest.mark.parametrize("fault", [Fault(cut=0), Fault(cut=1), Fault(cut=1, stall=5), too_many()])
     def test_what_breaks_before_the_first_text_is_tried_again(self, fault: Fault) -> None:
         pieces: list[str] = []
         with ChatServer(lambda _: "one two", faults=[fault]) as server:
-            assert opened(server).chat(ASK, {}, on_text=pieces.append).tries == 2
+            assert opened(server, timeout=0.1).chat(ASK, {}, on_text=pieces.append).tries == 2
         assert pieces == ["one", " two"]
 
-    def test_what_breaks_later_is_an_error(self) -> None:
+    @pytest.mark.parametrize(("stall", "kind"), [(0, "connection"), (5, "timeout")])
+    def test_what_breaks_later_is_an_error(self, stall: float, kind: str) -> None:
         pieces: list[str] = []
-        with (
-            ChatServer(lambda _: "one two three", faults=[Fault(cut=3)]) as server,
-            pytest.raises(EndpointError) as caught,
-        ):
-            opened(server).chat(ASK, {}, on_text=pieces.append)
-        assert (caught.value.kind, caught.value.tries, pieces) == ("connection", 1, ["one", " two"])
+        fault = Fault(cut=3, stall=stall)
+        with ChatServer(lambda _: "one two three", faults=[fault]) as server, pytest.raises(EndpointError) as caught:
+            opened(server, timeout=0.1).chat(ASK, {}, on_text=pieces.append)
+        assert (caught.value.kind, caught.value.tries, pieces) == (kind, 1, ["one", " two"])
+        assert caught.value.__context__ is None
+
+    def test_half_a_character(self) -> None:
+        body = "".join(
+            f'data: {{"choices": [{{"delta": {{"content": "{text}"}}, "finish_reason": {reason}}}]}}\n\n'
+            for text, reason in (("caf\\ud83d", "null"), ("\\u00e9", '"stop"'))
+        )
+        pieces: list[str] = []
+        with ChatServer(faults=[Fault(200, body, {"Content-Type": "text/event-stream"})]) as server:
+            reply = opened(server).chat(ASK, {}, on_text=pieces.append)
+        assert reply.text == "".join(pieces) == "caf\ufffdé"
 
     @pytest.mark.parametrize(
         ("body", "kind"),

@@ -235,6 +235,8 @@ class Endpoint:
             return _completion(_json(raw.http_response.content))
         except openai.OpenAIError as error:
             failure = _failure(error, sent)
+        except _BrokenError as error:
+            failure = _Failure(error.kind, str(error))
         except _MalformedError as error:
             failure = _Failure("malformed", f"its reply is not that of a chat endpoint ({error})", final=True)
         return replace(failure, final=failure.final or bool(emitted))
@@ -288,6 +290,15 @@ class _MalformedError(Exception):
     """A reply that is not what the protocol says."""
 
 
+class _BrokenError(Exception):
+    """A stream that breaks off, as the network's own library tells it."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error) or type(error).__name__)
+        late = any("Timeout" in one.__name__ for one in type(error).__mro__)
+        self.kind: EndpointFailure = "timeout" if late else "connection"
+
+
 def _connect(url: str, key: str, timeout: float) -> openai.OpenAI:
     try:
         import openai
@@ -329,6 +340,8 @@ def _json(content: bytes) -> Any:
 
 def _pieces(stream: openai.Stream[Any]) -> Iterator[dict[str, Any]]:
     """The events of a streamed reply as JSON values."""
+    import openai
+
     events = iter(stream)
     while True:
         try:
@@ -337,6 +350,10 @@ def _pieces(stream: openai.Stream[Any]) -> Iterator[dict[str, Any]]:
             return
         except ValueError as error:
             raise _MalformedError(f"no JSON: {error}") from None
+        except openai.OpenAIError:
+            raise
+        except Exception as error:  # versions of the SDK differ in whose errors of the network they let through
+            raise _BrokenError(error) from None
         yield event.to_dict(mode="json", warnings=False)
 
 
