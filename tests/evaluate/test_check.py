@@ -34,10 +34,10 @@ class Quiz:
     revision: str = "0" * 16
 
     def replies(self, path: Path) -> dict[str, Reply]:
-        raise AssertionError("a check asks for no replies")
+        raise AssertionError(f"a check reads no replies of {path}")
 
     def score(self, replies: object, parser: str, *, without_defects: bool = False) -> Score:
-        raise AssertionError("a check scores nothing")
+        raise AssertionError(f"a check scores nothing: {replies}, {parser}, {without_defects}")
 
 
 def item(name: str, video: str, time: float, until: float | None = None) -> Item:

@@ -47,7 +47,7 @@ def test_another_package_adds_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     # A name of this package stays what it was.
     write_inf_streams(tmp_path)
     assert isinstance(open_benchmark("inf-streams", tmp_path), InfStreams)
-    with pytest.raises(OptionError, match="'gone' .* cannot be loaded: ModuleNotFoundError"):
+    with pytest.raises(OptionError, match=r"'gone' .* cannot be loaded: ModuleNotFoundError"):
         open_benchmark("gone", tmp_path)
     with pytest.raises(OptionError, match=r"^'chess\?size=3': chess has the options level$"):
         open_benchmark("chess?size=3", tmp_path)
