@@ -21,7 +21,7 @@ from .votes_file import open_appending, write_line
 
 
 def verdict_key(identity: Mapping[str, Any], first: str, second: str, reference: str, repeat: int) -> str:
-    """The key of a verdict. ``identity``: judge, host, prompt and parameters; texts as they were shown."""
+    """The key of a verdict. ``identity``: judge, host, prompt and parameters; texts as they are shown, in order."""
     content = [dict(identity), first, second, reference, repeat]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

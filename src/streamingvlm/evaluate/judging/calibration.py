@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..benchmark import Window
-from .prompts import shown
+from .prompts import CUT, shown
 from .votes import Pair, Vote
 
 #: Raised whenever pairs or thresholds change: a judge that passed another version has to pass again.
@@ -145,7 +145,8 @@ def _changed(kind: str, window: Window, place: int, windows: Sequence[Window]) -
         case "shuffled":
             return _shuffled(words, window.id)
         case "doubled":
-            return f"{text}\n{text}"
+            twice = f"{text}\n{text}"
+            return twice if len(twice) <= CUT else None  # a judge would not see all of it
         case "numbers":
             changed = _NUMBER.sub(_other_number, text)
             return changed if changed != text else None

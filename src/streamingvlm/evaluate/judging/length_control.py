@@ -44,12 +44,11 @@ class LengthModel:
 def length_model(words_a: Floats, words_b: Floats, a_first: NDArray[np.bool_], won: Floats) -> LengthModel | str:
     """The model of these votes, or why there is none."""
     difference = words_a - words_b
-    if len(difference) < 2 or (a_longer := (difference > 0).mean()) is None:
-        return "too few votes"
     if not difference.std():
         return "the lengths differ by the same everywhere"
-    if difference.any() and min(a_longer, (difference < 0).mean()) < OVERLAP:
-        longer = "a" if a_longer > 0.5 else "b"
+    a_longer, b_longer = (difference > 0).mean(), (difference < 0).mean()
+    if min(a_longer, b_longer) < OVERLAP:
+        longer = "a" if a_longer > b_longer else "b"
         return f"{longer} is the longer text nearly everywhere: length and contestant cannot be told apart"
     length = np.tanh(difference / difference.std())
     return LengthModel(np.stack([np.ones_like(length), length, np.where(a_first, 1.0, -1.0)], axis=1), won)

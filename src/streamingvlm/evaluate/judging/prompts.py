@@ -20,6 +20,8 @@ from ...core.errors import OptionError
 
 #: Characters of a text that a judge is shown, as in the published judging of Inf-Streams-Eval.
 CUT = 8000
+#: Characters of a reply in another form that are quoted when the judge is asked again.
+QUOTED = 1000
 
 #: What a judge may reply.
 Winner = Literal["A", "B", "tie"]
@@ -58,21 +60,23 @@ class JudgePrompt:
         wording = json.dumps([self.system, self.question, _DESCRIBED, _AGAIN, CUT])
         return f"{self.name}#{hashlib.sha256(wording.encode()).hexdigest()[:8]}"
 
-    def messages(self, reference: str, first: str, second: str, *, described: bool) -> list[dict[str, Any]]:
-        """The request. ``described``: the form of the reply is told in words, for an endpoint without schemas."""
+    def messages(self, reference: str, first: str, second: str) -> list[dict[str, Any]]:
+        """The request. The form of the reply is told in words too: some endpoints take a schema and pass it over."""
         parts = [
             self.question,
             _section("transcript", "Transcript of the human commentary", reference),
             _section("commentary_a", "Commentary A", first),
             _section("commentary_b", "Commentary B", second),
         ]
-        system = f"{self.system} {_DESCRIBED}" if described else self.system
-        return [{"role": "system", "content": system}, {"role": "user", "content": "\n\n".join(parts)}]
+        return [
+            {"role": "system", "content": f"{self.system} {_DESCRIBED}"},
+            {"role": "user", "content": "\n\n".join(parts)},
+        ]
 
 
 def ask_again(messages: Sequence[Mapping[str, Any]], reply: str) -> list[dict[str, Any]]:
-    """The request that follows a reply of another form."""
-    more = [{"role": "assistant", "content": reply or "(empty)"}, {"role": "user", "content": _AGAIN}]
+    """The first request, gone on with after a reply of another form."""
+    more = [{"role": "assistant", "content": reply[:QUOTED] or "(empty)"}, {"role": "user", "content": _AGAIN}]
     return [*map(dict, messages), *more]
 
 

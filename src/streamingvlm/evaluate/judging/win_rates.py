@@ -81,7 +81,7 @@ def _figures(votes: Sequence[Vote], judged: Judged, resamples: int) -> tuple[dic
     if not cases:
         return {}, "there is no vote"
     videos = sorted({video for _, video, _ in cases})
-    paths = list(dict.fromkeys(path for path, _, _ in cases))
+    paths = sorted({path for path, _, _ in cases})
     table = np.zeros((len(videos), len(paths), 2))  # by video and figure: what the cases are worth, and how many
     row = {video: number for number, video in enumerate(videos)}
     column = {path: number for number, path in enumerate(paths)}
