@@ -14,13 +14,19 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..core.errors import OptionError, OutputError
+from ..models.patches import Patcher
 from ..sinks.files import json_text, write_whole
-from .benchmark import Benchmark, CommentaryBenchmark, Game, Said
+from .benchmark import Benchmark, CommentaryBenchmark, Game, QuestionBenchmark, Said, Video
 from .commentary.examples import GameExample
 from .parts import Part
-from .presets import Preset
+from .presets import Answers, OfflinePreset, Preset
+from .questions.examples import VideoQuestions, replies_of, videos_with_questions
+from .questions.items import Item, Reply
+from .questions.log import ReplyLog
+from .questions.offline import Answerer, sample
+from .questions.replies import write_replies
 from .record import Record
-from .runs import ABOUT, PREDICTIONS, STREAMS
+from .runs import ABOUT, ITEMS, PREDICTIONS, STREAMS, file_name
 
 #: Is told how much is done, in the units that it was given the total in.
 Progress = Callable[[float], None]
@@ -144,6 +150,53 @@ def whole(path: Path, game: Game) -> Record | None:
         return None
     done = record.ended or record.stopped or record.seconds >= game.end - 1e-6
     return record if done and (record.settings["start"], record.settings["end"]) == (game.start, game.end) else None
+
+
+def streams_of(run: Run, preset: Preset, answers: Answers) -> list[VideoQuestions]:
+    """The videos of a run's part with their questions, to be watched once each."""
+    return [
+        VideoQuestions(video, items, preset, answers, run.benchmark.revision)
+        for video, items in _videos_of(run)
+        if run.part.has(video.key)
+    ]
+
+
+def answer_offline(
+    run: Run, preset: OfflinePreset, answerer: Answerer, done: Progress, *, patcher: Patcher | None, blind: bool = False
+) -> None:
+    """Have the items of a run's part answered, one by one; what has a reply already is passed over."""
+    videos = [(video, items) for video, items in _videos_of(run) if run.part.has(video.key)]
+    count = 0
+    for video, items in videos:
+        settings = {"video": video.key, "data": run.benchmark.revision}
+        with ReplyLog(run.out / ITEMS / f"{file_name(video.key)}.jsonl", settings) as log:
+            for item in items:
+                if item.id not in log.replies:
+                    shown = None if blind else sample(str(video.path), item.start, item.time, preset, patcher)
+                    log.add(answerer.answer(item, shown))
+                count += 1
+                done(count)
+
+
+def merge_items(run: Run) -> tuple[int, int]:
+    """Make the file of predictions of all replies that are there; (items with a reply, items)."""
+    replies: list[Reply] = []
+    expected = 0
+    for video, items in _videos_of(run):
+        expected += len(items)
+        name = f"{file_name(video.key)}.jsonl"
+        record = Record.read(run.out / STREAMS / name)
+        found = replies_of(record, items) if record is not None else {}
+        found |= ReplyLog.read(run.out / ITEMS / name)
+        replies += [found[item.id] for item in items if item.id in found]
+    write_replies(run.out / PREDICTIONS, replies)
+    return len(replies), expected
+
+
+def _videos_of(run: Run) -> list[tuple[Video, list[Item]]]:
+    if not isinstance(run.benchmark, QuestionBenchmark):
+        raise OptionError(f"{run.locator} is commented; it asks no questions")
+    return list(videos_with_questions(run.benchmark))[: run.limit]
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
