@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import json
 import logging
+import pickle
 import threading
 import time
 import traceback
@@ -115,6 +116,8 @@ def test_tries_are_counted_and_bounded(fault: Fault, kind: str, status: int) -> 
         (refusal(400, "Too long.", param="messages", code="context_length_exceeded"), "bad_request", 400),
         (refusal(413, "Too large."), "bad_request", 413),
         (refusal(403, "Not for you."), "auth", 403),
+        (refusal(400, "No such model.", param="model"), "not_found", 400),
+        (refusal(301, "Moved."), "bad_request", 301),
         (too_many(code="insufficient_quota"), "rate_limit", 429),
         (malformed(), "malformed", 0),
         (malformed("<html>a portal</html>"), "malformed", 0),
@@ -127,6 +130,23 @@ def test_what_does_not_pass_is_not_tried_again(fault: Fault, kind: str, status: 
     with ChatServer(faults=[fault]) as server:
         error = failed(server)
     assert (error.kind, error.status, error.tries, len(server.requests)) == (kind, status, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "params"), [("half a character \ud83d", {}), ("whole", {"temperature": float("nan")}), ("", {"stop": {1}})]
+)
+@pytest.mark.parametrize("on_text", [None, print])
+def test_what_cannot_be_sent(text: str, params: dict[str, Any], on_text: Any) -> None:
+    with ChatServer() as server, pytest.raises(EndpointError, match="the request is refused") as caught:
+        opened(server).chat([{"role": "user", "content": text}], params, on_text=on_text)
+    assert (caught.value.kind, caught.value.tries, server.requests) == ("bad_request", 1, [])
+
+
+def test_an_error_crosses_processes() -> None:
+    with ChatServer(refuses={"seed"}) as server:
+        error = failed(server, {"seed": 1})
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again), vars(again)) == (EndpointError, str(error), vars(error))
 
 
 def test_no_model_and_no_server() -> None:

@@ -36,7 +36,7 @@ FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
 #: Seconds: a server that asks for a longer wait is not waited for.
 PATIENCE = 120.0
 #: What a probe asks.
-PROBE = ({"role": "user", "content": "Reply with the word OK."},)
+PROBE = ({"role": "user", "content": "Reply with OK, as JSON where a form is asked for."},)
 #: How an error says that a bound was obeyed and left no room for a reply.
 NO_ROOM = re.compile(r"output limit (was|has been) reached", re.IGNORECASE)
 #: Longest part of a server's own words in an error, characters.
@@ -231,20 +231,18 @@ class Endpoint:
         try:
             if on_text is not None:
                 return self._streamed(request, on_text, emitted)
-            raw = self._client.chat.completions.with_raw_response.create(**request)
+            raw = _sent(self._client.chat.completions.with_raw_response.create, request)
             return _completion(_json(raw.http_response.content))
         except openai.OpenAIError as error:
             failure = _failure(error, sent)
-        except _BrokenError as error:
+        except (_BrokenError, _MalformedError) as error:
             failure = _Failure(error.kind, str(error))
-        except _MalformedError as error:
-            failure = _Failure("malformed", f"its reply is not that of a chat endpoint ({error})", final=True)
         return replace(failure, final=failure.final or bool(emitted))
 
     def _streamed(self, request: dict[str, Any], on_text: Callable[[str], None], emitted: list[str]) -> Completion:
         body: dict[str, Any] = {}
         reason = None
-        with self._client.chat.completions.create(**request, stream=True) as stream:
+        with _sent(self._client.chat.completions.create, {**request, "stream": True}) as stream:
             for piece in _pieces(stream):
                 body |= {name: piece[name] for name in ("model", "system_fingerprint", "usage") if piece.get(name)}
                 for choice in piece.get("choices") or ():
@@ -289,14 +287,29 @@ _SAYS: Mapping[EndpointFailure, str] = {
 class _MalformedError(Exception):
     """A reply that is not what the protocol says."""
 
+    kind: EndpointFailure = "malformed"
+
 
 class _BrokenError(Exception):
-    """A stream that breaks off, as the network's own library tells it."""
+    """What the SDK lets through of the libraries below it: versions differ in that."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__(str(error) or type(error).__name__)
         late = any("Timeout" in one.__name__ for one in type(error).__mro__)
-        self.kind: EndpointFailure = "timeout" if late else "connection"
+        unsent = isinstance(error, TypeError | ValueError)  # no JSON, no Unicode
+        self.kind: EndpointFailure = "bad_request" if unsent else "timeout" if late else "connection"
+
+
+def _sent(create: Callable[..., Any], request: Mapping[str, Any]) -> Any:
+    """What the SDK returns for a request."""
+    import openai
+
+    try:
+        return create(**request)
+    except openai.OpenAIError:
+        raise
+    except Exception as error:
+        raise _BrokenError(error) from None
 
 
 def _connect(url: str, key: str, timeout: float) -> openai.OpenAI:
@@ -352,7 +365,7 @@ def _pieces(stream: openai.Stream[Any]) -> Iterator[dict[str, Any]]:
             raise _MalformedError(f"no JSON: {error}") from None
         except openai.OpenAIError:
             raise
-        except Exception as error:  # versions of the SDK differ in whose errors of the network they let through
+        except Exception as error:
             raise _BrokenError(error) from None
         yield event.to_dict(mode="json", warnings=False)
 
@@ -404,7 +417,7 @@ def _refusal(error: openai.APIStatusError, sent: Mapping[str, Any]) -> _Failure:
     status, words = error.status_code, _words(error.body)
     if status in {401, 403}:
         return _Failure("auth", words, status=status)
-    if status == 404:
+    if status == 404 or error.param == "model" or error.code == "model_not_found":
         return _Failure("not_found", words, status=status)
     if status == 429:
         # A budget that is spent does not come back by waiting.
