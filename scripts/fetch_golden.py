@@ -36,6 +36,16 @@ ORIGINS = {
         "code MIT, data CC BY-NC-SA 4.0",
         ("LICENSE", "data/ovo_bench_new.json", "results/*/*.json"),
     ),
+    "livecc": Origin(
+        "https://github.com/showlab/livecc",
+        "fdaa91e",
+        "no licence file",
+        (
+            "evaluation/livesports3kcc/judges/GPT-4o_LiveCC-7B-*.jsonl",
+            "evaluation/livesports3kcc/livecc/LiveCC-7B-*.jsonl",
+            "evaluation/livesports3kcc/captions/GPT-4o.jsonl",
+        ),
+    ),
 }
 
 
