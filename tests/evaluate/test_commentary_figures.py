@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from streamingvlm.core.errors import SourceError
 from streamingvlm.core.events import Commentary, Timing
-from streamingvlm.evaluate.commentary.figures import figures, report, rows_of
+from streamingvlm.evaluate.commentary.figures import figures, report
 from streamingvlm.evaluate.commentary.inf_streams import InfStreams
 from streamingvlm.evaluate.commentary.livesports import LiveSports
 from streamingvlm.evaluate.commentary.mentions import mentions, unsupported
@@ -240,16 +239,15 @@ def test_the_tree_is_json_and_the_table_shows_it(tmp_path: Path) -> None:
     ]
 
 
-def test_a_record_of_any_settings_is_read_and_another_file_is_not(tmp_path: Path) -> None:
-    path = record(tmp_path, "x", steps("a", "b"), {"policy": "q", "seed": 1})
-    assert [row["text"] for row in rows_of(path)] == ["a", "b"]
-    # A run that was killed within a line.
-    path.write_bytes(path.read_bytes()[:-60])
-    assert [row["text"] for row in rows_of(path)] == ["a", "b"]
-    for text in ("", "no json\n", "[1]\n"):
-        path.write_text(text)
-        with pytest.raises(SourceError, match="is not a record of a stream"):
-            rows_of(path)
+@pytest.mark.parametrize(("lost", "words"), [(60, 2), (0, 4)])
+def test_records_of_runs_that_were_killed(lost: int, words: int, tmp_path: Path) -> None:
+    found = two_windows(tmp_path)
+    path = record(tmp_path / "streams", found.games[0].name, steps("a b", "c d"), {"policy": "q", "seed": 1})
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:3])[: -lost or None])
+    assert figures(found, {}, tmp_path / "streams")["streams"]["all"]["words"] == words
+    path.write_bytes(lines[0][:5])
+    assert figures(found, {}, tmp_path / "streams")["streams"]["found"] == 0
 
 
 def test_two_hours_are_measured_in_a_moment() -> None:

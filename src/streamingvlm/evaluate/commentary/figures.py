@@ -19,7 +19,6 @@ Names and numbers are those of :mod:`.mentions`; they stand apart, since they te
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +27,6 @@ from typing import Any
 
 import numpy as np
 
-from ...core.errors import SourceError
 from ...sinks.files import printable
 from ..benchmark import CommentaryBenchmark, Game, Window
 from ..record import Record, Row
@@ -75,7 +73,7 @@ def figures(benchmark: CommentaryBenchmark, texts: Mapping[str, str], streams: P
     """All figures of one contestant, as a tree that is JSON.
 
     ``texts``: window id -> text, as the benchmark reads them; ``streams``: the folder of records by game (None: there
-    are none). A figure without a case is None. SourceError for a record that cannot be read.
+    are none); a game without a record is not found. A figure without a case is None.
     """
     known = [window for window in benchmark.windows if window.id in texts]
     said = [(window, texts[window.id]) for window in known]
@@ -112,20 +110,6 @@ def report(tree: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def rows_of(path: Path) -> Sequence[Row]:
-    """The steps of a record, whatever its settings. SourceError if it is no record."""
-    try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            settings = json.loads(file.readline())
-    except (OSError, ValueError) as error:
-        raise SourceError(f"{path} is not a record of a stream ({error})") from None
-    if not isinstance(settings, dict):
-        raise SourceError(f"{path} is not a record of a stream (its first line is no object)")
-    record = Record(path, settings)
-    record.load()
-    return record.rows
-
-
 def _of_windows(games: Sequence[Game], said: Sequence[tuple[Window, str]]) -> dict[str, Any]:
     spans = {game.name: (game.start, game.end) for game in games}
     many = max(Counter(window.game for window, _ in said).values(), default=0) > 1
@@ -144,9 +128,8 @@ def _of_streams(games: Sequence[Game], streams: Path) -> dict[str, Any]:
     whole: list[Stretch] = []
     fifths: list[list[Stretch]] = [[] for _ in range(FIFTHS)]
     for game in games:
-        path = streams / f"{game.name}.jsonl"
-        rows = rows_of(path) if path.is_file() else ()
-        if not rows:
+        record = Record.read(streams / f"{game.name}.jsonl")
+        if record is None or not (rows := record.rows):
             continue
         whole.append(_stretch(rows))
         begin, length = float(rows[0]["start"]), game.end - game.start
