@@ -14,8 +14,9 @@ from ..benchmark import Count, Defect, Video
 from .items import LETTERS, Item, Part, Reply, Score
 from .metrics import AverageOf, make_parts, score_replies
 from .parsers import OFFICIAL, STRICT, Mark, Rule, likeliest, pick, strict
+from .reading import BEYOND, Malformed, a_list, an_object, lengths, load_json
 from .replies import Replies, read_replies
-from .tables import BadRowError, Row, as_row, locate, optional_text, read_json
+from .tables import locate, optional_text
 
 #: ``Item.time`` of a question about a whole video, whose length the data does not tell.
 WHOLE = math.inf
@@ -51,6 +52,14 @@ def plain_options(options: Sequence[str]) -> tuple[str, ...]:
     )
 
 
+def options_of(entry: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    """The options in a field: at least two texts, no more than there are letters. :class:`Malformed` otherwise."""
+    options = tuple(one.strip() for one in a_list(entry, name, str))
+    if not 1 < len(options) <= len(LETTERS):
+        raise Malformed(f"{len(options)} options: there have to be 2 to {len(LETTERS)}")
+    return options
+
+
 def first_capital(text: str, phrases: Iterable[str], letters: str) -> str | None:
     """The first of ``letters`` anywhere in a reply, once the phrases are taken out, one after another.
 
@@ -63,11 +72,9 @@ def first_capital(text: str, phrases: Iterable[str], letters: str) -> str | None
 
 
 def check_answer(answer: str, options: Sequence[str]) -> str:
-    """A letter of the options. BadRowError otherwise."""
-    if len(options) > len(LETTERS):
-        raise BadRowError(f"{len(options)} options are more than the {len(LETTERS)} letters there are")
+    """The answer, if it is a letter of the options. :class:`Malformed` otherwise."""
     if len(answer) != 1 or answer not in LETTERS[: len(options)]:
-        raise BadRowError(f"the answer {answer!r} is none of the {len(options)} options")
+        raise Malformed(f"the answer {answer!r} is none of the {len(options)} options")
     return answer
 
 
@@ -90,8 +97,8 @@ class ChoiceBenchmark:
     items: Sequence[Item]
     videos: Sequence[Video]
     counts: Sequence[Count]
-    #: Questions as published, with and without public answers.
-    expected: int
+    #: Questions as published, in all or by task.
+    expected: int | Mapping[str, int]
     #: The benchmark's figures.
     averages: Sequence[AverageOf] = ()
     #: What the official rule adds to the words of every average.
@@ -121,7 +128,7 @@ class ChoiceBenchmark:
 
         SourceError if the file is in neither form.
         """
-        return self.published_replies(read_json(path), path) if path.suffix == ".json" else read_replies(path)
+        return self.published_replies(load_json(path), path) if path.suffix == ".json" else read_replies(path)
 
     def published_replies(self, value: Any, path: Path) -> Replies:
         """The replies of a file in the published form. SourceError if ``value`` is not in it."""
@@ -140,7 +147,22 @@ class ChoiceBenchmark:
         unknown = len(replies.keys() - {item.id for item in self.items})
         return replace(score, parts=parts, averages=figures or score.averages, unknown=unknown)
 
-    def read_items(self, rows: Iterable[Any], read: Callable[[Row], Item], key: str) -> list[Item]:
+    def cap(self, items: Iterable[Item], videos: Iterable[Video]) -> list[Item]:
+        """The items at the latest at the end of their videos, as far as these are there and say how long they are.
+
+        An item that comes more than a second behind the end is a defect.
+        """
+        files = {str(video.path): video.key for video in videos}
+        seconds = {files[path]: length for path, length in lengths(Path(), files).items()}
+        capped: list[Item] = []
+        for item in items:
+            end = seconds.get(item.video, item.time)
+            if end + BEYOND < item.time < WHOLE:
+                self.defects.append(Defect(item.id, f"asked at {item.time:g} s of a video of {end:.1f} s: moved there"))
+            capped.append(replace(item, time=end) if end < item.time else item)
+        return capped
+
+    def read_items(self, rows: Iterable[Any], read: Callable[[Mapping[str, Any]], Item], key: str) -> list[Item]:
         """An item for each row that can be used; a defect for each of the others, called by field ``key`` or its row.
 
         SourceError if no row can be used.
@@ -149,13 +171,13 @@ class ChoiceBenchmark:
         for number, value in enumerate(rows, 1):
             name = f"row {number}"
             try:
-                row = as_row(value)
+                row = an_object(value)
                 name = optional_text(row, key) or name
                 item = read(row)
                 if item.id in items:
-                    raise BadRowError("it is there a second time; the first one counts")
+                    raise Malformed("it is there a second time; the first one counts")
                 items[item.id] = item
-            except BadRowError as error:
+            except Malformed as error:
                 self.defects.append(Defect(name, str(error)))
         if not items:
             why = f": {self.defects[0].item}: {self.defects[0].what}" if self.defects else ""

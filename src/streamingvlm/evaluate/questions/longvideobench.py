@@ -10,24 +10,13 @@ from typing import Any
 
 from ...core.errors import SourceError
 from ..benchmark import Count
-from .choices import PHRASES, ChoiceBenchmark, check_answer, find_videos, first_capital, prompt
+from .choices import PHRASES, ChoiceBenchmark, check_answer, find_videos, first_capital, options_of, prompt
 from .items import LETTERS, Item, Reply, Score
 from .metrics import AverageOf, AverageRule
+from .reading import Malformed, a_number, a_text, relative, revision, take_options
 from .replies import Replies
 from .subtitles import as_prompt, read_longvideobench, shown
-from .tables import (
-    BadRowError,
-    Row,
-    check_options,
-    find_tables,
-    locate,
-    optional_text,
-    read_rows,
-    revision,
-    seconds,
-    text,
-    texts,
-)
+from .tables import find_tables, locate, optional_text, read_rows
 
 #: Questions of the published splits, and of the validation split by duration group.
 PUBLISHED = {"val": 1337, "test": 5341}
@@ -66,26 +55,27 @@ class LongVideoBench(ChoiceBenchmark):
 
     def __init__(self, data: Path, videos: Path | None = None, **options: str) -> None:
         super().__init__()
-        known = check_options(options, {"split": ("val", "test"), "subtitles": ("no", "yes")}, "LongVideoBench")
+        known = take_options(self.name, options, {"split": ("val", "test"), "subtitles": ("no", "yes")})
         self.split, self.with_subtitles = known["split"], known["subtitles"] == "yes"
-        self.expected = PUBLISHED[self.split]
+        self.expected = published = PUBLISHED[self.split]
         files = find_tables(data, TABLES[self.split], f"LongVideoBench ({self.split})")
         folder = data if data.is_dir() else data.parent
         self.roots = [folder] if videos is None else [videos, folder]
         self.revision = revision(files)
-        self.items = self.read_items((row for file in files for row in read_rows(file)), self._item, "id")
-        self.videos = find_videos(self.items, self.roots[:1])
-        self.counts = self._counts()
+        found = self.read_items((row for file in files for row in read_rows(file)), self._item, "id")
+        self.videos = find_videos(found, self.roots[:1])
+        self.items = found if videos is None else self.cap(found, self.videos)
+        self.counts = self._counts(published)
 
-    def _item(self, row: Row) -> Item:
-        question, options = text(row, "question"), _options(row)
-        duration, answer = seconds(row, "duration"), _answer(row, options)
+    def _item(self, row: Mapping[str, Any]) -> Item:
+        question, options = a_text(row, "question"), _options(row)
+        duration, answer = a_number(row, "duration"), _answer(row, options)
         if duration == 0:
-            raise BadRowError("'duration' is 0: no second of the video counts")
-        name = text(row, "id")
+            raise Malformed("'duration' is 0: no second of the video counts")
+        name = a_text(row, "id")
         return Item(
             id=name,
-            video=text(row, "video_path"),
+            video=relative(a_text(row, "video_path")),
             task=optional_text(row, "question_category") or "unknown",
             group="question category",
             time=duration,
@@ -96,13 +86,13 @@ class LongVideoBench(ChoiceBenchmark):
             about={key: row[key] for key in ("duration_group", "topic_category", "level") if key in row},
         )
 
-    def _before(self, name: str, row: Row, duration: float) -> str:
+    def _before(self, name: str, row: Mapping[str, Any], duration: float) -> str:
         if not self.with_subtitles:
             return ""
         file = optional_text(row, "subtitle_path")
         offset = row.get("starting_timestamp_for_subtitles", 0)
         if not file or isinstance(offset, bool) or not isinstance(offset, int | float):
-            raise BadRowError("'subtitle_path' or 'starting_timestamp_for_subtitles' is missing")
+            raise Malformed("'subtitle_path' or 'starting_timestamp_for_subtitles' is missing")
         path = locate(self.roots[::-1], [f"subtitles/{file}", file])
         try:
             lines = shown(read_longvideobench(path, offset, duration), duration)
@@ -111,8 +101,8 @@ class LongVideoBench(ChoiceBenchmark):
             raise SourceError(f"subtitles=yes: {error} (question {name})") from None
         return f"Subtitles of the video:\n{as_prompt(lines)}" if lines else ""
 
-    def _counts(self) -> list[Count]:
-        counts = [Count(self.split, len(self.items), self.expected)]
+    def _counts(self, published: int) -> list[Count]:
+        counts = [Count(self.split, len(self.items), published)]
         groups = Counter(_duration_group(item) for item in self.items)
         expected = GROUPS if self.split == "val" else {}
         names = sorted(groups.keys() | expected, key=lambda group: (len(group), group))
@@ -146,22 +136,22 @@ def _duration_group(item: Item) -> str:
     return f"{item.about.get('duration_group', 'unknown')} s"
 
 
-def _options(row: Row) -> tuple[str, ...]:
+def _options(row: Mapping[str, Any]) -> tuple[str, ...]:
     if "candidates" in row:
-        return texts(row, "candidates")
+        return options_of(row, "candidates")
     found = [row.get(f"option{number}") for number in range(5)]
     present = [None if option in (None, ABSENT) else option for option in found]
     while present and present[-1] is None:
         present.pop()
     # An option that is missing in the middle would move the letters behind it.
-    return texts({"option0 ... option4": present}, "option0 ... option4")
+    return options_of({"option0 to option4": present}, "option0 to option4")
 
 
-def _answer(row: Row, options: tuple[str, ...]) -> str:
+def _answer(row: Mapping[str, Any], options: tuple[str, ...]) -> str:
     """The letter of ``correct_choice``, which counts from zero; "" where the split does not tell it."""
     choice = row.get("correct_choice")
     if choice is None or choice == -1:
         return ""
     if isinstance(choice, bool) or not isinstance(choice, int) or not 0 <= choice < len(options):
-        raise BadRowError(f"'correct_choice' {choice!r} is none of the {len(options)} options (from 0)")
+        raise Malformed(f"'correct_choice' {choice!r} is none of the {len(options)} options (from 0)")
     return check_answer(LETTERS[choice], options)

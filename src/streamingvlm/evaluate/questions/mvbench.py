@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...core.errors import SourceError
 from ..benchmark import Count, Defect
-from .choices import WHOLE, ChoiceBenchmark, check_answer, find_videos, prompt
+from .choices import WHOLE, ChoiceBenchmark, check_answer, find_videos, options_of, prompt
 from .items import LETTERS, Item, Reply
 from .metrics import AverageOf, AverageRule
+from .reading import Malformed, a_number, a_text, relative, revision, take_options
 from .replies import Replies
-from .tables import BadRowError, Row, check_options, locate, read_rows, revision, seconds, text, texts
+from .tables import locate, read_rows
 
 #: Questions of every task, as published.
 QUESTIONS = 200
@@ -64,9 +66,10 @@ class MVBench(ChoiceBenchmark):
     ``data``: the folder with a JSON file for each task (``action_count.json``), itself or in ``json/``; ``videos``: the
     folder of the sources (``star``, ``clevrer``, ...; None: ``video/`` beside, or the data's). No options.
 
-    Five tasks ask about a stretch of their video: ``Item.start`` and ``Item.time``. Of the other tasks the time is
-    infinite: the whole clip. The hub's branch ``video`` holds such stretches as clips of their own; where a video is
-    found only there, it is shown whole. A video of episodic reasoning is a folder of JPEGs, see :func:`stills`.
+    Five tasks ask about a stretch of their video: ``Item.start`` and ``Item.time``. Of the other tasks the time is the
+    clip's end, infinite where that is not known. The hub's branch ``video`` holds such stretches as clips of their own;
+    where a video is found only there, it is shown whole. A video of episodic reasoning is a folder of JPEGs, see
+    :func:`stills`.
 
     A video that is missing stays in :attr:`videos` and its questions in :attr:`items`: nothing is dropped, so two
     people have the same denominator. Questions that stand twice in a task are kept, and are defects.
@@ -79,7 +82,7 @@ class MVBench(ChoiceBenchmark):
     """
 
     name = "mvbench"
-    expected = len(TASKS) * QUESTIONS
+    expected = dict.fromkeys(TASKS, QUESTIONS)
     averages = (
         AverageOf("overall", AverageRule.POOLED, headline=True),
         AverageOf("mean of tasks", AverageRule.TASKS),
@@ -88,22 +91,23 @@ class MVBench(ChoiceBenchmark):
 
     def __init__(self, data: Path, videos: Path | None = None, **options: str) -> None:
         super().__init__()
-        check_options(options, {}, "MVBench")
+        take_options(self.name, options, {})
         files = _task_files(data)
         folder = data if data.is_dir() else data.parent
         self.roots = [videos] if videos is not None else [folder / "video", folder, folder.parent / "video"]
         self.revision = revision(files.values())
         rows = [_named(row, task, number) for task, file in files.items() for number, row in enumerate(read_rows(file))]
-        self.items = self.read_items(rows, self._item, "id")
-        self.videos = find_videos(self.items, self.roots, ("", "data0613/"))
+        read = self.read_items(rows, self._item, "id")
+        self.videos = find_videos(read, self.roots, ("", "data0613/"))
+        self.items = read if videos is None else self.cap(read, self.videos)
         found = Counter(item.task for item in self.items)
         self.counts = [Count(task, found[task], QUESTIONS) for task in TASKS]
         self._find_repeated()
 
-    def _item(self, row: Row) -> Item:
+    def _item(self, row: Mapping[str, Any]) -> Item:
         task = row["task"]
-        options, question = texts(row, "candidates"), text(row, "question")
-        video, start, end = self._stretch(text(row, "video"), TASKS[task], row)
+        options, question = options_of(row, "candidates"), a_text(row, "question")
+        video, start, end = self._stretch(relative(a_text(row, "video")), TASKS[task], row)
         about = {"stills_fps": STILLS_FPS, "first_still": FIRST_STILL} if task == "episodic_reasoning" else {}
         return Item(
             id=row["id"],
@@ -113,13 +117,13 @@ class MVBench(ChoiceBenchmark):
             time=end,
             start=start,
             question=question,
-            answer=check_answer(_letter(text(row, "answer"), options), options),
+            answer=check_answer(_letter(a_text(row, "answer"), options), options),
             prompt=prompt(question, options),
             options=options,
             about=about,
         )
 
-    def _stretch(self, video: str, task: Task, row: Row) -> tuple[str, float, float]:
+    def _stretch(self, video: str, task: Task, row: Mapping[str, Any]) -> tuple[str, float, float]:
         """Key of the video, and what of it is shown."""
         whole, cut = f"{task.folder}/{video}", f"{task.cut}/{video}"
         names = [f"{folder}{whole}" for folder in ("", "data0613/")]
@@ -127,9 +131,9 @@ class MVBench(ChoiceBenchmark):
             return cut, 0.0, WHOLE
         if not task.bounded:
             return whole, 0.0, WHOLE
-        start, end = seconds(row, "start"), seconds(row, "end")
+        start, end = a_number(row, "start"), a_number(row, "end")
         if end <= start:
-            raise BadRowError(f"the stretch ends at {end:g} s, not behind its start at {start:g} s")
+            raise Malformed(f"the stretch ends at {end:g} s, not behind its start at {start:g} s")
         return whole, start, end
 
     def _find_repeated(self) -> None:
@@ -209,4 +213,4 @@ def _letter(answer: str, options: tuple[str, ...]) -> str:
     alike = [place for place, option in enumerate(options) if option.casefold() == answer.casefold()]
     if places := exact or alike:
         return LETTERS[places[-1]] if places[-1] < len(LETTERS) else ""
-    raise BadRowError(f"the answer {answer!r} is none of the candidates")
+    raise Malformed(f"the answer {answer!r} is none of the candidates")

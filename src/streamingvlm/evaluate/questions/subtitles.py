@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...core.errors import SourceError
-from .tables import read_json
+from .reading import load_json
 
 _TIME = re.compile(r"(?:(\d+):)?(\d{1,2}):(\d{1,2}(?:[.,]\d+)?)")
 _SPAN = re.compile(rf"\s*({_TIME.pattern})\s*-->\s*({_TIME.pattern})")
@@ -65,7 +65,7 @@ def read_longvideobench(path: Path, offset: float, duration: float) -> list[Line
     the ``duration``, and ``{"start", "end", "line"}`` with ``hh:mm:ss.mmm``. Entries that are neither are left out.
     SourceError if the file cannot be read.
     """
-    entries = read_json(path)
+    entries = load_json(path)
     if not isinstance(entries, list):
         raise SourceError(f"{path} holds no list of subtitles")
     read = (_entry(entry, duration) for entry in entries)

@@ -1,60 +1,37 @@
-"""Published tables of questions: JSON, JSON lines or Parquet to plain rows, and the errors that all readers share."""
+"""Published tables of questions, JSON, JSON lines or Parquet, and where they and their videos are looked for."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...core.errors import OptionError, SourceError
-
-Row = Mapping[str, Any]
-
-
-class BadRowError(ValueError):
-    """A row that cannot be used; the message says why. It becomes a defect of the data, never a failed run."""
-
-
-def read_json(path: Path) -> Any:
-    """The value of a JSON file. SourceError if it cannot be read."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise SourceError(f"{path} cannot be read ({error.strerror or error})") from None
-    except (ValueError, RecursionError) as error:
-        raise SourceError(f"{path} is not JSON ({error})") from None
+from ...core.errors import SourceError
+from .reading import load_list
+from .replies import read_text
 
 
 def read_rows(path: Path) -> list[Any]:
     """The rows of a table, by the ending of its name: ``.parquet``, ``.jsonl``, or a JSON list.
 
-    A row may be anything; :func:`as_row` tells. SourceError if the file as a whole cannot be read.
+    A row may be anything: a line that is no JSON is its text. SourceError if the file as a whole cannot be read.
     """
     if path.suffix == ".parquet":
         return _read_parquet(path)
     if path.suffix == ".jsonl":
         return _read_lines(path)
-    rows = read_json(path)
-    if not isinstance(rows, list):
-        raise SourceError(f"{path} holds no list of questions but {type(rows).__name__}")
-    return rows
+    return load_list(path)
 
 
 def _read_lines(path: Path) -> list[Any]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(f"{path} cannot be read ({error})") from None
     rows: list[Any] = []
-    for number, line in enumerate(lines, 1):
+    for line in read_text(path).splitlines():
         if line.strip():
             try:
                 rows.append(json.loads(line))
             except (ValueError, RecursionError):
-                rows.append(f"line {number} is not JSON")
+                rows.append(line)
     return rows
 
 
@@ -86,67 +63,13 @@ def find_tables(data: Path, names: Sequence[str], what: str) -> list[Path]:
     raise SourceError(f"{data} holds no data of {what}; wanted is one of: {', '.join(names)}")
 
 
-def revision(paths: Iterable[Path]) -> str:
-    """Sha256 over the bytes of files, in this order; the first 16 digits."""
-    digest = hashlib.sha256()
-    for path in paths:
-        try:
-            digest.update(path.read_bytes())
-        except OSError as error:
-            raise SourceError(f"{path} cannot be read ({error.strerror or error})") from None
-    return digest.hexdigest()[:16]
-
-
 def locate(roots: Sequence[Path], names: Sequence[str]) -> Path:
     """The first of these files (or folders) that exists; where none does, the one where it should be."""
     places = [root / name for root in roots for name in names]
     return next((place for place in places if place.exists()), places[0])
 
 
-def check_options(options: Mapping[str, str], known: Mapping[str, Sequence[str]], what: str) -> dict[str, str]:
-    """Every known option with its value, the first listed one where it is not given. OptionError for others."""
-    for name, value in options.items():
-        if name not in known:
-            raise OptionError(f"{what} has no option {name!r}; there is: {', '.join(known)}")
-        if value not in known[name]:
-            raise OptionError(f"{what}: {name} is one of {', '.join(known[name])}, not {value!r}")
-    return {name: options.get(name, values[0]) for name, values in known.items()}
-
-
-def as_row(value: Any) -> Row:
-    """A row that is an object. BadRowError for anything else."""
-    if not isinstance(value, Mapping):
-        raise BadRowError(value if isinstance(value, str) else f"a row is {type(value).__name__}, not an object")
-    return value
-
-
-def text(row: Row, key: str) -> str:
-    """A field that holds words. Identifiers may be published as numbers."""
-    value = row.get(key)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    if not isinstance(value, str) or not value.strip():
-        raise BadRowError(f"{key!r} is missing or no text")
-    return value.strip()
-
-
-def optional_text(row: Row, key: str) -> str:
-    """The same; "" where there is none."""
-    value = row.get(key)
+def optional_text(entry: Mapping[str, Any], name: str) -> str:
+    """The text or whole number in that field, as text; "" if there is none."""
+    value = entry.get(name)
     return str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else ""
-
-
-def seconds(row: Row, key: str) -> float:
-    """A field that holds a finite number of seconds, at least 0."""
-    value = row.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-        raise BadRowError(f"{key!r} is missing or no time in seconds")
-    return float(value)
-
-
-def texts(row: Row, key: str) -> tuple[str, ...]:
-    """A field that holds a list of options: at least two."""
-    value = row.get(key)
-    if not isinstance(value, list | tuple) or len(value) < 2 or not all(isinstance(one, str | int) for one in value):
-        raise BadRowError(f"{key!r} is missing or no list of options")
-    return tuple(str(one).strip() for one in value)

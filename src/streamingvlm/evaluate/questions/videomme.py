@@ -10,24 +10,14 @@ from typing import Any
 
 from ...core.errors import SourceError
 from ..benchmark import Count
-from .choices import WHOLE, ChoiceBenchmark, check_answer, find_videos, first_capital, plain_options, prompt
+from .choices import WHOLE, ChoiceBenchmark, check_answer, find_videos, first_capital, options_of, plain_options, prompt
 from .items import Average, Item, Reply, Score
 from .metrics import AverageOf, AverageRule
 from .parsers import OFFICIAL, Mark
+from .reading import Malformed, a_text, revision, take_options
 from .replies import Replies
 from .subtitles import as_prompt, read_srt
-from .tables import (
-    BadRowError,
-    Row,
-    check_options,
-    find_tables,
-    locate,
-    optional_text,
-    read_rows,
-    revision,
-    text,
-    texts,
-)
+from .tables import find_tables, locate, optional_text, read_rows
 
 #: Videos of each duration, questions of each video, and videos with subtitles, as published.
 DURATIONS = ("short", "medium", "long")
@@ -58,7 +48,7 @@ class VideoMME(ChoiceBenchmark):
     ``subtitles`` (``no``, ``yes``): the lines of ``subtitle/ID.srt``, each with the second of its middle, stand before
     the question; 744 videos have them, the others are asked without.
 
-    A question is about the whole video: the time of an item is infinite, and is capped at the video's end.
+    A question is about the whole video: the time of an item is the video's end, infinite where that is not known.
 
     ``official`` takes some phrases out of a reply (see :data:`PHRASES`) and then the first capital A to D, wherever it
     stands. A reply without one is **left out of the denominator**; the second overall figure counts it as wrong. The
@@ -68,7 +58,7 @@ class VideoMME(ChoiceBenchmark):
     """
 
     name = "videomme"
-    expected = len(DURATIONS) * VIDEOS * QUESTIONS
+    expected = dict.fromkeys(DURATIONS, VIDEOS * QUESTIONS)
     averages = (
         AverageOf("overall", AverageRule.POOLED, DURATIONS, headline=True),
         *(AverageOf(duration, AverageRule.POOLED, (duration,)) for duration in DURATIONS),
@@ -77,7 +67,7 @@ class VideoMME(ChoiceBenchmark):
 
     def __init__(self, data: Path, videos: Path | None = None, **options: str) -> None:
         super().__init__()
-        self.with_subtitles = check_options(options, {"subtitles": ("no", "yes")}, "Video-MME")["subtitles"] == "yes"
+        self.with_subtitles = take_options(self.name, options, {"subtitles": ("no", "yes")})["subtitles"] == "yes"
         files = find_tables(data, TABLES, "Video-MME")
         if len(files) > 1 and files[0].suffix != ".parquet":
             raise SourceError(
@@ -88,24 +78,25 @@ class VideoMME(ChoiceBenchmark):
         self.revision = revision(files)
         self.subtitled: dict[str, str] = {}
         rows = (question for file in files for row in read_rows(file) for question in flat(row))
-        self.items = self.read_items(rows, self._item, "question_id")
-        self.videos = find_videos(self.items, self.roots[:1], ("", "data/", "videos/"))
+        found = self.read_items(rows, self._item, "question_id")
+        self.videos = find_videos(found, self.roots[:1], ("", "data/", "videos/"))
+        self.items = found if videos is None else self.cap(found, self.videos)
         self.counts = self._counts()
 
-    def _item(self, row: Row) -> Item:
-        options = plain_options(texts(row, "options"))
-        question, duration = text(row, "question"), text(row, "duration")
+    def _item(self, row: Mapping[str, Any]) -> Item:
+        options = plain_options(options_of(row, "options"))
+        question, duration = a_text(row, "question"), a_text(row, "duration")
         if duration not in DURATIONS:
-            raise BadRowError(f"'duration' {duration!r} is none of {', '.join(DURATIONS)}")
-        clip = optional_text(row, "videoID") or text(row, "video_id")
+            raise Malformed(f"'duration' {duration!r} is none of {', '.join(DURATIONS)}")
+        clip = optional_text(row, "videoID") or a_text(row, "video_id")
         return Item(
-            id=text(row, "question_id"),
+            id=a_text(row, "question_id"),
             video=f"{clip}.mp4",
             task=duration,
             group="duration",
             time=WHOLE,
             question=question,
-            answer=check_answer(text(row, "answer"), options),
+            answer=check_answer(a_text(row, "answer"), options),
             prompt=prompt(question, options, self._before(clip)),
             options=options,
             about={key: optional_text(row, key) for key in ("task_type", "domain", "sub_category")},
