@@ -36,6 +36,12 @@ ORIGINS = {
         "code MIT, data CC BY-NC-SA 4.0",
         ("LICENSE", "data/ovo_bench_new.json", "results/*/*.json"),
     ),
+    "livecc": Origin(
+        "https://github.com/showlab/livecc",
+        "fdaa91e",
+        "no licence file: for your own use",
+        ("evaluation/videomme/results/LiveCC-7B-Instruct_*_subtitles.json",),
+    ),
 }
 
 

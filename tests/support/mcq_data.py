@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-Entry = dict[str, Any]
-
-
-def write_json(path: Path, value: Any) -> Path:
-    """A JSON file, with its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
-    return path
+from support.question_data import Entry, write_json
 
 
 def write_parquet(path: Path, rows: Sequence[Entry]) -> Path:
