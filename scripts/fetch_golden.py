@@ -39,11 +39,12 @@ ORIGINS = {
     "livecc": Origin(
         "https://github.com/showlab/livecc",
         "fdaa91e",
-        "no licence file",
+        "no licence file: for your own use",
         (
             "evaluation/livesports3kcc/judges/GPT-4o_LiveCC-7B-*.jsonl",
             "evaluation/livesports3kcc/livecc/LiveCC-7B-*.jsonl",
             "evaluation/livesports3kcc/captions/GPT-4o.jsonl",
+            "evaluation/videomme/results/LiveCC-7B-Instruct_*_subtitles.json",
         ),
     ),
 }
