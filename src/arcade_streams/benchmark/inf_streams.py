@@ -56,7 +56,7 @@ Line = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class BenchmarkForm:
     """What all games of a folder have in common.
 
     ``seconds``: length of a game; ``fps``: frames per second of its video (a divisor of 60); ``videos``: ``mp4`` for
@@ -86,7 +86,7 @@ class Form:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class Recording:
     """A game of a seed that is to be written."""
 
     game: Game
@@ -97,7 +97,7 @@ class Part:
         """What its files are called."""
         return f"{self.game.name}-{self.seed}"
 
-    def video(self, form: Form) -> str:
+    def video(self, form: BenchmarkForm) -> str:
         """What the data calls its video."""
         return f"{self.name}.mp4" if form.videos == "mp4" else f"arcade:{self.game.name}?seed={self.seed}"
 
@@ -106,7 +106,7 @@ def write_benchmark(
     folder: Path,
     games: Sequence[str],
     seeds: Sequence[int],
-    form: Form | None = None,
+    form: BenchmarkForm | None = None,
     on_game: Callable[[str, bool], None] = lambda _name, _new: None,
 ) -> list[Line]:
     """Writes every game of every seed into ``folder``; what is there whole stays. Returns the lines of the metadata.
@@ -115,30 +115,30 @@ def write_benchmark(
     written now. OptionError for a seed of training or a form that cannot be meant, OutputError for a folder that
     holds games of another form.
     """
-    form = form or Form()
+    form = form or BenchmarkForm()
     form.check()
-    parts = _parts(games, seeds)
+    recordings = _recordings(games, seeds)
     _check_folder(folder, form)
-    for part in parts:
-        new = not _whole(folder, part, form)
+    for recording in recordings:
+        new = not _whole(folder, recording, form)
         if new:
-            _write_game(folder, part, form)
-        on_game(part.name, new)
+            _write_game(folder, recording, form)
+        on_game(recording.name, new)
     lines = [_read_line(path) for path in sorted((folder / GAMES_FOLDER).glob("*.json"))]
     _write_lines(folder / METADATA, lines)
     _write_lines(folder / WINDOWS, [window for line in lines for window in windows(line, form)])
     return lines
 
 
-def _parts(games: Sequence[str], seeds: Sequence[int]) -> list[Part]:
+def _recordings(games: Sequence[str], seeds: Sequence[int]) -> list[Recording]:
     if not games or not seeds:
         raise OptionError("at least one game and one seed are needed")
     if min(seeds) < EVALUATION_SEEDS:
         raise OptionError(f"seeds below {EVALUATION_SEEDS} are for training: not {min(seeds)}")
-    return [Part(find_game(game), seed) for game in dict.fromkeys(games) for seed in dict.fromkeys(seeds)]
+    return [Recording(find_game(game), seed) for game in dict.fromkeys(games) for seed in dict.fromkeys(seeds)]
 
 
-def _check_folder(folder: Path, form: Form) -> None:
+def _check_folder(folder: Path, form: BenchmarkForm) -> None:
     make_folder(folder)
     about = folder / ABOUT
     settings = asdict(form)
@@ -147,8 +147,8 @@ def _check_folder(folder: Path, form: Form) -> None:
         if found != settings:
             other = ", ".join(f"{key}={found.get(key)}" for key, value in settings.items() if found.get(key) != value)
             raise OutputError(f"{folder} holds games of another form ({other}): write these into another folder")
-    for part in (GAMES_FOLDER, VIDEOS) if form.videos == "mp4" else (GAMES_FOLDER,):
-        make_folder(folder / part)
+    for name in (GAMES_FOLDER, VIDEOS) if form.videos == "mp4" else (GAMES_FOLDER,):
+        make_folder(folder / name)
     write_whole(about, json.dumps(settings, indent=2) + "\n")
 
 
@@ -163,31 +163,31 @@ def read_about(folder: Path) -> dict[str, Any]:
     return found
 
 
-def _whole(folder: Path, part: Part, form: Form) -> bool:
-    video = folder / VIDEOS / part.video(form)
-    return (folder / GAMES_FOLDER / f"{part.name}.json").is_file() and (form.videos == "locator" or video.is_file())
+def _whole(folder: Path, recording: Recording, form: BenchmarkForm) -> bool:
+    video = folder / VIDEOS / recording.video(form)
+    return (folder / GAMES_FOLDER / f"{recording.name}.json").is_file() and (form.videos == "locator" or video.is_file())
 
 
-def _write_game(folder: Path, part: Part, form: Form) -> None:
+def _write_game(folder: Path, recording: Recording, form: BenchmarkForm) -> None:
     rows: list[tuple[float, float, str]] = []
-    stream = GameStream(part.game, part.seed, fps=form.fps, render=form.videos == "mp4")
+    stream = GameStream(recording.game, recording.seed, fps=form.fps, render=form.videos == "mp4")
     # One wording of each kind, the one that the bundled model was trained on: its words go on behind human ones.
-    stream.style = part.game.language.plain
+    stream.style = recording.game.language.plain
     if form.videos == "mp4":
         frames = _frames(stream, form.seconds, rows)
-        comment = kind_comment(kind_of(part.game), f"seed={part.seed}")
-        path = folder / VIDEOS / part.video(form)
+        comment = kind_comment(kind_of(recording.game), f"seed={recording.seed}")
+        path = folder / VIDEOS / recording.video(form)
         write_video(path, frames, fps=form.fps, title=stream.context.text, comment=comment)
     else:
         rows += [(second.start, second.end, second.text) for second in islice(stream, form.seconds)]
     line = {
-        "video": part.video(form),
+        "video": recording.video(form),
         "title": stream.context.text,
         "content": _timed(rows),
-        "game": part.game.name,
-        "seed": part.seed,
+        "game": recording.game.name,
+        "seed": recording.seed,
     }
-    write_whole(folder / GAMES_FOLDER / f"{part.name}.json", json_text(line) + "\n")
+    write_whole(folder / GAMES_FOLDER / f"{recording.name}.json", json_text(line) + "\n")
 
 
 def _frames(stream: GameStream, seconds: int, rows: list[tuple[float, float, str]]) -> Iterator[NDArray[np.uint8]]:
@@ -213,7 +213,7 @@ def _write_lines(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
     write_whole(path, "".join(json_text(line) + "\n" for line in lines))
 
 
-def windows(line: Line, form: Form) -> Iterator[Line]:
+def windows(line: Line, form: BenchmarkForm) -> Iterator[Line]:
     """The windows of a game that are judged, whole ones only: every ``form.window`` seconds from ``form.begin`` on.
 
     A word belongs to the window in which it ends. ``preasr``: the words of the window before.

@@ -32,17 +32,17 @@ def arcade_benchmark(
 
     Ctrl-C keeps the whole games: the same command goes on behind them.
     """
-    from ..benchmark.inf_streams import BEGIN, BENCHMARK_SEEDS, Form, write_benchmark
+    from ..benchmark.inf_streams import BEGIN, BENCHMARK_SEEDS, BenchmarkForm, write_benchmark
 
     if not (math.isfinite(hours) and hours > 0):
         raise OptionError(f"--hours must be above 0, not {hours}")
     if streams < 1:
         raise OptionError(f"--streams must be 1 or more, not {streams}")
     first = BENCHMARK_SEEDS if first_seed is None else first_seed
-    form = Form(
+    form = BenchmarkForm(
         seconds=round(3600 * hours) if seconds is None else seconds,
         fps=fps,
-        videos=cast(Literal["mp4", "locator"], videos),  # Form.check refuses any other
+        videos=cast(Literal["mp4", "locator"], videos),  # BenchmarkForm.check refuses any other
         begin=BEGIN if begin is None else begin,
         window=window,
     )

@@ -1,0 +1,493 @@
+"""Questions about games while they run, with exact answers: what is known now, and how old the evidence of it is.
+
+The options are sentences of the announcer's, of which exactly one is true. They are made to be scored by likelihood, as
+the reply to the step that ends at the item's time: the bundled model was trained on commentary and on no question
+(``about["as"]`` is ``continuation``, and the prompt is empty). With ``ask=question`` each item has a prompt with
+lettered options instead, for models that take questions.
+
+Two kinds of items. Of the tasks ``next-...`` the announcer says the whole true option in that step; the others differ
+in one fact. The others are asked in silent steps: their options state again what was last said of one fact.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from streamingvlm import OptionError
+from streamingvlm.evaluate.benchmark import Count, Defect, Video
+from streamingvlm.evaluate.questions.items import LETTERS, Form, Item, Reply, Score
+from streamingvlm.evaluate.questions.metrics import AverageOf, AverageRule, score_replies
+from streamingvlm.evaluate.questions.parsers import OFFICIAL, STRICT, Mark, likeliest, pick, strict
+from streamingvlm.evaluate.questions.replies import Replies, read_replies
+
+from ..worlds.context import NAMES, TOWNS
+from ..worlds.game import Scores
+from ..worlds.language import GameEvent
+from .inf_streams import METADATA, VIDEOS
+from .play import Play, State, read_plays
+
+#: Ages of the evidence, in whole seconds from the second that told it to the one that is asked about.
+AGES: Mapping[str, tuple[int, int]] = {
+    "now": (0, 0),
+    "1-15 s": (1, 15),
+    "16-60 s": (16, 60),
+    "1-5 min": (61, 300),
+    "5-60 min": (301, 3600),
+}
+#: Items of one task and age of one video.
+EACH = 4
+#: Nothing that is no answer to "N seconds ago" has happened this close before it either.
+MARGIN = 5
+#: Events that only words tell, not a picture of the moment.
+_WORDS_ONLY = ("streak", "tally", "match")
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """The cache that ``held_by`` is told for; usually that of the bundled model.
+
+    ``vision``: seconds of pictures and turns, the asked one included; ``sink`` and ``text``: the first and the last
+    tokens of older text.
+    """
+
+    vision: int = 16
+    sink: int = 96
+    text: int = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A question before it is an item.
+
+    ``second``: the one that is asked about; ``told``: the one that told the evidence (None: the context); ``true`` and
+    ``others``: what is said if it is right, and if it is not; ``seen``: whether pictures show the evidence, the newest
+    of them at ``seen`` (None: only words tell it).
+    """
+
+    task: str
+    second: int
+    told: int | None
+    question: str
+    true: str
+    others: tuple[str, ...]
+    seen: int | None = None
+
+    @property
+    def age(self) -> int:
+        """Seconds from the evidence to the asked second; of the context, to which nothing was shown yet, one more."""
+        return self.second - (-1 if self.told is None else self.told)
+
+
+def age_of(seconds: int) -> str | None:
+    """The name of an age; None above an hour."""
+    return next((name for name, (low, high) in AGES.items() if low <= seconds <= high), None)
+
+
+def held_by(play: Play, ask: Ask, cache: Cache) -> str:
+    """The part of the cache that can still hold the evidence, the first of: ``vision`` (pictures), ``recent text``
+    (words of the turns that stand beside pictures), ``long text`` (the window of older words), ``sink`` (context and
+    first words), ``nothing``."""
+    first = max(0, ask.second - cache.vision + 1)
+    if ask.seen is not None and ask.seen >= first:
+        return "vision"
+    if ask.told is None:
+        return "sink"
+    if ask.told >= first:
+        return "recent text"
+    if play.words[first] - play.words[ask.told] <= cache.text:
+        return "long text"
+    context = len(play.context.text.split())
+    return "sink" if context + play.words[ask.told + 1] <= cache.sink else "nothing"
+
+
+class ArcadeQuestions:
+    """The questions of the games that ``arcade-benchmark`` wrote; the same for the same data.
+
+    ``data``: its folder or metadata file; ``videos``: the folder of its videos (None: beside the data; not needed for
+    locators). ``each``: items of a task and age of one video; ``seconds``: the last second that is asked about (none:
+    the whole game); ``ask``: ``continuation`` or ``question``. OptionError, SourceError.
+    """
+
+    name = "arcade-questions"
+    defects: Sequence[Defect] = ()
+
+    def __init__(
+        self, data: Path, videos: Path | None = None, each: str = str(EACH), seconds: str = "", ask: str = "continuation"
+    ) -> None:
+        if ask not in ("continuation", "question"):
+            raise OptionError(f"ask is continuation or question, not {ask!r}")
+        file = data / METADATA if data.is_dir() else data
+        self._videos = videos or file.parent / VIDEOS
+        self._plays = read_plays(file)
+        limit = _number("seconds", seconds) if seconds else None
+        made = [make_items(play, _number("each", each), limit, ask=ask) for play in self._plays]
+        self.items: Sequence[Item] = tuple(item for items in made for item in items)
+        settings = f"each={each} seconds={seconds} ask={ask}".encode()
+        self.revision = hashlib.sha256(file.read_bytes() + settings).hexdigest()[:16]
+
+    @property
+    def counts(self) -> Sequence[Count]:
+        """Items of each task and age. How many there are depends on the games that were written."""
+        tasks = dict.fromkeys(item.task for item in self.items)
+        return [Count(task, sum(item.task == task for item in self.items)) for task in tasks]
+
+    @property
+    def videos(self) -> Sequence[Video]:
+        """Each as far as it is asked about. The path of a locator is the locator itself (``arcade:pong?seed=N``)."""
+        last = {key: max(item.time for item in self.items if item.video == key) for key in self._keys()}
+        return [Video(key, Path(key) if key.startswith("arcade:") else self._videos / key, last[key]) for key in last]
+
+    def _keys(self) -> list[str]:
+        return list(dict.fromkeys(item.video for item in self.items))
+
+    def replies(self, path: Path) -> Replies:
+        """See :class:`~streamingvlm.evaluate.benchmark.QuestionBenchmark`; lines as ``eval generate`` writes them."""
+        return read_replies(path)
+
+    def score(self, replies: Mapping[str, Reply], parser: str = OFFICIAL, *, without_defects: bool = False) -> Score:
+        """What replies are worth. ``official``: the likeliest option where likelihoods are told, else as ``strict``.
+
+        Averages: of each age, of each kind of question, and the mean of the ages. ``without_defects`` changes nothing:
+        none are known.
+        """
+        rule = pick({OFFICIAL: official, STRICT: strict}, parser)
+        return score_replies(self.items, replies, rule, averages(self.items), parser=parser)
+
+    def by_part(self, score: Score) -> dict[tuple[str, str], tuple[float, int]]:
+        """(``held_by``, age) -> right answers, items: what each part of the cache is worth."""
+        found: dict[tuple[str, str], tuple[float, int]] = {}
+        for item in self.items:
+            if item.id in score.right:
+                key = (item.about["held_by"], item.about["age"])
+                right, items = found.get(key, (0.0, 0))
+                found[key] = (right + score.right[item.id], items + 1)
+        return found
+
+
+def official(item: Item, reply: Reply) -> Mark:
+    """The likeliest option where likelihoods are told, else what the text says."""
+    if not reply.probabilities:
+        return strict(item, reply)
+    choice = likeliest(reply.probabilities, item.choices)
+    return Mark(float(choice == item.answer), choice is not None)
+
+
+def averages(items: Sequence[Item]) -> list[AverageOf]:
+    """Of all tasks of an age, of all ages of a kind, and the mean of the ages."""
+    found = []
+    for what in ("age", "kind"):
+        for name in dict.fromkeys(item.about[what] for item in items):
+            tasks = tuple(dict.fromkeys(item.task for item in items if item.about[what] == name))
+            found.append(AverageOf(f"{what} {name}", AverageRule.TASKS, tasks))
+    return [*found, AverageOf("all", AverageRule.GROUPS, headline=True)]
+
+
+def make_items(
+    play: Play, each: int = EACH, seconds: int | None = None, cache: Cache | None = None, ask: str = "continuation"
+) -> list[Item]:
+    """The items of one game, in the order of their times: ``each`` of a task and age, or as many as there are."""
+    chosen: dict[tuple[str, str], list[Ask]] = {}
+    for one in _asks(play, random.Random(f"questions of {play.video}")):
+        age = age_of(one.age)
+        if age is not None and (seconds is None or one.second < seconds):
+            chosen.setdefault((one.task, age), []).append(one)
+    items = []
+    for (task, age), asks in chosen.items():
+        rng = random.Random(f"{play.video} {task} {age}")
+        picked = rng.sample(asks, min(each, len(asks)))
+        items += [_item(play, one, age, cache or Cache(), ask, rng) for one in picked]
+    return sorted(items, key=lambda item: (item.time, item.task))
+
+
+def _item(play: Play, one: Ask, age: str, cache: Cache, ask: str, rng: random.Random) -> Item:
+    options = [one.true, *one.others]
+    rng.shuffle(options)
+    asked = ask == "question"
+    return Item(
+        id=f"{play.video}/{one.second + 1}/{one.task}",
+        video=play.video,
+        task=f"{one.task}, {age}",
+        group=age,
+        time=one.second + 1.0,
+        question=one.question,
+        answer=LETTERS[options.index(one.true)],
+        prompt=_prompt(one.question, options) if asked else "",
+        form=Form.CHOICE,
+        options=tuple(options),
+        truth_time=0.0 if one.told is None else one.told + 1.0,
+        about={
+            "as": ask,
+            "kind": one.task,
+            "age": age,
+            "age_s": one.age,
+            "held_by": held_by(play, one, cache),
+            "step": (float(one.second), one.second + 1.0),
+            "game": play.game.name,
+        },
+    )
+
+
+def _prompt(question: str, options: Sequence[str]) -> str:
+    lines = [f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False)]
+    return "\n".join([question, *lines, "Reply with the letter of the one sentence that is true."])
+
+
+def _asks(play: Play, rng: random.Random) -> Iterator[Ask]:
+    for second in play.silent:
+        for make in _RECALLS:
+            if (ask := make(play, second, rng)) is not None:
+                yield ask
+    yield from _past(play, rng)
+    for second, events in enumerate(play.said):
+        for event in events:
+            yield from _next(play, second, event, rng)
+
+
+def _say(play: Play, *events: GameEvent) -> str:
+    return play.game.language.say(events, play.game.language.plain)
+
+
+def _some(rng: random.Random, others: set[str], true: str, most: int = 3) -> tuple[str, ...]:
+    """At most ``most`` of what is not true."""
+    left = sorted(others - {true})
+    return tuple(rng.sample(left, min(most, len(left))))
+
+
+def _other(play: Play, colour: str) -> str:
+    one, other = play.game.colours
+    return other if colour == one else one
+
+
+def _score(play: Play, second: int, rng: random.Random) -> Ask | None:
+    state = play.before[second]
+    if state.score is None:
+        return None
+    told, numbers = state.score
+    true = _say(play, GameEvent("score", numbers=numbers))
+    others = {_say(play, GameEvent("score", numbers=near)) for near in near_scores(play, numbers)}
+    # The score is drawn: the picture of this very second shows it.
+    return Ask("score", second, told, "What is the score now?", true, _some(rng, others, true), seen=second)
+
+
+def near_scores(play: Play, numbers: Scores) -> set[Scores]:
+    """Scores of a game that goes on, one point off or the other way round."""
+    a, b = numbers
+    near = {(b, a), (a + 1, b), (a, b + 1), (a - 1, b), (a, b - 1)} - {numbers, (0, 0)}
+    return {one for one in near if min(one) >= 0 and play.game.rules.winner(one) is None}
+
+
+def _scorer(play: Play, second: int, rng: random.Random) -> Ask | None:
+    del rng
+    state = play.before[second]
+    if state.scorer is None:
+        return None
+    told, colour = state.scorer
+    true, other = (_say(play, GameEvent("point", side)) for side in (colour, _other(play, colour)))
+    return Ask("scorer", second, told, "Who made the last point?", true, (other,), seen=told)
+
+
+def _streak(play: Play, second: int, rng: random.Random) -> Ask | None:
+    run = play.before[second].run
+    if run is None:
+        return None
+    told, event = run
+    question = f"How many points in a row has {event.colour} made?"
+    return _streak_options(play, Ask("streak", second, told, question, "", ()), event, rng)
+
+
+def _streak_options(play: Play, ask: Ask, event: GameEvent, rng: random.Random) -> Ask:
+    (count,) = event.numbers
+    counts = [number for number in (count - 1, count + 1, count + 2) if number >= play.game.rules.streak]
+    others = {_say(play, replace(event, numbers=(number,))) for number in counts}
+    true = _say(play, event)
+    return replace(ask, true=true, others=_some(rng, others, true))
+
+
+def _tally(play: Play, second: int, rng: random.Random) -> Ask | None:
+    tally = play.before[second].tally
+    if tally is None:
+        return None
+    told, numbers = tally
+    true = _say(play, GameEvent("tally", numbers=numbers))
+    others = {_say(play, GameEvent("tally", numbers=near)) for near in near_tallies(play, None)}
+    question = f"How many {play.context.games} has each side won in this match?"
+    return Ask("tally", second, told, question, true, _some(rng, others, true))
+
+
+def _won(play: Play, second: int, rng: random.Random) -> Ask | None:
+    del rng
+    won = play.before[second].won
+    if won is None:
+        return None
+    told, event = won
+    assert event.colour is not None
+    other = play.context.player(_other(play, event.colour))
+    false = replace(event, colour=other.colour, name=other.name if event.name else None)
+    question = f"Who won the last of the {play.context.games}?"
+    return Ask("game", second, told, question, _say(play, event), (_say(play, false),), seen=told)
+
+
+def _match(play: Play, second: int, rng: random.Random) -> Ask | None:
+    del rng
+    match = play.before[second].match
+    if match is None:
+        return None
+    told, event = match
+    assert event.colour is not None
+    other = play.context.player(_other(play, event.colour))
+    false = replace(event, colour=other.colour, town=other.town)
+    return Ask("match", second, told, "Who won the last match?", _say(play, event), (_say(play, false),))
+
+
+def _name(play: Play, second: int, rng: random.Random) -> Ask | None:
+    colour = rng.choice(play.game.colours)
+    event = GameEvent("game", colour, name=play.context.player(colour).name)
+    ask = Ask("name", second, None, f"What is the name of player {colour}?", "", ())
+    return _name_options(play, ask, event, rng)
+
+
+def _name_options(play: Play, ask: Ask, event: GameEvent, rng: random.Random) -> Ask:
+    assert event.colour is not None
+    rival = play.context.player(_other(play, event.colour)).name
+    names = [rival, *rng.sample(sorted(set(NAMES) - {rival, event.name}), 2)]
+    return replace(
+        ask, true=_say(play, event), others=tuple(_say(play, replace(event, name=name)) for name in names)
+    )
+
+
+def _town(play: Play, second: int, rng: random.Random) -> Ask | None:
+    colour = rng.choice(play.game.colours)
+    event = GameEvent("match", colour, town=play.context.player(colour).town)
+    return _town_options(play, Ask("town", second, None, f"Where is {colour} at home?", "", ()), event, rng)
+
+
+def _town_options(play: Play, ask: Ask, event: GameEvent, rng: random.Random) -> Ask:
+    assert event.colour is not None
+    rival = play.context.player(_other(play, event.colour)).town
+    towns = [rival, *rng.sample(sorted(set(TOWNS) - {rival, event.town}), 2)]
+    return replace(
+        ask, true=_say(play, event), others=tuple(_say(play, replace(event, town=town)) for town in towns)
+    )
+
+
+_RECALLS: tuple[Callable[[Play, int, random.Random], Ask | None], ...] = (
+    _score, _scorer, _streak, _tally, _won, _match, _name, _town,
+)  # fmt: skip
+
+
+def _past(play: Play, rng: random.Random) -> Iterator[Ask]:
+    """What happened N seconds ago: one event of each age, in every silent second that has one."""
+    universe: dict[str, set[GameEvent]] = {}
+    for events in play.said:
+        for event in events:
+            universe.setdefault(event.kind, set()).add(event)
+    last: dict[GameEvent, int] = {}
+    for second, events in enumerate(play.said):
+        last |= dict.fromkeys(events, second)
+        if events:
+            continue
+        by_age: dict[str, list[GameEvent]] = {}
+        for event, told in last.items():
+            if (age := age_of(second - told)) is not None:
+                by_age.setdefault(age, []).append(event)
+        for found in by_age.values():
+            event = rng.choice(found)
+            others = {one for one in universe[event.kind] if last.get(one, -MARGIN - 1) < last[event] - MARGIN}
+            if len(others) > 1:
+                yield _happened(play, second, event, last[event], others, rng)
+
+
+def _happened(
+    play: Play, second: int, event: GameEvent, told: int, others: set[GameEvent], rng: random.Random
+) -> Ask:
+    true = _say(play, event)
+    unit = "second" if second == told + 1 else "seconds"
+    return Ask(
+        "past",
+        second,
+        told,
+        f"What happened {second - told} {unit} ago?",
+        true,
+        _some(rng, {_say(play, one) for one in others}, true),
+        seen=None if event.kind in _WORDS_ONLY else told,
+    )
+
+
+def _next(play: Play, second: int, event: GameEvent, rng: random.Random) -> Iterator[Ask]:
+    """The announcer's whole reply of a second, with ``event`` as the fact that differs between the options."""
+    state = play.before[second]
+    ask: Ask | None = Ask(f"next-{event.kind}", second, second, "What does the announcer say next?", "", ())
+    assert ask is not None
+    match event.kind:
+        case "score":
+            ask = _next_numbers(play, replace(ask, seen=second), event, near_scores(play, _pair(event)), rng)
+        case "tally":
+            ask = _next_tally(play, ask, event, state, rng)
+        case "streak":
+            told = _run_told(play, second, event, state)
+            ask = None if told is None else _streak_options(play, replace(ask, told=told), event, rng)
+        case "game" if event.name:
+            ask = _name_options(play, replace(ask, task="next-name", told=None), event, rng)
+        case "match":
+            ask = _town_options(play, replace(ask, task="next-town", told=None), event, rng)
+        case _:
+            ask = None
+    if ask is not None and ask.others:
+        yield _whole(play, ask)
+
+
+def _pair(event: GameEvent) -> Scores:
+    return event.numbers[0], event.numbers[1]
+
+
+def _next_numbers(play: Play, ask: Ask, event: GameEvent, near: set[Scores], rng: random.Random) -> Ask:
+    true = _say(play, event)
+    others = {_say(play, replace(event, numbers=numbers)) for numbers in near}
+    return replace(ask, true=true, others=_some(rng, others, true))
+
+
+def _next_tally(play: Play, ask: Ask, event: GameEvent, state: State, rng: random.Random) -> Ask | None:
+    """Its evidence is the tally before: a game that is won in this second is seen, but not how many there were."""
+    if state.tally is None:
+        return None
+    winner = next((one.colour for one in play.said[ask.second] if one.kind == "game"), None)
+    near = near_tallies(play, winner)
+    return _next_numbers(play, replace(ask, told=state.tally[0]), event, near, rng)
+
+
+def near_tallies(play: Play, winner: str | None) -> set[Scores]:
+    """Tallies that a match can have; ``winner``: of the game that has just been won, if one has."""
+    most, colours = play.context.games_to_win, play.game.colours
+    ranges = [range(colour == winner, most + (colour == winner)) for colour in colours]
+    return {(a, b) for a in ranges[0] for b in ranges[1]}
+
+
+def _run_told(play: Play, second: int, event: GameEvent, state: State) -> int | None:
+    """The second that told the streak so far: its last number, or the first of its points; None: not in the text."""
+    if state.run is not None:
+        return state.run[0]
+    points = 0
+    for earlier in range(second, -1, -1):
+        points += sum(one.kind == "point" for one in play.said[earlier])
+        if points >= event.numbers[0]:
+            return earlier
+    return None
+
+
+def _whole(play: Play, ask: Ask) -> Ask:
+    """The same with all that is said in that second around the fact."""
+    said = play.said[ask.second]
+    reply = _say(play, *said)
+    assert reply.count(ask.true) == 1, f"{ask.true!r} is not said once in {reply!r}"
+    return replace(ask, true=reply, others=tuple(reply.replace(ask.true, other) for other in ask.others))
+
+
+def _number(what: str, text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 0 < int(text) <= 1_000_000):
+        raise OptionError(f"{what} must be a whole number above 0, not {text!r}")
+    return int(text)
