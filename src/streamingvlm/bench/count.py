@@ -25,7 +25,7 @@ from ..engine.decode_graph import DecodeStep, DecodeSteps
 from ..engine.engine_core import EngineCore
 from ..engine.ladder import Decoding
 from ..engine.options import StreamOptions
-from ..engine.request import StepRequest
+from ..engine.request import TurnRequest
 from ..engine.runner import Chosen, ModelRunner
 from ..engine.stream import OpenStream
 from ..kernels.plain import PlainKernels
@@ -83,7 +83,7 @@ class CountedRunner(ModelRunner):
         with self._counter.counting(self.stages["evict"]):
             super().select(slot, rows, positions, rewritten, keep)
 
-    def encode(self, requests: Sequence[StepRequest]) -> list[None]:
+    def encode(self, requests: Sequence[TurnRequest]) -> list[None]:
         """See :meth:`ModelRunner.encode`; a tower that reads what only a device knows is counted up to there."""
         if self.stages:
             tally = self.stages["vision_encode"]
@@ -98,14 +98,14 @@ class CountedRunner(ModelRunner):
                 request.visions = [self._vision(request)]
         return [None] * len(requests)
 
-    def _vision(self, request: StepRequest) -> Vision:
+    def _vision(self, request: TurnRequest) -> Vision:
         """Of the right sizes."""
         count, ours = sum(math.prod(one.merged) for one in request.to_prefill().patches), self.model
         config: Any = ours.hf.config  # type: ignore[attr-defined]
         part = torch.empty(count, config.text_config.hidden_size, dtype=self.model.kv_shape.dtype, device=META)
         return Vision(part, tuple(part for _ in getattr(config.vision_config, "deepstack_visual_indexes", ())))
 
-    def prefill(self, requests: Sequence[StepRequest]) -> list[Tensor | None]:
+    def prefill(self, requests: Sequence[TurnRequest]) -> list[Tensor | None]:
         """See :meth:`ModelRunner.prefill`."""
         if self.stages:
             self.new += sum(len(request.to_prefill().tokens) for request in requests)
@@ -116,11 +116,11 @@ class CountedRunner(ModelRunner):
             self.pool.advance(request.stream.slot, len(request.to_prefill().tokens))
         return [torch.empty(0, device=META)] * len(requests)
 
-    def choose_first(self, requests: Sequence[StepRequest], logits: Sequence[Tensor]) -> list[Chosen]:
+    def choose_first(self, requests: Sequence[TurnRequest], logits: Sequence[Tensor]) -> list[Chosen]:
         """See :meth:`ModelRunner.choose_first`."""
         return self._chosen("prefill", requests, lambda: super(CountedRunner, self).choose_first(requests, logits))
 
-    def decode(self, requests: Sequence[StepRequest]) -> list[Chosen]:
+    def decode(self, requests: Sequence[TurnRequest]) -> list[Chosen]:
         """See :meth:`ModelRunner.decode`."""
         self._functions.rows = [self.pool.length[request.stream.slot] for request in requests]
         if not self.stages:
@@ -128,7 +128,7 @@ class CountedRunner(ModelRunner):
                 self.pool.advance(request.stream.slot, 1)
         return self._chosen("decode", requests, lambda: super(CountedRunner, self).decode(requests))
 
-    def _chosen(self, stage: str, requests: Sequence[StepRequest], run: Callable[[], object]) -> list[Chosen]:
+    def _chosen(self, stage: str, requests: Sequence[TurnRequest], run: Callable[[], object]) -> list[Chosen]:
         """Tokens for ``requests``, always the same: what the device would have chosen is not known."""
         if self.stages:
             with self._counter.counting(self.stages[stage], zeros=True):

@@ -22,7 +22,7 @@ from ..cache.kv_pool import Evicted, Keep, KVPool, KVShape
 from ..cache.rope import Rope
 from ..core.positions import FloatArray, positions
 from ..core.timeline import IntArray
-from ..engine.request import StepRequest
+from ..engine.request import TurnRequest
 from ..engine.runner import Chosen, ModelRunner
 from ..kernels.plain import CosSin, PlainKernels, rotate
 from ..models.base import Model
@@ -134,17 +134,17 @@ class PerTokenRotationRunner(ModelRunner):
     batch_class = PerTokenBatch
     pool: PerTokenRotation
 
-    def prefill(self, requests: Sequence[StepRequest]) -> list[Tensor | None]:
+    def prefill(self, requests: Sequence[TurnRequest]) -> list[Tensor | None]:
         """See :meth:`ModelRunner.prefill`."""
         self._number(requests)
         return super().prefill(requests)
 
-    def decode(self, requests: Sequence[StepRequest]) -> list[Chosen]:
+    def decode(self, requests: Sequence[TurnRequest]) -> list[Chosen]:
         """See :meth:`ModelRunner.decode`."""
         self._number(requests)
         return super().decode(requests)
 
-    def _number(self, requests: Sequence[StepRequest]) -> None:
+    def _number(self, requests: Sequence[TurnRequest]) -> None:
         for request in requests:
             numbers = positions(request.stream.state.timeline.spans, self.model.tokens_per_second)
             self.pool.number(request.stream.slot, numbers, self.model.rope)

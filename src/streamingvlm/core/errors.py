@@ -1,5 +1,22 @@
 """Errors that a user can act on. Everything else is a bug and stays a traceback."""
 
+from __future__ import annotations
+
+from typing import Literal
+
+#: What has gone wrong at an endpoint; ``bad_request`` is any other refusal (too long, a picture that cannot be read).
+EndpointFailure = Literal[
+    "auth",
+    "not_found",
+    "refused_parameter",
+    "bad_request",
+    "rate_limit",
+    "server",
+    "timeout",
+    "connection",
+    "malformed",
+]
+
 
 class StreamingVLMError(Exception):
     """Base of the tree. The command line prints it as one line and exits with 2."""
@@ -35,3 +52,26 @@ class TrainingError(StreamingVLMError):
 
 class OutputError(StreamingVLMError):
     """An output cannot be written (unknown format, unwritable folder)."""
+
+
+class EndpointError(StreamingVLMError):
+    """A call of an OpenAI-compatible endpoint has failed, for good: what may pass was tried again before.
+
+    ``kind``: what has gone wrong; ``reason``: the server's words or the network's; ``parameter``: the one that is
+    refused ("" otherwise); ``status``: of the reply (0: there was none); ``tries``: how often the call was sent (0: not
+    at all).
+    """
+
+    def __init__(
+        self,
+        message: str,
+        kind: EndpointFailure,
+        *,
+        reason: str = "",
+        parameter: str = "",
+        status: int = 0,
+        tries: int = 0,
+    ) -> None:
+        super().__init__(message)
+        self.kind, self.reason, self.parameter = kind, reason, parameter
+        self.status, self.tries = status, tries

@@ -149,6 +149,45 @@ class Commentary:
 
 
 @dataclass(frozen=True, slots=True)
+class Question:
+    """Something that a stream is asked beside its commentary.
+
+    ``prefix``: what the reply begins with. With ``options`` no reply is generated: each option is weighed as what would
+    follow; ``as_commentary``: it stands between the marks that the model puts around its words. ``max_new_tokens``:
+    most of a reply that is generated.
+    """
+
+    text: str
+    options: tuple[str, ...] = ()
+    prefix: str = ""
+    as_commentary: bool = False
+    max_new_tokens: int = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The reply to a question that was asked at ``time``, seconds from the stream's start.
+
+    ``text``: the reply, or the likeliest option. ``logprobs``: of each option, the sum over its tokens, in nats.
+    """
+
+    question: Question
+    time: float
+    text: str
+    tokens: tuple[int, ...] = ()
+    finish_reason: FinishReason = "stop"
+    logprobs: tuple[float, ...] = ()
+    timing: Timing = Timing()
+
+    @property
+    def probabilities(self) -> tuple[float, ...]:
+        """Of each option, if one of them had to follow."""
+        most = max(self.logprobs, default=0.0)
+        weights = [math.exp(one - most) for one in self.logprobs]
+        return tuple(weight / sum(weights) for weight in weights)
+
+
+@dataclass(frozen=True, slots=True)
 class StreamOpened:
     """A stream begins. ``name``: its source's; ``context``: what is known before the video starts."""
 

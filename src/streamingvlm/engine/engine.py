@@ -22,10 +22,11 @@ from ..core.events import Chunk, StepInput
 from ..core.policy import CachePolicy, make_policy
 from ..core.sampling_params import Sampling
 from ..models.base import Model
+from .ask import ANSWER_SAMPLING, QUESTION_TOKENS, Fork
 from .engine_core import EngineCore
 from .ladder import CAPTURES, Decoding
 from .options import StreamOptions
-from .request import StepRequest, Trace
+from .request import StepRequest, Trace, TurnRequest
 from .runner import ModelRunner
 from .session import Session
 
@@ -126,6 +127,16 @@ class Engine:
         opened = self._core.open_stream(options, self.model.patcher.with_budget(max_pixels))
         return Session(self._core, opened)
 
+    def fork(
+        self, session: Session, *, question_tokens: int = QUESTION_TOKENS, sampling: Sampling = ANSWER_SAMPLING
+    ) -> Fork:
+        """Open a spare slot in which ``session``, or a session opened alike, is asked questions: see :class:`Fork`.
+
+        ``question_tokens``: most tokens of a question with its markup and prefix; ``sampling``: of the answers.
+        Raises :class:`CapacityError` when there is no free slot.
+        """
+        return Fork(self._core, session, question_tokens, sampling)
+
     def submit(
         self,
         session: Session,
@@ -140,7 +151,7 @@ class Engine:
         """
         return self._core.submit_stream(session.stream, StepInput.of(item), on_text=on_text, trace=trace)
 
-    def advance(self) -> list[StepRequest]:
+    def advance(self) -> list[TurnRequest]:
         """One round: start what is waiting, then one more token for every reply under way; what has ended.
 
         A request that fails is not raised here: its ``status`` and ``error`` say so. An interrupt (KeyboardInterrupt,

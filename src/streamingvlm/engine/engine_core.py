@@ -16,14 +16,15 @@ import torch
 from torch import Tensor
 
 from ..core.errors import CapacityError, SessionError
-from ..core.events import StepInput
+from ..core.events import Question, StepInput
 from ..models.base import Prepared
 from ..models.patches import Patcher
 from .options import StreamOptions
 from .planner import StepPlanner
-from .request import StepRequest, Trace
+from .request import AskRequest, StepRequest, Trace, TurnRequest
 from .runner import ModelRunner
 from .scheduler import Scheduler
+from .state import StreamState
 from .stream import OpenStream
 
 T = TypeVar("T")
@@ -44,11 +45,14 @@ class EngineCore:
 
     def open_stream(self, options: StreamOptions, patcher: Patcher) -> OpenStream:
         """A stream with a slot of its own."""
+        return self.open_planned(StepPlanner(self.model, options, patcher))
+
+    def open_planned(self, planner: StepPlanner) -> OpenStream:
+        """A stream of a planner, with a slot of its own."""
         self.check_thread()
-        planner = StepPlanner(self.model, options, patcher)
         return OpenStream(planner, self._admit(planner.capacity))
 
-    def advance(self) -> list[StepRequest]:
+    def advance(self) -> list[TurnRequest]:
         """See :meth:`Engine.advance`."""
         with self._working():
             if waiting := self._scheduler.waiting():
@@ -87,21 +91,48 @@ class EngineCore:
     ) -> StepRequest:
         """Hand in a step. Whatever can be refused is refused here, and then nothing has changed."""
         self.check_free(stream)
-        planner, state = stream.planner, stream.state
-        planner.check(state, step)
-        step = planner.merge_parts(state, step)
         submitted = time.perf_counter()
-        ahead, shown = step.prepared, planner.select_frames(state, step.chunk)
-        if isinstance(ahead, Prepared):
-            planner.check_prepared(ahead, len(shown.frames))
-        else:
-            ahead = Prepared(planner.patcher(shown), time.perf_counter() - submitted)
-        planner.check_patches(state, ahead.patches, len(shown.frames))
+        step, ahead = self._prepared(stream, step)
         request = StepRequest(stream, step, ahead, submitted, on_text, trace)
         self._scheduler.add(request)
         return request
 
-    def run_until(self, request: StepRequest) -> None:
+    def submit_question(
+        self,
+        stream: OpenStream,
+        question: Question,
+        step: StepInput | None = None,
+        *,
+        on_text: Callable[[str], None] | None = None,
+    ) -> AskRequest:
+        """Hand in a question, asked in the turn of ``step`` if there is one; refused as a step is."""
+        self.check_free(stream)
+        submitted, ahead = time.perf_counter(), None
+        if step is not None:
+            step, ahead = self._prepared(stream, step)
+        request = AskRequest(stream, step, ahead, submitted, on_text, question=question)
+        self._scheduler.add(request)
+        return request
+
+    def _prepared(self, stream: OpenStream, step: StepInput) -> tuple[StepInput, Prepared]:
+        """A step that may come next, whole, and what was made of its frames."""
+        planner, state, began = stream.planner, stream.state, time.perf_counter()
+        planner.check(state, step)
+        step = planner.merge_parts(state, step)
+        ahead, shown = step.prepared, planner.select_frames(state, step.chunk)
+        if isinstance(ahead, Prepared):
+            planner.check_prepared(ahead, len(shown.frames))
+        else:
+            ahead = Prepared(planner.patcher(shown), time.perf_counter() - began)
+        planner.check_patches(state, ahead.patches, len(shown.frames))
+        return step, ahead
+
+    def rewind(self, stream: OpenStream, state: StreamState) -> None:
+        """Put a stream back to an earlier state whose rows are all still there."""
+        stream.state = state.before_step()
+        self.pool.rewind(stream.slot, state.timeline.cached)
+
+    def run_until(self, request: TurnRequest) -> None:
         """Run everybody's work until ``request`` is done. Raises what ended it, if it failed."""
         while not request.done:
             if request not in self._scheduler:
@@ -189,8 +220,8 @@ class EngineCore:
             self._at_work = False
 
     def _each(
-        self, requests: Sequence[StepRequest], run: Callable[[Sequence[StepRequest]], Sequence[T]]
-    ) -> Iterator[tuple[StepRequest, T]]:
+        self, requests: Sequence[TurnRequest], run: Callable[[Sequence[TurnRequest]], Sequence[T]]
+    ) -> Iterator[tuple[TurnRequest, T]]:
         """What ``run`` gives for each of ``requests``, run as one batch, or one by one if the batch raises.
 
         ``run`` changes nothing but rows behind a slot's length and the length. Requests that it raises for alone fail;
@@ -214,25 +245,27 @@ class EngineCore:
             if not request.done:
                 yield request, result
 
-    def _start(self, requests: Sequence[StepRequest]) -> None:
+    def _start(self, requests: Sequence[TurnRequest]) -> None:
         """Evict, encode and prefill the new turns of some streams."""
         begun = [request for one in requests for request, _ in self._each([one], self._begin)]
         begun = [request for request, _ in self._each(begun, self._runner.encode)]
-        logits: dict[StepRequest, Tensor] = {}
+        logits: dict[TurnRequest, Tensor] = {}
         for group in [begun] if self._runner.batches_prefills else [[request] for request in begun]:
             for request, last in self._each(group, self._runner.prefill):
-                if self._scheduler.prefilled(request):
-                    assert last is not None, "a whole step has a first token"
-                    logits[request] = last
-                else:
+                if not self._scheduler.prefilled(request):
                     self._end(request)
+                    continue
+                assert last is not None, "a whole turn has a first token"
+                logits[request] = last
+        for request in [one for one in logits if isinstance(one, AskRequest) and one.question.options]:
+            self._weigh(request, logits.pop(request))
         # All prefills have been handed to the device before the first token is waited for.
         for request, (token, own) in self._each(
             list(logits), lambda some: self._runner.choose_first(some, [logits[one] for one in some])
         ):
             self._take(request, token, own)
 
-    def _begin(self, requests: Sequence[StepRequest]) -> list[None]:
+    def _begin(self, requests: Sequence[TurnRequest]) -> list[None]:
         """Evict where the turn of a single request begins, and append the turn or more of it."""
         begun = time.perf_counter()
         (request,) = requests
@@ -246,7 +279,16 @@ class EngineCore:
         request.spend("evict", time.perf_counter() - begun)
         return [None]
 
-    def _take(self, request: StepRequest, token: int, logits: Tensor) -> None:
+    def _weigh(self, request: AskRequest, logits: Tensor) -> None:
+        """Answer a question by the likelihood of its options."""
+        try:
+            options = request.stream.planner.option_tokens(request.question)
+            self._scheduler.weigh(request, self._runner.weigh(request, options, logits))
+            self._end(request)
+        except Exception as error:
+            self._end(request, error)
+
+    def _take(self, request: TurnRequest, token: int, logits: Tensor) -> None:
         """One more token of a reply has been chosen: note it, tell its text, deliver the reply if it has ended."""
         try:
             if request.trace:
@@ -263,7 +305,7 @@ class EngineCore:
         except Exception as error:
             self._end(request, error)
 
-    def _end(self, request: StepRequest, error: BaseException | None = None) -> None:
+    def _end(self, request: TurnRequest, error: BaseException | None = None) -> None:
         """A request has ended; with an ``error`` its stream goes back to where it was before the step."""
         if request.done:
             return

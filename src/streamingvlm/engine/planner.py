@@ -7,17 +7,19 @@ method is given.
 from __future__ import annotations
 
 import math
+from copy import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..core.errors import CapacityError, OptionError
-from ..core.events import Chunk, InstructionUpdated, StepInput
+from ..core.events import Chunk, InstructionUpdated, Question, StepInput
 from ..core.grammar import LONGEST_STREAM
 from ..core.policy import Sizes
 from ..core.positions import FloatArray, positions
-from ..core.spans import Kind, Span
+from ..core.sampling_params import Sampling
+from ..core.spans import Kind, Role, Span
 from ..core.timeline import IntArray, newly_archived
 from ..models.base import Model, Prepared
 from .open_turn import OpenTurn, PrefillInput
@@ -47,6 +49,13 @@ class StepPlanner:
         self.check_budget("instruction", options.instruction, INSTRUCTION_BUDGET)
         self._preamble = self.grammar.preamble(options.context, options.instruction)
         self.capacity = options.policy.capacity(self._sizes())
+
+    def for_questions(self, question_tokens: int, sampling: Sampling) -> StepPlanner:
+        """The same for a fork that is asked questions of at most so many tokens."""
+        other = copy(self)
+        other.options = replace(self.options, sampling=sampling)
+        other.capacity = self.capacity + question_tokens + sampling.max_new_tokens + 1
+        return other
 
     # Whether something may come.
 
@@ -177,13 +186,13 @@ class StepPlanner:
         return PrefillInput(tokens, np.zeros(len(rows), np.bool_), numbers, [], rows.start)
 
     def build_turn(
-        self, state: StreamState, step: StepInput, patches: Patches
+        self, state: StreamState, step: StepInput, patches: Patches, question: Question | None = None
     ) -> tuple[PrefillInput, tuple[InstructionUpdated, ...]]:
         """Append the turn of ``step``, which shows ``patches``, or more frames to it; what has to be prefilled now.
 
         That is what is pending and the new turn; all that stays and the new turn if the policy recomputes. Of a turn
         whose last frames are still to come it is all up to its last pad: what stands behind depends on them. With it
-        come the instructions that the model is told.
+        come the instructions that the model is told; in their place stands the ``question``, if there is one.
         """
         shown = self.select_frames(state, step.chunk)
         if state.opened is None:
@@ -193,7 +202,12 @@ class StepPlanner:
         spans: list[Span] = [] if opened.at else list(self._preamble)
         if opened.at and state.timeline.spans[opened.at - 1].kind is Kind.COMMENTARY:
             spans.append(self.grammar.separator(state.turn - 1))
-        query, told = self._query(state, step.chunk) if step.last else ("", ())
+        query = ""
+        told: tuple[InstructionUpdated, ...] = ()
+        if question is not None:
+            query = question.text
+        elif step.last:
+            query, told = self._query(state, step.chunk)
         spans += self.grammar.turn(
             state.turn,
             opened.start,
@@ -203,12 +217,46 @@ class StepPlanner:
             times=opened.times,
             query=query,
         )
+        if question is not None:
+            spans += self._prefix(state, question)
         state.timeline.replace_from(opened.at, spans)
         assert len(state.timeline) + self.options.sampling.max_new_tokens + 1 <= self.capacity, "capacity is a bound"
         if self.options.newest_frames is not None:
             state.shown = replace(shown, read_seconds=0.0)
         fed = opened.take_unfed(spans, self.tokens_per_second, step.last)
         return PrefillInput(*fed, self._to_encode(state, [*opened.before, *spans], patches)), told
+
+    def build_question(self, state: StreamState, question: Question) -> PrefillInput:
+        """Append a turn that shows nothing and asks ``question``; what has to be prefilled: what is pending and it."""
+        spans: list[Span] = [] if state.timeline.spans else list(self._preamble)
+        if state.timeline.spans and state.timeline.spans[-1].kind is Kind.COMMENTARY:
+            spans.append(self.grammar.separator(state.turn - 1))
+        spans += [self.grammar.header(Role.USER, state.turn), self.grammar.query(question.text, state.turn)]
+        spans += [self.grammar.footer(Role.USER, state.turn), self.grammar.header(Role.ASSISTANT, state.turn)]
+        spans += self._prefix(state, question)
+        state.timeline.append(*spans)
+        tokens = state.timeline.tokens_at(range(state.timeline.cached, len(state.timeline)))
+        assert len(state.timeline) + self.options.sampling.max_new_tokens + 1 <= self.capacity, "capacity is a bound"
+        numbers = positions(state.timeline.pending_spans(), self.tokens_per_second, state.last_position + 1)
+        return PrefillInput(tokens, np.zeros(len(tokens), np.bool_), numbers, [])
+
+    def _prefix(self, state: StreamState, question: Question) -> list[Span]:
+        """What the reply to a question begins with."""
+        if not question.prefix:
+            return []
+        return [Span(Kind.QUERY, Role.ASSISTANT, tuple(self.grammar.tokenizer.encode(question.prefix)), state.turn)]
+
+    def question_tokens(self, question: Question) -> int:
+        """Tokens of a question with its markup and prefix, in a turn of its own; in a step's turn they are fewer."""
+        marks = self.grammar.separator(0), self.grammar.header(Role.USER), self.grammar.footer(Role.USER)
+        texts = len(self.grammar.query(question.text)) + len(self.grammar.tokenizer.encode(question.prefix))
+        return texts + sum(map(len, (*marks, self.grammar.header(Role.ASSISTANT))))
+
+    def option_tokens(self, question: Question) -> list[tuple[int, ...]]:
+        """The tokens of each option of a question, as they would follow."""
+        if question.as_commentary:
+            return [self.grammar.reply(option) for option in question.options]
+        return [tuple(self.grammar.tokenizer.encode(option)) for option in question.options]
 
     def _open(self, state: StreamState, shown: Chunk) -> OpenTurn:
         """Begin the turn of a step, behind what the policy left."""
@@ -240,23 +288,23 @@ class StepPlanner:
         told = state.take_instructions(chunk.start)
         return (told[-1].text if told else ""), told
 
-    def set_reply(self, state: StreamState, chunk: Chunk, tokens: list[int]) -> None:
-        """The reply is ``tokens`` so far."""
-        span = self.grammar.commentary(state.turn, chunk.start, chunk.end, tokens)
+    def set_reply(self, state: StreamState, span: tuple[float, float], tokens: list[int]) -> None:
+        """The reply about the seconds of ``span`` is ``tokens`` so far."""
+        reply = self.grammar.commentary(state.turn, *span, tokens)
         if len(tokens) == 1:
-            state.timeline.append(span)
+            state.timeline.append(reply)
         else:
-            state.timeline.replace_last(span)
+            state.timeline.replace_last(reply)
 
-    def end_turn(self, state: StreamState, chunk: Chunk, tokens: list[int]) -> None:
+    def end_turn(self, state: StreamState, span: tuple[float, float], tokens: list[int]) -> None:
         """The reply is complete; one that did not end by itself gets the end of turn that it lacks."""
         end = self.grammar.marks.turn_end
         if tokens[-1] != end:
-            self.set_reply(state, chunk, [*tokens, end])
+            self.set_reply(state, span, [*tokens, end])
         if state.turn == 0:
-            state.first = chunk.start
+            state.first = span[0]
         state.turn += 1
-        state.time = chunk.end
+        state.time = span[1]
         state.opened, state.stashed, state.pending_positions = None, (), no_positions()
 
     def _sizes(self) -> Sizes:

@@ -1,4 +1,4 @@
-"""One step of a stream on its way through an engine."""
+"""What a stream has to do, on its way through an engine: a step, or a question."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from enum import StrEnum
 import numpy as np
 from torch import Tensor
 
-from ..core.events import Commentary, InstructionUpdated, StepInput, Timing
+from ..core.events import Answer, Commentary, InstructionUpdated, Question, StepInput, Timing
 from ..core.positions import FloatArray
 from ..models.base import Prepared, Vision
 from .open_turn import PrefillInput
@@ -40,35 +40,50 @@ class Status(StrEnum):
 
 
 @dataclass(slots=True, eq=False)
-class StepRequest:
-    """One submitted step on its way to a commentary; a part of a step only on its way into the cache.
+class TurnRequest:
+    """One turn on its way to a reply.
 
-    ``ahead``: what was made of its frames, also what the tower sees in them as soon as that is known. ``prefill`` and
-    ``rearchive``: what has to be prefilled, known when it is begun; ``visions``: what the tower sees in that.
-    ``result``: None for a part.
+    ``step``: what it shows (None: nothing); ``ahead``: what was made of its frames, also what the tower sees in them as
+    soon as that is known. ``prefill`` and ``rearchive``: what has to be prefilled, known when it is begun; ``visions``:
+    what the tower sees in that.
     """
 
     stream: OpenStream
-    step: StepInput
-    ahead: Prepared
+    step: StepInput | None
+    ahead: Prepared | None
     submitted: float
     on_text: Callable[[str], None] | None = None
     trace: Trace | None = None
     prefill: PrefillInput | None = None
     rearchive: PrefillInput | None = None
     visions: list[Vision] = field(default_factory=list)
-    instructions: tuple[InstructionUpdated, ...] = ()
     tokens: list[int] = field(default_factory=list)
     emitted_text: str = ""
     timing: Timing = field(default_factory=Timing)
     status: Status = Status.WAITING
     error: BaseException | None = None
-    result: Commentary | None = None
 
     @property
     def done(self) -> bool:
         """Whether it has ended, well or not."""
         return self.status in (Status.DONE, Status.FAILED)
+
+    @property
+    def whole(self) -> bool:
+        """Whether a reply follows: not to a part of a step."""
+        return self.step is None or self.step.last
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """Seconds that the reply is about."""
+        if self.step is None:
+            return self.stream.state.time, self.stream.state.time
+        return self.step.chunk.start, self.step.chunk.end
+
+    @property
+    def due(self) -> float | None:
+        """The moment at which the reply ends at the latest (``time.perf_counter()``; None: never)."""
+        return self.step.arrival.due if self.step is not None else None
 
     def spend(self, stage: str, seconds: float) -> None:
         """Add work to a stage."""
@@ -78,3 +93,24 @@ class StepRequest:
         """What has to be prefilled; the request has been begun."""
         assert self.prefill is not None, "a request is begun before it is run"
         return self.prefill
+
+
+@dataclass(slots=True, eq=False)
+class StepRequest(TurnRequest):
+    """One submitted step on its way to a commentary; a part of a step only on its way into the cache.
+
+    ``result``: None for a part.
+    """
+
+    step: StepInput
+    ahead: Prepared
+    instructions: tuple[InstructionUpdated, ...] = ()
+    result: Commentary | None = None
+
+
+@dataclass(slots=True, eq=False)
+class AskRequest(TurnRequest):
+    """A question on its way to an answer, in a fork of its stream. With a ``step`` it is asked in that step's turn."""
+
+    question: Question = field(default_factory=lambda: Question(""))
+    result: Answer | None = None

@@ -23,7 +23,7 @@ from ..models.patches import Patches
 from .decode_graph import Capture, GraphCapture, Place
 from .ladder import Decoding, prepare_decoding, rungs
 from .open_turn import BoolArray, PrefillInput
-from .request import StepRequest
+from .request import TurnRequest
 from .sampler import Counter, choose
 
 #: A token with its logits (vocabulary,) float32, which hold only until the next token.
@@ -109,10 +109,10 @@ class ModelRunner:
                 self._beside.synchronize()
         return replace(prepared, vision=vision, vision_seconds=time.perf_counter() - began)
 
-    def encode(self, requests: Sequence[StepRequest]) -> list[None]:
+    def encode(self, requests: Sequence[TurnRequest]) -> list[None]:
         """What is seen in each prefill: in one call for all that was not encoded ahead."""
         begun = time.perf_counter()
-        left = [request for request in requests if request.ahead.vision is None]
+        left = [request for request in requests if request.ahead is not None and request.ahead.vision is None]
         if left:
             inputs = [request.to_prefill() for request in left]
             with self._tower:
@@ -121,10 +121,10 @@ class ModelRunner:
             _share("vision_encode", begun, left, [sum(math.prod(p.grid) for p in one.patches) for one in inputs])
             for request, own in zip(left, visions, strict=True):
                 request.visions = own
-                if len(own) == 1:
+                if len(own) == 1 and request.ahead is not None:
                     request.ahead = replace(request.ahead, vision=own[0])
         for request in requests:
-            if request not in left and request.ahead.vision is not None:
+            if request not in left and request.ahead is not None and request.ahead.vision is not None:
                 request.visions = [_here(request.ahead.vision)]
         return [None] * len(requests)
 
@@ -142,7 +142,7 @@ class ModelRunner:
 
     # The decoder.
 
-    def prefill(self, requests: Sequence[StepRequest]) -> list[Tensor | None]:
+    def prefill(self, requests: Sequence[TurnRequest]) -> list[Tensor | None]:
         """One forward pass over the turns of some streams, one behind the other; logits (vocabulary,) float32 of each.
 
         Text that has moved into the history block is prefilled once more in the same pass: in every layer its rows are
@@ -159,13 +159,11 @@ class ModelRunner:
         deepstack = self._deepstack(pads, [vision for own in seen for vision in own])
         numbers = np.concatenate([one.positions for _, one in fed], axis=1)
         hidden = self._forward(segments, torch.cat(embeds), numbers, deepstack)
-        logits = self.model.logits(hidden) if any(request.step.last for request in requests) else None
+        logits = self.model.logits(hidden) if any(request.whole for request in requests) else None
         _share("prefill", begun, requests, [len(request.to_prefill().tokens) for request in requests])
-        return [
-            logits[row] if logits is not None and request.step.last else None for row, request in enumerate(requests)
-        ]
+        return [logits[row] if logits is not None and request.whole else None for row, request in enumerate(requests)]
 
-    def choose_first(self, requests: Sequence[StepRequest], logits: Sequence[Tensor]) -> list[Chosen]:
+    def choose_first(self, requests: Sequence[TurnRequest], logits: Sequence[Tensor]) -> list[Chosen]:
         """The first token of each reply, from what :meth:`prefill` gave for each; one read-back for all."""
         begun = time.perf_counter()
         for request in requests:
@@ -174,14 +172,45 @@ class ModelRunner:
         _share("prefill", begun, requests, [1] * len(requests))
         return chosen
 
-    def decode(self, requests: Sequence[StepRequest]) -> list[Chosen]:
+    def weigh(self, request: TurnRequest, options: Sequence[Sequence[int]], logits: Tensor) -> list[float]:
+        """Log-likelihood, in nats, of each of some continuations (tokens) of what :meth:`prefill` gave ``logits`` for.
+
+        The slot's rows and length are as before.
+        """
+        begun = time.perf_counter()
+        slot, first = request.stream.slot, logits.float().log_softmax(-1)
+        held = self.pool.length[slot]
+        out = []
+        for tokens in options:
+            total = first[tokens[0]].double()
+            if len(tokens) > 1:
+                try:
+                    follows = self._continuation(slot, held, request.stream.state.next_position, tokens[:-1])
+                finally:
+                    self.pool.rewind(slot, held)
+                index = upload(torch.tensor(tokens[1:]), self.device)
+                total = total + follows.gather(-1, index[:, None]).double().sum()
+            out.append(total)
+        request.spend("decode", time.perf_counter() - begun)
+        return [float(value) for value in torch.stack(out).tolist()]
+
+    def _continuation(self, slot: int, held: int, position: FloatArray, tokens: Sequence[int]) -> Tensor:
+        """Log-probabilities (n, vocabulary) float32 behind each of n tokens that are written behind a slot's rows."""
+        self.pool.advance(slot, len(tokens))
+        segments = [Segment(slot, row, row + 1, held + row) for row in range(len(tokens))]
+        numbers = np.add(position, np.arange(len(tokens)), dtype=np.float32)
+        embeds = self.model.embed(upload(torch.tensor(tokens), self.device))
+        hidden = self._forward(segments, embeds, numbers)
+        return self.model.logits(hidden)[: len(tokens)].float().log_softmax(-1)
+
+    def decode(self, requests: Sequence[TurnRequest]) -> list[Chosen]:
         """One more token of some replies."""
         begun = time.perf_counter()
         chosen = self._decode_one_by_one(requests) if self.decoding.steps is None else self._decode_step(requests)
         _share("decode", begun, requests, [1] * len(requests))
         return chosen
 
-    def _decode_one_by_one(self, requests: Sequence[StepRequest]) -> list[Chosen]:
+    def _decode_one_by_one(self, requests: Sequence[TurnRequest]) -> list[Chosen]:
         slots = [request.stream.slot for request in requests]
         tokens = upload(torch.tensor([request.tokens[-1] for request in requests]), self.device)
         self._token_mask[upload(torch.tensor(slots), self.device), tokens] = True
@@ -189,7 +218,7 @@ class ModelRunner:
         segments = [Segment(slot, row, row + 1) for row, slot in enumerate(slots)]
         return self._choose(requests, self.model.logits(self._forward(segments, self.model.embed(tokens), numbers)))
 
-    def _decode_step(self, requests: Sequence[StepRequest]) -> list[Chosen]:
+    def _decode_step(self, requests: Sequence[TurnRequest]) -> list[Chosen]:
         assert self.decoding.steps is not None
         places = [_place(request, self.pool) for request in requests]
         step = self.decoding.steps.of(len(places))
@@ -216,7 +245,7 @@ class ModelRunner:
             numbers = np.pad(numbers, ((0, 0), (0, missing)))
         return self.model.forward(embeds, self.batch_class(self.pool, segments, self.rotation(numbers)), deepstack)
 
-    def _choose(self, requests: Sequence[StepRequest], logits: Tensor) -> list[Chosen]:
+    def _choose(self, requests: Sequence[TurnRequest], logits: Tensor) -> list[Chosen]:
         """The next token of each reply; ``logits`` (at least one row per request, vocabulary)."""
         logits = logits[: len(requests)]
         index = upload(torch.tensor([request.stream.slot for request in requests]), self.device)
@@ -243,7 +272,7 @@ class ModelRunner:
         """Which of ``pads`` (tokens,) are set, as numbers (pads,) int64 on the device, which is not waited for."""
         return upload(torch.from_numpy(np.flatnonzero(pads)), self.device)
 
-    def _mark(self, request: StepRequest) -> None:
+    def _mark(self, request: TurnRequest) -> None:
         """Note which tokens occur in the stream's text; the repetition penalty is for them."""
         mask = self._token_mask[request.stream.slot]
         tokens = request.stream.state.timeline.distinct_tokens()
@@ -251,12 +280,12 @@ class ModelRunner:
         mask[upload(torch.from_numpy(tokens), self.device)] = True
 
 
-def _counter(request: StepRequest) -> Counter:
+def _counter(request: TurnRequest) -> Counter:
     options = request.stream.options
     return options.seed, options.stream, request.stream.state.sampled
 
 
-def _place(request: StepRequest, pool: KVPool) -> Place:
+def _place(request: TurnRequest, pool: KVPool) -> Place:
     stream = request.stream
     time_, height, width = stream.state.next_position[:, 0].tolist()
     return Place(
@@ -269,7 +298,7 @@ def _place(request: StepRequest, pool: KVPool) -> Place:
     )
 
 
-def _share(stage: str, begun: float, requests: Sequence[StepRequest], sizes: Sequence[int]) -> None:
+def _share(stage: str, begun: float, requests: Sequence[TurnRequest], sizes: Sequence[int]) -> None:
     """Add the work since ``begun`` to a stage of each of ``requests``, in parts as large as ``sizes``."""
     spent = time.perf_counter() - begun
     for request, size in zip(requests, sizes, strict=True):

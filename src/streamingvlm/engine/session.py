@@ -15,7 +15,7 @@ from ..core.events import Chunk, Commentary, StepInput
 from ..models.base import Model, Prepared
 from . import snapshot
 from .options import INSTRUCTION_BUDGET, StreamOptions
-from .request import StepRequest, Trace
+from .request import StepRequest, Trace, TurnRequest
 from .state import StreamState
 from .stream import OpenStream
 
@@ -36,7 +36,7 @@ class EnginePort(Protocol):
         on_text: Callable[[str], None] | None = None,
         trace: Trace | None = None,
     ) -> StepRequest: ...
-    def run_until(self, request: StepRequest) -> None: ...
+    def run_until(self, request: TurnRequest) -> None: ...
     def encode_ahead(self, prepared: Prepared) -> Prepared: ...
     def cancel(self, stream: OpenStream) -> None: ...
     def close_stream(self, stream: OpenStream) -> None: ...
@@ -141,7 +141,7 @@ class Session:
         Both are of one engine and were opened with the same policy and bound. Raises :class:`SessionError` for others,
         and within a step of either.
         """
-        if other._engine is not self._engine:
+        if not other.belongs_to(self._engine):
             raise SessionError("a stream of another engine cannot be copied: its rows are in another pool")
         if (other.options.policy, other.capacity) != (self.options.policy, self.capacity):
             raise SessionError("the stream to be copied was opened otherwise: policy and capacity must be the same")
@@ -161,6 +161,10 @@ class Session:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
+
+    def belongs_to(self, engine: EnginePort) -> bool:
+        """Whether the stream's rows are in the pool of ``engine``."""
+        return self._engine is engine
 
     @property
     def state(self) -> StreamState:

@@ -16,6 +16,7 @@ from typing import Any
 
 from ..core.errors import CapacityError, OptionError, OutputError
 from ..core.events import Commentary, Event, Source, StepInput, StepSource
+from ..core.events import Question as AskedQuestion
 from ..core.policy import CachePolicy, make_policy
 from ..engine.engine import Engine
 from ..engine.request import StepRequest
@@ -252,11 +253,10 @@ class TaskRunner:
 
         The stream itself never sees the question.
         """
-        with engine.open(**self._options(example)) as copy:
-            if session.turn:
-                copy.copy_from(session)
+        with engine.fork(session, sampling=session.options.sampling) as fork:
+            fork.take(session)
             try:
-                copy.instruct(question.text)
+                asked = AskedQuestion(question.text, max_new_tokens=session.options.sampling.max_new_tokens)
+                return fork.ask(asked, step).text
             except CapacityError as error:
                 raise OptionError(f"{example.name}, question at {question.time:g} s: {error}") from None
-            return copy.step(step).text
