@@ -1,1 +1,1 @@
-"""The games as a benchmark in the forms that others are published in, with exact truth: commentary, judge, questions."""
+"""The games as a benchmark in published forms, with exact truth: commentary, a judge of it, questions."""

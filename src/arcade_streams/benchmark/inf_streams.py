@@ -1,4 +1,4 @@
-"""Games as a benchmark in the form of Inf-Streams-Eval (paper, arXiv 2510.09608, section 3.3), with an exact transcript.
+"""Games as a benchmark in the form of Inf-Streams-Eval (paper, section 4), with an exact transcript.
 
 A folder::
 
@@ -8,9 +8,10 @@ A folder::
     videos/NAME.mp4           H.264, 320 x 420; none where the video is a locator (``arcade:pong?seed=9100000``)
     games/NAME.json           a game's line, written once its video is whole
 
-Times are seconds on the game's clock. The words of a second are spread evenly over it, the last one ends with it. The
-lines have two fields more than the published ones: ``game`` and ``seed``. The two ``.jsonl`` files are made anew from
-``games/``, so a run that was killed goes on behind its last whole game.
+``video`` is a path from the folder, or the locator. Times are seconds on the game's clock. The words of a second are
+spread evenly over it, the last one ends with it. The lines have three fields more than the published ones: ``sport``,
+``game`` (the same) and ``seed``. The two ``.jsonl`` files are made anew from ``games/``, so a run that was killed goes
+on behind its last whole game.
 """
 
 from __future__ import annotations
@@ -98,8 +99,8 @@ class Recording:
         return f"{self.game.name}-{self.seed}"
 
     def video(self, form: BenchmarkForm) -> str:
-        """What the data calls its video."""
-        return f"{self.name}.mp4" if form.videos == "mp4" else f"arcade:{self.game.name}?seed={self.seed}"
+        """What the data calls its video: its path from the folder, or a locator."""
+        return f"{VIDEOS}/{self.name}.mp4" if form.videos == "mp4" else f"arcade:{self.game.name}?seed={self.seed}"
 
 
 def write_benchmark(
@@ -164,8 +165,8 @@ def read_about(folder: Path) -> dict[str, Any]:
 
 
 def _whole(folder: Path, recording: Recording, form: BenchmarkForm) -> bool:
-    video = folder / VIDEOS / recording.video(form)
-    return (folder / GAMES_FOLDER / f"{recording.name}.json").is_file() and (form.videos == "locator" or video.is_file())
+    video = form.videos == "locator" or (folder / recording.video(form)).is_file()
+    return video and (folder / GAMES_FOLDER / f"{recording.name}.json").is_file()
 
 
 def _write_game(folder: Path, recording: Recording, form: BenchmarkForm) -> None:
@@ -176,7 +177,7 @@ def _write_game(folder: Path, recording: Recording, form: BenchmarkForm) -> None
     if form.videos == "mp4":
         frames = _frames(stream, form.seconds, rows)
         comment = kind_comment(kind_of(recording.game), f"seed={recording.seed}")
-        path = folder / VIDEOS / recording.video(form)
+        path = folder / recording.video(form)
         write_video(path, frames, fps=form.fps, title=stream.context.text, comment=comment)
     else:
         rows += [(second.start, second.end, second.text) for second in islice(stream, form.seconds)]
@@ -184,6 +185,7 @@ def _write_game(folder: Path, recording: Recording, form: BenchmarkForm) -> None
         "video": recording.video(form),
         "title": stream.context.text,
         "content": _timed(rows),
+        "sport": recording.game.name,
         "game": recording.game.name,
         "seed": recording.seed,
     }

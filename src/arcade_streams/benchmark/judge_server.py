@@ -1,11 +1,14 @@
 """A judge that knows the truth, behind the OpenAI protocol: commentary of the games is compared fact by fact.
 
 ``python -m arcade_streams.benchmark.judge_server --port 8010`` answers ``POST /v1/chat/completions`` (and ``GET
-/v1/models``) with ``{"winner": "A"}``, ``"B"`` or ``"tie"``. The last user message with any blocks must hold three, in this
-order: ``<reference>...</reference>``, ``<candidate_a>...</candidate_a>``, ``<candidate_b>...</candidate_b>`` (or
-``transcript``, ``commentary_a``, ``commentary_b``); all other words of a prompt are skipped. The candidate with the higher F1 of statements wins (:mod:`.facts`); equal F1 is a tie.
-The same texts always get the same vote, whatever temperature and seed are asked for, and the vote does not depend on
-the order of the candidates. Whatever cannot be judged is an error 400, never a vote.
+/v1/models``) with ``{"winner": "A"}``, ``"B"`` or ``"tie"``. The last user message with any blocks must hold three, in
+this order: ``<reference>...</reference>``, ``<candidate_a>...</candidate_a>``, ``<candidate_b>...</candidate_b>`` (or
+``transcript``, ``commentary_a``, ``commentary_b``); all other words of a prompt are skipped.
+
+The candidate with the higher F1 of statements wins (:mod:`.facts`); equal F1 is a tie. The same texts always get the
+same vote, whatever temperature and seed are asked for, and the vote does not depend on the order of the candidates.
+Texts that cannot be judged are an error 400, never a vote; a prompt without any block, as clients send it to try an
+endpoint, is answered with ``OK``.
 """
 
 from __future__ import annotations
@@ -47,7 +50,7 @@ def texts(prompt: str) -> tuple[str, str, str]:
     """
     ends = [(tag[1], tag[0].startswith("</"), tag.start(), tag.end()) for tag in _TAG.finditer(prompt)]
     blocks = [
-        (name, prompt[after:before])
+        (name, prompt[after:before].strip())
         for (name, closes, _, after), (other, closed, before, _) in pairwise(ends)
         if not closes and closed and name == other
     ]
@@ -55,7 +58,9 @@ def texts(prompt: str) -> tuple[str, str, str]:
     closing = sum(closes for _, closes, _, _ in ends)
     right = len(blocks) == closing == len(_NAMES)
     if not (right and all(name in known for name, known in zip(names, _NAMES, strict=True))):
-        raise RefusedError("the prompt must hold <reference>, <candidate_a> and <candidate_b>, each once, in this order")
+        raise RefusedError(
+            "the prompt must hold <reference>, <candidate_a> and <candidate_b>, each once, in this order"
+        )
     reference, a, b = (text for _, text in blocks)
     return reference, a, b
 
@@ -77,7 +82,7 @@ def completion(request: Mapping[str, Any]) -> dict[str, Any]:
     if request.get("n", 1) != 1:
         raise RefusedError("one reply to a request: leave out n")
     prompt = _prompt(request.get("messages"))
-    reply = json.dumps({"winner": verdict(*texts(prompt))})
+    reply = json.dumps({"winner": verdict(*texts(prompt))}) if _TAG.search(prompt) else "OK"
     asked, said = len(prompt.split()), len(reply.split())
     return {
         "id": "chatcmpl-" + hashlib.sha256(prompt.encode("utf-8", "replace")).hexdigest()[:24],
@@ -122,7 +127,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """``/v1/models``."""
         if self.path.rstrip("/") == "/v1/models":
-            self._send(200, {"object": "list", "data": [{"id": MODEL, "object": "model", "owned_by": "arcade_streams"}]})
+            self._send(
+                200, {"object": "list", "data": [{"id": MODEL, "object": "model", "owned_by": "arcade_streams"}]}
+            )
         else:
             self._refuse(RefusedError(f"nothing at {self.path}", 404))
 
@@ -163,7 +170,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (its name in the library)
+    def log_message(self, format: str, *args: Any) -> None:
         """Says nothing: requests are no news."""
 
 

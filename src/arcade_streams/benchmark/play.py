@@ -95,7 +95,9 @@ def read_plays(data: Path) -> list[Play]:
             try:
                 plays.append(make_play(json.loads(line)))
             except (ValueError, KeyError, TypeError, IndexError) as error:
-                raise SourceError(f"{data}:{number} is no arcade game as arcade-benchmark writes it ({error})") from None
+                raise SourceError(
+                    f"{data}:{number} is no arcade game as arcade-benchmark writes it ({error})"
+                ) from None
     if not plays:
         raise SourceError(f"{data} holds no games")
     return plays

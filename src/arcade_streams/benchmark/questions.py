@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import hashlib
 import random
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from streamingvlm import OptionError
 from streamingvlm.evaluate.benchmark import Count, Defect, Video
@@ -28,7 +29,7 @@ from streamingvlm.evaluate.questions.replies import Replies, read_replies
 from ..worlds.context import NAMES, TOWNS
 from ..worlds.game import Scores
 from ..worlds.language import GameEvent
-from .inf_streams import METADATA, VIDEOS
+from .inf_streams import METADATA
 from .play import Play, State, read_plays
 
 #: Ages of the evidence, in whole seconds from the second that told it to the one that is asked about.
@@ -39,8 +40,12 @@ AGES: Mapping[str, tuple[int, int]] = {
     "1-5 min": (61, 300),
     "5-60 min": (301, 3600),
 }
+#: How items are meant to be asked.
+CONTINUATION, QUESTION = "continuation", "question"
 #: Items of one task and age of one video.
 EACH = 4
+#: Silent seconds that are looked at for an event of one age.
+TRIES = 300
 #: Nothing that is no answer to "N seconds ago" has happened this close before it either.
 MARGIN = 5
 #: Events that only words tell, not a picture of the moment.
@@ -108,21 +113,28 @@ def held_by(play: Play, ask: Ask, cache: Cache) -> str:
 class ArcadeQuestions:
     """The questions of the games that ``arcade-benchmark`` wrote; the same for the same data.
 
-    ``data``: its folder or metadata file; ``videos``: the folder of its videos (None: beside the data; not needed for
-    locators). ``each``: items of a task and age of one video; ``seconds``: the last second that is asked about (none:
-    the whole game); ``ask``: ``continuation`` or ``question``. OptionError, SourceError.
+    ``data``: its folder or metadata file; ``videos``: the folder that its videos' names start from (None: beside the
+    data; not needed for locators). Options, as texts: ``each``, items of a task and age of one video; ``seconds``, the
+    part of each game that is asked about (default: all of it); ``ask``, ``continuation`` or ``question``. OptionError,
+    SourceError.
     """
 
     name = "arcade-questions"
     defects: Sequence[Defect] = ()
 
     def __init__(
-        self, data: Path, videos: Path | None = None, each: str = str(EACH), seconds: str = "", ask: str = "continuation"
+        self,
+        data: Path,
+        videos: Path | None = None,
+        *,
+        each: str = str(EACH),
+        seconds: str = "",
+        ask: str = CONTINUATION,
     ) -> None:
-        if ask not in ("continuation", "question"):
+        if ask not in (CONTINUATION, QUESTION):
             raise OptionError(f"ask is continuation or question, not {ask!r}")
         file = data / METADATA if data.is_dir() else data
-        self._videos = videos or file.parent / VIDEOS
+        self._videos = videos or file.parent
         self._plays = read_plays(file)
         limit = _number("seconds", seconds) if seconds else None
         made = [make_items(play, _number("each", each), limit, ask=ask) for play in self._plays]
@@ -155,6 +167,7 @@ class ArcadeQuestions:
         Averages: of each age, of each kind of question, and the mean of the ages. ``without_defects`` changes nothing:
         none are known.
         """
+        del without_defects
         rule = pick({OFFICIAL: official, STRICT: strict}, parser)
         return score_replies(self.items, replies, rule, averages(self.items), parser=parser)
 
@@ -188,28 +201,22 @@ def averages(items: Sequence[Item]) -> list[AverageOf]:
 
 
 def make_items(
-    play: Play, each: int = EACH, seconds: int | None = None, cache: Cache | None = None, ask: str = "continuation"
+    play: Play, each: int = EACH, seconds: int | None = None, cache: Cache | None = None, ask: str = CONTINUATION
 ) -> list[Item]:
     """The items of one game, in the order of their times: ``each`` of a task and age, or as many as there are."""
-    chosen: dict[tuple[str, str], list[Ask]] = {}
-    for one in _asks(play, random.Random(f"questions of {play.video}")):
-        age = age_of(one.age)
-        if age is not None and (seconds is None or one.second < seconds):
-            chosen.setdefault((one.task, age), []).append(one)
-    items = []
-    for (task, age), asks in chosen.items():
-        rng = random.Random(f"{play.video} {task} {age}")
-        picked = rng.sample(asks, min(each, len(asks)))
-        items += [_item(play, one, age, cache or Cache(), ask, rng) for one in picked]
-    return sorted(items, key=lambda item: (item.time, item.task))
+    silent = [second for second in play.silent if seconds is None or second < seconds]
+    rng = random.Random(f"questions of {play.video}")
+    asks = [*_recalls(play, silent, each, rng), *_past(play, silent, each, rng), *_nexts(play, seconds, each, rng)]
+    items = [_item(play, one, age, cache or Cache(), ask, rng) for one in asks if (age := age_of(one.age))]
+    return sorted(items, key=lambda item: (item.time, item.id))
 
 
 def _item(play: Play, one: Ask, age: str, cache: Cache, ask: str, rng: random.Random) -> Item:
     options = [one.true, *one.others]
     rng.shuffle(options)
-    asked = ask == "question"
+    asked = ask == QUESTION
     return Item(
-        id=f"{play.video}/{one.second + 1}/{one.task}",
+        id=f"{play.video}/{one.second + 1}/{one.task}/{one.age}",
         video=play.video,
         task=f"{one.task}, {age}",
         group=age,
@@ -237,15 +244,17 @@ def _prompt(question: str, options: Sequence[str]) -> str:
     return "\n".join([question, *lines, "Reply with the letter of the one sentence that is true."])
 
 
-def _asks(play: Play, rng: random.Random) -> Iterator[Ask]:
-    for second in play.silent:
-        for make in _RECALLS:
-            if (ask := make(play, second, rng)) is not None:
-                yield ask
-    yield from _past(play, rng)
-    for second, events in enumerate(play.said):
-        for event in events:
-            yield from _next(play, second, event, rng)
+def _recalls(play: Play, silent: Sequence[int], each: int, rng: random.Random) -> Iterator[Ask]:
+    """What is known in a silent second."""
+    for field, make in _RECALLS:
+        by_age: dict[str, list[int]] = {}
+        for second in silent:
+            found = getattr(play.before[second], field) if field else (-1,)
+            if found is not None and (age := age_of(second - found[0])) is not None:
+                by_age.setdefault(age, []).append(second)
+        for seconds in by_age.values():
+            asks = (make(play, second, rng) for second in rng.sample(seconds, len(seconds)))
+            yield from islice((one for one in asks if one is not None and one.others), each)
 
 
 def _say(play: Play, *events: GameEvent) -> str:
@@ -355,9 +364,7 @@ def _name_options(play: Play, ask: Ask, event: GameEvent, rng: random.Random) ->
     assert event.colour is not None
     rival = play.context.player(_other(play, event.colour)).name
     names = [rival, *rng.sample(sorted(set(NAMES) - {rival, event.name}), 2)]
-    return replace(
-        ask, true=_say(play, event), others=tuple(_say(play, replace(event, name=name)) for name in names)
-    )
+    return replace(ask, true=_say(play, event), others=tuple(_say(play, replace(event, name=name)) for name in names))
 
 
 def _town(play: Play, second: int, rng: random.Random) -> Ask | None:
@@ -370,52 +377,74 @@ def _town_options(play: Play, ask: Ask, event: GameEvent, rng: random.Random) ->
     assert event.colour is not None
     rival = play.context.player(_other(play, event.colour)).town
     towns = [rival, *rng.sample(sorted(set(TOWNS) - {rival, event.town}), 2)]
-    return replace(
-        ask, true=_say(play, event), others=tuple(_say(play, replace(event, town=town)) for town in towns)
-    )
+    return replace(ask, true=_say(play, event), others=tuple(_say(play, replace(event, town=town)) for town in towns))
 
 
-_RECALLS: tuple[Callable[[Play, int, random.Random], Ask | None], ...] = (
-    _score, _scorer, _streak, _tally, _won, _match, _name, _town,
-)  # fmt: skip
+#: Where the evidence stands in the state (none: in the context), and what makes the question.
+_RECALLS: tuple[tuple[str, Callable[[Play, int, random.Random], Ask | None]], ...] = (
+    ("score", _score),
+    ("scorer", _scorer),
+    ("run", _streak),
+    ("tally", _tally),
+    ("won", _won),
+    ("match", _match),
+    ("", _name),
+    ("", _town),
+)
 
 
-def _past(play: Play, rng: random.Random) -> Iterator[Ask]:
-    """What happened N seconds ago: one event of each age, in every silent second that has one."""
-    universe: dict[str, set[GameEvent]] = {}
-    for events in play.said:
-        for event in events:
-            universe.setdefault(event.kind, set()).add(event)
-    last: dict[GameEvent, int] = {}
+def _past(play: Play, silent: Sequence[int], each: int, rng: random.Random) -> Iterator[Ask]:
+    """What happened N seconds ago."""
+    seconds: dict[GameEvent, list[int]] = {}
     for second, events in enumerate(play.said):
-        last |= dict.fromkeys(events, second)
-        if events:
-            continue
-        by_age: dict[str, list[GameEvent]] = {}
-        for event, told in last.items():
-            if (age := age_of(second - told)) is not None:
-                by_age.setdefault(age, []).append(event)
-        for found in by_age.values():
-            event = rng.choice(found)
-            others = {one for one in universe[event.kind] if last.get(one, -MARGIN - 1) < last[event] - MARGIN}
-            if len(others) > 1:
-                yield _happened(play, second, event, last[event], others, rng)
+        for event in events:
+            seconds.setdefault(event, []).append(second)
+    kinds: dict[str, list[GameEvent]] = {}
+    for event in sorted(seconds, key=lambda one: _say(play, one)):
+        kinds.setdefault(event.kind, []).append(event)
+    for low, high in list(AGES.values())[1:]:
+        tries = rng.sample(silent, min(len(silent), TRIES))
+        asks = (_past_of(play, second, (low, high), seconds, kinds, rng) for second in tries)
+        yield from islice((one for one in asks if one is not None), each)
 
 
-def _happened(
-    play: Play, second: int, event: GameEvent, told: int, others: set[GameEvent], rng: random.Random
-) -> Ask:
+def _past_of(
+    play: Play,
+    second: int,
+    ages: tuple[int, int],
+    seconds: Mapping[GameEvent, Sequence[int]],
+    kinds: Mapping[str, Sequence[GameEvent]],
+    rng: random.Random,
+) -> Ask | None:
+    """A question about an event that was last said so long before ``second``, or None if there is none to ask for."""
+    last = {event: said[at - 1] for event, said in seconds.items() if (at := bisect_left(said, second))}
+    known = [event for kind in kinds.values() for event in kind if event in last]
+    found = [event for event in known if ages[0] <= second - last[event] <= ages[1]]
+    for event in rng.sample(found, len(found)):
+        told = last[event]
+        others = {_say(play, one) for one in kinds[event.kind] if last.get(one, -MARGIN - 1) < told - MARGIN}
+        if len(others) > 1:
+            return _happened(play, second, event, told, others, rng)
+    return None
+
+
+def _happened(play: Play, second: int, event: GameEvent, told: int, others: set[str], rng: random.Random) -> Ask:
     true = _say(play, event)
-    unit = "second" if second == told + 1 else "seconds"
-    return Ask(
-        "past",
-        second,
-        told,
-        f"What happened {second - told} {unit} ago?",
-        true,
-        _some(rng, {_say(play, one) for one in others}, true),
-        seen=None if event.kind in _WORDS_ONLY else told,
-    )
+    question = f"What happened {second - told} {'second' if second == told + 1 else 'seconds'} ago?"
+    seen = None if event.kind in _WORDS_ONLY else told
+    return Ask("past", second, told, question, true, _some(rng, others, true), seen)
+
+
+def _nexts(play: Play, seconds: int | None, each: int, rng: random.Random) -> Iterator[Ask]:
+    """What the announcer says now."""
+    found: dict[tuple[str, str], list[Ask]] = {}
+    for second, events in enumerate(play.said[:seconds]):
+        for event in events:
+            for one in _next(play, second, event, rng):
+                if (age := age_of(one.age)) is not None:
+                    found.setdefault((one.task, age), []).append(one)
+    for asks in found.values():
+        yield from rng.sample(asks, min(each, len(asks)))
 
 
 def _next(play: Play, second: int, event: GameEvent, rng: random.Random) -> Iterator[Ask]:
