@@ -5,10 +5,10 @@
 this order: ``<reference>...</reference>``, ``<candidate_a>...</candidate_a>``, ``<candidate_b>...</candidate_b>`` (or
 ``transcript``, ``commentary_a``, ``commentary_b``); all other words of a prompt are skipped.
 
-The candidate with the higher F1 of statements wins (:mod:`.facts`); equal F1 is a tie. The same texts always get the
-same vote, whatever temperature and seed are asked for, and the vote does not depend on the order of the candidates.
-Texts that cannot be judged are an error 400, never a vote; a prompt without any block, as clients send it to try an
-endpoint, is answered with ``OK``.
+The candidate with the higher F1 of statements in order wins (:mod:`.facts`); equal F1 is a tie. The same texts always
+get the same vote, whatever temperature and seed are asked for, and the vote does not depend on the order of the
+candidates. Texts that cannot be judged are an error 400, never a vote; a prompt without any block, as clients send it
+to try an endpoint, is answered with ``OK``.
 """
 
 from __future__ import annotations
