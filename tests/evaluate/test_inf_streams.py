@@ -235,7 +235,7 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     texts = found.texts(write_jsonl(tmp_path / "predictions.jsonl", lines))
     assert set(texts) == {window.id for window in found.windows}
     assert texts["tennis/final.mp4:100-200"] == " ".join(f"s{second} ..." for second in range(100, 200, 2))
-    assert list(found.published(found.games[0], []))[0]["items"] == []
+    assert next(iter(found.published(found.games[0], [])))["items"] == []
 
 
 @pytest.mark.parametrize(

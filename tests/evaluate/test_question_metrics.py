@@ -65,6 +65,19 @@ def test_a_partial_set_has_no_headline() -> None:
     assert got.averages[0].value == pytest.approx(40.0)
 
 
+def test_an_average_over_complete_tasks_is_a_headline_beside_a_partial_one() -> None:
+    given = replies()
+    del given["5"]
+    averages = (POOLED, AverageOf("G", AverageRule.TASKS, ("P", "Q"), headline=True))
+    published = {"P": 4, "Q": 1, "R": 1}
+    got = score_replies(ITEMS, given, strict, averages, parser="strict", expected=published)
+    assert (got.complete, got.found, got.expected) == (False, 5, 6)
+    assert [(one.name, one.headline) for one in got.averages] == [("all of a partial set", False), ("G", True)]
+    for published in ({"P": 4, "Q": 2, "R": 1}, {"P": 4, "R": 1}):
+        got = score_replies(ITEMS, given, strict, averages, parser="strict", expected=published)
+        assert not got.averages[1].headline, "more or less of a task than was published"
+
+
 def test_a_task_without_replies_leaves_no_average_over_it() -> None:
     given = replies()
     del given["4"]

@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def by(score: Callable[[str, str], float]) -> JudgeReply:
 
 def likeness(text: str, reference: str) -> float:
     """F1 of the pairs of neighbouring words that both texts have."""
-    one, other = (Counter(zip(words, words[1:], strict=False)) for words in (text.split(), reference.split()))
+    one, other = (Counter(pairwise(words)) for words in (text.split(), reference.split()))
     shared = (one & other).total()
     return 2 * shared / max(1, one.total() + other.total())
 
@@ -73,11 +74,12 @@ def game_text(game: int, words: int = 40) -> str:
 
 def make_windows(videos: int = 4, each: int = 5) -> list[Window]:
     """Windows of 100 s, ``each`` of every video; texts differ from window to window."""
-    return [
-        Window(f"v{v}-{w}", f"v{v}", f"v{v}", f"game {v}", ("golf", "darts")[v % 2], 100.0 * w, 100.0 * (w + 1), game_text(10 * v + w))
-        for v in range(videos)
-        for w in range(each)
-    ]  # fmt: skip
+    found = []
+    for v in range(videos):
+        for w in range(each):
+            about = (f"v{v}-{w}", f"v{v}", f"v{v}", f"game {v}", ("golf", "darts")[v % 2])
+            found.append(Window(*about, 100.0 * w, 100.0 * (w + 1), game_text(10 * v + w)))
+    return found
 
 
 def make_pairs(windows: Sequence[Window], a: Callable[[Window], str], b: Callable[[Window], str]) -> list[Pair]:

@@ -68,8 +68,9 @@ _NUMBERS = (
     *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
     *("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"),
 )
-#: "one" is more often a pronoun, "second" and the like a unit or an ordinal: they stay.
-_NUMBER = re.compile(rf"\d+|\b(?:{'|'.join(sorted(set(_NUMBERS) - {'one'}, key=len, reverse=True))})\b", re.IGNORECASE)
+#: "one" is more often a pronoun; "second" and "2nd" are ordinals: they stay.
+_WORDS = "|".join(sorted(set(_NUMBERS) - {"one"}, key=len, reverse=True))
+_NUMBER = re.compile(rf"(?<!\w)(?:\d+|{_WORDS})(?!\w)", re.IGNORECASE)
 
 
 def calibration_pairs(windows: Sequence[Window], pairs: int = PAIRS) -> list[Pair]:

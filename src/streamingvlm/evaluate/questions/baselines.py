@@ -54,9 +54,10 @@ def majority(items: Sequence[Item]) -> Replies:
 
 
 def at_once(items: Sequence[Item]) -> Replies:
-    """The right words at the first second at which a proactive item is polled: what timing alone is worth."""
+    """The right words at the first second at which a proactive item is polled (``about["first_poll"]``, else its time):
+    what a model is worth that says yes to everything."""
     asked = [item for item in items if item.form is Form.PROACTIVE]
-    return Replies({item.id: Reply(item.id, item.answer, item.time) for item in asked})
+    return Replies({item.id: Reply(item.id, item.answer, item.about.get("first_poll", item.time)) for item in asked})
 
 
 def chance(items: Sequence[Item]) -> Rule:

@@ -6,6 +6,7 @@ wrong. As soon as anything is missing, no average has the name of the benchmark'
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -54,27 +55,50 @@ def score_replies(
     averages: Sequence[AverageOf],
     *,
     parser: str,
-    expected: int | None = None,
+    expected: int | Mapping[str, int] | None = None,
     without: Collection[str] = frozenset(),
 ) -> Score:
     """What ``replies`` to ``items`` are worth under ``rule``.
 
-    ``parser``: what the rule is called; ``expected``: items as published; ``without``: ids of items that are left out
-    of the count because they are known to be wrong (no average is then a headline).
+    ``parser``: what the rule is called; ``expected``: items as published, in all or by task (an average over some tasks
+    is then complete as soon as those are); ``without``: ids of items that are left out of the count because they are
+    known to be wrong (an average that this changes is no headline).
     """
     marks = {item.id: rule(item, replies[item.id]) for item in items if item.id in replies}
-    found = sum(item.id in replies for item in items)
-    complete = found == len(items) and (expected is None or len(items) == expected) and bool(items)
     counted = [item for item in items if item.id not in without]
     parts = make_parts(counted, replies, marks)
-    named = [average(parts, one) for one in averages]
-    if not complete or (without and len(counted) < len(items)):
-        suffix = "of a partial set" if not complete else "without items that are known to be wrong"
-        named = [replace(one, name=f"{one.name} {suffix}", headline=False) for one in named]
+    there = Counter(item.task for item in items if item.id in replies)
+    lacking = _lacking(items, there, expected)
+    dropped = {item.task for item in items if item.id in without}
+    named = [_named(average(parts, one), one, lacking, dropped) for one in averages]
     right = {item.id: value for item in counted if (value := _value(marks, item)) is not None}
     unknown = len(replies.keys() - {item.id for item in items})
     notes = tuple(getattr(replies, "notes", ()))
-    return Score(parser, parts, named, right, expected, found, complete, unknown, notes)
+    total = sum(expected.values()) if isinstance(expected, Mapping) else expected
+    return Score(parser, parts, named, right, total, there.total(), not lacking, unknown, notes)
+
+
+def _lacking(items: Sequence[Item], there: Counter[str], expected: int | Mapping[str, int] | None) -> set[str]:
+    """Tasks of which not every published item has a reply."""
+    read = Counter(item.task for item in items)
+    if isinstance(expected, Mapping):
+        return {task for task in {*read, *expected} if not there[task] == read[task] == expected.get(task)}
+    if not items or (expected is not None and len(items) != expected):
+        return {*read, ""}
+    return {task for task in read if there[task] != read[task]}
+
+
+def _named(made: Average, of: AverageOf, lacking: Collection[str], dropped: Collection[str]) -> Average:
+    """The average under the name that it may have."""
+
+    def touches(tasks: Collection[str]) -> bool:
+        return bool(tasks) and (of.tasks is None or "" in tasks or bool(set(of.tasks) & set(tasks)))
+
+    if touches(lacking):
+        return replace(made, name=f"{made.name} of a partial set", headline=False)
+    if touches(dropped):
+        return replace(made, name=f"{made.name} without items that are known to be wrong", headline=False)
+    return made
 
 
 def make_parts(items: Sequence[Item], replies: Mapping[str, Reply], marks: Mapping[str, Mark]) -> list[Part]:

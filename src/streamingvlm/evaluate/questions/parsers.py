@@ -58,10 +58,11 @@ _NUMBER_WORDS |= {"six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10, "eleve
 
 
 def strict(item: Item, reply: Reply) -> Mark:
-    """The strict rule. For proactive items also the time counts: see :func:`read_proactive`."""
+    """The strict rule. For proactive items also the time counts; one that is never answered is wrong, not unparsed."""
     answer = read(item, reply)
     if item.form is Form.PROACTIVE:
-        return Mark(float(answer == item.answer and in_time(item, reply)), answer is not None)
+        right = answer == item.answer and in_time(item, reply)
+        return Mark(float(right), answer is not None or (reply.time is None and reply.text is not None))
     return Mark(float(answer == item.answer), answer is not None)
 
 
