@@ -7,6 +7,7 @@ import random
 import re
 from collections import Counter
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,17 +58,20 @@ def _made_up(name: str, seed: int, seconds: int) -> Made:
     context = game.context(seed)
     announcer = Announcer(game, context)
     points: list[Point] = []
-    scores, second = [0, 0], 3
-    serve = Happening(0, game.kinds[0].name, game.colours[0] if "{colour}" in game.kinds[0].wordings[0] else None)
+    scores, second, (counted,) = [0, 0], 3, game.rules.counted
     while second < seconds:
+        end = second + rng.randint(4, 45)
+        for kind, when in [(counted.since[0], second), *((counted.of[0], k) for k in range(second + 2, end, 3))]:
+            colour = rng.choice(game.colours) if "{colour}" in game.language[kind].wordings[0] else None
+            zone = rng.choice(game.language[kind].zones) if game.language[kind].zones else None
+            announcer.hear(Happening(when * FRAMES_PER_SECOND, kind, colour, zone))
         side = int(rng.random() < 0.4)
         scores[side] += 1
-        points.append(Point(second, game.colours[side], (scores[0], scores[1])))
-        announcer.hear(Happening((second - 1) * FRAMES_PER_SECOND, serve.kind, serve.colour))
-        announcer.hear(Happening(second * FRAMES_PER_SECOND, "point", game.colours[side], scores=points[-1].scores))
+        points.append(Point(end + 1, game.colours[side], (scores[0], scores[1])))
+        announcer.hear(_point(points[-1]))
         if game.rules.winner(points[-1].scores) is not None:
             scores = [0, 0]
-        second += rng.randint(4, 45)
+        second = end + rng.randint(3, 6)
     texts = [game.language.say(announcer.take(k), game.language.plain) for k in range(seconds)]
     points = [point._replace(second=game.second_of(_point(point))) for point in points]
     content = [[*word] for k, text in enumerate(texts) for word in spread(k, k + 1, text)]
@@ -133,13 +137,18 @@ def true_option(item: Item) -> str:
     return item.options["ABCD".index(item.answer)]
 
 
+RECALLS = {"score", "scorer", "streak", "tally", "game", "match", "name", "town", "past"}
+NEXTS = {"score", "scorer", "streak", "tally", "name", "town", "first", "match"}
+
+
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("game", [PONG, BOXING], ids=lambda game: game.name)
-def test_exactly_one_option_is_true(game: Game, seed: int) -> None:
+def test_exactly_one_option_is_true_now(game: Game, seed: int) -> None:
     made = made_up(game, seed)
-    items = make_items(make_play(made.line), each=8)
+    items = make_items(make_play(made.line), each=8, ask="question")
     for item in items:
         kind, second = item.about["kind"], round(item.time) - 1
+        assert made.texts[second] == ""
         assert len(set(item.options)) == len(item.options) >= 2
         if kind == "past":
             ago = int(item.question.split()[2])
@@ -147,18 +156,57 @@ def test_exactly_one_option_is_true(game: Game, seed: int) -> None:
             assert true_option(item) in said[second - ago]
             lately = {clause for clauses in said[max(0, second - ago - 5) : second + 1] for clause in clauses}
             assert [option for option in item.options if option in lately] == [true_option(item)]
-        elif kind.startswith("next-"):
-            assert [option for option in item.options if option == made.texts[second]] == [true_option(item)]
-            clauses = [option.split(" ; ") for option in item.options]
-            assert {len(one) for one in clauses} == {len(clauses[0])}
-            assert sum(len(set(column)) > 1 for column in zip(*clauses, strict=True)) == 1
         else:
+            truth = Truth(game, made.points, made.line["title"], second)
+            assert [option for option in item.options if truth.holds(kind, option)] == [true_option(item)]
+    assert {item.about["kind"] for item in items} == RECALLS
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("game", [PONG, BOXING], ids=lambda game: game.name)
+def test_exactly_one_option_is_said_next(game: Game, seed: int) -> None:
+    made = made_up(game, seed)
+    items = make_items(make_play(made.line), each=8)
+    for item in items:
+        kind, second = item.about["kind"], round(item.time) - 1
+        assert len(set(item.options)) == len(item.options) >= 2
+        if not kind.startswith("next-"):
             assert made.texts[second] == ""
             truth = Truth(game, made.points, made.line["title"], second)
             assert [option for option in item.options if truth.holds(kind, option)] == [true_option(item)]
-    counts = Counter(item.about["kind"] for item in items)
-    kinds = {"score", "scorer", "streak", "tally", "game", "match", "name", "town", "past"}
-    assert set(counts) == kinds | {"next-score", "next-tally", "next-streak", "next-name", "next-town"}
+            continue
+        assert [option for option in item.options if option == made.texts[second]] == [true_option(item)]
+        right = set(true_option(item).split(" ; "))
+        for option in set(item.options) - {true_option(item)}:
+            # One fact differs: a clause in the place of another, one too much or one too few.
+            assert 1 <= len(set(option.split(" ; ")) ^ right) <= (4 if kind == "next-scorer" else 2)
+            assert len(game.language.parse(option)) == len(option.split(" ; "))
+    counted = game.rules.counted[0].kind
+    assert {item.about["kind"] for item in items} == {f"next-{kind}" for kind in NEXTS | {counted}} | {
+        "name", "town", "tally",
+    }  # fmt: skip
+
+
+def test_a_scorer_that_might_have_been() -> None:
+    """The reply about the other side is what the announcer would have said, had it made the point."""
+    made = made_up(PONG, 0)
+    seen = 0
+    for item in make_items(make_play(made.line), each=50):
+        if item.about["kind"] == "next-scorer":
+            seen += 1
+            second = round(item.time) - 1
+            before = [point for point in made.points if point.second < second]
+            (now,) = (point for point in made.points if point.second == second)
+            other = "orange" if now.colour == "green" else "green"
+            side = PONG.colours.index(other)
+            last = before[-1].scores
+            point = Point(now.second, other, (last[0] + (side == 0), last[1] + (side == 1)))
+            announcer = Announcer(PONG, PONG.context(0))
+            for one in [*before, point]:
+                announcer.hear(_point(one))
+            (option,) = set(item.options) - {true_option(item)}
+            assert option == PONG.language.say(announcer.take(second), PONG.language.plain)
+    assert seen > 10
 
 
 @pytest.mark.parametrize("game", GAMES.values(), ids=lambda game: game.name)
@@ -166,7 +214,7 @@ def test_of_a_real_game(game: Game, tmp_path: Path) -> None:
     """Against the console: the score that is drawn, and the points as the world tells them."""
     form = BenchmarkForm(seconds=60, videos="locator", begin=0, window=20)
     write_benchmark(tmp_path, [game.name], [BENCHMARK_SEEDS], form)
-    benchmark = ArcadeQuestions(tmp_path, each="20")
+    benchmark = ArcadeQuestions(tmp_path, each="20", ask="question")
     world, points, drawn = game.world(BENCHMARK_SEEDS), [], []
     while world.frame < 60 * FRAMES_PER_SECOND:
         told = [one for one in world.advance() if one.kind == "point"]
@@ -187,18 +235,49 @@ def test_of_a_real_game(game: Game, tmp_path: Path) -> None:
     assert 0 < video.seconds <= 60
 
 
-def test_age_of_the_evidence() -> None:
+@pytest.mark.parametrize("ask", ["question", "continuation"])
+def test_age_of_the_evidence(ask: str) -> None:
     made = made_up(PONG, 5)
-    for item in make_items(make_play(made.line), each=8):
-        second, told = round(item.time) - 1, round(item.truth_time or 0) - 1
+    for item in make_items(make_play(made.line), each=8, ask=ask):
+        kind, second, told = item.about["kind"], round(item.time) - 1, round(item.truth_time or 0) - 1
         assert item.about["age_s"] == second - told
         low, high = AGES[item.about["age"]]
         assert low <= item.about["age_s"] <= high
         assert item.group == item.about["age"]
-        if item.about["kind"] == "score":
-            assert told == max(point.second for point in made.points if point.second < second)
-        if item.about["kind"] in ("name", "town", "next-name", "next-town"):
-            assert told == -1
+        assert told == _told(made, kind, second) if kind != "past" else true_option(item) in made.texts[told]
+
+
+def _told(made: Made, kind: str, second: int) -> int:
+    """The second that told what is asked about, found in the texts and the points."""
+    before = [point for point in made.points if point.second < second]
+    match kind:
+        case "name" | "town" | "next-name" | "next-town":
+            return -1
+        case "next-score" | "next-scorer":
+            return second
+        case "score" | "scorer":
+            return before[-1].second
+        case "streak":
+            return _last(made.texts[:second], "in a row")
+        case "tally" | "next-tally" | "next-first" | "next-match":
+            return max(_last(made.texts[:second], words) for words in ("games ", "match "))
+        case "next-rally":
+            return _last(made.texts[:second], "serves")
+        case "game" | "match":
+            return _last(made.texts[:second], f"{kind} ", but="game point")
+    (now,) = (point for point in made.points if point.second == second)
+    run = list(takewhile(lambda point: point.colour == now.colour, reversed(before)))
+    if "in a row" not in made.texts[second]:
+        return before[-len(run) - 1].second
+    return run[0].second if len(run) > 2 else run[-1].second
+
+
+def _last(texts: list[str], words: str, but: str = "no such words") -> int:
+    clauses = ((k, clause) for k, text in enumerate(texts) for clause in text.split(" ; "))
+    return max((k for k, clause in clauses if words in clause and but not in clause), default=-1)
+
+
+def test_ages_have_names() -> None:
     assert [age_of(seconds) for seconds in (0, 1, 15, 16, 60, 61, 300, 301, 3600, 3601)] == [
         "now", "1-15 s", "1-15 s", "16-60 s", "16-60 s", "1-5 min", "1-5 min", "5-60 min", "5-60 min", None,
     ]  # fmt: skip
@@ -215,12 +294,14 @@ def test_age_of_the_evidence() -> None:
         ("match", "5-60 min", {"nothing"}),
         ("next-score", "now", {"vision"}),
         ("next-town", "5-60 min", {"sink"}),
+        ("next-rally", "1-15 s", {"vision"}),
+        ("next-tally", "1-5 min", {"long text", "nothing"}),
     ],
 )
 def test_what_can_hold_it(kind: str, age: str, held: set[str]) -> None:
-    # A few words each minute: a window of 40 tokens ends between one and five minutes ago.
     made = made_up(PONG, 6)
-    items = make_items(make_play(made.line), each=50, cache=Cache(text=120))
+    ask = "continuation" if kind.startswith("next") else "question"
+    items = make_items(make_play(made.line), each=50, cache=Cache(text=120), ask=ask)
     assert {item.about["held_by"] for item in items if (item.about["kind"], item.group) == (kind, age)} == held
 
 
@@ -229,7 +310,7 @@ def test_text_that_is_held_is_counted_in_words() -> None:
     size = Cache(vision=10, sink=30, text=50)
     context = len(made.line["title"].split())
     seen = set()
-    for item in make_items(make_play(made.line), each=50, cache=size):
+    for item in make_items(make_play(made.line), each=50, cache=size, ask="question"):
         if item.about["kind"] != "match":
             continue
         second, told = round(item.time) - 1, round(item.truth_time or 0) - 1
@@ -272,6 +353,7 @@ def test_as_a_question_or_as_a_continuation(tmp_path: Path) -> None:
     for item in ArcadeQuestions(tmp_path, ask="question").items:
         assert item.about["as"] == "question"
         assert item.prompt.startswith(item.question)
+        assert item.question.endswith("?")
         assert f"{item.answer}. {true_option(item)}" in item.prompt.splitlines()
 
 

@@ -24,13 +24,15 @@ from ..worlds.language import GameEvent
 class State:
     """What has been said before a second. Every fact has the second that said it; None while there is none.
 
-    ``score``: of the game that is going on; ``scorer``: who made the last point; ``run``: the last streak that still
-    goes on; ``tally``: games won in this match (the second is that of the match's end where it began anew); ``won`` and
-    ``match``: the last game and the last match.
+    ``score``: of the game that is going on; ``scorer``: who made the last point, ``row`` of them in a row; ``rival``:
+    the last point of the other side; ``run``: the last streak that still goes on; ``tally``: games won in this match
+    (the second is that of the match's end where it began anew); ``won`` and ``match``: the last game, the last match.
     """
 
     score: tuple[int, Scores] | None = None
     scorer: tuple[int, str] | None = None
+    row: int = 0
+    rival: tuple[int, str] | None = None
     run: tuple[int, GameEvent] | None = None
     tally: tuple[int, Scores] | None = None
     won: tuple[int, GameEvent] | None = None
@@ -43,7 +45,9 @@ class State:
             case "point":
                 assert event.colour is not None
                 goes_on = self.run if self.run and self.run[1].colour == event.colour else None
-                return replace(self, scorer=(second, event.colour), run=goes_on)
+                again = self.scorer is not None and self.scorer[1] == event.colour
+                row, rival = self.row * again + 1, self.against(event.colour)
+                return replace(self, scorer=(second, event.colour), row=row, rival=rival, run=goes_on)
             case "score":
                 return replace(self, score=(second, numbers))
             case "streak":
@@ -55,6 +59,10 @@ class State:
             case "match":
                 return replace(self, match=(second, event), tally=(second, (0, 0)))
         return self
+
+    def against(self, colour: str) -> tuple[int, str] | None:
+        """The last point that was not made by ``colour``."""
+        return self.rival if self.scorer and self.scorer[1] == colour else self.scorer
 
 
 @dataclass(frozen=True)

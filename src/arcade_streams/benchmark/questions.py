@@ -1,12 +1,15 @@
 """Questions about games while they run, with exact answers: what is known now, and how old the evidence of it is.
 
-The options are sentences of the announcer's, of which exactly one is true. They are made to be scored by likelihood, as
-the reply to the step that ends at the item's time: the bundled model was trained on commentary and on no question
-(``about["as"]`` is ``continuation``, and the prompt is empty). With ``ask=question`` each item has a prompt with
-lettered options instead, for models that take questions.
+Two ways to ask, option ``ask``:
 
-Two kinds of items. Of the tasks ``next-...`` the announcer says the whole true option in that step; the others differ
-in one fact. The others are asked in silent steps: their options state again what was last said of one fact.
+- ``continuation`` (as a rule): the options are whole replies in the announcer's words, exactly one of them true. They
+  are weighed as the reply to the step that ends at the item's time (``about["step"]``); the prompt is empty. The
+  bundled model was trained on commentary and on no question, so this is how it can be asked. Of the tasks ``next-...``
+  the announcer gives the true option in that very step; the others differ from it in one fact and in what follows from
+  that. Tasks ``name``, ``town`` and ``tally`` are asked in silent steps: such a sentence could follow at any time.
+- ``question``: the prompt is a question with lettered options, for models that take questions. Asked in silent steps:
+  what the score is, who made the last point, what happened N seconds ago. (As continuations these would be wrong
+  questions: the announcer never repeats a score, so the likeliest score in a silent step is the next one.)
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import random
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -40,6 +43,8 @@ AGES: Mapping[str, tuple[int, int]] = {
     "1-5 min": (61, 300),
     "5-60 min": (301, 3600),
 }
+#: Makes a question about what is known in a second.
+Recall = Callable[["Play", int, random.Random], "Ask | None"]
 #: How items are meant to be asked.
 CONTINUATION, QUESTION = "continuation", "question"
 #: Items of one task and age of one video.
@@ -206,7 +211,8 @@ def make_items(
     """The items of one game, in the order of their times: ``each`` of a task and age, or as many as there are."""
     silent = [second for second in play.silent if seconds is None or second < seconds]
     rng = random.Random(f"questions of {play.video}")
-    asks = [*_recalls(play, silent, each, rng), *_past(play, silent, each, rng), *_nexts(play, seconds, each, rng)]
+    asks = list(_recalls(play, silent, each, rng, _RECALLS if ask == QUESTION else _SAYABLE))
+    asks += _past(play, silent, each, rng) if ask == QUESTION else _nexts(play, seconds, each, rng)
     items = [_item(play, one, age, cache or Cache(), ask, rng) for one in asks if (age := age_of(one.age))]
     return sorted(items, key=lambda item: (item.time, item.id))
 
@@ -244,9 +250,11 @@ def _prompt(question: str, options: Sequence[str]) -> str:
     return "\n".join([question, *lines, "Reply with the letter of the one sentence that is true."])
 
 
-def _recalls(play: Play, silent: Sequence[int], each: int, rng: random.Random) -> Iterator[Ask]:
+def _recalls(
+    play: Play, silent: Sequence[int], each: int, rng: random.Random, kinds: Sequence[tuple[str, Recall]]
+) -> Iterator[Ask]:
     """What is known in a silent second."""
-    for field, make in _RECALLS:
+    for field, make in kinds:
         by_age: dict[str, list[int]] = {}
         for second in silent:
             found = getattr(play.before[second], field) if field else (-1,)
@@ -305,16 +313,11 @@ def _streak(play: Play, second: int, rng: random.Random) -> Ask | None:
     if run is None:
         return None
     told, event = run
-    question = f"How many points in a row has {event.colour} made?"
-    return _streak_options(play, Ask("streak", second, told, question, "", ()), event, rng)
-
-
-def _streak_options(play: Play, ask: Ask, event: GameEvent, rng: random.Random) -> Ask:
-    (count,) = event.numbers
-    counts = [number for number in (count - 1, count + 1, count + 2) if number >= play.game.rules.streak]
-    others = {_say(play, replace(event, numbers=(number,))) for number in counts}
+    counts = [event.numbers[0] + off for off in (-1, 1, 2)]
+    others = {_say(play, replace(event, numbers=(number,))) for number in counts if number >= play.game.rules.streak}
     true = _say(play, event)
-    return replace(ask, true=true, others=_some(rng, others, true))
+    question = f"How many points in a row has {event.colour} made?"
+    return Ask("streak", second, told, question, true, _some(rng, others, true))
 
 
 def _tally(play: Play, second: int, rng: random.Random) -> Ask | None:
@@ -355,33 +358,32 @@ def _match(play: Play, second: int, rng: random.Random) -> Ask | None:
 
 def _name(play: Play, second: int, rng: random.Random) -> Ask | None:
     colour = rng.choice(play.game.colours)
-    event = GameEvent("game", colour, name=play.context.player(colour).name)
-    ask = Ask("name", second, None, f"What is the name of player {colour}?", "", ())
-    return _name_options(play, ask, event, rng)
+    names = [play.context.player(colour).name, *other_names(play, colour, rng)]
+    true, *others = (_say(play, GameEvent("game", colour, name=name)) for name in names)
+    return Ask("name", second, None, f"What is the name of player {colour}?", true, tuple(others))
 
 
-def _name_options(play: Play, ask: Ask, event: GameEvent, rng: random.Random) -> Ask:
-    assert event.colour is not None
-    rival = play.context.player(_other(play, event.colour)).name
-    names = [rival, *rng.sample(sorted(set(NAMES) - {rival, event.name}), 2)]
-    return replace(ask, true=_say(play, event), others=tuple(_say(play, replace(event, name=name)) for name in names))
+def other_names(play: Play, colour: str, rng: random.Random) -> list[str]:
+    """The name of the other side, and two that nobody has."""
+    rival = play.context.player(_other(play, colour)).name
+    return [rival, *rng.sample(sorted(set(NAMES) - {player.name for player in play.context.players}), 2)]
 
 
 def _town(play: Play, second: int, rng: random.Random) -> Ask | None:
     colour = rng.choice(play.game.colours)
-    event = GameEvent("match", colour, town=play.context.player(colour).town)
-    return _town_options(play, Ask("town", second, None, f"Where is {colour} at home?", "", ()), event, rng)
+    towns = [play.context.player(colour).town, *other_towns(play, colour, rng)]
+    true, *others = (_say(play, GameEvent("match", colour, town=town)) for town in towns)
+    return Ask("town", second, None, f"Where is {colour} at home?", true, tuple(others))
 
 
-def _town_options(play: Play, ask: Ask, event: GameEvent, rng: random.Random) -> Ask:
-    assert event.colour is not None
-    rival = play.context.player(_other(play, event.colour)).town
-    towns = [rival, *rng.sample(sorted(set(TOWNS) - {rival, event.town}), 2)]
-    return replace(ask, true=_say(play, event), others=tuple(_say(play, replace(event, town=town)) for town in towns))
+def other_towns(play: Play, colour: str, rng: random.Random) -> list[str]:
+    """The town of the other side, and two that nobody has."""
+    rival = play.context.player(_other(play, colour)).town
+    return [rival, *rng.sample(sorted(set(TOWNS) - {player.town for player in play.context.players}), 2)]
 
 
 #: Where the evidence stands in the state (none: in the context), and what makes the question.
-_RECALLS: tuple[tuple[str, Callable[[Play, int, random.Random], Ask | None]], ...] = (
+_RECALLS: tuple[tuple[str, Recall], ...] = (
     ("score", _score),
     ("scorer", _scorer),
     ("run", _streak),
@@ -391,6 +393,8 @@ _RECALLS: tuple[tuple[str, Callable[[Play, int, random.Random], Ask | None]], ..
     ("", _name),
     ("", _town),
 )
+#: Those of which the announcer may say the true sentence again at any time.
+_SAYABLE = tuple((field, make) for field, make in _RECALLS if make in (_tally, _name, _town))
 
 
 def _past(play: Play, silent: Sequence[int], each: int, rng: random.Random) -> Iterator[Ask]:
@@ -438,55 +442,90 @@ def _happened(play: Play, second: int, event: GameEvent, told: int, others: set[
 def _nexts(play: Play, seconds: int | None, each: int, rng: random.Random) -> Iterator[Ask]:
     """What the announcer says now."""
     found: dict[tuple[str, str], list[Ask]] = {}
-    for second, events in enumerate(play.said[:seconds]):
-        for event in events:
-            for one in _next(play, second, event, rng):
-                if (age := age_of(one.age)) is not None:
-                    found.setdefault((one.task, age), []).append(one)
+    for one in nexts(play, rng):
+        age = age_of(one.age)
+        if age is not None and one.others and (seconds is None or one.second < seconds):
+            found.setdefault((one.task, age), []).append(one)
     for asks in found.values():
         yield from rng.sample(asks, min(each, len(asks)))
 
 
-def _next(play: Play, second: int, event: GameEvent, rng: random.Random) -> Iterator[Ask]:
-    """The announcer's whole reply of a second, with ``event`` as the fact that differs between the options."""
-    state = play.before[second]
-    ask: Ask | None = Ask(f"next-{event.kind}", second, second, "What does the announcer say next?", "", ())
-    assert ask is not None
-    match event.kind:
-        case "score":
-            ask = _next_numbers(play, replace(ask, seen=second), event, near_scores(play, _pair(event)), rng)
-        case "tally":
-            ask = _next_tally(play, ask, event, state, rng)
-        case "streak":
-            told = _run_told(play, second, event, state)
-            ask = None if told is None else _streak_options(play, replace(ask, told=told), event, rng)
-        case "game" if event.name:
-            ask = _name_options(play, replace(ask, task="next-name", told=None), event, rng)
-        case "match":
-            ask = _town_options(play, replace(ask, task="next-town", told=None), event, rng)
-        case _:
-            ask = None
-    if ask is not None and ask.others:
-        yield _whole(play, ask)
+def _next(play: Play, task: str, second: int, told: int | None, others: Iterable[Sequence[GameEvent]]) -> Ask:
+    """What is said in ``second``, beside ``others`` that might have been said in its place."""
+    true = _say(play, *play.said[second])
+    false = dict.fromkeys(_say(play, *events) for events in others)
+    false.pop(true, None)
+    return Ask(task, second, told, "What does the announcer say next?", true, tuple(false))
 
 
-def _pair(event: GameEvent) -> Scores:
-    return event.numbers[0], event.numbers[1]
+def _in_place(play: Play, second: int, event: GameEvent, others: Iterable[GameEvent]) -> Iterator[list[GameEvent]]:
+    """What is said in ``second`` with each of ``others`` in the place of ``event``."""
+    for other in others:
+        yield [other if one is event else one for one in play.said[second]]
 
 
-def _next_numbers(play: Play, ask: Ask, event: GameEvent, near: set[Scores], rng: random.Random) -> Ask:
-    true = _say(play, event)
-    others = {_say(play, replace(event, numbers=numbers)) for numbers in near}
-    return replace(ask, true=true, others=_some(rng, others, true))
+def nexts(play: Play, rng: random.Random) -> Iterator[Ask]:
+    """A question about every fact that is said, and about some that might have been."""
+    for second, events in enumerate(play.said):
+        kinds = {event.kind: event for event in events}
+        for event in events:
+            if event.kind in _NEXTS:
+                yield from _NEXTS[event.kind](play, second, event, rng)
+        if "point" in kinds:
+            yield from _next_streak(play, second, kinds["point"], kinds.get("streak"))
+    yield from _next_counted(play)
 
 
-def _next_tally(play: Play, ask: Ask, event: GameEvent, state: State, rng: random.Random) -> Ask | None:
+def _next_score(play: Play, second: int, event: GameEvent, rng: random.Random) -> Iterator[Ask]:
+    near = sorted(near_scores(play, _pair(event)))
+    others = [replace(event, numbers=numbers) for numbers in rng.sample(near, min(3, len(near)))]
+    ask = _next(play, "next-score", second, second, _in_place(play, second, event, others))
+    yield replace(ask, seen=second)
+
+
+def _next_scorer(play: Play, second: int, event: GameEvent, rng: random.Random) -> Iterator[Ask]:
+    """Who makes this point; only where nothing else follows from it but the score."""
+    del rng
+    said, state = play.said[second], play.before[second]
+    if state.score is None or {"streak", "game_point", "game"} & {one.kind for one in said}:
+        return
+    assert event.colour is not None
+    side = play.game.colours.index(other := _other(play, event.colour))
+    scores = (state.score[1][0] + (side == 0), state.score[1][1] + (side == 1))
+    rules = play.game.rules
+    again = state.scorer is not None and state.scorer[1] == other and state.row + 1 >= rules.streak
+    if again or rules.winner(scores) is not None or rules.game_point(scores, side) is not None:
+        return
+    changed = {"point": replace(event, colour=other), "score": GameEvent("score", numbers=scores)}
+    ask = _next(play, "next-scorer", second, second, [[changed.get(one.kind, one) for one in said]])
+    yield replace(ask, seen=second)
+
+
+def _next_streak(play: Play, second: int, point: GameEvent, streak: GameEvent | None) -> Iterator[Ask]:
+    """How many points in a row, if so many that it is said: whose the points before were."""
+    assert point.colour is not None
+    state, least = play.before[second], play.game.rules.streak
+    if streak is not None:
+        told = _run_told(play, second, streak, state)
+        counts = [number for number in (streak.numbers[0] - 1, streak.numbers[0] + 1) if number >= least]
+    else:
+        against = state.against(point.colour)
+        told, counts = None if against is None else against[0], [least, least + 1]
+    if told is None:
+        return
+    rest = [one for one in play.said[second] if one.kind != "streak"]
+    others = [[*rest, GameEvent("streak", point.colour, numbers=(number,))] for number in counts]
+    yield _next(play, "next-streak", second, told, [rest, *others])
+
+
+def _next_tally(play: Play, second: int, event: GameEvent, rng: random.Random) -> Iterator[Ask]:
     """Its evidence is the tally before: a game that is won in this second is seen, but not how many there were."""
-    if state.tally is None:
-        return None
-    winner = next((one.colour for one in play.said[ask.second] if one.kind == "game"), None)
-    near = near_tallies(play, winner)
-    return _next_numbers(play, replace(ask, told=state.tally[0]), event, near, rng)
+    if (tally := play.before[second].tally) is None:
+        return
+    winner = next((one.colour for one in play.said[second] if one.kind == "game"), None)
+    near = sorted(near_tallies(play, winner) - {event.numbers})
+    others = [replace(event, numbers=numbers) for numbers in rng.sample(near, min(3, len(near)))]
+    yield _next(play, "next-tally", second, tally[0], _in_place(play, second, event, others))
 
 
 def near_tallies(play: Play, winner: str | None) -> set[Scores]:
@@ -494,6 +533,53 @@ def near_tallies(play: Play, winner: str | None) -> set[Scores]:
     most, colours = play.context.games_to_win, play.game.colours
     ranges = [range(colour == winner, most + (colour == winner)) for colour in colours]
     return {(a, b) for a in ranges[0] for b in ranges[1]}
+
+
+def _next_game(play: Play, second: int, event: GameEvent, rng: random.Random) -> Iterator[Ask]:
+    """Which name the winner has; whether the game opened its match, so that it is said; whether it ended it."""
+    assert event.colour is not None
+    player = play.context.player(event.colour)
+    if event.name:
+        others = [replace(event, name=name) for name in other_names(play, event.colour, rng)]
+        yield _next(play, "next-name", second, None, _in_place(play, second, event, others))
+    if (tally := play.before[second].tally) is None:
+        return
+    other = replace(event, name=None if event.name else player.name)
+    yield _next(play, "next-first", second, tally[0], _in_place(play, second, event, [other]))
+    rest = [one for one in play.said[second] if one.kind != "match"]
+    won = [*rest, GameEvent("match", event.colour, town=player.town)]
+    yield _next(play, "next-match", second, tally[0], [rest, won])
+
+
+def _next_town(play: Play, second: int, event: GameEvent, rng: random.Random) -> Iterator[Ask]:
+    assert event.colour is not None
+    others = [replace(event, town=town) for town in other_towns(play, event.colour, rng)]
+    yield _next(play, "next-town", second, None, _in_place(play, second, event, others))
+
+
+_NEXTS: Mapping[str, Callable[[Play, int, GameEvent, random.Random], Iterator[Ask]]] = {
+    "score": _next_score,
+    "point": _next_scorer,
+    "tally": _next_tally,
+    "game": _next_game,
+    "match": _next_town,
+}
+
+
+def _next_counted(play: Play) -> Iterator[Ask]:
+    """Whether the play that is seen is the one with which so many of it are said to be many (a long rally)."""
+    for counted in play.game.rules.counted:
+        began: int | None = None
+        for second, events in enumerate(play.said):
+            kinds = [event.kind for event in events]
+            if began is not None and sum(kind in counted.of for kind in kinds) == 1 and began < second:
+                rest = [event for event in events if event.kind != counted.kind]
+                many = [*rest, GameEvent(counted.kind)]
+                yield replace(_next(play, f"next-{counted.kind}", second, began, [rest, many]), seen=began)
+            if "point" in kinds:
+                began = None
+            if set(kinds) & set(counted.since):
+                began = second
 
 
 def _run_told(play: Play, second: int, event: GameEvent, state: State) -> int | None:
@@ -508,12 +594,8 @@ def _run_told(play: Play, second: int, event: GameEvent, state: State) -> int | 
     return None
 
 
-def _whole(play: Play, ask: Ask) -> Ask:
-    """The same with all that is said in that second around the fact."""
-    said = play.said[ask.second]
-    reply = _say(play, *said)
-    assert reply.count(ask.true) == 1, f"{ask.true!r} is not said once in {reply!r}"
-    return replace(ask, true=reply, others=tuple(reply.replace(ask.true, other) for other in ask.others))
+def _pair(event: GameEvent) -> Scores:
+    return event.numbers[0], event.numbers[1]
 
 
 def _number(what: str, text: str) -> int:
