@@ -7,7 +7,6 @@ can be run by any number of processes in one folder; the file of predictions is 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,6 +95,17 @@ class Speaker(Protocol):
     def comment(self, games: Sequence[GameExample], folder: Path, done: Progress) -> None: ...
 
 
+def merge_run(benchmark: Benchmark, out: Path) -> tuple[int, int]:
+    """Make the file of predictions of a run's folder anew of whatever its parts have made; (found, expected)."""
+    about = json.loads((out / ABOUT).read_text(encoding="utf-8"))
+    settings = dict(about["settings"])
+    limit = settings.pop("limit", None)
+    run = Run(benchmark, about["task"], out, about["name"], about["mode"], about["preset"], settings, limit=limit)
+    found, expected = merge_games(run) if isinstance(benchmark, CommentaryBenchmark) else merge_items(run)
+    run.close(found, expected, about.get("origin", {}))
+    return found, expected
+
+
 def games_of(run: Run, preset: Preset, blind: bool = False) -> list[GameExample]:
     """The games of a run's part. OptionError if the benchmark has no games."""
     benchmark = run.benchmark
@@ -103,18 +113,6 @@ def games_of(run: Run, preset: Preset, blind: bool = False) -> list[GameExample]
         raise OptionError(f"{run.locator} asks questions; it has no games to be commented")
     limited = benchmark.games[: run.limit]
     return [GameExample(game, preset, benchmark.revision, blind) for game in limited if run.part.has(game.video.key)]
-
-
-def comment(run: Run, preset: Preset, speaker: Speaker, done: Progress, blind: bool = False) -> tuple[int, int]:
-    """Have the games of a run's part commented, and make the file of predictions; (games that are whole, games)."""
-    run.open()
-    speaker.comment(games_of(run, preset, blind), run.out / STREAMS, done)
-    return merge_games(run)
-
-
-def left_of(run: Run, preset: Preset) -> list[GameExample]:
-    """The games of a run's part that are not whole yet."""
-    return [one for one in games_of(run, preset) if not whole(run.out / STREAMS / f"{one.name}.jsonl", one.game)]
 
 
 def merge_games(run: Run) -> tuple[int, int]:
@@ -126,20 +124,15 @@ def merge_games(run: Run) -> tuple[int, int]:
     assert isinstance(benchmark, CommentaryBenchmark), "it was checked"
     games = benchmark.games[: run.limit]
     path, found = run.out / PREDICTIONS, 0
-    part = path.with_name(path.name + f".{os.getpid()}")
-    try:
-        with part.open("w", encoding="utf-8") as file:
-            for game in games:
-                record = whole(run.out / STREAMS / f"{game.name}.jsonl", game)
-                if record is None:
-                    continue
-                found += 1
-                said = [Said(row["start"], row["end"], row["text"]) for row in record.rows]
-                file.writelines(json_text(dict(line)) + "\n" for line in benchmark.published(game, said))
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OutputError(f"cannot write {path} ({error.strerror or error})") from None
+    lines: list[str] = []
+    for game in games:
+        record = whole(run.out / STREAMS / f"{game.name}.jsonl", game)
+        if record is None:
+            continue
+        found += 1
+        said = [Said(row["start"], row["end"], row["text"]) for row in record.rows]
+        lines += [json_text(dict(line)) for line in benchmark.published(game, said)]
+    write_whole(path, "".join(f"{line}\n" for line in lines))
     return found, len(games)
 
 

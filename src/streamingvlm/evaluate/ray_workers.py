@@ -10,8 +10,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..core.errors import OptionError, StreamingVLMError
+from .benchmark import CommentaryBenchmark
+from .generate import merge_run
 from .jobs import Job, Outcome, run_job
 from .parts import Part
+from .registry import open_benchmark
 from .runner import Bar
 
 #: How often a part is begun again when its worker has died.
@@ -43,8 +46,9 @@ def run_on_ray(job: Job, workers: int, bar: Bar) -> Outcome:
                 if error:
                     raise OptionError(error)
             done(len(parts) - len(waiting))
-    # Nothing is left to do but to merge what all of them made.
-    return run_job(job, Part(), bar)
+    benchmark = open_benchmark(job.task, job.data, job.videos)
+    unit = "games" if isinstance(benchmark, CommentaryBenchmark) else "items"
+    return Outcome(unit, *merge_run(benchmark, job.out))
 
 
 def _run_part(job: Job, part: Part) -> str:

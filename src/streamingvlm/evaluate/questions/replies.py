@@ -9,9 +9,10 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
-from ...core.errors import OutputError, SourceError
+from ...core.errors import SourceError
+from ...sinks.files import json_text, write_whole
 from .items import Reply
 
 
@@ -69,13 +70,7 @@ def read_replies(path: Path) -> Replies:
 
 def write_replies(path: Path, replies: Iterable[Reply]) -> None:
     """A file of lines, put in place when it is whole. OutputError if it cannot be written."""
-    half = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        half.write_text("".join(json.dumps(to_json(reply), ensure_ascii=False) + "\n" for reply in replies), "utf-8")
-        half.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path} ({error.strerror or error})") from None
+    write_whole(path, "".join(json_text(to_json(reply)) + "\n" for reply in replies))
 
 
 def read_text(path: Path) -> str:
@@ -88,7 +83,7 @@ def read_text(path: Path) -> str:
         raise SourceError(f"{path} is not UTF-8 text (byte {error.start})") from None
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[float]:
     """Whether a JSON value is a finite number (a whole one of hundreds of digits is not)."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return False
