@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from ...core.errors import OutputError, SourceError
 from .items import Reply
@@ -88,7 +88,7 @@ def read_text(path: Path) -> str:
         raise SourceError(f"{path} is not UTF-8 text (byte {error.start})") from None
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[float]:
     """Whether a JSON value is a finite number (a whole one of hundreds of digits is not)."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return False
