@@ -174,6 +174,8 @@ def test_yes_no(text: str, answer: str | None) -> None:
         ("x3", "3"),
         ("the 3rd", None),
         ("00:03", None),
+        ("9" * 5000, None),
+        ("²", None),
     ],
 )
 def test_count(text: str, answer: str | None) -> None:

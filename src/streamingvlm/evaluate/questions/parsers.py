@@ -132,7 +132,7 @@ def read_count(text: str) -> str | None:
     if _RANGE.search(plain):
         return None
     found = _NUMBER.findall(plain)
-    if any(not number.isdigit() for number in found):
+    if not all(re.fullmatch(r"\d{1,18}", number) for number in found):
         return None
     said = [_NUMBER_WORDS[word] for word in re.findall(r"[a-z]+", plain) if word in _NUMBER_WORDS]
     numbers = {int(number) for number in found} | set(said)
