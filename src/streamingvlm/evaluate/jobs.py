@@ -17,7 +17,6 @@ from ..engine.endpoint import Endpoint
 from ..engine.remote import OURS, PAPER_BASELINE, RemoteOptions
 from ..models.load import pick_device
 from ..runtime import reports
-from ..sources.open import is_locator
 from .benchmark import Benchmark, CommentaryBenchmark, QuestionBenchmark, Video
 from .checkpoint import Checkpoint
 from .features import Features
@@ -114,7 +113,7 @@ def check_videos(benchmark: Benchmark, job: Job, part: Part) -> None:
 
 def there(video: Video) -> bool:
     """Whether a video has a file, or is made on the way."""
-    return is_locator(str(video.path)) or video.path.exists()
+    return video.made or video.path.exists()
 
 
 def _comment(job: Job, part: Part, benchmark: CommentaryBenchmark, bar: Bar) -> Outcome:

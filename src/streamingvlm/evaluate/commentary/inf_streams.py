@@ -183,7 +183,7 @@ class InfStreams:
         title, end = text_of(value.get("title")), float(int(words[-1].end))
         self._read[key] = Game(
             name=file_name(key),
-            video=Video(key, self._root / key, end),
+            video=Video.find(key, self._root, end),
             title=title,
             group=_group(key, value),
             start=self.start,

@@ -145,4 +145,4 @@ def lengths(folder: Path | None, names: Iterable[str]) -> dict[str, float]:
 
 def videos_of(folder: Path | None, needed: Mapping[str, float]) -> list[Video]:
     """The videos of a benchmark: name -> how long it has to be. Without a folder they are looked for here."""
-    return [Video(name, (folder or Path()) / name, seconds) for name, seconds in needed.items()]
+    return [Video.find(name, folder or Path(), seconds) for name, seconds in needed.items()]
