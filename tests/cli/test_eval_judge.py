@@ -121,8 +121,8 @@ def test_a_refused_temperature_is_refused_with_its_option(at: Path) -> None:
         found = call(server, at)
         assert isinstance(found.exception, OptionError)
         assert "add --no-temperature" in str(found.exception)
-        assert call(server, at, "--no-temperature").return_value == 0
-        assert figures(at)["settings"]["parameters"] == {"seed": 42, "max_tokens": 4096, "reply": "json_schema"}
+        assert call(server, at, "--no-temperature", "--max-tokens", 64).return_value == 0
+        assert figures(at)["settings"]["parameters"] == {"seed": 42, "max_tokens": 64, "reply": "json_schema"}
         assert all("temperature" not in request for request in server.requests if len(request["messages"]) > 1)
 
 
@@ -226,7 +226,7 @@ sys.exit(app(sys.argv[1:], standalone_mode=False))
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_command_keeps_its_votes(at: Path, sent: signal.Signals, code: int) -> None:
-    server = ChatServer(lambda request: time.sleep(0.02) or fair(request))  # type: ignore[func-returns-value]
+    server = ChatServer(lambda request: time.sleep(0.15) or fair(request))  # type: ignore[func-returns-value]
     with server:
         out = at / "votes" / "votes.jsonl"
         arguments = ["inf-streams", "--data", at, "--a", at / "ours.json", "--b", at / "theirs.json"]
