@@ -152,6 +152,6 @@ def _run(job: Job, part: Part, workers: int) -> int:
 def _summary(job: Job, outcome: Outcome) -> str:
     whole = "all" if outcome.found == outcome.expected else "not all"
     return (
-        f"{job.who}: {outcome.found} of {outcome.expected} {outcome.unit} of {job.task} ({whole}); "
+        f"{outcome.name}: {outcome.found} of {outcome.expected} {outcome.unit} of {job.task} ({whole}); "
         f"{job.out / 'predictions.jsonl'}"
     )
