@@ -7,19 +7,28 @@ same data give the same pairs and a judge that was calibrated once is not paid a
 
 from __future__ import annotations
 
+import json
 import random
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from ..benchmark import Window
+from ...core.errors import SourceError
+from ...sinks.files import write_whole
+from ..benchmark import CommentaryBenchmark, Window
+from ..runs import digest
+from .judge import Judge, Plan
 from .prompts import CUT, shown
 from .votes import Pair, Vote
+from .votes_file import Place
 
 #: Raised whenever pairs or thresholds change: a judge that passed another version has to pass again.
 VERSION = 1
+#: The file that verdicts on judges are kept in, beside the votes.
+STORED = "calibration.json"
 #: Pairs of each kind.
 PAIRS = 20
 #: Words of a piece when a text is shuffled: each piece still reads well, the course of events is lost.
@@ -54,10 +63,14 @@ KINDS = (
     Kind("same", "itself, set in lines", 80.0, "no difference: neither may win both times", even=True),
 )
 
-_NUMBERS = ("zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-            "seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety").split()  # fmt: skip
-#: "one" is more often a pronoun, "second" and the like a unit or an ordinal: they stay.
-_NUMBER = re.compile(rf"\d+|\b(?:{'|'.join(sorted(set(_NUMBERS) - {'one'}, key=len, reverse=True))})\b", re.IGNORECASE)
+_NUMBERS = (
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
+    *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
+    *("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"),
+)
+#: "one" is more often a pronoun; "second" and "2nd" are ordinals: they stay.
+_WORDS = "|".join(sorted(set(_NUMBERS) - {"one"}, key=len, reverse=True))
+_NUMBER = re.compile(rf"(?<!\w)(?:\d+|{_WORDS})(?!\w)", re.IGNORECASE)
 
 
 def calibration_pairs(windows: Sequence[Window], pairs: int = PAIRS) -> list[Pair]:
@@ -176,3 +189,67 @@ def _other_number(found: re.Match[str]) -> str:
     place = _NUMBERS.index(word.lower())
     other = _NUMBERS[(place + 3) % len(_NUMBERS)]
     return other.capitalize() if word[0].isupper() else other
+
+
+class Calibration:
+    """The calibration of a judge with the texts of a benchmark.
+
+    The verdict is kept in :data:`STORED` of ``folder``, where the votes are; the same judge, prompt and parameters are
+    not calibrated twice there.
+    """
+
+    def __init__(self, judge: Judge, benchmark: CommentaryBenchmark, folder: Path) -> None:
+        # Once, whatever the repeats of the votes.
+        self.judge = Judge(
+            judge.chat, judge.prompt, judge.parameters, judge.cache, workers=judge.workers, reasks=judge.reasks
+        )
+        self.folder = folder
+        self.pairs = calibration_pairs(benchmark.windows)
+        self.about = {
+            "task": f"calibration/{VERSION} of {benchmark.name}",
+            "revision": benchmark.revision,
+            "a": {"name": "reference"},
+            "b": {"name": "changed reference"},
+        }
+
+    @property
+    def votes_path(self) -> Path:
+        """Where the votes on the pairs are kept."""
+        names = [pair.window for pair in self.pairs]
+        return self.folder / f"calibration-{digest([self.judge.identity, self.about, names])}.jsonl"
+
+    @property
+    def stored(self) -> dict[str, Any] | None:
+        """The verdict that is kept (None: there is none of this judge and version)."""
+        found = _stored(self.folder).get(digest(self.judge.identity))
+        return found if isinstance(found, dict) and found.get("version") == VERSION else None
+
+    def plan(self) -> Plan:
+        """What it would cost."""
+        return self.judge.plan([] if self.stored else self.pairs, self.votes_path)
+
+    def run(self, done: Callable[[float], None] | None = None) -> dict[str, Any]:
+        """The verdict: as :func:`assess`, with what it is of. That of a judge whose calls failed is not kept."""
+        if (known := self.stored) is not None:
+            return known
+        if not self.pairs:
+            raise SourceError(
+                f"the data have no window of {2 * PIECE} words or more: no judge can be calibrated on them"
+            )
+        places = [Place(pair.window, pair.video, pair.group, pair.start, pair.end) for pair in self.pairs]
+        judged = self.judge.run(self.votes_path, self.pairs, places, self.about, done)
+        verdict = {**assess(judged.votes), **self.about, "judge": self.judge.identity, "votes": self.votes_path.name}
+        if verdict["passed"] or judged.judged == judged.expected:
+            whole = {**_stored(self.folder), digest(self.judge.identity): verdict}
+            write_whole(self.folder / STORED, json.dumps(whole, indent=2) + "\n")
+        return verdict
+
+
+def _stored(folder: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((folder / STORED).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise SourceError(f"{folder / STORED} cannot be read ({error}); remove it to calibrate anew") from None
+    return found if isinstance(found, dict) else {}

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, get_args
@@ -40,7 +40,7 @@ OPTIONS = {"temperature": "--no-temperature", "seed": "--no-seed"}
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """What is asked of the endpoint beside the texts; None: not sent. ``max_tokens``: of a reply, reasoning included."""
+    """What is sent beside the texts (None: not sent). ``max_tokens``: of a reply, its reasoning included."""
 
     temperature: float | None = 0.0
     seed: int | None = 42
@@ -108,25 +108,23 @@ class Judge:
             raise OptionError("repeats and workers are at least 1, further asks at least 0")
         self.chat, self.prompt, self.parameters, self.cache = chat, prompt, parameters, cache
         self.repeats, self.workers, self.reasks = repeats, workers, reasks
-        self.accepted: Accepted | None = chat.accepted
 
     def prepare(self) -> None:
         """Find out what the endpoint takes, unless that is known; OptionError if it refuses what was asked for."""
-        before = self.accepted
-        self.accepted = self.chat.probe({**self.parameters.wanted(), "response_format": RESPONSE_FORMAT})
-        if self.accepted != before:
-            self.cache.put(_table_key(self.chat.url, self.chat.model), {"accepted": self.accepted.as_json()})
-        for refused in self.accepted.refused(self.parameters.wanted()):
-            option = OPTIONS.get(refused.name)
-            way = f"{option} judges without it" if option else "choose another judge"
-            words = f" ({refused.reason})" if refused.reason else ""
-            raise OptionError(f"{self.chat!r} refuses {refused.name} {refused.value}{words}: {way}")
+        before = self.chat.accepted
+        accepted = self.chat.probe({**self.parameters.wanted(), "response_format": RESPONSE_FORMAT})
+        if accepted != before:
+            self.cache.put(_table_key(self.chat.url, self.chat.model), {"accepted": accepted.as_json()})
+        refused = accepted.refused(self.parameters.wanted())
+        if refused:
+            what = ", ".join(f"{one.shown} ({one.reason})" for one in refused)
+            raise OptionError(f"the judge {self.chat!r} refuses {what}; {_way([one.name for one in refused])}")
 
     @property
     def params(self) -> dict[str, Any]:
         """What is sent with every request. Whatever was never tried is taken to be accepted."""
         wanted = self.parameters.wanted()
-        schema = self.accepted is None or self.accepted.takes("response_format", RESPONSE_FORMAT) is not False
+        schema = self.chat.accepted.takes("response_format", RESPONSE_FORMAT) is not False
         return {**wanted, "response_format": RESPONSE_FORMAT} if schema else wanted
 
     @property
@@ -145,7 +143,7 @@ class Judge:
         there: dict[Slot, Vote] = {}
         if votes_path.exists() and votes_path.stat().st_size:
             there = {slot(vote): vote for vote in read_votes(votes_path).votes}
-        rule, cached, asks = self._sorted(pairs, there)
+        rule, _, asks = self._sorted(pairs, there)
         total = len(pairs) * 2 * self.repeats
         characters = sum(len(part["content"]) for ask in asks for part in ask.messages)
         to_come = sum(len(ask.votes) for ask in asks)
@@ -159,34 +157,31 @@ class Judge:
         pairs: Sequence[Pair],
         places: Sequence[Place],
         about: Mapping[str, Any],
-        done: Callable[[float], None] = lambda votes: None,  # noqa: ARG005
+        done: Callable[[float], None] | None = None,
     ) -> Judged:
         """All votes of ``pairs``, in the file and returned; what is there already is not asked for.
 
         ``places``: every window of the data, also those that are left out; ``about``: ``task``, ``revision``, ``a`` and
         ``b``; ``done``: is told how many votes there are. Raises EndpointError where no call can succeed.
         """
-        table = self.accepted.as_json() if self.accepted else None
-        settings = {**about, **self.identity, "repeats": self.repeats, "accepted": table}
+        settings = {**about, **self.identity, "repeats": self.repeats, "accepted": self.chat.accepted.as_json()}
         file = VotesFile(votes_path, settings, places)
         try:
             rule, cached, asks = self._sorted(pairs, file.votes)
             for vote in (*rule, *cached):
                 file.add(vote)
-            done(len(file.votes))
             for ask, answer in self._answers(asks):
                 for vote in self._votes(ask, answer, paid=True):
                     file.add(vote)
-                done(len(file.votes))
+                if done is not None:
+                    done(len(file.votes))
             return Judged(settings, places, list(file.votes.values()))
         finally:
             file.close()
 
-    def _sorted(
-        self, pairs: Sequence[Pair], there: Mapping[Slot, Vote]
-    ) -> tuple[list[Vote], list[Vote], list[_Ask]]:
+    def _sorted(self, pairs: Sequence[Pair], there: Mapping[Slot, Vote]) -> tuple[list[Vote], list[Vote], list[_Ask]]:
         """Votes that are missing: those decided by rule, those of cached verdicts, and what has to be asked."""
-        rule, found, asks = [], [], {}
+        rule, found, asks = list[Vote](), list[Vote](), dict[str, _Ask]()
         identity = self.identity
         for pair in pairs:
             a, b, reference = shown(pair.a), shown(pair.b), shown(pair.reference)
@@ -254,8 +249,7 @@ class Judge:
             return
         if error.kind == "refused_parameter":
             self.cache.put(_table_key(self.chat.url, self.chat.model), {})  # it is not as it was: probe again
-            option = OPTIONS.get(error.parameter)
-            raise OptionError(f"{error}: {f'{option} judges without it' if option else 'run again to probe anew'}")
+            raise OptionError(f"{error}; {_way([error.parameter])}")
         raise error
 
     def _work(
@@ -292,14 +286,23 @@ class Judge:
                 return _Answer(winner, call)
             messages = ask_again(ask.messages, reply.text)
         ended = replies[-1].finish_reason
-        error = f"unparsed: {len(replies)} replies in another form (the last ended with {ended or 'no reason'})"
-        return _Answer(None, _call(replies) | {"error": error})
+        why = f"unparsed: {len(replies)} replies in another form (the last ended with {ended or 'no reason'})"
+        return _Answer(None, _call(replies) | {"error": why})
 
 
 def known_table(cache: Cache, url: str, model: str) -> Accepted | None:
-    """What an earlier run has found out about an endpoint."""
+    """What an earlier run has found out about an endpoint, without refusals that end a run: they are tried anew."""
     row = cache.get(_table_key(url, model))
-    return Accepted.from_json(row["accepted"]) if row is not None and "accepted" in row else None
+    if row is None or "accepted" not in row:
+        return None
+    table = Accepted.from_json(row["accepted"])
+    return replace(table, verdicts=tuple(one for one in table.verdicts if one.taken or one.name not in OPTIONS))
+
+
+def _way(refused: Sequence[str]) -> str:
+    """What to do where parameters are refused."""
+    options = [OPTIONS[name] for name in refused if name in OPTIONS]
+    return f"to judge without, add {' '.join(options)}" if options else "the same command finds out anew what it takes"
 
 
 def _table_key(url: str, model: str) -> str:

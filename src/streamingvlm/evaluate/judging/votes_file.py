@@ -116,7 +116,9 @@ def read_votes(path: Path) -> Judged:
         places = [Place(*row) for row in rows]
         votes = [Vote(**{name: value for name, value in line.items() if name in _FIELDS}) for line in lines[2:]]
     except (IndexError, KeyError, TypeError, ValueError):
-        raise SourceError(f"{path} is no file of votes: it begins with settings and windows, then a line a vote") from None
+        raise SourceError(
+            f"{path} is no file of votes: it begins with settings and windows, then a line a vote"
+        ) from None
     return Judged(settings, places, _one_each(votes, path))
 
 
@@ -218,7 +220,9 @@ def _same_run(path: Path, found: Judged, settings: Mapping[str, Any], places: Se
     if not differs and {place.window for place in found.places} != {place.window for place in places}:
         differs = f"it has {len(found.places)} windows, the data {len(places)} or others"
     if differs:
-        raise SourceError(f"{path} holds other votes ({differs}); choose another file: what was judged is not paid twice")
+        raise SourceError(
+            f"{path} holds other votes ({differs}); choose another file: what was judged is not paid twice"
+        )
 
 
 def _json(value: Any) -> str:

@@ -15,7 +15,7 @@ they are counted beside them.
 ``win_rate_consistent``   ``win_rate`` among consistent pairs
 ``repeat_stability``      repeats of one vote, two by two, that agree
 ``length``                win rate by quartile of the share that a's words have of both, shortest first
-``fifths``                win rate by place in the video: five equal parts from its first window's start to its last's end
+``fifths``                win rate by place in the video: fifths of the time from its first window to its last
 ``groups``                win rate by group (sport)
 ========================  ==============================================================================================
 """
@@ -92,8 +92,10 @@ def _figures(votes: Sequence[Vote], judged: Judged, resamples: int) -> tuple[dic
     at = np.array([row[vote.video] for vote in given], np.intp)
     statistic = _statistic(paths, table, None if isinstance(model, str) else model, at)
     (found,) = replicate([range(len(videos))], statistic, resamples)
+    by_key: dict[MetricPath, MetricPath] = {(path,): path for path in (*paths, _CONTROLLED)}
     leaves = {}
-    for (path,), pair in found.items():
+    for key, pair in found.items():
+        path = by_key[key]
         of = ("without_empty",) if path == _CONTROLLED else path
         several = np.count_nonzero(table[:, column[of], 1]) > 1
         bounds = interval(*pair).json() if several else interval(pair[0], np.empty(0)).json()

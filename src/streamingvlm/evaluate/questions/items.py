@@ -73,7 +73,11 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A task's score. ``correct`` of ``items``; ``answered``: with a reply; ``unparsed``: replies without an answer."""
+    """A task's score. ``correct`` of ``items``; ``answered``: with a reply; ``unparsed``: replies without an answer.
+
+    ``items`` are those that count: ``missing`` ones have no reply at all, ``left_out`` ones have one that the parser's
+    rule leaves out of the count.
+    """
 
     name: str
     group: str
@@ -81,6 +85,8 @@ class Part:
     answered: int
     correct: float
     unparsed: int
+    missing: int = 0
+    left_out: int = 0
 
     @property
     def accuracy(self) -> float | None:
@@ -106,7 +112,8 @@ class Score:
     """What replies are worth under one parser.
 
     ``right``: item id -> 1.0, 0.0 or what the metric gives it, for intervals clustered by video. ``complete``: every
-    published item was there and has a reply.
+    published item was there and has a reply. ``unknown``: replies to items that the data does not have; ``notes``: how
+    the replies were read, where their writer may not expect it.
     """
 
     parser: str
@@ -116,3 +123,5 @@ class Score:
     expected: int | None
     found: int
     complete: bool
+    unknown: int = 0
+    notes: Sequence[str] = ()
