@@ -9,12 +9,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from streamingvlm.evaluate.judging.calibration import STORED
 from streamingvlm.evaluate.judging.prompts import PROMPTS
 from streamingvlm.evaluate.judging.votes import Choice, Order, Vote
-from streamingvlm.evaluate.judging.votes_file import Judged, Place
+from streamingvlm.evaluate.judging.votes_file import JUDGE, Judged, Place
 from streamingvlm.evaluate.page.data import Baseline, Label, ScoreFile
 from streamingvlm.evaluate.page.score_files import write_scores
 from streamingvlm.evaluate.questions.items import Average, Item, Part, Score
+from streamingvlm.evaluate.runs import digest
 from streamingvlm.sinks.files import json_text
 
 REVISION = "5f0c3a9b1d7e2264"
@@ -24,6 +26,8 @@ NASTY = (
     "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'> & \"quotes\" {{ 7 * 7 }} "
     "\u2028 \u202e tournés \U0001f3c0 <!-- <script> ]]> 得点"
 )
+#: A video's name that is a path with signs that addresses and markup use.
+NASTY_VIDEO = "basketball/<img src=x onerror='window.hacked=1'> 100% #1 & \"two\"?.mp4"
 LINES = (
     "And they bring it up slowly, looking for the switch on the left side.",
     "Good pressure from the back line, nothing easy here.",
@@ -104,7 +108,13 @@ def vote(place: Place, order: Order, choice: Choice | None, texts: tuple[str, st
         "cached": False,
     }
     error = "" if choice else "unparsed: 3 replies in another form (the last ended with stop)"
-    fields = {"key": f"{place.window}-{order}", "error": error, "call": call, "words_a": len(a.split()), "words_b": len(b.split())}
+    fields = {
+        "key": f"{place.window}-{order}",
+        "error": error,
+        "call": call,
+        "words_a": len(a.split()),
+        "words_b": len(b.split()),
+    }
     return Vote(place.window, place.video, place.group, place.start, place.end, order, 0, choice, **(fields | more))
 
 
@@ -130,9 +140,13 @@ def write_votes(path: Path, judged: Judged) -> Path:
     return path
 
 
-def commentary(folder: Path, games: int = 12, windows: int = 8, *, whole: bool = True, nasty: bool = False) -> tuple[list[Path], list[Path]]:
+def commentary(
+    folder: Path, games: int = 12, windows: int = 8, *, whole: bool = True, nasty: bool = False
+) -> tuple[list[Path], list[Path]]:
     """Three runs and the votes on two pairs of them: ties, flips, empty texts, and errors unless ``whole``."""
     videos = [f"{SPORTS[number % 4]}/game-{number:02d}.mp4" for number in range(games)]
+    if nasty:
+        videos[0] = NASTY_VIDEO
     span = range(1000, 1000 + 100 * windows)
     names = ("streamingvlm-7b", "livecc-7b", "qwen2.5-vl-7b")
     said = {
@@ -140,7 +154,7 @@ def commentary(folder: Path, games: int = 12, windows: int = 8, *, whole: bool =
         for place, (name, density) in enumerate(zip(names, (0.5, 0.3, 0.8), strict=True))
     }
     for name in names[1:]:
-        said[name][videos[1]] = [(end, "" if end <= 1100 else text) for end, text in said[name][videos[1]]]
+        said[name][videos[-1]] = [(end, "" if end <= 1100 else text) for end, text in said[name][videos[-1]]]
     if nasty:
         said[names[0]][videos[0]][0] = (1001.0, NASTY)
     human = {video: speech(span, 1000 + number, 0.6) for number, video in enumerate(videos)}
@@ -154,6 +168,8 @@ def commentary(folder: Path, games: int = 12, windows: int = 8, *, whole: bool =
         for video in videos
         for start in span[::100]
     ]
+    identity = {name: settings("", "")[name] for name in JUDGE}
+    (folder / STORED).write_text(json.dumps({digest(identity): {"version": 1, "passed": True, "failed": []}}))
     files = []
     for other, strength in ((names[1], 0.72), (names[2], 0.56)):
         votes = list(_votes(places, human, said[names[0]], said[other], strength, whole=whole))
@@ -170,11 +186,22 @@ def _votes(places: Sequence[Place], human: Any, one: Any, other: Any, strength: 
                 yield vote(place, order, "a" if a else "b", (reference, a, b), empty="b" if a else "a", call={}, key="")
                 continue
             draw = chance.random()
-            liked: Choice = "tie" if draw < 0.08 else "a" if draw < 0.08 + 0.92 * (strength + 0.1 * (order == "ab")) else "b"
-            yield vote(place, order, None if not whole and number % 37 == 5 and order == "ba" else liked, (reference, a, b))
+            liked: Choice = (
+                "tie" if draw < 0.08 else "a" if draw < 0.08 + 0.92 * (strength + 0.1 * (order == "ab")) else "b"
+            )
+            yield vote(
+                place, order, None if not whole and number % 37 == 5 and order == "ba" else liked, (reference, a, b)
+            )
 
 
-TASKS = (("EPM", "backward", 40), ("HLD", "backward", 30), ("OCR", "realtime", 36), ("ACR", "realtime", 28), ("SSR", "forward", 44), ("CRR", "forward", 22))  # fmt: skip
+TASKS = (
+    ("EPM", "backward", 40),
+    ("HLD", "backward", 30),
+    ("OCR", "realtime", 36),
+    ("ACR", "realtime", 28),
+    ("SSR", "forward", 44),
+    ("CRR", "forward", 22),
+)
 
 
 def items(nasty: bool = False) -> list[Item]:
@@ -182,31 +209,42 @@ def items(nasty: bool = False) -> list[Item]:
     found = []
     for task, group, count in TASKS:
         for number in range(count):
-            question = NASTY if nasty and not found else f"What does the player in the red shirt do next ({task} {number})?"
+            question = (
+                NASTY if nasty and not found else f"What does the player in the red shirt do next ({task} {number})?"
+            )
             options = ("passes to the left", "shoots", "falls", "leaves the field")
             answer = "ABCD"[(number * 7 + len(task)) % 4]
             video = f"videos/clip & {number % 9}.mp4"
-            found.append(Item(f"{task}-{number}", video, task, group, 12.5 * number + 3, question, answer, "", options=options))
+            found.append(
+                Item(f"{task}-{number}", video, task, group, 12.5 * number + 3, question, answer, "", options=options)
+            )
     return found
 
 
 def scores(folder: Path, *, whole: bool = True, nasty: bool = False) -> list[Path]:
     """Two contestants on the same questions, stream and offline."""
     paths = []
-    for name, mode, policy, skill in (("streamingvlm-7b", "stream", "streaming", 0.62), ("qwen2.5-vl-7b", "offline", "full", 0.5)):
+    for name, mode, policy, skill in (
+        ("streamingvlm-7b", "stream", "streaming", 0.62),
+        ("qwen2.5-vl-7b", "offline", "full", 0.5),
+    ):
         label = about(name, task="ovo", mode=mode, settings={"policy": policy}, revision="9a1c", preset="official")
         paths.append(folder / f"{name}-ovo.json")
         write_scores(paths[-1], score_file(name, label, skill, whole=whole, nasty=nasty), label)
     return paths
 
 
-def score_file(name: str, label: Mapping[str, Any], skill: float, *, whole: bool = True, nasty: bool = False) -> ScoreFile:
+def score_file(
+    name: str, label: Mapping[str, Any], skill: float, *, whole: bool = True, nasty: bool = False
+) -> ScoreFile:
     """Replies that are right as often as ``skill`` says; every eleventh holds no answer."""
     chance, asked = random.Random(name), items(nasty)
     replies: dict[str, str | None] = {}
     for number, item in enumerate(asked):
         wrong = "ABCD".replace(item.answer, "")
-        replies[item.id] = "I cannot tell." if number % 11 == 3 else item.answer if chance.random() < skill else chance.choice(wrong)
+        replies[item.id] = (
+            "I cannot tell." if number % 11 == 3 else item.answer if chance.random() < skill else chance.choice(wrong)
+        )
     if nasty:
         replies[asked[0].id] = NASTY
     if not whole:
@@ -228,15 +266,29 @@ def constant(asked: Sequence[Item], letter: str | None) -> Score:
     return score("official", asked, {item.id: float(item.answer == best[item.task]) for item in asked}, {}, whole=True)
 
 
-def score(parser: str, asked: Sequence[Item], right: Mapping[str, float], parsed: Mapping[str, str | None], *, whole: bool) -> Score:
+def score(
+    parser: str, asked: Sequence[Item], right: Mapping[str, float], parsed: Mapping[str, str | None], *, whole: bool
+) -> Score:
     """A score, as the metrics make it."""
     parts = []
     for task, group, _ in TASKS:
         mine = [item.id for item in asked if item.task == task and item.id in right]
         unparsed = sum(parsed.get(item, "") is None for item in mine)
         parts.append(Part(task, group, len(mine), len(mine), sum(right[item] for item in mine), unparsed))
-    groups = [[part.accuracy or 0 for part in parts if part.group == group] for group in ("backward", "realtime", "forward")]
+    groups = [
+        [part.accuracy or 0 for part in parts if part.group == group] for group in ("backward", "realtime", "forward")
+    ]
     means = [sum(values) / len(values) for values in groups]
-    averages = [Average("total" if whole else "total of a partial set", "mean of the categories, each the mean of its tasks", sum(means) / 3, whole)]
-    averages += [Average(group, "mean of its tasks' accuracies", value) for group, value in zip(("backward", "realtime", "forward"), means, strict=True)]
+    averages = [
+        Average(
+            "total" if whole else "total of a partial set",
+            "mean of the categories, each the mean of its tasks",
+            sum(means) / 3,
+            whole,
+        )
+    ]
+    averages += [
+        Average(group, "mean of its tasks' accuracies", value)
+        for group, value in zip(("backward", "realtime", "forward"), means, strict=True)
+    ]
     return Score(parser, parts, averages, right, len(asked), len(right), whole)

@@ -37,10 +37,9 @@ def report(
     """Write a page that opens without a network (report.html), its tables (tables.md) and figures (report.json)."""
     from ..core.errors import OptionError
     from ..evaluate.benchmark import CommentaryBenchmark
-    from ..evaluate.judging.votes_file import read_votes
     from ..evaluate.page.collect import collect
+    from ..evaluate.page.inputs import read_judged, read_run
     from ..evaluate.page.page import write_report
-    from ..evaluate.page.runs_read import read_run
     from ..evaluate.page.score_files import read_scores
     from ..evaluate.registry import open_benchmark
     from ..evaluate.runs import open_contestant
@@ -48,10 +47,12 @@ def report(
     if videos is not None and not videos.is_dir():
         raise OptionError(f"--videos {videos} is not a folder")
     contestants = [open_contestant(path) for path in runs or ()]
-    judged = [(path, read_votes(path)) for path in votes or ()]
+    judged = [read_judged(path) for path in votes or ()]
     benchmark = None
     if data is not None:
-        tasks = [str(one.about.get("task") or "") for one in contestants] + [str(one.settings.get("task")) for _, one in judged]
+        tasks = [str(one.about.get("task") or "") for one in contestants] + [
+            str(one.judged.settings.get("task") or "") for one in judged
+        ]
         task = next(filter(None, tasks), None)
         if task is None:
             raise OptionError("--data: neither runs nor votes tell of which benchmark they are")
@@ -69,6 +70,8 @@ def report(
     page = write_report(found, out, videos)
     for line in found.partial:
         print(f"partial: {line}")
+    for line in found.uncalibrated:
+        print(f"not calibrated: {line}")
     for line in found.different:
         print(f"different: {line}")
     print(page)

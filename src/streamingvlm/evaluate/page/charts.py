@@ -1,7 +1,7 @@
 """Charts as inline SVG: no library, no script, colours of the page around them.
 
-Shapes carry classes (``a``, ``b``, ``tie``, ``axis``, ``grid``, ``band``) that the style sheet of the page colours; each
-chart has a title that a screen reader speaks.
+Shapes carry classes (``a``, ``b``, ``tie``, ``axis``, ``grid``, ``band``) that the style sheet of the page colours.
+Each chart has a title that a screen reader speaks.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from markupsafe import Markup, escape
 from .data import Rate
 
 #: Height of a row of the forest chart, and the room for figures beside it, pixels.
-ROW, VALUES = 34, 128
+ROW, VALUES = 34, 126
 #: Width of a wide and of a narrow one, and the room for names in it.
-WIDE, NARROW = (860, 250), (560, 130)
+WIDE, NARROW = (860, 250), (460, 124)
 MIDDLE = 50.0
 
 
@@ -55,7 +55,9 @@ def forest(rows: Sequence[Estimate], axis: str, size: tuple[int, int] = WIDE) ->
     parts = [_grid(reach, step, x, height - 34)]
     parts += [_estimate(row, x, ROW * number + ROW / 2 + 4, size) for number, row in enumerate(rows)]
     parts.append(
-        Markup('<text class="axis" x="{:.0f}" y="{}" text-anchor="middle">{}</text>').format(x(MIDDLE), height - 2, axis)
+        Markup('<text class="axis" x="{:.0f}" y="{}" text-anchor="middle">{}</text>').format(
+            x(MIDDLE), height - 2, axis
+        )
     )
     told = "; ".join(f"{row.name}: {percent(row.rate.value)} ({bounds(row.rate)})" for row in rows)
     return _svg(width, height, f"{axis}. {told}", parts, "forest" if size == WIDE else "forest narrow")
@@ -75,9 +77,11 @@ def fifths(values: Sequence[float | None], reach: float = MIDDLE, width: int = 1
             continue
         size = max(min(abs(value - MIDDLE) / reach, 1) * (half - 1), 1)
         top = half - size if value > MIDDLE else half
-        parts.append(Markup('<rect class="{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" rx="1.5"/>').format(
-            "a" if value > MIDDLE else "b", number * each + 2, top, each - 4, size
-        ))
+        parts.append(
+            Markup('<rect class="{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" rx="1.5"/>').format(
+                "a" if value > MIDDLE else "b", number * each + 2, top, each - 4, size
+            )
+        )
     parts.append(Markup('<line class="middle" x1="0" x2="{}" y1="{}" y2="{}"/>').format(width, half, half))
     told = ", ".join(percent(value, 0) for value in values)
     return _svg(width, height, f"Win rate of A by fifth of the video, percent: {told}", parts, "spark")
@@ -91,9 +95,11 @@ def share_bar(a: float, tie: float, b: float, width: int = 160, height: int = 12
     parts, at = [], 0.0
     for kind, count in (("a", a), ("tie", tie), ("b", b)):
         size = count / total * width
-        parts.append(Markup('<rect class="{}" x="{:.1f}" y="0" width="{:.1f}" height="{}"/>').format(
-            kind, at, max(size - 1, 0), height
-        ))
+        parts.append(
+            Markup('<rect class="{}" x="{:.1f}" y="0" width="{:.1f}" height="{}"/>').format(
+                kind, at, max(size - 1, 0), height
+            )
+        )
         at += size
     return _svg(width, height, f"A {a:g}, tie {tie:g}, B {b:g} votes", parts, "share")
 
@@ -102,7 +108,9 @@ def _reach(rates: Sequence[Rate]) -> tuple[float, float]:
     """How far from 50 the axis goes on both sides, so that all bounds are on it, and the step of its grid."""
     known = [end for rate in rates for end in (rate.value, rate.low, rate.high) if end is not None]
     most = max([abs(end - MIDDLE) for end in known], default=0.0)
-    return next(((reach, step) for reach, step in ((10.0, 5.0), (20.0, 10.0), (30.0, 10.0)) if most <= reach), (50.0, 25.0))
+    return next(
+        ((reach, step) for reach, step in ((10.0, 5.0), (20.0, 10.0), (30.0, 10.0)) if most <= reach), (50.0, 25.0)
+    )
 
 
 def _grid(reach: float, step: float, x: Callable[[float], float], bottom: float) -> Markup:

@@ -14,8 +14,20 @@ from ..judging.prompts import CUT
 from ..judging.votes import Choice, Vote
 from ..judging.votes_file import Judged, Place
 from ..judging.win_rates import win_rates
-from .data import Commentary, Label, PairFigures, PairRow, Questions, Rate, ReportData, ScoreFile, Text, Verdict, WindowRow
-from .runs_read import Run, words
+from .data import (
+    Commentary,
+    Label,
+    PairFigures,
+    PairRow,
+    Questions,
+    Rate,
+    ReportData,
+    ScoreFile,
+    Text,
+    Verdict,
+    WindowRow,
+)
+from .inputs import Run, Votes, words
 
 #: Sections of a request, as :mod:`..judging.prompts` writes them.
 _SECTION = re.compile(r"<(transcript|commentary_a|commentary_b)>\n(.*?)\n</\1>", re.DOTALL)
@@ -25,7 +37,7 @@ SIDES: tuple[Side, Side] = ("a", "b")
 
 def collect(
     runs: Sequence[Run],
-    votes: Sequence[tuple[Path, Judged]],
+    votes: Sequence[Votes],
     scores: Sequence[ScoreFile],
     *,
     benchmark: CommentaryBenchmark | None = None,
@@ -41,7 +53,7 @@ def collect(
         raise SourceError("a report needs runs or scores")
     _check_names(runs, votes)
     different = [] if not runs else _check_alike([run.label for run in runs], "", allow_different)
-    judged = [found for _, found in votes]
+    judged = [one.judged for one in votes]
     _check_data(runs, judged, benchmark)
     commentary = None
     if votes or any(run.said or run.texts for run in runs):
@@ -57,25 +69,30 @@ def collect(
 # What has to fit
 
 
-def _check_names(runs: Sequence[Run], votes: Sequence[tuple[Path, Judged]]) -> None:
+def _check_names(runs: Sequence[Run], votes: Sequence[Votes]) -> None:
     by_name: dict[str, Path] = {}
     for run in runs:
         if run.label.name in by_name:
             raise SourceError(
-                f"{by_name[run.label.name]} and {run.path} are both named {run.label.name!r}: a report cannot tell them "
-                "apart; name one anew in its run.json, or leave it out"
+                f"{by_name[run.label.name]} and {run.path} are both named {run.label.name!r}: a report cannot tell "
+                "them apart; name one anew in its run.json, or leave it out"
             )
         by_name[run.label.name] = run.path
     seen: dict[str, Path] = {}
-    for path, judged in votes:
+    for one in votes:
+        path, judged = one.path, one.judged
         for side in SIDES:
             name = name_of(judged, side)
             if name not in by_name:
                 known = ", ".join(by_name) or "none"
                 raise SourceError(f"{path} holds votes on {name!r}, which is not among the runs ({known}); add its run")
-        same = str(sorted((key, str(judged.settings.get(key))) for key in ("task", "a", "b", "judge", "prompt", "parameters")))
+        same = str(
+            sorted((key, str(judged.settings.get(key))) for key in ("task", "a", "b", "judge", "prompt", "parameters"))
+        )
         if same in seen:
-            raise SourceError(f"{seen[same]} and {path} are votes of one judge on one pair; pool them before, or leave one out")
+            raise SourceError(
+                f"{seen[same]} and {path} are votes of one judge on one pair; pool them before, or leave one out"
+            )
         seen[same] = path
 
 
@@ -93,7 +110,8 @@ def _check_data(runs: Sequence[Run], judged: Sequence[Judged], benchmark: Commen
         if len(found) > 1:
             (one_is, whose), (other_is, others) = list(found.items())[:2]
             raise SourceError(
-                f"{whose} is of {what} {one_is}, {others} of {what} {other_is}: one report holds one {what} of commentary"
+                f"{whose} is of {what} {one_is}, {others} of {what} {other_is}: one report holds one {what} of "
+                "commentary"
             )
 
 
@@ -121,11 +139,9 @@ def name_of(judged: Judged, side: Side) -> str:
     return str(about.get("name", "")) if isinstance(about, Mapping) else str(about or "")
 
 
-def _commentary(
-    runs: Sequence[Run], votes: Sequence[tuple[Path, Judged]], benchmark: CommentaryBenchmark | None
-) -> Commentary:
+def _commentary(runs: Sequence[Run], votes: Sequence[Votes], benchmark: CommentaryBenchmark | None) -> Commentary:
     data = {window.id: window for window in benchmark.windows} if benchmark is not None else {}
-    windows = _windows([judged for _, judged in votes], data)
+    windows = _windows([one.judged for one in votes], data)
     by_name = {run.label.name: run for run in runs}
     texts: dict[str, dict[str, Text]] = {run.label.name: {} for run in runs}
     for run in runs:
@@ -133,11 +149,11 @@ def _commentary(
             said = run.text(window.id, window.video, window.start, window.end)
             if said is not None:
                 texts[run.label.name][window.id] = said
-    for path, judged in votes:
+    for one in votes:
         for side in SIDES:
-            name = name_of(judged, side)
-            _merge_shown(path, judged, side, by_name[name], texts[name])
-    pairs = [_pair(path, judged) for path, judged in votes]
+            name = name_of(one.judged, side)
+            _merge_shown(one.path, one.judged, side, by_name[name], texts[name])
+    pairs = [_pair(one) for one in votes]
     return Commentary([run.label for run in runs], windows, texts, pairs)
 
 
@@ -172,7 +188,11 @@ def _windows(judged: Sequence[Judged], data: Mapping[str, Window]) -> list[Windo
 def shown_texts(vote: Vote) -> dict[str, str] | None:
     """What the judge was shown, by ``reference``, ``a`` and ``b``; None for a vote without a request."""
     request = vote.call.get("request")
-    contents = [str(part.get("content", "")) for part in request if isinstance(part, Mapping)] if isinstance(request, list) else []
+    contents = (
+        [str(part.get("content", "")) for part in request if isinstance(part, Mapping)]
+        if isinstance(request, list)
+        else []
+    )
     found = {tag: text for content in contents for tag, text in _SECTION.findall(content)}
     if len(found) != 3:
         return None
@@ -191,8 +211,8 @@ def _merge_shown(path: Path, judged: Judged, side: Side, run: Run, texts: dict[s
             texts[vote.window] = Text(shown[side])
         elif not _same(known.text, shown[side]):
             raise SourceError(
-                f"{path} is not of this run: {run.path} ({run.label.name}) says other words of window {vote.window} than "
-                "the judge was shown; judge it anew"
+                f"{path} is not of this run: {run.path} ({run.label.name}) says other words of window {vote.window} "
+                "than the judge was shown; judge it anew"
             )
 
 
@@ -204,7 +224,8 @@ def _same(text: str, shown: str) -> bool:
     return len(shown) > CUT - 100 and said[: len(seen) - 1] == seen[:-1]
 
 
-def _pair(path: Path, judged: Judged) -> PairRow:
+def _pair(found: Votes) -> PairRow:
+    judged = found.judged
     by_window: dict[str, list[Vote]] = defaultdict(list)
     for vote in judged.votes:
         by_window[vote.window].append(vote)
@@ -213,11 +234,21 @@ def _pair(path: Path, judged: Judged) -> PairRow:
         a=name_of(judged, "a"),
         b=name_of(judged, "b"),
         judge=str(judged.settings.get("judge", "")) or "not told",
-        file=path,
+        file=found.path,
         settings=judged.settings,
         figures=_figures(judged, verdicts),
         verdicts=verdicts,
+        calibrated=bool(found.calibration and found.calibration.get("passed")),
+        uncalibrated=_uncalibrated(found.calibration),
     )
+
+
+def _uncalibrated(verdict: Mapping[str, Any] | None) -> str:
+    if verdict is None:
+        return "was not calibrated"
+    if verdict.get("passed"):
+        return ""
+    return f"failed its calibration ({', '.join(map(str, verdict.get('failed', ()))) or 'not told in what'})"
 
 
 def verdict(window: str, votes: Sequence[Vote]) -> Verdict:
@@ -286,6 +317,8 @@ def _questions(scores: Sequence[ScoreFile]) -> list[Questions]:
         revisions = {file.label.revision: file.label.name for file in files if file.label.revision}
         if len(revisions) > 1:
             (one, whose), (other, others) = list(revisions.items())[:2]
-            raise SourceError(f"{task}: {whose} is of revision {one} of the data, {others} of {other}; they do not compare")
+            raise SourceError(
+                f"{task}: {whose} is of revision {one} of the data, {others} of {other}; they do not compare"
+            )
         found.append(Questions(task, next(iter(revisions), ""), files))
     return found

@@ -12,6 +12,7 @@ from ..bootstrap import Interval
 from ..judging.votes import Choice, Vote
 from ..questions.items import Average, Item, Part, Score
 
+
 @dataclass(frozen=True, slots=True)
 class Label:
     """How a row of a table names a contestant.
@@ -144,7 +145,11 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class PairRow:
-    """Two contestants, by name, as one judge sees them. ``settings``: the first line of the votes' file."""
+    """Two contestants, by name, as one judge sees them.
+
+    ``settings``: the first line of the votes' file; ``calibrated``: whether the judge has passed its calibration;
+    ``uncalibrated``: why it counts as not calibrated.
+    """
 
     a: str
     b: str
@@ -153,6 +158,8 @@ class PairRow:
     settings: Mapping[str, Any]
     figures: PairFigures
     verdicts: Sequence[Verdict]
+    calibrated: bool = True
+    uncalibrated: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,9 +184,9 @@ class Baseline:
 class ScoreFile:
     """What ``eval score`` writes of one contestant on one benchmark.
 
-    ``items``, ``replies`` (item id -> raw reply, None: none) and ``parsed`` (parser -> item id -> answer, None: none was
-    found) may be left out; the page then has no list of items, or does not tell unparsed ones. ``intervals``: parser ->
-    name of a task or average -> its 95% interval, percent; may be left out.
+    ``items``; ``replies``: item id -> raw reply (None: none); ``parsed``: parser -> item id -> answer (None: none was
+    found). Without them the page has no list of items, or does not tell unparsed ones. ``intervals``: parser -> name of
+    a task or average -> its 95% interval, percent.
     """
 
     task: str
@@ -249,6 +256,12 @@ class ReportData:
                 if not file.complete:
                     lines.append(f"{part.task}, {file.label.name}: {_replied(file)}")
         return lines
+
+    @property
+    def uncalibrated(self) -> list[str]:
+        """Judges whose votes prove nothing, a line each; such a pair has no headline."""
+        pairs = self.commentary.pairs if self.commentary is not None else ()
+        return [f"{pair.a} vs {pair.b}: {pair.judge} {pair.uncalibrated}" for pair in pairs if not pair.calibrated]
 
 
 def part_of(score: Score | None, name: str, group: str) -> Part | None:

@@ -1,8 +1,8 @@
 """Makes the page: one file with its tables, charts, texts, style and script, which opens from the disk.
 
-What models, judges and data say is only ever text: the template escapes it, the script sets it as text, and the data are
-JSON in a script element in which no ``<`` stands. The page's own policy allows no script but the one whose digest it
-names, and no address but those of videos.
+What models, judges and data say is only ever text: the template escapes it, the script sets it as text, and the data
+are JSON in a script element in which no ``<`` stands. The page's own policy allows no script but the one whose digest
+it names, and no address but those of videos.
 """
 
 from __future__ import annotations
@@ -37,7 +37,19 @@ _UNSAFE = re.compile("[<>&\u2028\u2029\ud800-\udfff]")
 #: Marks that turn the direction of all that follows.
 _DIRECTION = re.compile("[\u202a-\u202e\u2066-\u2069]")
 #: Fields of a call that a page shows; the request stands there as the texts.
-_CALL = ("reply", "replies", "model", "fingerprint", "sent", "usage", "asks", "tries", "finish_reason", "seconds", "cached")
+_CALL = (
+    "reply",
+    "replies",
+    "model",
+    "fingerprint",
+    "sent",
+    "usage",
+    "asks",
+    "tries",
+    "finish_reason",
+    "seconds",
+    "cached",
+)
 
 
 def write_report(data: ReportData, folder: Path, videos: Path | None = None) -> Path:
@@ -68,13 +80,17 @@ def render(data: ReportData, links: Mapping[str, str] | None = None, *, wanted: 
     """The page as text. ``links``: addresses of videos by key; ``wanted``: whether links were asked for."""
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return _environment().get_template("report.html.j2").render(
-        css=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
-        script=Markup(script),
-        script_hash=Markup(digest),
-        payload=Markup(safe_json(payload(data, links or {}, wanted))),
-        version=version("streamingvlm"),
-        **_values(data),
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            css=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
+            script=Markup(script),
+            script_hash=Markup(digest),
+            payload=Markup(safe_json(payload(data, links or {}, wanted))),
+            version=version("streamingvlm"),
+            **_values(data),
+        )
     )
 
 
@@ -97,7 +113,11 @@ def _finite(value: Any) -> Any:
 
 def _environment() -> Environment:
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters.update(percent=percent, bounds=bounds, share=_share, number=_number)
     return environment
@@ -124,6 +144,7 @@ def _values(data: ReportData) -> dict[str, Any]:
         "views": _views(data, has_items),
         "partial": data.partial,
         "different": data.different,
+        "uncalibrated": data.uncalibrated,
         "commentary": commentary,
         "headline": None,
         "questions": tables,
@@ -131,8 +152,10 @@ def _values(data: ReportData) -> dict[str, Any]:
         "about": _about(data),
     }
     if commentary is not None:
-        values |= _charts(commentary) | {"contestants": [_contestant(commentary, label) for label in commentary.contestants]}
-        if len(commentary.pairs) == 1 and not data.partial and not data.different:
+        values |= _charts(commentary) | {
+            "contestants": [_contestant(commentary, label) for label in commentary.contestants]
+        }
+        if len(commentary.pairs) == 1 and not (data.partial or data.different or data.uncalibrated):
             values["headline"] = _headline(commentary.pairs[0])
     return values
 
@@ -178,6 +201,7 @@ def _charts(commentary: Commentary) -> dict[str, Any]:
     rows = [Estimate(pair.a, f"vs {pair.b}", pair.figures.rate, pair.figures.controlled) for pair in pairs]
     return {
         "forest": forest(rows, "Win rate of A, percent") if rows else "",
+        "forest_narrow": forest(rows, "Win rate of A, percent", NARROW) if rows else "",
         "bars": [share_bar(pair.figures.wins_a, pair.figures.ties, pair.figures.wins_b) for pair in pairs],
         "sparks": [fifths([rate.value for rate in pair.figures.fifths], reach) for pair in pairs],
         "groups": [_rates(pair.figures.groups, "") for pair in pairs],
@@ -209,7 +233,7 @@ def _contestant(commentary: Commentary, label: Label) -> dict[str, Any]:
 
 def _about(data: ReportData) -> list[dict[str, str]]:
     rows = []
-    for label in {label.name: label for label in _labels(data)}.values():
+    for label in {(label.name, label.task): label for label in _labels(data)}.values():
         known = {name: getattr(label, name) for name in ("task", "revision", "mode", "preset", "settings", "origin")}
         rows.append({"name": label.name, "kind": "contestant", "text": _pretty(known)})
     if data.commentary is not None:
@@ -234,7 +258,14 @@ def payload(data: ReportData, links: Mapping[str, str], wanted: bool) -> dict[st
         names = [label.name for label in commentary.contestants]
         tree["contestants"] = [{"name": name} for name in names]
         tree["windows"] = [
-            {"id": one.id, "video": one.video, "group": one.group, "title": one.title, "start": one.start, "end": one.end}
+            {
+                "id": one.id,
+                "video": one.video,
+                "group": one.group,
+                "title": one.title,
+                "start": one.start,
+                "end": one.end,
+            }
             | ({} if one.reference is None else {"ref": one.reference})
             for one in commentary.windows
         ]
@@ -253,7 +284,7 @@ def _text(text: Text) -> dict[str, Any]:
 
 
 def _pair(pair: PairRow, index: Mapping[str, int], names: Sequence[str]) -> dict[str, Any]:
-    verdicts = [
+    verdicts: list[dict[str, Any]] = [
         {
             "w": index[one.window],
             "winner": one.winner,

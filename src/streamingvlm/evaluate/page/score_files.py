@@ -82,18 +82,26 @@ def _file(value: Mapping[str, Any]) -> ScoreFile:
     )
 
 
+#: Fields of a score that are read by their own rules.
+_READ = frozenset({"parts", "averages", "right"})
+
+
 def _score(value: Mapping[str, Any]) -> Score:
     return Score(
         parts=[Part(**_known(Part, part)) for part in value["parts"]],
         averages=[Average(**_known(Average, average)) for average in value["averages"]],
         right={str(key): float(right) for key, right in value["right"].items()},
-        **{name: part for name, part in _known(Score, value).items() if name not in ("parts", "averages", "right")},
+        **{name: _frozen(part) for name, part in _known(Score, value).items() if name not in _READ},
     )
 
 
 def _item(value: Mapping[str, Any]) -> Item:
     about = {**_known(Item, value), "prompt": "", "options": tuple(map(str, value.get("options", ())))}
     return Item(**{**about, "form": Form(about.get("form", Form.CHOICE))})
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _known(kind: type, value: Mapping[str, Any]) -> dict[str, Any]:

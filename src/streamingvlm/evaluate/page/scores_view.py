@@ -87,9 +87,7 @@ def score_table(part: Questions) -> ScoreTable:
     for file, cells in zip(part.files, contestants, strict=True):
         marked = [_marked(*each, several=len(part.files) > 1) for each in zip(cells, best, best_base, strict=True)]
         rows.append(Row(file.label.name, marked, file.label, file.complete))
-    return ScoreTable(
-        part.task, part.revision, part.complete, heads, _bands(heads), [*rows, *base], _headlines(part)
-    )
+    return ScoreTable(part.task, part.revision, part.complete, heads, _bands(heads), [*rows, *base], _headlines(part))
 
 
 def unparsed(file: ScoreFile) -> list[str] | None:
@@ -118,7 +116,9 @@ def _cell(file: ScoreFile, column: Column) -> Cell:
     answered = sum(one.answered for one in parts)
     share = 100 * sum(one.unparsed for one in parts) / answered if answered else None
     bounds = file.intervals.get(OFFICIAL, {}).get(column.name)
-    return Cell(_figure(official, column), _figure(strict, column), share, part.items if part else None, column.n, bounds)
+    return Cell(
+        _figure(official, column), _figure(strict, column), share, part.items if part else None, column.n, bounds
+    )
 
 
 def _marked(cell: Cell, best: float | None, base: float | None, *, several: bool) -> Cell:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from ...sinks.files import printable
+from ..questions.items import Score
 from .charts import bounds, percent
-from .data import Label, PairRow, Rate, ReportData
+from .data import Commentary, Label, PairRow, Questions, Rate, ReportData, Verdict
 from .scores_view import Cell, ScoreTable, score_table
 
 
@@ -28,76 +29,112 @@ def markdown(data: ReportData, title: str) -> str:
 
 def report_json(data: ReportData) -> dict[str, Any]:
     """All figures and what they are of, without texts."""
-    tree: dict[str, Any] = {"partial": data.partial, "different": list(data.different), "commentary": None}
-    if data.commentary is not None:
-        tree["commentary"] = {
-            "contestants": [asdict(label) for label in data.commentary.contestants],
-            "windows": len(data.commentary.windows),
-            "pairs": [
-                {
-                    "a": pair.a,
-                    "b": pair.b,
-                    "settings": dict(pair.settings),
-                    "complete": pair.figures.complete,
-                    "figures": asdict(pair.figures),
-                    "windows": {one.window: {"winner": one.winner, "flip": one.flip, "error": one.error, "empty": one.empty} for one in pair.verdicts},
-                }
-                for pair in data.commentary.pairs
-            ],
-        }
-    tree["questions"] = [
-        {
-            "task": part.task,
-            "revision": part.revision,
-            "complete": part.complete,
-            "contestants": [
-                {
-                    "label": asdict(file.label),
-                    "complete": file.complete,
-                    "scores": [{**asdict(score), "right": None} for score in file.scores],
-                    "baselines": [{"name": one.name, "score": {**asdict(one.score), "right": None}} for one in file.baselines],
-                }
-                for file in part.files
-            ],
-        }
-        for part in data.questions
-    ]
-    return tree
+    commentary = data.commentary
+    return {
+        "partial": data.partial,
+        "uncalibrated": data.uncalibrated,
+        "different": list(data.different),
+        "commentary": None if commentary is None else _commentary_json(commentary),
+        "questions": [_questions_json(part) for part in data.questions],
+    }
+
+
+def _commentary_json(commentary: Commentary) -> dict[str, Any]:
+    return {
+        "contestants": [asdict(label) for label in commentary.contestants],
+        "windows": len(commentary.windows),
+        "pairs": [
+            {
+                "a": pair.a,
+                "b": pair.b,
+                "settings": dict(pair.settings),
+                "complete": pair.figures.complete,
+                "calibrated": pair.calibrated,
+                "figures": asdict(pair.figures),
+                "windows": {one.window: _verdict_json(one) for one in pair.verdicts},
+            }
+            for pair in commentary.pairs
+        ],
+    }
+
+
+def _verdict_json(one: Verdict) -> dict[str, Any]:
+    return {"winner": one.winner, "flip": one.flip, "error": one.error, "empty": one.empty}
+
+
+def _questions_json(part: Questions) -> dict[str, Any]:
+    return {
+        "task": part.task,
+        "revision": part.revision,
+        "complete": part.complete,
+        "contestants": [
+            {
+                "label": asdict(file.label),
+                "complete": file.complete,
+                "scores": [_score_json(score) for score in file.scores],
+                "baselines": [{"name": one.name, "score": _score_json(one.score)} for one in file.baselines],
+            }
+            for file in part.files
+        ],
+    }
+
+
+def _score_json(score: Score) -> dict[str, Any]:
+    return {name: value for name, value in asdict(score).items() if name != "right"}
 
 
 def _notes(data: ReportData) -> list[str]:
     notes = []
     if data.partial:
         notes.append("**Partial set: no headline figure.** " + "; ".join(_cell(line) for line in data.partial))
+    if data.uncalibrated:
+        notes.append(
+            "**Judge not calibrated: no headline figure.** " + "; ".join(_cell(line) for line in data.uncalibrated)
+        )
     if data.different:
         notes.append("**Settings differ.** " + "; ".join(_cell(line) for line in data.different))
     return notes
 
 
 def _contestants(labels: Sequence[Label]) -> str:
-    rows = [[one.name, one.mode or "not told", one.policy or "–", one.preset or "–", _of(one.found, one.expected)] for one in labels]
+    rows = [
+        [one.name, one.mode or "not told", one.policy or "–", one.preset or "–", _of(one.found, one.expected)]
+        for one in labels
+    ]
     return table(["Contestant", "Mode", "Policy", "Preset", "Videos"], rows, right=())
 
 
 def _pairs(pairs: Sequence[PairRow]) -> str:
-    heads = ["A", "B", "Judge", "Win rate of A", "95%", "A / tie / B", "At equal length", "Orders agree", "First wins", "Errors", "Empty A / B", "Votes"]  # fmt: skip
-    rows = []
-    for pair in pairs:
-        f = pair.figures
-        mark = "" if f.complete else " (partial)"
-        rows.append([
-            pair.a, pair.b, pair.judge, percent(f.rate.value) + mark, bounds(f.rate), f"{f.wins_a} / {f.ties} / {f.wins_b}",
-            _rate(f.controlled) or f.controlled_why, percent(f.consistent.value), percent(f.first.value), str(f.errors),
-            f"{f.empty_a} / {f.empty_b}", f"{f.judged} of {f.expected}",
-        ])  # fmt: skip
-    return table(heads, rows, right=range(3, len(heads)))
+    heads = ("A", "B", "Judge", "Win rate of A", "95%", "A / tie / B", "At equal length", "Orders agree")
+    more = ("First wins", "Errors", "Empty A / B", "Votes")
+    return table([*heads, *more], [_pair(pair) for pair in pairs], right=range(3, len(heads) + len(more)))
 
 
-def _parts(pair: PairRow) -> Iterable[str]:
+def _pair(pair: PairRow) -> list[str]:
+    f = pair.figures
+    mark = ("" if f.complete else " (partial)") + ("" if pair.calibrated else " (judge not calibrated)")
+    return [
+        pair.a,
+        pair.b,
+        pair.judge,
+        percent(f.rate.value) + mark,
+        bounds(f.rate),
+        f"{f.wins_a} / {f.ties} / {f.wins_b}",
+        _rate(f.controlled) or f.controlled_why,
+        percent(f.consistent.value),
+        percent(f.first.value),
+        str(f.errors),
+        f"{f.empty_a} / {f.empty_b}",
+        f"{f.judged} of {f.expected}",
+    ]
+
+
+def _parts(pair: PairRow) -> Iterator[str]:
     for what, rates in (("Sport", pair.figures.groups), ("Fifth of the video", pair.figures.fifths)):
         if rates:
+            rows = [[rate.name, percent(rate.value), bounds(rate), str(rate.n)] for rate in rates]
             yield f"{_cell(pair.a)} against {_cell(pair.b)}, by {what.lower()}:"
-            yield table([what, "Win rate of A", "95%", "Votes"], [[rate.name, percent(rate.value), bounds(rate), str(rate.n)] for rate in rates], right=(1, 2, 3))  # fmt: skip
+            yield table([what, "Win rate of A", "95%", "Votes"], rows, right=(1, 2, 3))
 
 
 def _scores(view: ScoreTable) -> str:

@@ -348,7 +348,7 @@
       }
       if (!video.hidden) nodes.push(svg("line", { class: "play", x1: x(video.currentTime), x2: x(video.currentTime), y1: 16, y2: 72 }));
       line.replaceChildren(...nodes);
-      line.setAttribute("aria-label", `Time line of ${titleOf(game)}: ${plural(all.length, "window")}`);
+      line.setAttribute("aria-label", `Time line of ${titleOf(game)}: ${plural(all.length, "window")}; arrow keys move`);
     }
     function rateOf(who, index) {
       const said = textOf(who, index), one = data.windows[index];
@@ -412,7 +412,7 @@
       if (event.key === "Escape" && field === search) { search.blur(); return; }
       if (field || (event.target.closest("input") && event.key.startsWith("Arrow"))) return;
       const moves = { ArrowRight: 1, ArrowLeft: -1, j: 1, k: -1 };
-      const inList = list.contains(event.target) || event.target === document.body;
+      const inList = list.contains(event.target) || $("line").contains(event.target) || event.target === document.body;
       if (inList) Object.assign(moves, { ArrowDown: 1, ArrowUp: -1 });
       if (event.key in moves) {
         event.preventDefault();

@@ -1,7 +1,8 @@
-"""What a contestant said, read from its prediction file as far as its form is one of the published ones.
+"""What a report is made of, read from disk: what contestants said, and votes with the calibration of their judge.
 
-Two forms are known: lines with ``items`` that have times (Inf-Streams-Eval), which also tell when each word was said,
-and lines with ``pred`` (LiveSports-3K-CC). Of other forms the texts that the judge was shown are all that a report has.
+Of prediction files two forms are known: lines with ``items`` that have times (Inf-Streams-Eval), which also tell when
+each word was said, and lines with ``pred`` (LiveSports-3K-CC). Of other forms the texts that the judge was shown are
+all that a report has.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from typing import Any
 
 from ...core.errors import SourceError
 from ..benchmark import CommentaryBenchmark, Said
-from ..runs import Contestant
+from ..judging.calibration import STORED
+from ..judging.votes_file import JUDGE, Judged, read_votes
+from ..runs import Contestant, digest
 from .data import Label, Text
 
 #: What every response of the published form ends with.
@@ -46,14 +49,41 @@ class Run:
             whole = " ".join(step.text for step in steps if step.text)
         elif steps and words(" ".join(step.text for step in steps)) != words(whole):
             steps = None  # the benchmark counts other steps to this window than the published rule
-        return Text(whole, [step for step in steps or () if step.text])
+        return Text(whole, tuple(step for step in steps or () if step.text))
 
     def _steps(self, video: str, start: float, end: float) -> Sequence[Said] | None:
-        """Steps whose end, in whole seconds, is in (start, end]; None if the file has none there, not even silent ones."""
+        """Steps whose end, in whole seconds, is in (start, end]; None if there are none, not even silent ones."""
         said = self.said.get(video) or self.said.get(PurePosixPath(video).name) or ()
         low = bisect_right(said, start, key=lambda one: int(one.end))
         high = bisect_right(said, end, key=lambda one: int(one.end))
         return said[low:high] if high > low else None
+
+
+@dataclass(frozen=True, slots=True)
+class Votes:
+    """A votes file. ``calibration``: the verdict on its judge that lies beside it (None: there is none)."""
+
+    path: Path
+    judged: Judged
+    calibration: Mapping[str, Any] | None = None
+
+
+def read_judged(path: Path) -> Votes:
+    """A votes file with its judge's calibration. SourceError for files that ``eval judge`` does not write."""
+    judged = read_votes(path)
+    stored = path.parent / STORED
+    try:
+        verdicts = json.loads(stored.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return Votes(path, judged)
+    except (OSError, ValueError) as error:
+        raise SourceError(f"{stored} cannot be read ({error})") from None
+    found = (
+        verdicts.get(digest({name: judged.settings.get(name) for name in JUDGE}))
+        if isinstance(verdicts, dict)
+        else None
+    )
+    return Votes(path, judged, found if isinstance(found, dict) else None)
 
 
 def read_run(contestant: Contestant, benchmark: CommentaryBenchmark | None = None) -> Run:
@@ -84,7 +114,9 @@ def _take(line: Mapping[str, Any], said: dict[str, list[Said]], texts: dict[str,
         steps = said.setdefault(str(line["video"]), [])
         for item in line["items"]:
             end = float(item["end_time"])
-            steps.append(Said(float(item.get("start_time", max(end - 1, 0))), end, _without_mark(str(item["response"]))))
+            steps.append(
+                Said(float(item.get("start_time", max(end - 1, 0))), end, _without_mark(str(item["response"])))
+            )
     elif isinstance(line.get("pred"), str) and "video_id" in line and "event_id" in line:
         texts[f"{line['video_id']}_{line['event_id']}"] = line["pred"] if line["pred"].strip(". \t\n…") else ""
 
@@ -99,7 +131,7 @@ def _lines(path: Path) -> list[tuple[int, Mapping[str, Any]]]:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         raise SourceError(f"cannot read {path} ({error.strerror or error})") from None
-    found = []
+    found: list[tuple[int, Mapping[str, Any]]] = []
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
