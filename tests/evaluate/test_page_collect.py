@@ -167,7 +167,7 @@ def test_presets_that_differ_can_be_allowed_and_are_marked() -> None:
     [
         (votes("a", "a", "b", "b"), [], []),
         (votes("a", "a"), ["one vs two: 2 of 4 votes"], []),
-        (votes("a", "a", "b", None), ["one vs two: 3 of 4 votes, 1 calls failed"], []),
+        (votes("a", "a", "b", None), ["one vs two: 3 of 4 votes, 1 call failed"], []),
         (votes("a", "a", "b", "b", passed=None), [], ["one vs two: judge-large was not calibrated"]),
         (
             votes("a", "a", "b", "b", passed=False),

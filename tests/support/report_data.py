@@ -141,20 +141,20 @@ def write_votes(path: Path, judged: Judged) -> Path:
 
 
 def commentary(
-    folder: Path, games: int = 12, windows: int = 8, *, whole: bool = True, nasty: bool = False
+    folder: Path, games: int = 12, windows: int = 8, *, seconds: int = 100, whole: bool = True, nasty: bool = False
 ) -> tuple[list[Path], list[Path]]:
     """Three runs and the votes on two pairs of them: ties, flips, empty texts, and errors unless ``whole``."""
     videos = [f"{SPORTS[number % 4]}/game-{number:02d}.mp4" for number in range(games)]
     if nasty:
         videos[0] = NASTY_VIDEO
-    span = range(1000, 1000 + 100 * windows)
+    span = range(1000, 1000 + seconds * windows)
     names = ("streamingvlm-7b", "livecc-7b", "qwen2.5-vl-7b")
     said = {
         name: {video: speech(span, 31 * place + number, density) for number, video in enumerate(videos)}
         for place, (name, density) in enumerate(zip(names, (0.5, 0.3, 0.8), strict=True))
     }
     for name in names[1:]:
-        said[name][videos[-1]] = [(end, "" if end <= 1100 else text) for end, text in said[name][videos[-1]]]
+        said[name][videos[-1]] = [(end, "" if end <= 1000 + seconds else text) for end, text in said[name][videos[-1]]]
     if nasty:
         said[names[0]][videos[0]][0] = (1001.0, NASTY)
     human = {video: speech(span, 1000 + number, 0.6) for number, video in enumerate(videos)}
@@ -164,9 +164,11 @@ def commentary(
         write_run(folder / names[2], names[2], said[names[2]], mode="offline", settings={"policy": "full"}),
     ]
     places = [
-        Place(f"{video}:{start}-{start + 100}", video, video.partition("/")[0], float(start), float(start + 100))
+        Place(
+            f"{video}:{start}-{start + seconds}", video, video.partition("/")[0], float(start), float(start + seconds)
+        )
         for video in videos
-        for start in span[::100]
+        for start in span[::seconds]
     ]
     identity = {name: settings("", "")[name] for name in JUDGE}
     (folder / STORED).write_text(json.dumps({digest(identity): {"version": 1, "passed": True, "failed": []}}))

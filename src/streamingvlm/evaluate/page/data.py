@@ -293,7 +293,8 @@ def _partial_pair(pair: PairRow) -> list[str]:
     figures = pair.figures
     if figures.complete:
         return []
-    failed = f", {figures.errors} calls failed" if figures.errors else ""
+    calls = "1 call" if figures.errors == 1 else f"{figures.errors} calls"
+    failed = f", {calls} failed" if figures.errors else ""
     return [f"{pair.a} vs {pair.b}: {figures.judged} of {figures.expected} votes{failed}"]
 
 

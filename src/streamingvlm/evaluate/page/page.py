@@ -279,8 +279,10 @@ def payload(data: ReportData, links: Mapping[str, str], wanted: bool) -> dict[st
 
 
 def _text(text: Text) -> dict[str, Any]:
+    """With its steps, or without any: never the same words twice."""
     steps = [[round(step.start, 2), round(step.end, 2), step.text] for step in text.steps]
-    return {"text": text.text, "steps": steps}
+    whole = not steps or " ".join(step.text for step in text.steps) != text.text
+    return {"steps": steps} | ({"text": text.text} if whole else {})
 
 
 def _pair(pair: PairRow, index: Mapping[str, int], names: Sequence[str]) -> dict[str, Any]:

@@ -4,6 +4,8 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const $ = (id) => document.getElementById(id);
   const SVG = "http://www.w3.org/2000/svg";
+  // Texts whose steps are known are told by them alone.
+  for (const texts of data.texts || []) for (const said of Object.values(texts)) said.text ??= said.steps.map((step) => step[2]).join(" ");
   const KEYS = { a: "A", b: "B", tie: "=", error: "!" };
 
   // ---- Small helpers -----------------------------------------------------------------------------------------------
@@ -180,7 +182,7 @@
       $("rate").textContent = rate;
       $("bar").replaceChildren(...["a", "tie", "b"].map((kind) => el("i", { class: kind })));
       [...$("bar").children].forEach((bar, n) => { bar.style.width = total ? `${(100 * votes[["a", "tie", "b"][n]]) / total}%` : "0"; });
-      $("reset").hidden = !isFiltered();
+      $("clear").hidden = !isFiltered();
     }
     function isFiltered() {
       const on = values();
@@ -404,7 +406,7 @@
       else if (event.target.id !== "pair") sync(false);
     });
     search.addEventListener("input", debounce(() => { filter(); const one = current(); if (one) render(one); sync(false); }, 90));
-    $("reset").addEventListener("click", () => { form.reset(); $("pair").value = state.pair; filter(); sync(false); });
+    $("clear").addEventListener("click", () => { form.reset(); $("pair").value = state.pair; filter(); sync(false); });
     addEventListener("resize", debounce(draw, 100));
     document.addEventListener("keydown", (event) => {
       if ($("windows").hidden || event.ctrlKey || event.metaKey || event.altKey) return;
