@@ -204,6 +204,19 @@ def _conversation(record: Any) -> Transcript:
     )
 
 
+def read_words(items: Any) -> tuple[tuple[Word, ...], Repairs]:
+    """A list of timed words as published files have it: words with usable times, and what was repaired.
+
+    However many words are lost by that. :class:`Unusable` if it is no such list.
+    """
+    try:
+        return repair([_timed_text(item) for item in items])
+    except KeyError as error:
+        raise Unusable(Reason.MALFORMED, f"lacks {error}") from None
+    except (TypeError, ValueError):
+        raise Unusable(Reason.MALFORMED, "not a list of [start, end, text]") from None
+
+
 def _words(items: Any) -> tuple[tuple[Word, ...], Repairs]:
     """Words with usable times, and what was repaired. :class:`Unusable` if too many words are lost by that."""
     words, repairs = repair([_timed_text(item) for item in items])
