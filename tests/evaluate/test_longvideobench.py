@@ -15,8 +15,7 @@ from streamingvlm.evaluate.questions.items import Reply
 from streamingvlm.evaluate.questions.longvideobench import LongVideoBench
 from streamingvlm.evaluate.questions.metrics import intervals_by_video
 from support import media
-from support.mcq_data import longvideobench_entry, write_longvideobench
-from support.question_data import write_json
+from support.question_data import longvideobench_entry, write_json, write_longvideobench
 
 
 @pytest.fixture(scope="module")

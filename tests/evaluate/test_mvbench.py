@@ -13,8 +13,7 @@ from streamingvlm.evaluate.questions.choices import WHOLE
 from streamingvlm.evaluate.questions.items import Reply
 from streamingvlm.evaluate.questions.mvbench import TASKS, MVBench, stills
 from support import media
-from support.mcq_data import mvbench_entry, mvbench_tasks, write_mvbench
-from support.question_data import write_json
+from support.question_data import mvbench_entry, mvbench_tasks, write_json, write_mvbench
 
 
 @pytest.fixture(scope="module")

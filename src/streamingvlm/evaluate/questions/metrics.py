@@ -69,8 +69,9 @@ def score_replies(
     parts = make_parts(counted, replies, marks)
     there = Counter(item.task for item in items if item.id in replies)
     lacking = _lacking(items, there, expected)
+    unread = {task for one in averages for task in one.tasks or ()} - {item.task for item in items}
     dropped = {item.task for item in items if item.id in without}
-    named = [_named(average(parts, one), one, lacking, dropped) for one in averages]
+    named = [_named(average(parts, one), one, lacking | unread, dropped) for one in averages]
     right = {item.id: value for item in counted if (value := _value(marks, item)) is not None}
     unknown = len(replies.keys() - {item.id for item in items})
     notes = tuple(getattr(replies, "notes", ()))
