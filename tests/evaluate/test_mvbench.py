@@ -152,6 +152,28 @@ def test_videos_are_found_in_every_published_layout(
     assert [video.path for video in benchmark.videos] == [folder / "clip_0.mp4"]
 
 
+@pytest.mark.parametrize(
+    ("start", "end", "shown", "what"),
+    [
+        (1.0, 3.5, (1.0, 3.5), ()),
+        (1.0, 4.5, (1.0, 4.0), ()),  # how files round
+        (1.0, 9.0, (1.0, 4.0), ("asked at 9 s of a video of 4.0 s: moved there",)),
+        (5.0, 9.0, (0.0, 4.0), ("its stretch begins at 5 s of a video of 4.0 s: the whole video is shown",)),
+    ],
+)
+def test_a_stretch_ends_with_its_video(
+    tmp_path: Path, start: float, end: float, shown: tuple[float, float], what: tuple[str, ...]
+) -> None:
+    data = write_mvbench(tmp_path / "data", {"action_sequence": [mvbench_entry(start=start, end=end)]})
+    folder = tmp_path / "star" / "Charades_v1_480"
+    folder.mkdir(parents=True)
+    media.write_clip(folder / "clip_0.mp4", count=20, fps=5)
+    benchmark = MVBench(data, tmp_path)
+    (item,) = benchmark.items
+    assert (item.start, item.time) == shown
+    assert benchmark.defects == [Defect("action_sequence-0", one) for one in what]
+
+
 def test_videos_beside_the_data_are_found_without_being_named(tmp_path: Path) -> None:
     write_mvbench(tmp_path, {"object_existence": [mvbench_entry()]})
     clip = tmp_path / "video" / "clevrer" / "video_validation" / "clip_0.mp4"
