@@ -40,16 +40,12 @@ ORIGINS = {
         "https://github.com/showlab/livecc",
         "fdaa91e",
         "no licence file: for your own use",
-<<<<<<< HEAD
         (
             "evaluation/livesports3kcc/judges/GPT-4o_LiveCC-7B-*.jsonl",
             "evaluation/livesports3kcc/livecc/LiveCC-7B-*.jsonl",
             "evaluation/livesports3kcc/captions/GPT-4o.jsonl",
             "evaluation/videomme/results/LiveCC-7B-Instruct_*_subtitles.json",
         ),
-=======
-        ("evaluation/videomme/results/LiveCC-7B-Instruct_*_subtitles.json",),
->>>>>>> h-mcq
     ),
     "streamingbench": Origin(
         "https://github.com/THUNLP-MT/StreamingBench",
