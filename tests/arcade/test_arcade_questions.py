@@ -183,7 +183,7 @@ def test_exactly_one_option_is_said_next(game: Game, seed: int) -> None:
             assert len(game.language.parse(option)) == len(option.split(" ; "))
     counted = game.rules.counted[0].kind
     assert {item.about["kind"] for item in items} == {f"next-{kind}" for kind in NEXTS | {counted}} | {
-        "name", "town", "tally",
+        "name", "town",
     }  # fmt: skip
 
 
@@ -350,6 +350,7 @@ def test_as_a_question_or_as_a_continuation(tmp_path: Path) -> None:
     for item in ArcadeQuestions(tmp_path).items:
         assert (item.prompt, item.about["as"]) == ("", "continuation")
         assert item.about["step"] == (item.time - 1, item.time)
+        assert item.about["context"] == PONG.context(1).text
     for item in ArcadeQuestions(tmp_path, ask="question").items:
         assert item.about["as"] == "question"
         assert item.prompt.startswith(item.question)
