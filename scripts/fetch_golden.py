@@ -1,8 +1,8 @@
-"""Published replies of other models, for the golden tests: ``python scripts/fetch_golden.py ovo-bench CLONE``.
+"""Published replies and data, for the golden tests: ``python scripts/fetch_golden.py ovo-bench CLONE``.
 
-The tests rescore them and compare with the published figures. They are not part of this repository (their data has its
-own licence), so a person clones the repository named below and this script copies what the tests read to
-``golden-data/`` at the root, which git ignores. Without arguments it says what to clone.
+The tests rescore the replies and compare with the published figures, and read the data. Neither is part of this
+repository (they have their own licences): a person clones the repository named below, and this script copies what the
+tests read to ``golden-data/`` at the root, which git has to ignore. Without arguments it says what to clone.
 """
 
 from __future__ import annotations
@@ -35,6 +35,23 @@ ORIGINS = {
         "c34093f",
         "code MIT, data CC BY-NC-SA 4.0",
         ("LICENSE", "data/ovo_bench_new.json", "results/*/*.json"),
+    ),
+    "livecc": Origin(
+        "https://github.com/showlab/livecc",
+        "fdaa91e",
+        "no licence file: for your own use",
+        (
+            "evaluation/livesports3kcc/judges/GPT-4o_LiveCC-7B-*.jsonl",
+            "evaluation/livesports3kcc/livecc/LiveCC-7B-*.jsonl",
+            "evaluation/livesports3kcc/captions/GPT-4o.jsonl",
+            "evaluation/videomme/results/LiveCC-7B-Instruct_*_subtitles.json",
+        ),
+    ),
+    "streamingbench": Origin(
+        "https://github.com/THUNLP-MT/StreamingBench",
+        "8929923",
+        "MIT",
+        ("LICENSE", "src/data/questions_*.json"),
     ),
 }
 
@@ -75,7 +92,9 @@ def commit_of(clone: Path) -> str | None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
-    parser = argparse.ArgumentParser(description="Copy published replies for the golden tests.", epilog=instructions())
+    parser = argparse.ArgumentParser(
+        description="Copy published replies and data for the golden tests.", epilog=instructions()
+    )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("name", nargs="?", choices=sorted(ORIGINS))
     parser.add_argument("clone", nargs="?", type=Path)

@@ -10,10 +10,13 @@ import pytest
 import torch
 
 from streamingvlm.core.errors import CapacityError, OptionError, SessionError
-from streamingvlm.core.events import Answer, Commentary, Question
+from streamingvlm.core.events import Answer, Chunk, Commentary, Question
+from streamingvlm.core.positions import positions
+from streamingvlm.core.spans import Kind, Role, Span
 from streamingvlm.engine.ask import Fork
 from streamingvlm.engine.engine import Engine
 from streamingvlm.engine.session import Session
+from streamingvlm.models.reference import reference_forward
 from support import tiny
 from support.streams import chunk, query_text
 
@@ -232,3 +235,54 @@ def test_a_question_that_fails_ends_alone() -> None:
             fork.ask(QUESTION, on_text=breaks)
         assert fork.ask(QUESTION).tokens == expected.tokens
         watch(session, steps=[3])
+
+
+def in_one_pass(family: str, question: Question, frames: Chunk) -> torch.Tensor:
+    """Logits of the first token of a reply, by transformers' own forward over the chat template's layout."""
+    model, marks = tiny.model(family=family), tiny.MARKS
+    encode, patches = tiny.CharTokenizer().encode, model.patcher(frames)
+    (seen,) = model.encode([patches])
+    stamped = family == "qwen3_vl"
+    t, h, w = patches.merged
+    grids, size = [(1, h, w)] * t if stamped else [(t, h, w)], len(frames.frames) / (frames.end - frames.start)
+    tokens = [marks.turn_start, *encode("system\nYou are a helpful assistant."), marks.turn_end, *encode("\n")]
+    tokens += [marks.turn_start, *encode("user\n")]
+    spans = [Span(Kind.MARKUP, Role.USER, tuple(tokens))]
+    for place, grid in enumerate(grids):
+        if stamped:
+            stamp = f"<{model.patcher.times(frames.times)[place]:.1f} seconds>"
+            spans.append(Span(Kind.TIME, Role.USER, tuple(encode(stamp))))
+        pads = [marks.vision_pad] * int(np.prod(grid))
+        block = (marks.vision_start, *pads, marks.vision_end)
+        spans.append(Span(Kind.VISION, Role.USER, block, grid=grid, patch_seconds=model.patcher.temporal / size))
+    rest = [*encode(question.text), marks.turn_end, *encode("\n"), marks.turn_start, *encode("assistant\n")]
+    spans.append(Span(Kind.QUERY, Role.USER, (*rest, *encode(question.prefix))))
+    ids = torch.tensor([token for span in spans for token in span.tokens])
+    embeds, pads_at = model.embed(ids).clone(), ids == marks.vision_pad
+    embeds[pads_at] = seen.embeds
+    features = []
+    for layer in seen.deepstack:
+        features.append(torch.zeros_like(embeds))
+        features[-1][pads_at] = layer
+    hidden = reference_forward(model, embeds, positions(spans, model.tokens_per_second), features)
+    return model.logits(hidden[-1:])[0].float()
+
+
+@pytest.mark.parametrize("family", list(tiny.FAMILIES))
+def test_offline_is_one_message_of_the_chat_template(family: str) -> None:
+    """Seven frames over ten seconds, one prompt, no stamp but where the family has them."""
+    times = tuple(10 * number / 7 for number in range(7))
+    shown = replace(chunk(0, frames=7, size=tiny.FAMILIES[family].size), times=times, end=10.0)
+    question = Question("who?", ("a", "b", "c"), prefix="it is ")
+    answer = Engine(tiny.model(family=family)).ask_once(question, shown)
+    logits = in_one_pass(family, question, shown).log_softmax(-1)
+    expected = [float(logits[tiny.CharTokenizer().encode(letter)[0]]) for letter in question.options]
+    np.testing.assert_allclose(answer.logprobs, expected, atol=2e-4)
+    assert answer.text == "abc"[int(np.argmax(expected))]
+
+
+def test_offline_without_video_is_the_question_alone() -> None:
+    engine = Engine(tiny.model())
+    long = Question("x" * 3000, max_new_tokens=70)
+    assert engine.ask_once(long).question == long
+    assert engine.ask_once(QUESTION).tokens != engine.ask_once(QUESTION, chunk(0)).tokens

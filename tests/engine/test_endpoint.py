@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import json
 import logging
+import pickle
 import threading
 import time
 import traceback
@@ -66,6 +67,7 @@ def test_a_reply_that_reached_its_bound() -> None:
     [
         ({"content": None, "refusal": "I cannot help with that."}, "", "I cannot help with that."),
         ({"content": None}, "", ""),
+        ({"content": "caf\ud83d é \ud83c\udfc0"}, "caf\ufffd é 🏀", ""),
         ({"content": [{"type": "text", "text": "A"}, {"type": "thinking"}, {"type": "text", "text": "B"}]}, "AB", ""),
     ],
 )
@@ -114,6 +116,8 @@ def test_tries_are_counted_and_bounded(fault: Fault, kind: str, status: int) -> 
         (refusal(400, "Too long.", param="messages", code="context_length_exceeded"), "bad_request", 400),
         (refusal(413, "Too large."), "bad_request", 413),
         (refusal(403, "Not for you."), "auth", 403),
+        (refusal(400, "No such model.", param="model"), "not_found", 400),
+        (refusal(301, "Moved."), "bad_request", 301),
         (too_many(code="insufficient_quota"), "rate_limit", 429),
         (malformed(), "malformed", 0),
         (malformed("<html>a portal</html>"), "malformed", 0),
@@ -126,6 +130,23 @@ def test_what_does_not_pass_is_not_tried_again(fault: Fault, kind: str, status: 
     with ChatServer(faults=[fault]) as server:
         error = failed(server)
     assert (error.kind, error.status, error.tries, len(server.requests)) == (kind, status, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "params"), [("half a character \ud83d", {}), ("whole", {"temperature": float("nan")}), ("", {"stop": {1}})]
+)
+@pytest.mark.parametrize("on_text", [None, print])
+def test_what_cannot_be_sent(text: str, params: dict[str, Any], on_text: Any) -> None:
+    with ChatServer() as server, pytest.raises(EndpointError, match="the request is refused") as caught:
+        opened(server).chat([{"role": "user", "content": text}], params, on_text=on_text)
+    assert (caught.value.kind, caught.value.tries, server.requests) == ("bad_request", 1, [])
+
+
+def test_an_error_crosses_processes() -> None:
+    with ChatServer(refuses={"seed"}) as server:
+        error = failed(server, {"seed": 1})
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again), vars(again)) == (EndpointError, str(error), vars(error))
 
 
 def test_no_model_and_no_server() -> None:
@@ -256,21 +277,31 @@ class TestStreaming:
             assert opened(server).chat(ASK, {}, on_text=pieces.append).text == ""
         assert pieces == []
 
-    @pytest.mark.parametrize("fault", [Fault(cut=0), Fault(cut=1), too_many()])
+    @pytest.mark.parametrize("fault", [Fault(cut=0), Fault(cut=1), Fault(cut=1, stall=5), too_many()])
     def test_what_breaks_before_the_first_text_is_tried_again(self, fault: Fault) -> None:
         pieces: list[str] = []
         with ChatServer(lambda _: "one two", faults=[fault]) as server:
-            assert opened(server).chat(ASK, {}, on_text=pieces.append).tries == 2
+            assert opened(server, timeout=0.1).chat(ASK, {}, on_text=pieces.append).tries == 2
         assert pieces == ["one", " two"]
 
-    def test_what_breaks_later_is_an_error(self) -> None:
+    @pytest.mark.parametrize(("stall", "kind"), [(0, "connection"), (5, "timeout")])
+    def test_what_breaks_later_is_an_error(self, stall: float, kind: str) -> None:
         pieces: list[str] = []
-        with (
-            ChatServer(lambda _: "one two three", faults=[Fault(cut=3)]) as server,
-            pytest.raises(EndpointError) as caught,
-        ):
-            opened(server).chat(ASK, {}, on_text=pieces.append)
-        assert (caught.value.kind, caught.value.tries, pieces) == ("connection", 1, ["one", " two"])
+        fault = Fault(cut=3, stall=stall)
+        with ChatServer(lambda _: "one two three", faults=[fault]) as server, pytest.raises(EndpointError) as caught:
+            opened(server, timeout=0.1).chat(ASK, {}, on_text=pieces.append)
+        assert (caught.value.kind, caught.value.tries, pieces) == (kind, 1, ["one", " two"])
+        assert caught.value.__context__ is None
+
+    def test_half_a_character(self) -> None:
+        body = "".join(
+            f'data: {{"choices": [{{"delta": {{"content": "{text}"}}, "finish_reason": {reason}}}]}}\n\n'
+            for text, reason in (("caf\\ud83d", "null"), ("\\u00e9", '"stop"'))
+        )
+        pieces: list[str] = []
+        with ChatServer(faults=[Fault(200, body, {"Content-Type": "text/event-stream"})]) as server:
+            reply = opened(server).chat(ASK, {}, on_text=pieces.append)
+        assert reply.text == "".join(pieces) == "caf\ufffdé"
 
     @pytest.mark.parametrize(
         ("body", "kind"),

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from streamingvlm.cache.batch import Batch
-from streamingvlm.core.errors import CapacityError, PolicyError, SourceError, StreamingVLMError
+from streamingvlm.core.errors import CapacityError, OptionError, PolicyError, SourceError, StreamingVLMError
 from streamingvlm.core.events import Arrival, Commentary, StepInput
 from streamingvlm.core.policy import (
     CachePolicy,
@@ -38,6 +38,7 @@ from streamingvlm.models.int8_linear import int8_available
 from streamingvlm.models.patches import Patches
 from streamingvlm.models.quantize import quantize
 from streamingvlm.models.qwen_vl import QwenVL
+from streamingvlm.train import layout
 from support import tiny
 from support.streams import chunk, finish, query_text
 
@@ -700,3 +701,32 @@ def test_an_engine_leaves_the_number_of_threads_as_its_user_sets_it(model: QwenV
             assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+PREVIOUS = ["the serve is in", "", "a long rally", "point to red " * 30, "two all"]
+
+
+@pytest.mark.parametrize("policy", ["streaming:sink=40,text=20", "sliding-recompute:sink=40,text=20", "full:seconds=9"])
+def test_a_stream_goes_on_behind_what_was_said_before_it_as_training_lays_it_out(policy: str) -> None:
+    model = tiny.model()
+    grammar, (sink, text) = model.grammar, (10**6, 0) if policy.startswith("full") else (40, 20)
+    head = grammar.tokenizer.encode("a match")
+    replies = [layout.archived(grammar, grammar.reply(said)) for said in PREVIOUS]
+    expected = layout.cut_history(head, replies, lambda reply: reply, sink, text)
+    with Engine(model).open(policy=policy, context="a match", previous=PREVIOUS) as session:
+        for second in range(3):
+            session.step(chunk(second))
+            spans = session.state.timeline.spans
+            assert [t for span in spans if span.kind is Kind.HISTORY for t in span.tokens][: len(expected)] == expected
+        assert sum(map(len, spans)) <= session.capacity
+
+
+def test_the_newest_frames_alone_see_nothing_of_what_was_said_before() -> None:
+    with Engine(tiny.model()).open(policy="recent-frames", previous=PREVIOUS) as session:
+        session.step(chunk(0))
+        assert "history" not in session.rows
+
+
+def test_what_was_said_before_must_be_text() -> None:
+    with pytest.raises(OptionError, match="previous text is not text"):
+        Engine(tiny.model()).open(previous=["\ud800"])

@@ -180,6 +180,17 @@ def test_two_games_of_one_file_name_stay_apart(tmp_path: Path) -> None:
     predictions(path, "final.mp4", [item(50, "ace")])
     with pytest.raises(SourceError, match=r"line 1: 'final\.mp4' may be any of soccer/final\.mp4, tennis/final\.mp4;"):
         found.texts(path)
+    # Nor is the file's name enough where one of the games lies in no folder; what is written is found again.
+    write_inf_streams(tmp_path / "top", [game("final.mp4", 200, every=FAST), games[0]])
+    top = InfStreams(tmp_path / "top", start="0")
+    with pytest.raises(SourceError, match=r"may be any of final\.mp4, soccer/final\.mp4"):
+        top.texts(path)
+    lines = [line for game in top.games for line in top.published(game, [Said(49.0, 50.0, game.video.key)])]
+    assert [line["video"] for line in lines] == ["./final.mp4", "soccer/final.mp4"]
+    assert top.texts(write_jsonl(path, lines)) == {
+        "final.mp4:0-100": "final.mp4",
+        "soccer/final.mp4:0-100": "soccer/final.mp4",
+    }
     # A window that may be of either is no reason to refuse the data.
     windows = [window("final.mp4", 100, 200), window("soccer/final.mp4", 100, 200)]
     write_inf_streams(tmp_path, games, windows)

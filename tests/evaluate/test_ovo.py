@@ -114,6 +114,8 @@ def test_a_video_that_cannot_be_read_is_left_to_the_check(tmp_path: Path) -> Non
         (ovo_choice(50, "EPM", question=" "), "'question' has to be a text"),
         (ovo_choice(50, "EPM", video="../../etc/passwd"), "lies outside the folder of the videos"),
         (ovo_choice(50, "EPM", video="/etc/passwd"), "lies outside the folder of the videos"),
+        ({**ovo_entries()[9], "id": 50, "end_times": [1, 10**400]}, "'end_times' is not the list of numbers"),
+        ({**ovo_entries()[10], "id": 50, "end_time": "7"}, "'end_time' is not the list of numbers"),
         ({**ovo_entries()[9], "id": 50, "test_info": []}, "'test_info' is not the list"),
         ({**ovo_entries()[9], "id": 50, "test_info": [{"realtime": 1, "count": 0}, {}]}, "'count' has to be a number"),
         ({**ovo_entries()[10], "id": 50, "test_info": [{"realtime": 1, "type": 0}]}, "'step' has to be a text"),
@@ -266,6 +268,7 @@ def test_another_truth_in_the_results_is_told(bench: OVOBench, tmp_path: Path) -
     ("told", "complaint"),
     [
         ({"model": "x"}, "is no results file"),
+        ({"backward": [], "forward": 7}, "is no results file"),
         ("text", "is no results file"),
         ([1], "entry 0 has no id"),
         ([{"response": "A"}], "entry 0 has no id"),

@@ -101,6 +101,8 @@ def test_options_that_are_letters_or_alike() -> None:
     assert read_choice("B", ("B", "A", "C")) == "B", "the letter, not the words of the first option"
     assert read_choice("car", ("car", "car")) is None, "two options with the same words"
     assert read_choice("7", ("5", "7")) == "B"
+    assert read_choice("(C. (E)Inside;", ("x", "y", "(E)Inside", "z", "w")) == "C", "a letter within the words"
+    assert read_choice("A. one of B or C", ("one of B or C", "y", "z")) == "A"
     assert read_choice("F", tuple("uvwxyz")) == "F"
     assert read_choice("H", tuple("uvwxyz")) is None
     assert read_choice("anything", ()) is None
@@ -174,6 +176,8 @@ def test_yes_no(text: str, answer: str | None) -> None:
         ("x3", "3"),
         ("the 3rd", None),
         ("00:03", None),
+        ("9" * 5000, None),
+        ("²", None),
     ],
 )
 def test_count(text: str, answer: str | None) -> None:

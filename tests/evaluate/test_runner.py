@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,6 @@ from streamingvlm.evaluate.checkpoint import fingerprint_of
 from streamingvlm.evaluate.record import Record
 from streamingvlm.evaluate.runner import TaskRunner
 from streamingvlm.evaluate.task import Question, open_task
-from streamingvlm.runtime.runtime import Stream
 from support import tiny
 from support.tasks import NoiseExample
 
@@ -77,7 +77,7 @@ def test_ctrl_c_marks_no_stream_as_ended(model: Any, tmp_path: Path, monkeypatch
     whole = TaskRunner(model, POLICY, tmp_path / "whole", "f").run(both, 6)
     begun = threading.Event()
 
-    def interrupted(_: Stream) -> None:
+    def interrupted(_: object) -> Any:
         assert begun.wait(30)
         raise KeyboardInterrupt
 
@@ -89,7 +89,7 @@ def test_ctrl_c_marks_no_stream_as_ended(model: Any, tmp_path: Path, monkeypatch
             time.sleep(0.3)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Stream, "wait_ended", interrupted)
+        patch.setattr(runner, "next_ended", interrupted)
         with pytest.raises(KeyboardInterrupt):
             parts.run(both, 6, slow)
     assert len(list((tmp_path / "parts").glob("*.state"))) == 2
@@ -319,3 +319,58 @@ def test_a_task_that_is_not_there_or_broken_is_one_line(monkeypatch: pytest.Monk
         open_task("gone")
     with pytest.raises(OptionError, match="an option twice"):
         open_task("noise?seconds=1&seconds=2")
+
+
+def test_streams_run_a_few_at_a_time_with_the_same_words(model: Any, tmp_path: Path) -> None:
+    examples = [NoiseExample(stream, length=2 + stream) for stream in range(4)]
+    together = TaskRunner(model, POLICY, tmp_path / "all", "f").run(examples, 6)
+    two = TaskRunner(model, POLICY, tmp_path / "two", "f", at_once=2).run(examples, 6)
+    assert texts(two) == texts(together)
+    assert [len(rows) for rows in texts(two)] == [2, 3, 4, 5]
+
+
+ASKED = [
+    Question(2.0, "who leads?", id="a", own_turn=True, max_new_tokens=4),
+    Question(2.0, "and now?", id="b", own_turn=True, options=("A", "B"), prefix="it is "),
+    Question(3.5, "who leads?", id="c", own_turn=True, options=("A", "B")),
+    Question(4.0, "what?", id="d", own_turn=True, poll="is it time?", until=6.0, max_new_tokens=4),
+]
+
+
+def test_answers_are_the_same_however_often_a_run_is_cut(
+    model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "SNAPSHOT_EVERY", 0.0)
+    monkeypatch.setattr(runner, "SNAPSHOT_SHARE", 1e9)
+    quiet = TaskRunner(model, POLICY, tmp_path / "quiet", "f").run([NoiseExample(1)], 8)
+    answers = Sampling(temperature=0.0, max_new_tokens=8)
+    one = [NoiseExample(1, questions=ASKED)]
+    (whole,) = TaskRunner(model, POLICY, tmp_path / "whole", "f", answers=answers).run(one, 8)
+    assert texts([whole]) == texts(quiet), "the stream does not see its questions"
+    assert [(row["id"], row["asked"]) for row in whole.answers if row["id"] != "d"] == [("a", 2), ("b", 2), ("c", 4)]
+    assert all(len(row["logprobs"]) == 2 for row in whole.answers if row["id"] in "bc")
+
+    def stop_at(second: float) -> Callable[[float], None]:
+        def stop(done: float) -> None:
+            if done == second:
+                raise KeyboardInterrupt
+
+        return stop
+
+    parts = TaskRunner(model, POLICY, tmp_path / "parts", "f", answers=answers)
+    for second in (1, 2, 4, 5):
+        with contextlib.suppress(KeyboardInterrupt):
+            parts.run(one, 8, stop_at(second))
+    (again,) = parts.run(one, 8)
+    assert (texts([again]), again.answers) == (texts([whole]), whole.answers)
+
+
+def test_a_question_is_asked_at_the_first_poll_that_says_yes(model: Any, tmp_path: Path) -> None:
+    polled = [Question(2.0, "what?", id="d", own_turn=True, poll=text, until=5.0) for text in ("now?", "or now?", "?")]
+    said = []
+    for number, question in enumerate(polled):
+        (record,) = TaskRunner(model, POLICY, tmp_path / f"{number}", "f").run(
+            [NoiseExample(1, questions=[question])], 8
+        )
+        said.append([row["asked"] for row in record.answers])
+    assert all(len(asked) <= 1 and all(2 <= time <= 5 for time in asked) for asked in said)

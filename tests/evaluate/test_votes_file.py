@@ -71,6 +71,13 @@ def test_a_file_that_was_cut_anywhere_is_taken_up(tmp_path: Path) -> None:
         assert path.read_bytes().endswith(b"\n")
 
 
+@pytest.mark.parametrize("change", [{"choice": "c"}, {"order": "aa"}])
+def test_a_vote_for_nobody_is_none(tmp_path: Path, change: dict[str, Any]) -> None:
+    path = write(tmp_path / "votes.jsonl", replace(VOTE, **change))
+    with pytest.raises(SourceError, match="no file of votes"):
+        read_votes(path)
+
+
 def test_an_empty_file_is_begun(tmp_path: Path) -> None:
     path = tmp_path / "votes.jsonl"
     path.touch()

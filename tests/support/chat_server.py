@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -30,7 +31,8 @@ class Fault:
     """What one request meets in place of a reply; ``slow``: seconds before it, then a reply as usual.
 
     ``status`` 0: none is sent. ``cut``: the connection ends after this many pieces of a streamed reply, or in the
-    middle of the body of any other; 0: before anything is sent.
+    middle of the body of any other; 0: before anything is sent. ``stall``: seconds of silence before a streamed reply
+    is cut.
     """
 
     status: int = 0
@@ -38,6 +40,7 @@ class Fault:
     headers: Mapping[str, str] = field(default_factory=dict)
     slow: float = 0.0
     cut: int | None = None
+    stall: float = 0.0
 
 
 def refusal(status: int, message: str, *, param: str | None = None, code: str | None = None, **headers: str) -> Fault:
@@ -101,7 +104,7 @@ class ChatServer:
         self.stopping = threading.Event()
         self._at_once = 0
         self._lock = threading.Lock()
-        self._http: ThreadingHTTPServer | None = None
+        self._http: _Server | None = None
 
     @property
     def url(self) -> str:
@@ -115,8 +118,7 @@ class ChatServer:
         class Handler(_Handler):
             server_of_chat = chat
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._http.daemon_threads = True
+        self._http = _Server(("127.0.0.1", 0), Handler)
         threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True).start()
         return self
 
@@ -161,6 +163,16 @@ class ChatServer:
         return None
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 64
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of those who left without waiting for an answer."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
+
+
 class _Handler(BaseHTTPRequestHandler):
     server_of_chat: ChatServer
     protocol_version = "HTTP/1.1"
@@ -179,21 +191,21 @@ class _Handler(BaseHTTPRequestHandler):
             if fault.status:
                 self._send(fault.status, fault.body, fault.headers)
             else:
-                self._reply(request, fault.cut)
-        except (BrokenPipeError, ConnectionResetError):
+                self._reply(request, fault)
+        except OSError:
             self.close_connection = True  # who asked did not wait
         finally:
             chat.leave()
 
-    def _reply(self, request: Mapping[str, Any], cut: int | None) -> None:
-        if cut == 0:
+    def _reply(self, request: Mapping[str, Any], fault: Fault) -> None:
+        if fault.cut == 0:
             self._hang_up()
             return
         completion = _completion(self.server_of_chat, request)
         if request.get("stream"):
-            self._stream(completion, request, cut)
+            self._stream(completion, request, fault)
         else:
-            self._send(200, json.dumps(completion), {}, cut)
+            self._send(200, json.dumps(completion), {}, fault.cut)
 
     def _send(self, status: int, body: str, headers: Mapping[str, str], cut: int | None = None) -> None:
         data = body.encode()
@@ -205,13 +217,14 @@ class _Handler(BaseHTTPRequestHandler):
         if cut is not None:
             self._hang_up()
 
-    def _stream(self, completion: Mapping[str, Any], request: Mapping[str, Any], cut: int | None) -> None:
+    def _stream(self, completion: Mapping[str, Any], request: Mapping[str, Any], fault: Fault) -> None:
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         for number, piece in enumerate(_pieces(completion, request)):
-            if number == cut:
+            if number == fault.cut:
+                self.server_of_chat.stopping.wait(fault.stall)
                 self._hang_up()
                 return
             self._chunk(f"data: {json.dumps(piece)}\n\n".encode())

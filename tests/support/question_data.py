@@ -97,3 +97,70 @@ def ovo_truth(asked: Entry) -> str:
     if "gt" in asked:
         return chr(65 + int(asked["gt"]))
     return str(asked["count"]) if "count" in asked else ("No", "Yes")[asked["type"]]
+
+
+def streaming_question(task: str, stamp: str, answer: str = "B", **more: Any) -> Entry:
+    """A question of StreamingBench with options that have letters."""
+    options = ["A. Red.", "B. Green.", "C. Blue.", "D. None."]
+    return {
+        "task_type": task,
+        "question": f"{task}?",
+        "time_stamp": stamp,
+        "answer": answer,
+        "options": options,
+        **more,
+    }
+
+
+def streaming_entry(video: str, *questions: Entry, window: str = "[0:00:00 - 0:01:00]") -> Entry:
+    """An entry of StreamingBench: one video with its questions."""
+    return {"time": window, "questions": list(questions), "video_categories": "x", "video_path": f"./videos/{video}"}
+
+
+def streaming_files() -> dict[str, list[Any]]:
+    """Two real-time, two omni-source, three sequential and one proactive question, by file."""
+    plain = ["Wang.", "Fan.", "Xu.", "Ma."]
+    sequence = [
+        streaming_entry("s_sqa.mp4", streaming_question("Sequential Question Answering", stamp, answer, options=plain))
+        for stamp, answer in (("00:00:36", "A"), ("00:01:02", "C"), ("00:01:40", "D"))
+    ]
+    for number, entry in enumerate(sequence):
+        entry["questions"][0]["question"] = f"Who serves {number}?"
+    output = {
+        "task_type": "Proactive Output",
+        "question": 'When the score is 3, output "3 points".',
+        "time_stamp": "00:00:20",
+        "ground_truth_time_stamp": "00:00:29",
+        "ground_truth_output": "3 points",
+        "required_ability": "working memory",
+    }
+    counting, misleading = streaming_question("Counting", "00:00:31"), "Misleading Context Understanding"
+    return {
+        "questions_real": [
+            streaming_entry("a_real.mp4", streaming_question("Object Recognition", "0:02:10"), counting),
+        ],
+        "questions_omni": [
+            streaming_entry("b_omni.mp4", streaming_question("Emotion Recognition", "00:00:50", "D")),
+            streaming_entry("b_omni.mp4", streaming_question(misleading, "00:00:55", "A")),
+        ],
+        "questions_sqa": [sequence],
+        "questions_proactive": [streaming_entry("p_proactive.mp4", output)],
+    }
+
+
+def write_streamingbench(folder: Path, files: Mapping[str, Any] | None = None) -> Path:
+    """The question files of StreamingBench in ``folder``, which is returned."""
+    for name, entries in (streaming_files() if files is None else files).items():
+        write_json(folder / f"{name}.json", entries)
+    return folder
+
+
+def streaming_output(entries: Sequence[Any], reply: Callable[[Entry], Any], model: str = "Some-Model") -> list[Any]:
+    """An output file of StreamingBench's repository. ``reply``: to a question; ``...`` writes none."""
+    found = copy.deepcopy(list(entries))
+    for entry in found:
+        for member in entry if isinstance(entry, list) else [entry]:
+            for question in member["questions"]:
+                if (said := reply(question)) is not ...:
+                    question[model] = said
+    return found

@@ -56,6 +56,14 @@ class NoiseExample:
         return f"noise number {self.stream}"
 
     @property
+    def previous(self) -> Sequence[str]:
+        return ()
+
+    @property
+    def start(self) -> float:
+        return 0.0
+
+    @property
     def settings(self) -> Mapping[str, Any]:
         return {"noise": self.stream}
 

@@ -157,7 +157,7 @@ class ArcadeQuestions:
     def videos(self) -> Sequence[Video]:
         """Each as far as it is asked about. The path of a locator is the locator itself (``arcade:pong?seed=N``)."""
         last = {key: max(item.time for item in self.items if item.video == key) for key in self._keys()}
-        return [Video(key, Path(key) if key.startswith("arcade:") else self._videos / key, last[key]) for key in last]
+        return [Video.find(key, self._videos, last[key]) for key in last]
 
     def _keys(self) -> list[str]:
         return list(dict.fromkeys(item.video for item in self.items))

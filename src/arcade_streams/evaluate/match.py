@@ -45,6 +45,16 @@ class Match:
         return f"{self.game}-{self.seed}-{self.fingerprint()}"
 
     @property
+    def previous(self) -> Sequence[str]:
+        """Nothing: a match is watched from its beginning."""
+        return ()
+
+    @property
+    def start(self) -> float:
+        """Where it begins, in seconds."""
+        return 0.0
+
+    @property
     def stream(self) -> int:
         """The number that its random numbers follow from."""
         return self.seed

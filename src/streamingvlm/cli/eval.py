@@ -8,6 +8,9 @@ from typing import Annotated
 
 import typer
 
+from .eval_check import check
+from .eval_generate import generate
+from .eval_judge import judge
 from .follow import Stopped, stoppable
 from .watch import DeviceOption, DtypeOption, ModelOption, PolicyOption, WeightsOption
 
@@ -26,7 +29,8 @@ def make_app() -> typer.Typer:
     """The group, with the commands of this package alone."""
     app = typer.Typer(rich_markup_mode=None)
     app.callback(invoke_without_command=True)(top)
-    app.command()(run)
+    for command in (run, check, generate, judge):
+        app.command()(command)
     return app
 
 

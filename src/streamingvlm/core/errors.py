@@ -15,6 +15,7 @@ EndpointFailure = Literal[
     "timeout",
     "connection",
     "malformed",
+    "no_text",
 ]
 
 
@@ -75,3 +76,6 @@ class EndpointError(StreamingVLMError):
         super().__init__(message)
         self.kind, self.reason, self.parameter = kind, reason, parameter
         self.status, self.tries = status, tries
+
+    def __reduce__(self) -> tuple[type[EndpointError], tuple[str, EndpointFailure], dict[str, object]]:
+        return type(self), (str(self), self.kind), vars(self)  # it may come from another process

@@ -74,6 +74,8 @@ class Grammar:
         self.instruction_in_first_turn = False
         #: Seconds of one temporal patch on the time axis, whatever the frame rate (None: the seconds that it covers).
         self.fixed_patch_seconds: float | None = None
+        #: Whether a stream is one plain chat message: no block of old words, no stamp in front of the video.
+        self.plain_chat = False
         self._newline = tuple(tokenizer.encode("\n"))
         self._headers = {role: (marks.turn_start, *tokenizer.encode(f"{name}\n")) for role, name in ROLE_NAMES.items()}
 
@@ -81,6 +83,12 @@ class Grammar:
         """The same marks and texts laid out as the public code does."""
         other = copy(self)
         other.instruction_in_first_turn, other.fixed_patch_seconds = True, 1.0
+        return other
+
+    def of_plain_chat(self) -> Grammar:
+        """The same marks laid out as the checkpoint's own chat template does it: system prompt, video, question."""
+        other = copy(self)
+        other.plain_chat = True
         return other
 
     def header(self, role: Role, turn: int = PREAMBLE) -> Span:
@@ -101,10 +109,11 @@ class Grammar:
         if self.system:
             content = Span(Kind.SYSTEM, Role.SYSTEM, tuple(self.tokenizer.encode(self.system)))
             spans += [self.header(Role.SYSTEM), content, self.footer(Role.SYSTEM)]
-        spans.append(self.header(Role.HISTORY))
-        if words:
-            spans.append(Span(Kind.HISTORY, Role.HISTORY, words))
-        spans.append(self.footer(Role.HISTORY))
+        if not self.plain_chat:
+            spans.append(self.header(Role.HISTORY))
+            if words:
+                spans.append(Span(Kind.HISTORY, Role.HISTORY, words))
+            spans.append(self.footer(Role.HISTORY))
         if instruction and not self.instruction_in_first_turn:
             spans += [self.header(Role.USER), self.query(instruction), self.footer(Role.USER)]
         return spans
@@ -150,8 +159,10 @@ class Grammar:
         times: Sequence[float],  # noqa: ARG002
     ) -> list[Span]:
         """The frames of one step, with their time: TIME and VISION spans, all of them covering the whole step."""
-        stamp = Span(Kind.TIME, Role.USER, self.time_stamp(start, end), turn, start, end)
-        return [stamp, self.vision(turn, start, end, grid, patch_seconds)]
+        block = self.vision(turn, start, end, grid, patch_seconds)
+        if self.plain_chat:
+            return [block]
+        return [Span(Kind.TIME, Role.USER, self.time_stamp(start, end), turn, start, end), block]
 
     def time_stamp(self, start: float, end: float) -> tuple[int, ...]:
         """Tokens of ``Time=12.0-13.0s``."""

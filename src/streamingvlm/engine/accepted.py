@@ -92,5 +92,5 @@ class Accepted:
         return cls(url, model, verdicts)
 
 
-def _type(form: Any) -> Any:
+def _type(form: Any) -> object:
     return form.get("type") if isinstance(form, Mapping) else form

@@ -136,7 +136,7 @@ class Fork:
 
     def _check(self, question: Question) -> None:
         planner, most = self._stream.planner, self._stream.options.sampling.max_new_tokens
-        if question.max_new_tokens > most:
+        if question.max_new_tokens > most and not question.options:
             raise CapacityError(f"an answer of {question.max_new_tokens} tokens; the fork was opened for {most}")
         for text in (question.text, question.prefix, *question.options):
             planner.check_budget("question", text, None)

@@ -14,7 +14,7 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from types import TracebackType
@@ -36,7 +36,7 @@ FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
 #: Seconds: a server that asks for a longer wait is not waited for.
 PATIENCE = 120.0
 #: What a probe asks.
-PROBE = ({"role": "user", "content": "Reply with the word OK."},)
+PROBE = ({"role": "user", "content": "Reply with OK, as JSON where a form is asked for."},)
 #: How an error says that a bound was obeyed and left no room for a reply.
 NO_ROOM = re.compile(r"output limit (was|has been) reached", re.IGNORECASE)
 #: Longest part of a server's own words in an error, characters.
@@ -217,7 +217,7 @@ class Endpoint:
 
     def _wait(self, failure: _Failure, tries: int) -> float:
         """Seconds before the next try: at random in the upper half of a bound that doubles, so that callers part."""
-        longest = min(LONGEST_WAIT, FIRST_WAIT * 2 ** (tries - 1))
+        longest = min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** (tries - 1))
         return max(failure.after, longest * (1 + self._random.random()) / 2)
 
     def _try(
@@ -231,23 +231,22 @@ class Endpoint:
         try:
             if on_text is not None:
                 return self._streamed(request, on_text, emitted)
-            raw = self._client.chat.completions.with_raw_response.create(**request)
-            return _completion(json.loads(raw.http_response.content))
+            raw = _sent(self._client.chat.completions.with_raw_response.create, request)
+            return _completion(_json(raw.http_response.content))
         except openai.OpenAIError as error:
             failure = _failure(error, sent)
-        except (json.JSONDecodeError, UnicodeDecodeError, _MalformedError) as error:
-            failure = _Failure("malformed", f"its reply is not that of a chat endpoint ({error})", final=True)
+        except (_BrokenError, _MalformedError) as error:
+            failure = _Failure(error.kind, str(error))
         return replace(failure, final=failure.final or bool(emitted))
 
     def _streamed(self, request: dict[str, Any], on_text: Callable[[str], None], emitted: list[str]) -> Completion:
         body: dict[str, Any] = {}
         reason = None
-        with self._client.chat.completions.create(**request, stream=True) as stream:
-            for event in stream:
-                piece = event.to_dict(mode="json", warnings=False)
+        with _sent(self._client.chat.completions.create, {**request, "stream": True}) as stream:
+            for piece in _pieces(stream):
                 body |= {name: piece[name] for name in ("model", "system_fingerprint", "usage") if piece.get(name)}
                 for choice in piece.get("choices") or ():
-                    text = (choice.get("delta") or {}).get("content")
+                    text = _whole((choice.get("delta") or {}).get("content") or "")
                     reason = choice.get("finish_reason") or reason
                     if text:
                         emitted.append(text)
@@ -288,13 +287,37 @@ _SAYS: Mapping[EndpointFailure, str] = {
 class _MalformedError(Exception):
     """A reply that is not what the protocol says."""
 
+    kind: EndpointFailure = "malformed"
+
+
+class _BrokenError(Exception):
+    """What the SDK lets through of the libraries below it: versions differ in that."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error) or type(error).__name__)
+        late = any("Timeout" in one.__name__ for one in type(error).__mro__)
+        unsent = isinstance(error, TypeError | ValueError)  # no JSON, no Unicode
+        self.kind: EndpointFailure = "bad_request" if unsent else "timeout" if late else "connection"
+
+
+def _sent(create: Callable[..., Any], request: Mapping[str, Any]) -> Any:
+    """What the SDK returns for a request."""
+    import openai
+
+    try:
+        return create(**request)
+    except openai.OpenAIError:
+        raise
+    except Exception as error:
+        raise _BrokenError(error) from None
+
 
 def _connect(url: str, key: str, timeout: float) -> openai.OpenAI:
     try:
         import openai
     except ImportError:
         raise OptionError("an endpoint needs openai: pip install 'streamingvlm[endpoint]'") from None
-    # Without a key the SDK would take one from the environment and send it to whoever listens at the URL.
+    # With no key at all the SDK would look for one in its process and send it to whoever listens at the URL.
     client = openai.OpenAI(base_url=url, api_key=key or "none", timeout=timeout, max_retries=0)
     client.organization = client.project = None
     return client
@@ -321,6 +344,32 @@ def _checked_key(key: str | None) -> str:
     return key
 
 
+def _json(content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except ValueError as error:
+        raise _MalformedError(f"no JSON: {error}") from None
+
+
+def _pieces(stream: openai.Stream[Any]) -> Iterator[dict[str, Any]]:
+    """The events of a streamed reply as JSON values."""
+    import openai
+
+    events = iter(stream)
+    while True:
+        try:
+            event = next(events)
+        except StopIteration:
+            return
+        except ValueError as error:
+            raise _MalformedError(f"no JSON: {error}") from None
+        except openai.OpenAIError:
+            raise
+        except Exception as error:
+            raise _BrokenError(error) from None
+        yield event.to_dict(mode="json", warnings=False)
+
+
 def _completion(body: Any) -> Completion:
     """What the JSON of a reply says."""
     try:
@@ -339,8 +388,13 @@ def _completion(body: Any) -> Completion:
 def _text(content: Any) -> Any:
     """Of a message: plain, in parts, or none at all."""
     if isinstance(content, list):
-        return "".join(part["text"] for part in content if part.get("type") == "text")
-    return "" if content is None else content
+        content = "".join(part["text"] for part in content if part.get("type") == "text")
+    return _whole(content) if isinstance(content, str) else content or ""
+
+
+def _whole(text: str) -> str:
+    """``text`` without halves of characters, which a bound may leave: they can be neither sent nor written."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _failure(error: openai.OpenAIError, sent: Mapping[str, Any]) -> _Failure:
@@ -363,7 +417,7 @@ def _refusal(error: openai.APIStatusError, sent: Mapping[str, Any]) -> _Failure:
     status, words = error.status_code, _words(error.body)
     if status in {401, 403}:
         return _Failure("auth", words, status=status)
-    if status == 404:
+    if status == 404 or error.param == "model" or error.code == "model_not_found":
         return _Failure("not_found", words, status=status)
     if status == 429:
         # A budget that is spent does not come back by waiting.

@@ -13,19 +13,20 @@ batch that raises is run again stream by stream, so that the others go on with t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from ..cache.kv_pool import KVPool
 from ..core.errors import OptionError
-from ..core.events import Chunk, StepInput
-from ..core.policy import CachePolicy, make_policy
+from ..core.events import Answer, Chunk, Question, StepInput
+from ..core.policy import CachePolicy, PlainChat, make_policy
 from ..core.sampling_params import Sampling
 from ..models.base import Model
 from .ask import ANSWER_SAMPLING, QUESTION_TOKENS, Fork
 from .engine_core import EngineCore
 from .ladder import CAPTURES, Decoding
 from .options import StreamOptions
+from .planner import StepPlanner
 from .request import StepRequest, Trace, TurnRequest
 from .runner import ModelRunner
 from .session import Session
@@ -92,6 +93,7 @@ class Engine:
         instruction: str | None = None,
         seed: int = 0,
         stream: int = 0,
+        previous: Sequence[str] = (),
         sampling: Sampling | None = None,
         temperature: float | None = None,
         max_new_tokens: int | None = None,
@@ -103,10 +105,11 @@ class Engine:
 
         ``policy``: a policy, or what :func:`make_policy` takes; the checkpoint's own windows are its defaults.
         ``context``: what is known before the video starts; it goes into the sink. ``instruction``: the standing
-        instruction (None: the checkpoint's). ``sampling``: how replies are sampled (None: the checkpoint's way);
-        ``temperature`` and ``max_new_tokens`` replace these two of its numbers. ``seed`` and ``stream`` fix the
-        sampling noise. ``fps`` and ``step`` (seconds) bound the frames of a chunk, ``max_pixels`` a frame's area after
-        the resize (None: the checkpoint's).
+        instruction (None: the checkpoint's). ``previous``: what was said before the stream begins, a text for every
+        step; it stands behind the context and is cut as the policy cuts old words. ``sampling``: how replies are
+        sampled (None: the checkpoint's way); ``temperature`` and ``max_new_tokens`` replace these two of its numbers.
+        ``seed`` and ``stream`` fix the sampling noise. ``fps`` and ``step`` (seconds) bound the frames of a chunk,
+        ``max_pixels`` a frame's area after the resize (None: the checkpoint's).
         Raises :class:`CapacityError` when there is no free slot or a text is over its budget, :class:`OptionError` for
         numbers that cannot be meant, :class:`SessionError` in a second thread.
         """
@@ -123,9 +126,37 @@ class Engine:
         if max_new_tokens is not None:
             sampling = replace(sampling, max_new_tokens=max_new_tokens)
         text = defaults.instruction if instruction is None else instruction
-        options = StreamOptions(policy, sampling, context, text, seed, stream, fps, step)
+        options = StreamOptions(policy, sampling, context, text, seed, stream, tuple(previous), fps, step)
         opened = self._core.open_stream(options, self.model.patcher.with_budget(max_pixels))
         return Session(self._core, opened)
+
+    def ask_once(
+        self,
+        question: Question,
+        chunk: Chunk | None = None,
+        *,
+        max_pixels: int | None = None,
+        sampling: Sampling = ANSWER_SAMPLING,
+    ) -> Answer:
+        """Ask about one chunk in a stream of its own, which is dropped: offline question answering.
+
+        The prompt is one message as the checkpoint's chat template lays it out: all frames of ``chunk`` (None: no
+        video), then the question. Takes one free slot meanwhile. Raises what :meth:`open` and :meth:`Fork.ask` raise.
+        """
+        seconds = chunk.end - chunk.start if chunk is not None else 1.0
+        fps = len(chunk.frames) / seconds if chunk is not None else 2.0
+        sampling = replace(sampling, max_new_tokens=max(sampling.max_new_tokens, question.max_new_tokens))
+        options = StreamOptions(PlainChat(seconds), sampling, fps=fps, step=seconds)
+        planner = StepPlanner(self.model, options, self.model.patcher.with_budget(max_pixels))
+        planner = planner.for_questions(planner.question_tokens(question), sampling)
+        stream = self._core.open_planned(planner)
+        try:
+            request = self._core.submit_question(stream, question, None if chunk is None else StepInput(chunk))
+            self._core.run_until(request)
+        finally:
+            self._core.close_stream(stream)
+        assert request.result is not None, "a question has an answer"
+        return request.result
 
     def fork(
         self, session: Session, *, question_tokens: int = QUESTION_TOKENS, sampling: Sampling = ANSWER_SAMPLING

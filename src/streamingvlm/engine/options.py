@@ -21,6 +21,7 @@ class StreamOptions:
     instruction: str = ""
     seed: int = 0
     stream: int = 0
+    previous: tuple[str, ...] = ()
     fps: float = 2.0
     step: float = 1.0
 

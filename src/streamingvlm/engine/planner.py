@@ -19,7 +19,7 @@ from ..core.grammar import LONGEST_STREAM
 from ..core.policy import Sizes
 from ..core.positions import FloatArray, positions
 from ..core.sampling_params import Sampling
-from ..core.spans import Kind, Role, Span
+from ..core.spans import PREAMBLE, Kind, Role, Span
 from ..core.timeline import IntArray, newly_archived
 from ..models.base import Model, Prepared
 from .open_turn import OpenTurn, PrefillInput
@@ -47,8 +47,18 @@ class StepPlanner:
         self.max_frames = round(options.step * options.fps + 0.5)
         self.check_budget("context", options.context, options.policy.context_budget())
         self.check_budget("instruction", options.instruction, INSTRUCTION_BUDGET)
-        self._preamble = self.grammar.preamble(options.context, options.instruction)
+        self._preamble = self.grammar.preamble(self._history(), options.instruction)
         self.capacity = options.policy.capacity(self._sizes())
+
+    def _history(self) -> list[int]:
+        """Tokens of the history block when the stream opens: its context, and what was said before."""
+        context = self.options.context
+        for text in self.options.previous:
+            self.check_budget("previous text", text, None)
+        replies = [
+            self.grammar.commentary(PREAMBLE, 0.0, 0.0, self.grammar.reply(text)) for text in self.options.previous
+        ]
+        return self.options.policy.history(self.grammar.tokenizer.encode(context) if context else [], replies)
 
     def for_questions(self, question_tokens: int, sampling: Sampling) -> StepPlanner:
         """The same for a fork that is asked questions of at most so many tokens."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from ..data.words import Transcript
+from ..sources.open import is_locator
 from .questions.items import Item, Reply, Score
 
 
@@ -28,6 +29,16 @@ class Video:
     key: str
     path: Path
     seconds: float = 0.0
+
+    @staticmethod
+    def find(key: str, root: Path, seconds: float = 0.0) -> Video:
+        """The video that the data call ``key``: below ``root``, or a kind of source that needs no file."""
+        return Video(key, Path(key) if is_locator(key) else root / key, seconds)
+
+    @property
+    def made(self) -> bool:
+        """Whether it has no file: a source makes it as it is watched."""
+        return is_locator(str(self.path))
 
 
 @dataclass(frozen=True, slots=True)

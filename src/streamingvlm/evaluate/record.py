@@ -29,17 +29,36 @@ class Record:
     """The words of one stream. ``settings``: all that they depend on; a record of other settings is not taken up.
 
     ``rows``: of the first seconds, without a gap; ``answers``: ``{"asked": seconds, "question", "answer"}``, in order;
-    ``stopped``: why the stream ended early ("" if it did not); ``ended``: whether its video ended before all that was
-    to be watched.
+    ``errors``: ``{"start", "end", "error"}`` of stretches that nothing could be said of; ``stopped``: why the stream
+    ended early ("" if it did not); ``ended``: whether its video ended before all that was to be watched.
     """
 
     path: Path
     settings: Mapping[str, Any]
     rows: list[Row] = field(default_factory=list)
     answers: list[Row] = field(default_factory=list)
+    errors: list[Row] = field(default_factory=list)
     stopped: str = ""
     ended: bool = False
     _file: IO[str] | None = None
+
+    @staticmethod
+    def read(path: Path) -> Record | None:
+        """The record at ``path``, whatever its settings; None if there is none."""
+        try:
+            with path.open(encoding="utf-8", errors="replace") as file:
+                settings = json.loads(file.readline())
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise OutputError(f"cannot read {path} ({error.strerror})") from None
+        except ValueError:
+            return None  # killed before its first line was whole
+        if not isinstance(settings, dict):
+            return None
+        record = Record(path, settings)
+        record.load()
+        return record
 
     @property
     def snapshot(self) -> Path:
@@ -53,7 +72,7 @@ class Record:
 
     def load(self) -> None:
         """Take up what is on disk, if it is of the same settings; a line that was cut is the end of it."""
-        self.rows, self.answers, self.stopped, self.ended = [], [], "", False
+        self.rows, self.answers, self.errors, self.stopped, self.ended = [], [], [], "", False
         try:
             # A killed run may have ended within a character.
             lines = self.path.read_text(encoding="utf-8", errors="replace").split("\n")
@@ -73,6 +92,7 @@ class Record:
             return
         self.rows = [row for row in found[1:] if "text" in row]
         self.answers = [row for row in found[1:] if "answer" in row]
+        self.errors = [row for row in found[1:] if "error" in row]
         self.stopped = next((row["stopped"] for row in found[1:] if "stopped" in row), "")
         self.ended = any("ended" in row for row in found[1:])
 
@@ -86,7 +106,9 @@ class Record:
         with self._writing():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with part.open("w", encoding="utf-8") as file:
-                file.writelines(json_text(line) + "\n" for line in (self.settings, *self.rows, *self.answers))
+                file.writelines(
+                    json_text(line) + "\n" for line in (self.settings, *self.rows, *self.answers, *self.errors)
+                )
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(part, self.path)
@@ -106,10 +128,15 @@ class Record:
         self.rows.append(row)
         self._write(row)
 
-    def answer(self, time: float, question: str, text: str) -> None:
-        """What was said to a question that was asked at ``time``, seconds."""
-        self.answers.append({"asked": time, "question": question, "answer": text})
+    def answer(self, time: float, question: str, text: str, **more: Any) -> None:
+        """What was said to a question that was asked at ``time``, seconds; ``more``: JSON that is kept beside it."""
+        self.answers.append({"asked": time, "question": question, "answer": text, **more})
         self._write(self.answers[-1])
+
+    def error(self, start: float, end: float, why: str) -> None:
+        """Write down that nothing could be said of the stretch from ``start`` to ``end`` seconds."""
+        self.errors.append({"start": start, "end": end, "error": why})
+        self._write(self.errors[-1])
 
     def cut(self, seconds: float) -> None:
         """Forget what is behind ``seconds``, here and not on disk."""

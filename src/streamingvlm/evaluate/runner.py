@@ -8,25 +8,30 @@ snapshots, and so need not be at the same second as the others.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
-from ..core.errors import CapacityError, OptionError, OutputError
-from ..core.events import Commentary, Event, Source, StepInput, StepSource
-from ..core.events import Question as AskedQuestion
+from ..core.errors import CapacityError, OutputError
+from ..core.events import Commentary, Event, Source, StepSource
 from ..core.policy import CachePolicy, make_policy
+from ..core.sampling_params import Sampling
+from ..engine.ask import QUESTION_TOKENS
 from ..engine.engine import Engine
 from ..engine.request import StepRequest
 from ..engine.session import Session
 from ..engine.snapshot import there_is
 from ..models.base import Model
 from ..runtime.runtime import LONG_PATIENCE, Runtime, Stream
+from .asking import Asker
 from .checkpoint import Checkpoint
 from .features import Features, Seen
 from .record import Record
+from .runs import digest
 from .task import Question, Task, TaskExample
 
 #: Seconds of work between two snapshots, and how much of the time they may take at most.
@@ -73,20 +78,29 @@ class RunningExample:
     ``seen``: its source, if that wants to know what the tower saw.
     """
 
-    def __init__(self, example: TaskExample, record: Record, pace: SnapshotPace, tell: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        example: TaskExample,
+        record: Record,
+        pace: SnapshotPace,
+        tell: Callable[[], None],
+        real_time: float | None = REAL_TIME,
+    ) -> None:
         self.example, self.record = example, record
         self.seen: Seen | None = None
         self.stream: Stream | None = None
-        self._pace, self._tell = pace, tell
+        self._pace, self._tell, self._real_time = pace, tell, real_time
+        self._asker: Asker | None = None
+        self._ended: SimpleQueue[RunningExample] | None = None
         self._session: Session | None = None
         self._work: list[float] = []
         self._saved = time.perf_counter()
 
-    def begin(self, session: Session) -> None:
-        """Its stream is open, and restored if it was saved."""
+    def begin(self, session: Session, asker: Asker, ended: SimpleQueue[RunningExample]) -> None:
+        """Its stream is open, and restored if it was saved. ``ended``: told when it has ended."""
         if session.time > self.record.seconds:
             raise OutputError(f"{self.record.path} ends before its snapshot; remove both to start the stream again")
-        self._session = session
+        self._session, self._asker, self._ended = session, asker, ended
         self.record.begin(session.time)
 
     def write(self, event: Event) -> None:
@@ -98,7 +112,8 @@ class RunningExample:
         self._work = [*self._work[1 - OVER :], event.timing.work / (event.end - event.start)]
         self._tell()
         growing = self._session.options.policy.seconds_left(0.0) is not None
-        if growing and len(self._work) == OVER and sum(self._work) / OVER > REAL_TIME and self.stream is not None:
+        late = self._real_time is not None and len(self._work) == OVER and sum(self._work) / OVER > self._real_time
+        if growing and late and self.stream is not None:
             self.record.stop(f"slower than real time at {self._session.time:g} s")
             self.stream.stop()
         elif time.perf_counter() - self._saved > self._pace.pause:
@@ -106,11 +121,15 @@ class RunningExample:
 
     def close(self) -> None:
         """See :meth:`Sink.close`: whoever waits for the stream settles the record."""
+        if self._ended is not None:
+            self._ended.put(self)
 
     def keep(self, request: StepRequest) -> None:
-        """A step has ended."""
+        """A step has ended; its commentary has not been told yet."""
         if self.seen is not None:
             self.seen.keep(request)
+        if request.step.last and self._asker is not None and self._session is not None:
+            self._asker.after_step(self.example, self.record, self._session, request.step.chunk.start)
 
     def settle(self, seconds: float) -> bool:
         """The stream has ended; ``seconds``: how far it was to be watched. Whether nothing is left to do."""
@@ -140,7 +159,11 @@ class TaskRunner:
     """Runs examples with one model and one policy (as :func:`make_policy` takes it); records under ``folder``.
 
     ``fingerprint``: of the checkpoint's files. Words that were recorded with the same of all this are taken up.
-    ``features``: where what the tower sees is kept, for policies that it is enough for (None: nowhere).
+    ``features``: where what the tower sees is kept, for policies that it is enough for (None: nowhere). ``options``:
+    how streams are opened besides, as :meth:`Engine.open` takes it. ``at_once``: streams that run at a time (None:
+    all). ``real_time``: a growing cache ends its stream when it has become slower than this many seconds a second over
+    a minute (None: never). ``answers``: how answers are sampled (None: as replies are); ``question_tokens``: most of a
+    question.
     """
 
     model: Model
@@ -148,14 +171,23 @@ class TaskRunner:
     folder: Path
     fingerprint: str
     features: Features | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    at_once: int | None = None
+    real_time: float | None = REAL_TIME
+    answers: Sampling | None = None
+    question_tokens: int = QUESTION_TOKENS
 
     def settings(self, example: TaskExample) -> dict[str, Any]:
         """All that the words of an example depend on."""
         shape = self.model.kv_shape
-        asked = [[question.time, question.text] for question in example.questions]
+        asked = [[question.time, question.text, *_more(question)] for question in example.questions]
+        previous = {"previous": digest(list(example.previous))} if example.previous else {}
         return {
             **example.settings,
             **({"questions": asked} if asked else {}),
+            **({"answers": repr(self.answers)} if asked and self.answers else {}),
+            **previous,
+            **({"options": {key: repr(value) for key, value in self.options.items()}} if self.options else {}),
             "checkpoint": self.fingerprint,
             "weights": self.model.weights,
             "kernels": self.model.kernels.name,
@@ -168,7 +200,7 @@ class TaskRunner:
     def run(
         self, examples: Sequence[TaskExample], seconds: int, on_progress: Progress = lambda _: None
     ) -> list[Record]:
-        """What is said of the first ``seconds`` of every example, all of them in one batch.
+        """What is said of every example up to ``seconds`` on its clock, ``at_once`` of them in one batch.
 
         ``on_progress`` is told the seconds that are done, of all streams together. An interrupt leaves what was said
         and the last snapshots.
@@ -176,14 +208,14 @@ class TaskRunner:
         records = [Record(self.folder / f"{example.name}.jsonl", self.settings(example)) for example in examples]
         for record in records:
             record.load()
-        pairs = zip(examples, records, strict=True)
+        pairs = list(zip(examples, records, strict=True))
         left = [(e, r) for e, r in pairs if r.seconds < seconds and not r.stopped and not r.ended]
 
         def tell() -> None:
-            on_progress(sum(min(r.seconds, seconds) for r in records))
+            on_progress(sum(max(min(r.seconds, seconds) - e.start, 0.0) for e, r in pairs))
 
-        pace = SnapshotPace(len(left))
-        running = [RunningExample(example, record, pace, tell) for example, record in left]
+        pace = SnapshotPace(len(left) if self.at_once is None else min(len(left), self.at_once))
+        running = [RunningExample(example, record, pace, tell, self.real_time) for example, record in left]
         if running:
             self._run(running, seconds)
         for record in records:
@@ -192,31 +224,43 @@ class TaskRunner:
 
     def _run(self, examples: Sequence[RunningExample], seconds: int) -> None:
         """Run every example to its end, a step of each at a time."""
-        # One more slot for the copy of a stream that answers a question.
-        slots = len(examples) + any(bool(one.example.questions) for one in examples)
+        most = min(self.at_once or len(examples), len(examples))
+        # One more slot for the fork in which streams are asked.
+        slots = most + any(bool(one.example.questions) for one in examples)
+        waiting = deque(examples)
         try:
             with Runtime(Engine(self.model, slots=slots), lockstep=True, patience=LONG_PATIENCE) as runtime:
-                runtime.call(lambda: self._start_all(runtime, examples, seconds))
-                for one in examples:
-                    assert one.stream is not None, "it was started"
-                    one.stream.wait_ended()
+                asker = Asker(runtime.engine, self.answers, self.question_tokens)
+                ended: SimpleQueue[RunningExample] = SimpleQueue()
+
+                def start(count: int) -> None:
+                    for _ in range(min(count, len(waiting))):
+                        self._start(runtime, asker, waiting.popleft(), seconds, ended)
+
+                runtime.call(lambda: start(most))  # all of them before the first step
+                for _ in examples:
+                    one = next_ended(ended)
                     if not one.settle(seconds):
+                        assert one.stream is not None, "it was started"
                         one.stream.wait()  # raises what ended it
+                    runtime.call(lambda: start(1))
         finally:
             for one in examples:
                 one.record.close(one.settle(seconds))
 
-    def _start_all(self, runtime: Runtime, examples: Sequence[RunningExample], seconds: int) -> None:
-        """Start all of them before the first step."""
-        for one in examples:
-            self._start(runtime, one, seconds)
-
-    def _start(self, runtime: Runtime, one: RunningExample, seconds: int) -> None:
+    def _start(
+        self,
+        runtime: Runtime,
+        asker: Asker,
+        one: RunningExample,
+        seconds: int,
+        ended: SimpleQueue[RunningExample],
+    ) -> None:
         example, record = one.example, one.record
         reads = self.features is not None and self.features.enough_for(self._policy)
 
         def source(session: Session) -> Source | StepSource:
-            one.begin(session)
+            one.begin(session, asker, ended)
             if self.features is None or not reads:
                 return example.source(seconds, session.time)
             one.seen = self.features.seen(example, session, seconds)
@@ -228,35 +272,28 @@ class TaskRunner:
             prepare=not reads,
             restore=record.snapshot if record.rows and there_is(record.snapshot) else None,
             on_step=one.keep,
-            before_step=lambda session, step: self._ask(runtime.engine, one, session, step),
-            **self._options(example),
+            before_step=lambda session, step: asker.before_step(example, record, session, step),
+            policy=self._policy,
+            context=example.context,
+            previous=example.previous,
+            stream=example.stream,
+            **self.options,
         )
 
     @property
     def _policy(self) -> CachePolicy:
         return make_policy(self.policy, self.model.defaults.policy)
 
-    def _options(self, example: TaskExample) -> dict[str, Any]:
-        return {"policy": self._policy, "context": example.context, "stream": example.stream}
 
-    def _ask(self, engine: Engine, one: RunningExample, session: Session, step: StepInput) -> None:
-        """Answer the questions that are asked in ``step``, which comes next."""
-        for question in one.example.questions:
-            if question.time <= step.chunk.end and (question.time > session.time or not session.turn):
-                answer = self._answer(engine, one.example, session, step, question)
-                one.record.answer(question.time, question.text, answer)
+def next_ended(ended: SimpleQueue[RunningExample]) -> RunningExample:
+    """The next example whose stream has ended; waits for it."""
+    one = ended.get()
+    assert one.stream is not None, "it was started"
+    one.stream.wait_ended()
+    return one
 
-    def _answer(
-        self, engine: Engine, example: TaskExample, session: Session, step: StepInput, question: Question
-    ) -> str:
-        """What a copy of the stream says of its next step with the question as its instruction.
 
-        The stream itself never sees the question.
-        """
-        with engine.fork(session, sampling=session.options.sampling) as fork:
-            fork.take(session)
-            try:
-                asked = AskedQuestion(question.text, max_new_tokens=session.options.sampling.max_new_tokens)
-                return fork.ask(asked, step).text
-            except CapacityError as error:
-                raise OptionError(f"{example.name}, question at {question.time:g} s: {error}") from None
+def _more(question: Question) -> tuple[Any, ...]:
+    """What a question is besides its time and text, where it is more than these."""
+    plain = Question(question.time, question.text)
+    return () if question == plain else tuple(astuple(question)[2:])

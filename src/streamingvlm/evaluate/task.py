@@ -20,19 +20,36 @@ from .record import Record
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Asked in the step that shows ``time`` (seconds from the stream's start); the commentary goes on without it."""
+    """Asked at ``time`` (seconds on the stream's clock); the commentary goes on without it.
+
+    ``id``: what its answer is told apart by; ``own_turn``: asked in a turn of its own behind the reply to the step that
+    ends at ``time`` or later, in place of in the turn of the step that shows ``time``. The other fields are those of
+    :class:`streamingvlm.core.events.Question`; ``max_new_tokens`` 0: as many as a reply of the stream.
+
+    ``poll``: from ``time`` on this is asked with every step, Yes or No, by likelihood; at the first Yes the question
+    itself is asked. Behind ``until`` (None: the end) nothing is asked any more.
+    """
 
     time: float
     text: str
+    id: str = ""
+    own_turn: bool = False
+    options: tuple[str, ...] = ()
+    prefix: str = ""
+    as_commentary: bool = False
+    max_new_tokens: int = 0
+    poll: str = ""
+    until: float | None = None
 
 
 class TaskExample(Protocol):
     """One stream of a task, watched from its start.
 
     ``name``: what its files are called, different for every example; ``video``: what its frames are called: examples
-    that show the same frames share it, others must not; ``context``: what is known beforehand; ``stream``: its number,
-    from which its random numbers follow; ``settings``: JSON that says which example it is: words that were recorded
-    with other settings are not taken up.
+    that show the same frames share it, others must not; ``context``: what is known beforehand; ``previous``: what was
+    said before it begins, by steps; ``start``: where that is, seconds on its clock; ``stream``: its number, from which
+    its random numbers follow; ``settings``: JSON that says which example it is: words that were recorded with other
+    settings are not taken up. ``questions``: in the order of their times.
     """
 
     @property
@@ -42,6 +59,10 @@ class TaskExample(Protocol):
     @property
     def context(self) -> str: ...
     @property
+    def previous(self) -> Sequence[str]: ...
+    @property
+    def start(self) -> float: ...
+    @property
     def stream(self) -> int: ...
     @property
     def settings(self) -> Mapping[str, Any]: ...
@@ -49,7 +70,7 @@ class TaskExample(Protocol):
     def questions(self) -> Sequence[Question]: ...
 
     def source(self, seconds: float, start: float = 0.0) -> Source:
-        """The video from ``start`` to ``seconds``, 2 frames in steps of 1 s; nothing where it ends before ``start``."""
+        """The video from ``start`` to ``seconds``; nothing where it ends before ``start``."""
         ...
 
 

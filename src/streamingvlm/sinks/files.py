@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
+from uuid import uuid4
 
 from ..core.errors import OutputError
 from ..core.events import Commentary, Event
@@ -308,7 +309,8 @@ def write_whole(path: Path, text: str) -> None:
         if there and not target.is_file():  # a device or a pipe
             target.write_text(text, encoding="utf-8", errors="replace")
             return
-        part = target.with_name(f".{target.name}.part")
+        # Another process may write the same file: whoever is last replaces a whole file.
+        part = target.with_name(f".{target.name}.{uuid4().hex}.part")
         try:
             with part.open("w", encoding="utf-8", errors="replace", newline="\n") as file:
                 file.write(text)

@@ -68,6 +68,12 @@ def open_source(
     return opener(locator, fps=fps, step=step, start=start, duration=duration, video_stream=video_stream)
 
 
+def is_locator(text: str) -> bool:
+    """Whether ``text`` names a kind of source that needs no file."""
+    scheme, colon, _ = text.partition(":")
+    return bool(colon) and scheme != "file" and (scheme in BUILT_IN or scheme in registered("sources"))
+
+
 def _find_opener(locator: str) -> Opener:
     scheme, colon, rest = locator.partition(":")
     if not colon or not _SCHEME.fullmatch(scheme):

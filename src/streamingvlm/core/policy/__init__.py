@@ -13,7 +13,7 @@ from typing import Any
 from ..errors import PolicyError
 from ..spans import Piece
 from .base import CachePolicy, Feeding, Positions, Recompute, ReuseStates, Sizes
-from .full import KeepAll
+from .full import KeepAll, PlainChat
 from .public_code import PublicCode, PublicCodeKeepAll
 from .recent import RecentFrames
 from .sliding import SlidingRecompute, SlidingReset
@@ -25,6 +25,7 @@ __all__ = [
     "Feeding",
     "KeepAll",
     "Piece",
+    "PlainChat",
     "Positions",
     "PublicCode",
     "PublicCodeKeepAll",

@@ -92,6 +92,10 @@ class CachePolicy(ABC):
         """Most tokens that a caller's context may have (None: no bound, it is never cut)."""
         return None
 
+    def history(self, context: Sequence[int], replies: Sequence[Span]) -> list[int]:
+        """Tokens of the history block of a stream that opens behind ``replies``, given those of the context."""
+        return [*context, *(token for reply in replies for token in reply.tokens[: reply.words])]
+
     def seconds_left(self, watched: float) -> float | None:  # noqa: ARG002
         """Seconds of video that still fit when ``watched`` seconds have been seen (None: there is no end)."""
         return None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import ceil, inf
 
 from ..errors import PolicyError
+from ..grammar import Grammar
 from ..spans import PREAMBLE, Piece, Span
 from .base import EPS, CachePolicy, Positions, Sizes, check_positions, keep_turns
 
@@ -39,3 +40,15 @@ class KeepAll(CachePolicy):
     def seconds_left(self, watched: float) -> float | None:
         """See :meth:`CachePolicy.seconds_left`."""
         return self.seconds - watched
+
+
+@dataclass(frozen=True, slots=True)
+class PlainChat(KeepAll):
+    """One message with all its frames, as the checkpoint's own chat template lays it out: offline question answering.
+
+    ``seconds``: that the message's video covers. No block of old words and, in families that stamp no frames, no time.
+    """
+
+    def grammar(self, grammar: Grammar) -> Grammar:
+        """See :meth:`CachePolicy.grammar`."""
+        return grammar.of_plain_chat()

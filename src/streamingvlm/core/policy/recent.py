@@ -36,6 +36,10 @@ class RecentFrames(CachePolicy):
         """See :meth:`CachePolicy.plan`: every turn goes, the coming one brings all frames along."""
         return keep_turns(spans, ())
 
+    def history(self, context: Sequence[int], replies: Sequence[Span]) -> list[int]:  # noqa: ARG002
+        """See :meth:`CachePolicy.history`: no earlier word is seen."""
+        return list(context)
+
     def capacity(self, sizes: Sizes) -> int:
         """See :meth:`CachePolicy.capacity`."""
         standing = sizes.preamble + sizes.history + 2 * sizes.instruction

@@ -82,6 +82,10 @@ class SlidingRecompute(CachePolicy):
         """See :meth:`CachePolicy.plan`."""
         return self.layout.plan(spans, now, step)
 
+    def history(self, context: Sequence[int], replies: Sequence[Span]) -> list[int]:
+        """See :meth:`CachePolicy.history`."""
+        return self.layout.history(context, replies)
+
     def capacity(self, sizes: Sizes) -> int:
         """See :meth:`CachePolicy.capacity`."""
         return self.layout.capacity(sizes)

@@ -100,6 +100,14 @@ class StreamingWindow(CachePolicy):
         """
         return self.sink or None
 
+    def history(self, context: Sequence[int], replies: Sequence[Span]) -> list[int]:
+        """See :meth:`CachePolicy.history`: cut as the replies of the stream itself will be."""
+        tokens = [*context, *(token for reply in replies for token in reply.tokens[: self._archived(reply)])]
+        recent = self._recent()
+        if len(tokens) <= self.sink + recent:
+            return tokens
+        return [*tokens[: self.sink], *tokens[len(tokens) - recent :]]
+
     def _most_turns(self, step: float) -> tuple[int, int]:
         """Most turns with words and most turns with video, the coming one included."""
         # The newest turn always stays: its last tokens may not be in the cache yet.

@@ -8,8 +8,8 @@ likewise. Where each game has a single window, windows have no fifths.
 - ``words_per_second``: words between spaces, of all seconds together.
 - ``silent_share``: share of the seconds whose step has no words.
 - ``lag_p50``, ``lag_p95``: seconds, of all steps.
-- ``repeated_lines``: share of lines that were said before in the same game and fifth (windows: of sentences, in the
-  same window), by their words in lower case.
+- ``repeated_lines``: share of lines that were said before in the same game, of a fifth in the same fifth (windows: of
+  sentences, in the same window), by their words in lower case.
 - ``distinct_1`` to ``distinct_4``: different n-grams as a share of all, the mean over games (windows: over windows). It
   falls with the length of a text: compare texts of the same length.
 - ``longest_repeat``: words of the longest sequence that a game (window) has twice.
@@ -19,16 +19,14 @@ Names and numbers are those of :mod:`.mentions`; they stand apart, since they te
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
-from ...core.errors import SourceError
 from ...sinks.files import printable
 from ..benchmark import CommentaryBenchmark, Game, Window
 from ..record import Record, Row
@@ -40,24 +38,42 @@ N_GRAMS = range(1, 5)
 #: Unsupported names and numbers that are listed, most frequent first.
 LISTED = 10
 
-Placed = TypeVar("Placed")
 
-
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Stretch:
-    """A text that was said in so many seconds, or a part of a game. ``lines``: what was said at one time."""
+    """What was counted of a window, or of a game or a fifth of it.
 
-    seconds: float = 0.0
+    ``repeats``: repeated lines, and all; ``distinct``: by n, in the order of :data:`N_GRAMS`; ``longest``: repeat.
+    """
+
+    seconds: float
+    words: int
+    repeats: tuple[int, int]
+    distinct: tuple[float | None, ...]
+    longest: int
     silent: float = 0.0
-    lines: list[str] = field(default_factory=list)
-    lags: list[float] = field(default_factory=list)
+    lags: Sequence[float] = ()
+
+    @staticmethod
+    def of(seconds: float, lines: Sequence[str], silent: float = 0.0, lags: Sequence[float] = ()) -> Stretch:
+        """Count what was said in so many seconds. ``lines``: what was said at one time each."""
+        words = words_of(" ".join(lines))
+        return Stretch(
+            seconds,
+            sum(len(line.split()) for line in lines),
+            repeated_lines(lines),
+            tuple(distinct(words, n) for n in N_GRAMS),
+            longest_repeat(words),
+            silent,
+            lags,
+        )
 
 
 def figures(benchmark: CommentaryBenchmark, texts: Mapping[str, str], streams: Path | None = None) -> dict[str, Any]:
     """All figures of one contestant, as a tree that is JSON.
 
     ``texts``: window id -> text, as the benchmark reads them; ``streams``: the folder of records by game (None: there
-    are none). A figure without a case is None. SourceError for a record that cannot be read.
+    are none); a game without a record is not found. A figure without a case is None.
     """
     known = [window for window in benchmark.windows if window.id in texts]
     said = [(window, texts[window.id]) for window in known]
@@ -94,32 +110,17 @@ def report(tree: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def rows_of(path: Path) -> Sequence[Row]:
-    """The steps of a record, whatever its settings. SourceError if it is no record."""
-    try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            settings = json.loads(file.readline())
-    except (OSError, ValueError) as error:
-        raise SourceError(f"{path} is not a record of a stream ({error})") from None
-    if not isinstance(settings, dict):
-        raise SourceError(f"{path} is not a record of a stream (its first line is no object)")
-    record = Record(path, settings)
-    record.load()
-    return record.rows
-
-
 def _of_windows(games: Sequence[Game], said: Sequence[tuple[Window, str]]) -> dict[str, Any]:
     spans = {game.name: (game.start, game.end) for game in games}
     many = max(Counter(window.game for window, _ in said).values(), default=0) > 1
 
-    def measured(part: Iterable[tuple[Window, str]]) -> dict[str, Any]:
-        return _measure([Stretch(window.end - window.start, 0.0, sentences_of(text)) for window, text in part])
-
-    def place(one: tuple[Window, str]) -> int:
-        start, end = spans[one[0].game]
-        return _fifth((one[0].start + one[0].end) / 2 - start, end - start)
-
-    return {"all": measured(said), "fifths": [measured(part) for part in _parts(said, place)] if many else None}
+    fifths: list[list[Stretch]] = [[] for _ in range(FIFTHS)]
+    for window, text in said:
+        start, end = spans[window.game]
+        place = _fifth((window.start + window.end) / 2 - start, end - start)
+        fifths[place].append(Stretch.of(window.end - window.start, sentences_of(text)))
+    whole = _measure([one for part in fifths for one in part])
+    return {"all": whole, "fifths": [_measure(part) for part in fifths] if many else None}
 
 
 def _of_streams(games: Sequence[Game], streams: Path) -> dict[str, Any]:
@@ -127,19 +128,17 @@ def _of_streams(games: Sequence[Game], streams: Path) -> dict[str, Any]:
     whole: list[Stretch] = []
     fifths: list[list[Stretch]] = [[] for _ in range(FIFTHS)]
     for game in games:
-        path = streams / f"{game.name}.jsonl"
-        rows = rows_of(path) if path.is_file() else ()
-        if not rows:
+        record = Record.read(streams / f"{game.name}.jsonl")
+        if record is None or not (rows := record.rows):
             continue
         whole.append(_stretch(rows))
         begin, length = float(rows[0]["start"]), game.end - game.start
 
-        def place(row: Row, begin: float = begin, length: float = length) -> int:
-            return _fifth((row["start"] + row["end"]) / 2 - begin, length)
-
-        for number, part in enumerate(_parts(rows, place)):
-            if part:
-                fifths[number].append(_stretch(part))
+        parts: list[list[Row]] = [[] for _ in range(FIFTHS)]
+        for row in rows:
+            parts[_fifth((row["start"] + row["end"]) / 2 - begin, length)].append(row)
+        for fifth, part in zip(fifths, parts, strict=True):
+            fifth += [_stretch(part)] if part else []
     about = {"expected": len(games), "found": len(whole)}
     return {**about, "all": _measure(whole, steps=True), "fifths": [_measure(part, steps=True) for part in fifths]}
 
@@ -148,26 +147,25 @@ def _stretch(rows: Sequence[Row]) -> Stretch:
     silent = sum(float(row["end"] - row["start"]) for row in rows if not row["text"].strip())
     lags = [float(row["lag"]) for row in rows if "lag" in row]
     seconds = sum(float(row["end"] - row["start"]) for row in rows)
-    return Stretch(seconds, silent, [row["text"] for row in rows if row["text"].strip()], lags)
+    return Stretch.of(seconds, [row["text"] for row in rows if row["text"].strip()], silent, lags)
 
 
 def _measure(stretches: Sequence[Stretch], *, steps: bool = False) -> dict[str, Any]:
     """Figures of some texts; ``steps``: with those that only single steps have."""
     seconds = sum(one.seconds for one in stretches)
-    count = sum(len(line.split()) for one in stretches for line in one.lines)
+    count = sum(one.words for one in stretches)
     out: dict[str, Any] = {"seconds": round(seconds, 3), "words": count, "words_per_second": _ratio(count, seconds)}
     if steps:
         lags = [lag for one in stretches for lag in one.lags]
         out["silent_share"] = _ratio(sum(one.silent for one in stretches), seconds)
         for percent in (50, 95):
             out[f"lag_p{percent}"] = float(np.percentile(lags, percent)) if lags else None
-    texts = [words_of(" ".join(one.lines)) for one in stretches]
-    repeats = [repeated_lines(one.lines) for one in stretches]
-    out["repeated_lines"] = _ratio(sum(again for again, _ in repeats), sum(lines for _, lines in repeats))
-    for n in N_GRAMS:
-        shares = [share for words in texts if (share := distinct(words, n)) is not None]
+    again, lines = (sum(one.repeats[which] for one in stretches) for which in (0, 1))
+    out["repeated_lines"] = _ratio(again, lines)
+    for place, n in enumerate(N_GRAMS):
+        shares = [share for one in stretches if (share := one.distinct[place]) is not None]
         out[f"distinct_{n}"] = _ratio(sum(shares), len(shares))
-    out["longest_repeat"] = max(map(longest_repeat, texts), default=None)
+    out["longest_repeat"] = max((one.longest for one in stretches), default=None)
     return out
 
 
@@ -197,13 +195,6 @@ def _supported(
             [name, counts[name]] for name in sorted(counts, key=lambda one: (-counts[one], one))[:LISTED]
         ],
     }
-
-
-def _parts(items: Iterable[Placed], place: Callable[[Placed], int]) -> list[list[Placed]]:
-    parts: list[list[Placed]] = [[] for _ in range(FIFTHS)]
-    for item in items:
-        parts[place(item)].append(item)
-    return parts
 
 
 def _fifth(at: float, length: float) -> int:

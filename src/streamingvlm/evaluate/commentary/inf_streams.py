@@ -125,7 +125,8 @@ class InfStreams:
         """One line for the game, with an item for every step, silent ones too."""
         items = [{"response": one.text + SILENCE, "start_time": one.start, "end_time": one.end} for one in said]
         end = int(said[-1].end) if said else int(game.start)
-        yield {"video": game.video.key, "chunk_start": int(game.start), "chunk_end": end, "items": items}
+        video = self._names.written(game.video.key)
+        yield {"video": video, "chunk_start": int(game.start), "chunk_end": end, "items": items}
 
     def texts(self, path: Path) -> Mapping[str, str]:
         """What a prediction file says in each window. SourceError if it cannot be read or has a second twice.
@@ -182,7 +183,7 @@ class InfStreams:
         title, end = text_of(value.get("title")), float(int(words[-1].end))
         self._read[key] = Game(
             name=file_name(key),
-            video=Video(key, self._root / key, end),
+            video=Video.find(key, self._root, end),
             title=title,
             group=_group(key, value),
             start=self.start,
@@ -199,11 +200,13 @@ class InfStreams:
 
     def _grid(self) -> Iterator[Window]:
         for game in self.games:
+            words = game.words.words
+            ends = [word.end for word in words]
             for start in range(int(self.start), int(game.end), WINDOW):
                 end = min(float(start + WINDOW), game.end)
-                words = [word for word in game.words.words if start + EPS < word.end <= end + EPS]
-                if len(words) >= MIN_WORDS:
-                    yield _window(game, float(start), end, words)
+                first, last = (bisect_right(ends, border + EPS) for border in (start, end))
+                if last - first >= MIN_WORDS:
+                    yield _window(game, float(start), end, words[first:last])
 
     def _listed(self) -> Iterator[Window]:
         """The windows of the file, in its order."""
@@ -262,15 +265,17 @@ class Names:
 
     def find(self, name: str) -> str | None:
         """The key; None if there is no such game. :class:`Unusable` if it may be several."""
-        path = PurePosixPath(name)
-        if path.as_posix() in self._keys:
-            return path.as_posix()
-        if path.name != path.as_posix():
-            return None
+        if "/" in name:
+            key = PurePosixPath(name).as_posix()
+            return key if key in self._keys else None
         if self._times[name] > 1:
             games = ", ".join(key for key in self._keys if PurePosixPath(key).name == name)
             raise Unusable(Reason.DUPLICATE, f"{name!r} may be any of {games}; a path with its folder is needed")
         return self._by_name.get(name)
+
+    def written(self, key: str) -> str:
+        """How a file names a game so that it is found again: a file name that others share begins with ``./``."""
+        return key if "/" in key or self._times[key] == 1 else f"./{key}"
 
 
 def without_mark(response: str) -> str:

@@ -166,7 +166,7 @@ class LiveSports:
         ends: dict[str, float] = {}
         for event in self._events.values():
             ends[event.video] = max(event.end, ends.get(event.video, 0.0))
-        return (Video(key, self._root / key, end) for key, end in ends.items())
+        return (Video.find(key, self._root, end) for key, end in ends.items())
 
 
 def _game(event: Event, video: Video) -> Game:

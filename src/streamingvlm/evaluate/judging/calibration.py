@@ -204,7 +204,7 @@ class Calibration:
             judge.chat, judge.prompt, judge.parameters, judge.cache, workers=judge.workers, reasks=judge.reasks
         )
         self.folder = folder
-        self.pairs = calibration_pairs(benchmark.windows)
+        self.pairs = calibration_pairs(benchmark.windows, PAIRS)
         self.about = {
             "task": f"calibration/{VERSION} of {benchmark.name}",
             "revision": benchmark.revision,

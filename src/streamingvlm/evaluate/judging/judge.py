@@ -201,16 +201,14 @@ class Judge:
         for key in list(asks):
             row = self.cache.get(key)
             if row is not None and row.get("winner") in get_args(Winner):
-                found += self._votes(asks.pop(key), _Answer(row["winner"], row["call"]), paid=False)
+                found += self._votes(asks.pop(key), _Answer(row["winner"], row.get("call") or {}), paid=False)
         return rule, found, list(asks.values())
 
     def _votes(self, ask: _Ask, answer: _Answer, *, paid: bool) -> Iterator[Vote]:
         for number, (pair, order, repeat) in enumerate(ask.votes):
+            choice = None if answer.winner is None else _chosen(answer.winner, order)
             call = {"request": ask.messages, **answer.call, "cached": not paid or number > 0}
-            choice: Choice | None = None
-            if answer.winner is not None:
-                choice = "tie" if answer.winner == "tie" else "ab"["AB".index(answer.winner) ^ (order == "ba")]  # type: ignore[assignment]
-            error = "" if choice else str(answer.call["error"])
+            error = "" if choice else str(call.pop("error"))
             yield _vote(pair, order, repeat, choice, key=ask.key, error=error, call=call)
 
     def _answers(self, asks: Sequence[_Ask]) -> Iterator[tuple[_Ask, _Answer]]:
@@ -311,6 +309,12 @@ def _table_key(url: str, model: str) -> str:
 
 def _ordered(pair: Pair, order: Order) -> tuple[str, str]:
     return (pair.a, pair.b) if order == "ab" else (pair.b, pair.a)
+
+
+def _chosen(winner: Winner, order: Order) -> Choice:
+    """The contestant that stood where the winner did."""
+    places: tuple[Choice, Choice] = ("a", "b") if order == "ab" else ("b", "a")
+    return "tie" if winner == "tie" else places["AB".index(winner)]
 
 
 def _by_rule(pair: Pair, order: Order, repeat: int) -> Vote:

@@ -17,7 +17,7 @@ Floats = NDArray[np.float64]
 
 #: Weight of the squared coefficients beside one vote's log-likelihood: keeps a judge that never errs finite.
 RIDGE = 0.01
-#: Below this share of votes in which the other text is the longer one, length and contestant cannot be told apart.
+#: The least share of votes in which not the same contestant is longer: with fewer, the two cannot be told apart.
 OVERLAP = 0.05
 _STEPS, _CLOSE = 100, 1e-10
 
@@ -44,13 +44,10 @@ class LengthModel:
 def length_model(words_a: Floats, words_b: Floats, a_first: NDArray[np.bool_], won: Floats) -> LengthModel | str:
     """The model of these votes, or why there is none."""
     difference = words_a - words_b
-    if not difference.std():
-        return "the lengths differ by the same everywhere"
-    a_longer, b_longer = (difference > 0).mean(), (difference < 0).mean()
-    if min(a_longer, b_longer) < OVERLAP:
-        longer = "a" if a_longer > b_longer else "b"
-        return f"{longer} is the longer text nearly everywhere: length and contestant cannot be told apart"
-    length = np.tanh(difference / difference.std())
+    for longer, share in (("a", (difference > 0).mean()), ("b", (difference < 0).mean())):
+        if share > 1 - OVERLAP:
+            return f"{longer} is nearly always longer: length and contestant cannot be told apart"
+    length = np.tanh(difference / (difference.std() or 1.0))  # no spread: all are of one length
     return LengthModel(np.stack([np.ones_like(length), length, np.where(a_first, 1.0, -1.0)], axis=1), won)
 
 

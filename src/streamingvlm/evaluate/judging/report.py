@@ -26,7 +26,7 @@ PARTS: Mapping[str, str] = {
     "length": "win rate, quartile {} of length (1: a is shortest)",
     "fifths": "win rate, fifth {} of the video",
 }
-WIDTH = 48
+WIDTH = 52
 
 
 def summary(

@@ -13,11 +13,11 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from ...core.errors import OutputError, SourceError
 from ...sinks.files import json_text, make_folder, write_whole
-from .votes import Vote
+from .votes import Choice, Order, Vote
 
 #: What two files must agree in for their votes to be of one kind: the judge.
 JUDGE = ("judge", "host", "prompt", "parameters")
@@ -114,7 +114,7 @@ def read_votes(path: Path) -> Judged:
         settings, rows = lines[0]["settings"], lines[1]["windows"]
         int(settings["repeats"])
         places = [Place(*row) for row in rows]
-        votes = [Vote(**{name: value for name, value in line.items() if name in _FIELDS}) for line in lines[2:]]
+        votes = [_vote(line) for line in lines[2:]]
     except (IndexError, KeyError, TypeError, ValueError):
         raise SourceError(
             f"{path} is no file of votes: it begins with settings and windows, then a line a vote"
@@ -169,9 +169,11 @@ def _locked(path: Path) -> int:
     file = open_appending(path)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except OSError as error:
         os.close(file)
-        raise OutputError(f"another process is judging into {path}; wait for it, or choose another file") from None
+        if isinstance(error, BlockingIOError):
+            raise OutputError(f"another process is judging into {path}; wait for it, or choose another file") from None
+        raise OutputError(f"cannot lock {path} ({error.strerror})") from None
     return file
 
 
@@ -223,6 +225,13 @@ def _same_run(path: Path, found: Judged, settings: Mapping[str, Any], places: Se
         raise SourceError(
             f"{path} holds other votes ({differs}); choose another file: what was judged is not paid twice"
         )
+
+
+def _vote(line: Mapping[str, Any]) -> Vote:
+    vote = Vote(**{name: value for name, value in line.items() if name in _FIELDS})
+    if vote.choice not in (*get_args(Choice), None) or vote.order not in get_args(Order):
+        raise ValueError
+    return vote
 
 
 def _json(value: Any) -> str:

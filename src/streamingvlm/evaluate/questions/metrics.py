@@ -69,8 +69,9 @@ def score_replies(
     parts = make_parts(counted, replies, marks)
     there = Counter(item.task for item in items if item.id in replies)
     lacking = _lacking(items, there, expected)
+    unread = {task for one in averages for task in one.tasks or ()} - {item.task for item in items}
     dropped = {item.task for item in items if item.id in without}
-    named = [_named(average(parts, one), one, lacking, dropped) for one in averages]
+    named = [_named(average(parts, one), one, lacking | unread, dropped) for one in averages]
     right = {item.id: value for item in counted if (value := _value(marks, item)) is not None}
     unknown = len(replies.keys() - {item.id for item in items})
     notes = tuple(getattr(replies, "notes", ()))
@@ -148,7 +149,10 @@ def intervals_by_video(
     Videos are resampled, not items: questions about one video are not independent. A name that is both a task's and an
     average's is the average.
     """
-    places = {(part.name, part.group): place for place, part in enumerate(score.parts)}
+    # A benchmark may count its items a second time under other names: those parts are not these items'.
+    own = {(item.task, item.group) for item in items}
+    parts = [part for part in score.parts if (part.name, part.group) in own]
+    places = {(part.name, part.group): place for place, part in enumerate(parts)}
     rows: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float64]]] = {}
     for item in items:
         if item.id in score.right:
@@ -157,9 +161,9 @@ def intervals_by_video(
     if not rows:
         return {}
     table = np.stack(list(rows.values()))
-    figures = {part.name: _Averager([part], AverageOf("", AverageRule.POOLED)) for part in score.parts}
-    at = {part.name: place for place, part in enumerate(score.parts)}
-    made = {one.name: _Averager(score.parts, one) for one in averages}
+    figures = {part.name: _Averager([part], AverageOf("", AverageRule.POOLED)) for part in parts}
+    at = {part.name: place for place, part in enumerate(parts)}
+    made = {one.name: _Averager(parts, one) for one in averages}
 
     def statistic(videos: Sequence[int]) -> dict[str, float | None]:
         counts = table[np.asarray(videos)].sum(axis=0)

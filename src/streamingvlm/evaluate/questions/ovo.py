@@ -276,7 +276,7 @@ def _queries(name: str, entry: Mapping[str, Any]) -> list[tuple[str, dict[str, A
 
 
 def _repetitions(name: str, entry: Mapping[str, Any]) -> Iterator[tuple[Item, list[str]]]:
-    activity, ends = reading.a_text(entry, "activity"), reading.a_list(entry, "end_times", (int, float))
+    activity, ends = reading.a_text(entry, "activity"), reading.numbers(entry, "end_times")
     for id, told in _queries(name, entry):
         count = reading.a_whole_number(told, "count")
         more = {"question": activity, "answer": str(count), "prompt": _COUNT.format(activity=activity)}
@@ -288,7 +288,7 @@ def _repetitions(name: str, entry: Mapping[str, Any]) -> Iterator[tuple[Item, li
 
 def _steps(name: str, entry: Mapping[str, Any]) -> Iterator[tuple[Item, list[str]]]:
     steps = reading.a_list(entry, "all_steps", str)
-    starts, ends = (reading.a_list(entry, field, (int, float)) for field in ("start_time", "end_time"))
+    starts, ends = (reading.numbers(entry, field) for field in ("start_time", "end_time"))
     spans = dict(zip(steps, zip(starts, ends, strict=False), strict=False))
     for id, told in _queries(name, entry):
         step = reading.a_text(told, "step")
@@ -350,8 +350,9 @@ def _task_notes(items: Sequence[Item]) -> list[Defect]:
 def _published(file: Path, notes: Counter[str]) -> Iterator[_Record]:
     """The replies of a results file."""
     told = reading.load_json(file)
-    if isinstance(told, dict) and any(isinstance(told.get(group), list) for group in CATEGORIES):
-        entries = [entry for group in CATEGORIES for entry in told.get(group) or []]
+    groups = [told[group] for group in CATEGORIES if told.get(group) is not None] if isinstance(told, dict) else []
+    if groups and all(isinstance(group, list) for group in groups):
+        entries = [entry for group in groups for entry in group]
     elif isinstance(told, list):
         entries = told
     else:

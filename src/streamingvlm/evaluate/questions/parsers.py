@@ -95,8 +95,11 @@ def read_choice(text: str, options: Sequence[str]) -> str | None:
     bare = rest.strip(_EDGES)
     if rest != text and len(bare) == 1 and bare.upper() in letters:
         return bare.upper()
+    lead = _MARKED[0].match(rest)
+    if lead is not None and lead[1] in letters and lead[1] in _options_equal(rest[lead.end() :], options):
+        return lead[1]
     named = _options_equal(rest, options)
-    if len(named) == 1 and not _has_letter(rest, letters):
+    if len(named) == 1 and (lead is None or lead[1] not in letters):
         return named[0]
     marked = {group for pattern in _MARKED for group in pattern.findall(text)}
     if len(marked) != 1 or (letter := marked.pop()) not in letters:
@@ -132,7 +135,7 @@ def read_count(text: str) -> str | None:
     if _RANGE.search(plain):
         return None
     found = _NUMBER.findall(plain)
-    if any(not number.isdigit() for number in found):
+    if not all(re.fullmatch(r"\d{1,18}", number) for number in found):
         return None
     said = [_NUMBER_WORDS[word] for word in re.findall(r"[a-z]+", plain) if word in _NUMBER_WORDS]
     numbers = {int(number) for number in found} | set(said)
@@ -188,9 +191,3 @@ def _options_equal(text: str, options: Sequence[str]) -> list[str]:
     """Letters of the options whose words are exactly ``text``."""
     plain = _plain(text.lstrip(" -–:.)];,"))
     return [letter for letter, option in zip(LETTERS, options, strict=False) if plain and _plain(option) == plain]
-
-
-def _has_letter(text: str, letters: str) -> bool:
-    """Whether the reply begins with the letter of an option and a delimiter."""
-    match = _MARKED[0].match(text)
-    return match is not None and match.group(1) in letters

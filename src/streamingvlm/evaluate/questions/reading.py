@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +13,7 @@ from ...core.errors import OptionError, SourceError
 from ...data.report import Unusable
 from ...data.videos import Videos
 from ..benchmark import Video
-from .replies import read_text
+from .replies import is_number, read_text
 
 #: Files whose headers are read at the same time: most of the time is waiting for a disk or a network.
 THREADS = 16
@@ -81,8 +80,8 @@ def a_text(entry: Mapping[str, Any], name: str) -> str:
 def a_number(entry: Mapping[str, Any], name: str) -> float:
     """The number in that field, at least 0; :class:`Malformed` if there is none."""
     value = entry.get(name)
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value) or value < 0:
-        raise Malformed(f"{name!r} has to be a number from 0 on, not {value!r}")
+    if not is_number(value) or value < 0:
+        raise Malformed(f"{name!r} has to be a number from 0 on, not {repr(value)[:40]}")
     return value
 
 
@@ -99,6 +98,14 @@ def a_list(entry: Mapping[str, Any], name: str, of: type | tuple[type, ...]) -> 
     value = entry.get(name)
     if not isinstance(value, list) or not value or not all(isinstance(one, of) for one in value):
         raise Malformed(f"{name!r} is not the list that it has to be")
+    return value
+
+
+def numbers(entry: Mapping[str, Any], name: str) -> list[float]:
+    """The list of numbers in that field, at least one; :class:`Malformed` if there is none."""
+    value = entry.get(name)
+    if not isinstance(value, list) or not value or not all(is_number(one) for one in value):
+        raise Malformed(f"{name!r} is not the list of numbers that it has to be")
     return value
 
 
@@ -138,4 +145,4 @@ def lengths(folder: Path | None, names: Iterable[str]) -> dict[str, float]:
 
 def videos_of(folder: Path | None, needed: Mapping[str, float]) -> list[Video]:
     """The videos of a benchmark: name -> how long it has to be. Without a folder they are looked for here."""
-    return [Video(name, (folder or Path()) / name, seconds) for name, seconds in needed.items()]
+    return [Video.find(name, folder or Path(), seconds) for name, seconds in needed.items()]

@@ -9,9 +9,10 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
-from ...core.errors import OutputError, SourceError
+from ...core.errors import SourceError
+from ...sinks.files import json_text, write_whole
 from .items import Reply
 
 
@@ -46,9 +47,9 @@ def from_json(told: Any, where: str) -> Reply:
     text, time, probabilities = told["reply"], told.get("time"), told.get("probabilities") or {}
     if text is not None and not isinstance(text, str):
         raise SourceError(f"{where}: the reply has to be a text or null, not {type(text).__name__}")
-    if time is not None and not _number(time):
+    if time is not None and not is_number(time):
         raise SourceError(f"{where}: the time has to be seconds or null, not {time!r}")
-    if not isinstance(probabilities, dict) or not all(_number(value) for value in probabilities.values()):
+    if not isinstance(probabilities, dict) or not all(is_number(value) for value in probabilities.values()):
         raise SourceError(f"{where}: the probabilities have to be numbers by choice")
     return Reply(str(told["id"]), text, None if time is None else float(time), probabilities)
 
@@ -61,7 +62,7 @@ def read_replies(path: Path) -> Replies:
             continue
         try:
             told = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise SourceError(f"{path}:{number}: not a JSON line ({error})") from None
         found.put(from_json(told, f"{path}:{number}"), f"{path}:{number}")
     return found
@@ -69,13 +70,7 @@ def read_replies(path: Path) -> Replies:
 
 def write_replies(path: Path, replies: Iterable[Reply]) -> None:
     """A file of lines, put in place when it is whole. OutputError if it cannot be written."""
-    half = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        half.write_text("".join(json.dumps(to_json(reply), ensure_ascii=False) + "\n" for reply in replies), "utf-8")
-        half.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path} ({error.strerror or error})") from None
+    write_whole(path, "".join(json_text(to_json(reply)) + "\n" for reply in replies))
 
 
 def read_text(path: Path) -> str:
@@ -88,5 +83,8 @@ def read_text(path: Path) -> str:
         raise SourceError(f"{path} is not UTF-8 text (byte {error.start})") from None
 
 
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether a JSON value is a finite number (a whole one of hundreds of digits is not)."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return math.isfinite(value) if isinstance(value, float) else abs(value) < 2**63

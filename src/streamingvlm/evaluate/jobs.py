@@ -1,0 +1,252 @@
+"""One call of ``eval generate`` as a value, so that it runs here, in parts, or in workers of a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..core.errors import OptionError
+from ..core.policy import make_policy
+from ..engine.ask import ANSWER_SAMPLING
+from ..engine.endpoint import Endpoint
+from ..engine.remote import OURS, PAPER_BASELINE, RemoteOptions
+from ..models.load import pick_device
+from ..runtime import reports
+from .benchmark import Benchmark, CommentaryBenchmark, QuestionBenchmark, Video
+from .checkpoint import Checkpoint
+from .features import Features
+from .generate import Run, Speaker, answer_offline, games_of, merge_games, merge_items, streams_of
+from .parts import Part
+from .presets import COMMENTARY, OFFLINE, QUESTIONS, Answers, OfflinePreset, Preset, find_preset
+from .questions import offline
+from .registry import open_benchmark
+from .runner import Bar, TaskRunner
+from .runs import STREAMS
+from .speakers import ConstantSpeaker, LocalSpeaker, RemoteSpeaker, stream_options
+
+#: Tokens of a question: subtitles and earlier questions may stand in it.
+QUESTION_TOKENS = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is to be said or answered, by whom, and where it goes; fields are those of ``eval generate``.
+
+    One of ``endpoint``, ``constant`` and a local model is the contestant. ``words``: of before the start: ``human``,
+    ``none`` or "" (the preset's). ``answers``: ``likelihood``, ``generate`` or "" (the preset's).
+    """
+
+    task: str
+    data: Path
+    videos: Path | None
+    out: Path
+    preset: str = "ours"
+    mode: str = "stream"
+    model: str | None = None
+    policy: str | None = None
+    device: str | None = None
+    dtype: str | None = None
+    weights: str | None = None
+    endpoint: str | None = None
+    remote_model: str = ""
+    key: str | None = field(default=None, repr=False)
+    constant: str | None = None
+    blind: bool = False
+    limit: int | None = None
+    streams: int = 8
+    seed: int = 0
+    words: str = ""
+    answers: str = ""
+    features: Path | None = None
+    allow_missing: bool = False
+    name: str = ""
+
+    @property
+    def who(self) -> str:
+        """What the contestant is called."""
+        if self.name:
+            return self.name
+        if self.constant is not None:
+            return f"constant {self.constant!r}"
+        who = self.remote_model if self.endpoint else self.model or "bundled"
+        return f"{who}, {self.policy}" + (", blind" if self.blind else "") if self.policy else who
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How much is there after a run: ``unit`` (games or items) ``found`` of ``expected``."""
+
+    unit: str
+    found: int
+    expected: int
+
+
+def run_job(job: Job, part: Part, bar: Bar) -> Outcome:
+    """Do the part of a job that is left, and merge all that is there."""
+    benchmark = open_benchmark(job.task, job.data, job.videos)
+    if not job.allow_missing:
+        check_videos(benchmark, job, part)
+    if isinstance(benchmark, CommentaryBenchmark):
+        return _comment(job, part, benchmark, bar)
+    if not isinstance(benchmark, QuestionBenchmark):
+        raise OptionError(f"{job.task} has neither games nor questions")
+    return _answer_offline(job, part, benchmark, bar) if job.mode == "offline" else _answer(job, part, benchmark, bar)
+
+
+def check_videos(benchmark: Benchmark, job: Job, part: Part) -> None:
+    """OptionError, naming some, if videos of a job's part are missing."""
+    if job.constant is not None or (job.blind and job.mode == "offline"):
+        return
+    missing = [video.key for video in benchmark.videos if part.has(video.key) and not there(video)]
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise OptionError(
+            f"{len(missing)} videos of {job.task} are missing ({', '.join(missing[:3])}{more}); run eval check, or "
+            "leave them out with --allow-missing"
+        )
+
+
+def there(video: Video) -> bool:
+    """Whether a video has a file, or is made on the way."""
+    return video.made or video.path.exists()
+
+
+def _comment(job: Job, part: Part, benchmark: CommentaryBenchmark, bar: Bar) -> Outcome:
+    if job.mode != "stream":
+        raise OptionError("games are commented as streams: --mode stream")
+    preset: Preset = find_preset(COMMENTARY, job.preset, benchmark.name)
+    if job.words:
+        preset = replace(preset, human_words=job.words == "human")
+    settings: dict[str, Any] = {**preset.json(), "seed": job.seed, "blind": job.blind}
+    made = _speaker(job, preset, benchmark, settings)
+    run = _run(job, part, benchmark, settings)
+    run.open()
+    games = [game for game in games_of(run, preset, job.blind) if job.constant is not None or there(game.game.video)]
+    total = len(games) if isinstance(made, ConstantSpeaker | RemoteSpeaker) else sum(g.end - g.start for g in games)
+    with bar(f"{run.name}, {job.task}", max(total, 1)) as done:
+        made.comment(games, run.out / STREAMS, done)
+    found, expected = merge_games(run)
+    run.close(found, expected, _origin(job))
+    return Outcome("games", found, expected)
+
+
+def _speaker(job: Job, preset: Preset, benchmark: CommentaryBenchmark, settings: dict[str, Any]) -> Speaker:
+    if job.constant is not None:
+        settings["constant"] = job.constant
+        return ConstantSpeaker(job.constant, benchmark.windows)
+    if job.endpoint is not None:
+        options = _remote_options(job, preset)
+        settings |= {"endpoint": job.remote_model, "shown": repr(options), "policy": "as the endpoint is shown it"}
+        windows = benchmark.windows if job.preset == "paper" else None
+        return RemoteSpeaker(_endpoint(job), options, preset, windows=windows)
+    checkpoint, policy = _checkpoint(job, preset, settings)
+    return LocalSpeaker(checkpoint, policy, preset, job.streams, job.seed, job.features)
+
+
+def _checkpoint(job: Job, preset: Preset, settings: dict[str, Any]) -> tuple[Checkpoint, str]:
+    policy = job.policy or preset.policy
+    make_policy(policy)
+    checkpoint = Checkpoint.load(job.model, device=job.device, dtype=job.dtype, weights=job.weights)
+    settings |= {
+        "checkpoint": checkpoint.fingerprint,
+        "policy": repr(make_policy(policy, checkpoint.model.defaults.policy)),
+        "weights": checkpoint.model.weights,
+    }
+    return checkpoint, policy
+
+
+def _remote_options(job: Job, preset: Preset) -> RemoteOptions:
+    if job.preset == "paper":
+        return PAPER_BASELINE
+    options = replace(OURS, fps=preset.fps)
+    return replace(options, instruction=preset.instruction) if preset.instruction else options
+
+
+def _answer(job: Job, part: Part, benchmark: QuestionBenchmark, bar: Bar) -> Outcome:
+    """Watch every video once and ask in forks."""
+    if job.constant is not None or job.endpoint is not None or job.blind:
+        raise OptionError("an endpoint, a constant and the blind baseline are asked offline: --mode offline")
+    preset: Preset = find_preset(QUESTIONS, job.preset, benchmark.name)
+    answers = _answers(job.answers or "likelihood")
+    settings: dict[str, Any] = {**preset.json(), "seed": job.seed, "answers": answers, "asked": "in a fork"}
+    checkpoint, policy = _checkpoint(job, preset, settings)
+    run = _run(job, part, benchmark, settings)
+    run.open()
+    videos = [one for one in streams_of(run, preset, answers) if there(one.at)]
+    kept = Features.of(checkpoint.model, job.features) if job.features else None
+    runner = TaskRunner(
+        checkpoint.model,
+        policy,
+        run.out / STREAMS,
+        checkpoint.fingerprint,
+        features=kept,
+        options=stream_options(preset, job.seed),
+        at_once=job.streams,
+        real_time=None,
+        answers=ANSWER_SAMPLING,
+        question_tokens=QUESTION_TOKENS,
+    )
+    with bar(f"{run.name}, {job.task}", max(sum(one.end for one in videos), 1)) as done:
+        if videos:
+            runner.run(videos, ceil(max(one.end for one in videos)), done)
+    found, expected = merge_items(run)
+    run.close(found, expected, _origin(job))
+    return Outcome("items", found, expected)
+
+
+def _answer_offline(job: Job, part: Part, benchmark: QuestionBenchmark, bar: Bar) -> Outcome:
+    preset: OfflinePreset = find_preset(OFFLINE, job.preset, benchmark.name)
+    if job.answers:
+        preset = replace(preset, answers=_answers(job.answers))
+    settings: dict[str, Any] = {**preset.json(), "blind": job.blind, "asked": "one prompt with all frames"}
+    patcher, answerer = None, _answerer(job, preset, settings)
+    if isinstance(answerer, offline.LocalAnswerer):
+        patcher = answerer.patcher
+    run = _run(job, part, benchmark, settings)
+    run.open()
+    blind = job.blind or job.constant is not None
+    with bar(f"{run.name}, {job.task}", len(benchmark.items)) as done:
+        answer_offline(run, preset, answerer, done, patcher=patcher, blind=blind)
+    found, expected = merge_items(run)
+    run.close(found, expected, _origin(job))
+    return Outcome("items", found, expected)
+
+
+def _answerer(job: Job, preset: OfflinePreset, settings: dict[str, Any]) -> offline.Answerer:
+    if job.constant is not None:
+        settings["constant"] = job.constant
+        return offline.ConstantAnswerer(job.constant)
+    if job.endpoint is not None:
+        options = RemoteOptions(fps=preset.fps, seconds=None, frames=preset.max_frames, history_words=0)
+        settings |= {"endpoint": job.remote_model, "shown": repr(options), "answers": "generate"}
+        return offline.RemoteAnswerer(_endpoint(job), options)
+    if job.policy:
+        raise OptionError("offline all frames are shown at once: a cache policy has no part in it")
+    checkpoint = Checkpoint.load(job.model, device=job.device, dtype=job.dtype, weights=job.weights)
+    settings |= {"checkpoint": checkpoint.fingerprint, "weights": checkpoint.model.weights}
+    return offline.local(checkpoint.model, preset)
+
+
+def _answers(text: str) -> Answers:
+    known: dict[str, Answers] = {"likelihood": "likelihood", "generate": "generate"}
+    if text not in known:
+        raise OptionError(f"answers are had by {' or '.join(known)}, not {text!r}")
+    return known[text]
+
+
+def _endpoint(job: Job) -> Endpoint:
+    assert job.endpoint is not None, "it was looked at"
+    return Endpoint(job.endpoint, job.remote_model, key=job.key)
+
+
+def _run(job: Job, part: Part, benchmark: Benchmark, settings: Mapping[str, Any]) -> Run:
+    return Run(benchmark, job.task, job.out, job.who, job.mode, job.preset, settings, part, job.limit)
+
+
+def _origin(job: Job) -> dict[str, Any]:
+    return reports.provenance(torch.device("cpu") if job.endpoint else pick_device(job.device))

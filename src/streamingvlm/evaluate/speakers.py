@@ -1,0 +1,210 @@
+"""Who comments games: a local model in a streaming cache, a model behind an endpoint, or a text that never changes.
+
+Each writes a record for every game, as :class:`streamingvlm.evaluate.generate.Speaker` says.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import EndpointError, OutputError, StreamingVLMError
+from ..core.events import Chunk, Commentary
+from ..engine.endpoint import Endpoint
+from ..engine.remote import RemoteOptions, RemoteSession
+from ..sinks.files import write_whole
+from ..sources.open import open_source
+from .benchmark import Window
+from .checkpoint import Checkpoint
+from .commentary.examples import GameExample, open_video
+from .features import Features
+from .presets import Preset
+from .record import Record
+from .runner import TaskRunner
+
+Progress = Callable[[float], None]
+
+
+def stream_options(preset: Preset, seed: int) -> dict[str, Any]:
+    """How a preset's streams are opened, as :meth:`Engine.open` takes it; what it leaves open is the checkpoint's."""
+    options: dict[str, Any] = {"fps": preset.fps, "step": preset.step, "seed": seed}
+    given = {"sampling": preset.sampling, "instruction": preset.instruction, "max_pixels": preset.max_pixels}
+    return options | {key: value for key, value in given.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class LocalSpeaker:
+    """A checkpoint under a policy. ``at_once``: games in one batch; ``features``: where to keep what the tower sees."""
+
+    checkpoint: Checkpoint
+    policy: str
+    preset: Preset
+    at_once: int
+    seed: int = 0
+    features: Path | None = None
+
+    def comment(self, games: Sequence[GameExample], folder: Path, done: Progress) -> None:
+        """Watch all games, ``at_once`` at a time."""
+        kept = Features.of(self.checkpoint.model, self.features) if self.features else None
+        runner = TaskRunner(
+            self.checkpoint.model,
+            self.policy,
+            folder,
+            self.checkpoint.fingerprint,
+            features=kept,
+            options=stream_options(self.preset, self.seed),
+            at_once=self.at_once,
+            real_time=None,
+        )
+        if games:
+            runner.run(games, ceil(max(game.end for game in games)), done)
+
+
+@dataclass(frozen=True, slots=True)
+class ConstantSpeaker:
+    """Says ``text`` in every window of ``windows``, whatever is shown."""
+
+    text: str
+    windows: Sequence[Window]
+
+    def comment(self, games: Sequence[GameExample], folder: Path, done: Progress) -> None:
+        """Write all records."""
+        for number, game in enumerate(games, 1):
+            record = Record(folder / f"{game.name}.jsonl", {**game.settings, "constant": self.text})
+            record.begin(0.0)
+            for window in _windows_of(self.windows, game):
+                record.add(Commentary(window.start, window.end, self.text))
+            record.end()
+            record.close(done=True)
+            done(number)
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteSpeaker:
+    """A model behind an endpoint. ``options``: what it is shown; ``workers``: games at once.
+
+    ``windows``: describe each of these in one call, with nothing of what was said before, as the paper's baseline does
+    (None: go through the game by the preset's steps, as a local model does).
+    """
+
+    endpoint: Endpoint
+    options: RemoteOptions
+    preset: Preset
+    workers: int = 8
+    windows: Sequence[Window] | None = None
+    _stop: threading.Event = field(default_factory=threading.Event)
+
+    def comment(self, games: Sequence[GameExample], folder: Path, done: Progress) -> None:
+        """Comment all games. Raises the first error when all others have gone as far as they can."""
+        finished: list[float] = []
+
+        def one(game: GameExample) -> StreamingVLMError | None:
+            try:
+                self._windows(game, folder) if self.windows is not None else self._steps(game, folder)
+            except StreamingVLMError as error:
+                return error
+            finished.append(1.0)
+            done(sum(finished))
+            return None
+
+        self._stop.clear()
+        with ThreadPoolExecutor(self.workers) as pool:
+            try:
+                errors = [error for error in pool.map(one, games) if error is not None]
+            except BaseException:
+                self._stop.set()  # an interrupt: no further call is begun
+                raise
+        if errors:
+            raise errors[0]
+
+    def _settings(self, game: GameExample) -> dict[str, Any]:
+        return {**game.settings, "endpoint": self.endpoint.model, "options": repr(self.options)}
+
+    def _windows(self, game: GameExample, folder: Path) -> None:
+        """A call for every window of a game that has none yet."""
+        record = Record(folder / f"{game.name}.jsonl", self._settings(game))
+        record.load()
+        record.begin(record.seconds)
+        seen = {row["start"] for row in (*record.rows, *record.errors)}
+        try:
+            for window in _windows_of(self.windows or (), game):
+                if window.start in seen or self._stop.is_set():
+                    continue
+                try:
+                    record.add(self._describe(game, window))
+                except EndpointError as error:
+                    if error.kind != "no_text":
+                        raise
+                    record.error(window.start, window.end, str(error))  # it declines: asking again changes nothing
+            if not self._stop.is_set():
+                record.end()
+        finally:
+            record.close(done=False)
+
+    def _describe(self, game: GameExample, window: Window) -> Commentary:
+        seconds = window.end - window.start
+        source = open_source(
+            str(game.game.video.path), fps=self.options.fps, step=seconds, start=window.start, duration=seconds
+        )
+        shown = next(iter(source), None)
+        if shown is None:
+            raise OutputError(f"{game.game.video.key} ends before {window.start:g} s")
+        with RemoteSession(self.endpoint, replace(self.options, context=game.context)) as session:
+            return session.step(replace(shown, start=window.start, end=window.end))
+
+    def _steps(self, game: GameExample, folder: Path) -> None:
+        """Step by step through a game, from where its record ends."""
+        record = Record(folder / f"{game.name}.jsonl", self._settings(game))
+        record.load()
+        if record.ended:
+            return
+        state = _read_state(record)
+        record.begin(state["time"] if state else 0.0)
+        try:
+            with RemoteSession(self.endpoint, replace(self.options, context=game.context), state=state) as session:
+                for chunk in self._chunks(game, session):
+                    if self._stop.is_set():
+                        return
+                    record.add(session.step(chunk))
+                    record.sync()
+                    write_whole(record.snapshot, json.dumps(session.state(), ensure_ascii=False))
+            record.end()
+            record.close(done=True)
+        finally:
+            record.close(done=record.ended)
+
+    def _chunks(self, game: GameExample, session: RemoteSession) -> Iterator[Chunk]:
+        """The steps to come; what a restored session has to see again is shown to it first."""
+        known, lost = session.time, session.state()["frames_from"]
+        if session.turn == 0 or lost is None:
+            yield from game.source(game.end, known if session.turn else 0.0)
+            return
+        steps = int((lost - game.start) / self.preset.step + 1e-6)
+        first = game.start + steps * self.preset.step
+        for chunk in open_video(str(game.game.video.path), self.preset, first, game.end, game.blind):
+            if chunk.end <= known + 1e-6:
+                since = [place for place, time in enumerate(chunk.times) if time >= lost - 1e-6]
+                if since:
+                    times = tuple(chunk.times[place] for place in since)
+                    session.see(replace(chunk, frames=chunk.frames[since], times=times))
+            else:
+                yield chunk
+
+
+def _read_state(record: Record) -> Mapping[str, Any] | None:
+    """The session's state behind the last step of a record; None to begin anew."""
+    try:
+        state: Mapping[str, Any] = json.loads(record.snapshot.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return state if record.rows and state.get("time", 0.0) <= record.seconds + 1e-6 else None
+
+
+def _windows_of(windows: Sequence[Window], game: GameExample) -> list[Window]:
+    return [window for window in windows if window.game == game.game.name]
