@@ -16,8 +16,10 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
+from streamingvlm import cli
 from streamingvlm.cli.eval_judge import judge
 from streamingvlm.core.errors import EndpointError, OptionError, SourceError, StreamingVLMError
+from support.benchmark_data import event, timed, write_jsonl, write_livesports
 from support.chat_server import ChatServer
 from support.judges import FewGames, always, fair, part
 
@@ -27,10 +29,16 @@ BENCHMARK = FewGames()
 
 
 @pytest.fixture(autouse=True)
-def benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streamingvlm.evaluate.registry.open_benchmark", lambda *arguments: BENCHMARK)  # noqa: ARG005
+def benchmark(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     monkeypatch.setattr("streamingvlm.evaluate.judging.calibration.PAIRS", 4)
+    if "published_benchmarks" not in request.fixturenames:
+        monkeypatch.setattr("streamingvlm.evaluate.registry.open_benchmark", lambda *arguments: BENCHMARK)  # noqa: ARG005
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+
+
+@pytest.fixture
+def published_benchmarks() -> None:
+    """Benchmarks are those that the package has."""
 
 
 @pytest.fixture
@@ -113,8 +121,8 @@ def test_a_refused_temperature_is_refused_with_its_option(at: Path) -> None:
         found = call(server, at)
         assert isinstance(found.exception, OptionError)
         assert "add --no-temperature" in str(found.exception)
-        assert call(server, at, "--no-temperature").return_value == 0
-        assert figures(at)["settings"]["parameters"] == {"seed": 42, "max_tokens": 4096, "reply": "json_schema"}
+        assert call(server, at, "--no-temperature", "--max-tokens", 64).return_value == 0
+        assert figures(at)["settings"]["parameters"] == {"seed": 42, "max_tokens": 64, "reply": "json_schema"}
         assert all("temperature" not in request for request in server.requests if len(request["messages"]) > 1)
 
 
@@ -208,6 +216,7 @@ from streamingvlm.evaluate import registry
 from support.judges import FewGames
 registry.open_benchmark = lambda task, data, videos: FewGames()
 import typer
+from streamingvlm import cli
 from streamingvlm.cli.eval_judge import judge
 app = typer.Typer()
 app.command()(judge)
@@ -217,7 +226,7 @@ sys.exit(app(sys.argv[1:], standalone_mode=False))
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_command_keeps_its_votes(at: Path, sent: signal.Signals, code: int) -> None:
-    server = ChatServer(lambda request: time.sleep(0.02) or fair(request))  # type: ignore[func-returns-value]
+    server = ChatServer(lambda request: time.sleep(0.15) or fair(request))  # type: ignore[func-returns-value]
     with server:
         out = at / "votes" / "votes.jsonl"
         arguments = ["inf-streams", "--data", at, "--a", at / "ours.json", "--b", at / "theirs.json"]
@@ -248,3 +257,41 @@ def wait_for(what: Callable[[], bool], process: subprocess.Popen[str]) -> None:
         assert time.monotonic() < until, "nothing has happened"
         assert process.poll() is None, process.communicate()
         time.sleep(0.005)
+
+
+def livesports(folder: Path) -> Path:
+    """Four videos with three events each, and the predictions of two contestants; one of theirs is empty."""
+    events = []
+    for number in range(12):
+        video, begin = f"vid{number % 4}", 20.0 * (number // 4)
+        words = timed(begin, begin + 10, word=f"v{number % 4}e")
+        text = " ".join(str(word[2]) for word in words)
+        events.append(event(number, begin, begin + 10, video, event_asr=json.dumps(words), event_asr_text=text))
+    write_livesports(folder, events)
+    for name, share in (("ours", 20), ("theirs", 8)):
+        rows = []
+        for one in events:
+            said = " ".join(one["event_asr_text"].split()[:share])
+            about = {key: one[key] for key in ("video_id", "event_id", "begin", "end")}
+            rows.append({**about, "pred": "" if (name, one["event_id"]) == ("theirs", 5) else said})
+        write_jsonl(folder / f"{name}.jsonl", rows)
+    return folder
+
+
+@pytest.mark.usefixtures("published_benchmarks")
+def test_published_data_are_judged_with_the_program_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = livesports(tmp_path / "data")
+    with ChatServer(fair) as server:
+        arguments = ["eval", "judge", "livesports", "--data", data, "--a", data / "ours.jsonl"]
+        arguments += ["--b", data / "theirs.jsonl", "--judge", server.url, "--judge-model", "judge-1"]
+        arguments += ["--out", tmp_path / "votes.jsonl", "--json", tmp_path / "figures.json"]
+        assert cli.main(list(map(str, arguments))) == 0
+        printed = capsys.readouterr().out
+        with (data / "ours.jsonl").open("a") as file:
+            file.write("{}\n")
+        assert cli.main(list(map(str, arguments))) == 2
+    assert "not tested: the data have no such pair" in printed  # no numbers
+    assert "decided by rule, empty text: 2 of b" in printed
+    assert "win rate of ours against theirs: 100.00" in printed
+    assert figures(tmp_path)["settings"]["prompt"].startswith("livesports/1#")
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1

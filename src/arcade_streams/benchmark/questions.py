@@ -159,6 +159,11 @@ class ArcadeQuestions:
         last = {key: max(item.time for item in self.items if item.video == key) for key in self._keys()}
         return [Video.find(key, self._videos, last[key]) for key in last]
 
+    @property
+    def averages(self) -> Sequence[AverageOf]:
+        """Of each age, of each kind of question, and the mean of the ages."""
+        return averages(self.items)
+
     def _keys(self) -> list[str]:
         return list(dict.fromkeys(item.video for item in self.items))
 
@@ -174,7 +179,7 @@ class ArcadeQuestions:
         """
         del without_defects
         rule = pick({OFFICIAL: official, STRICT: strict}, parser)
-        return score_replies(self.items, replies, rule, averages(self.items), parser=parser)
+        return score_replies(self.items, replies, rule, self.averages, parser=parser)
 
     def by_part(self, score: Score) -> dict[tuple[str, str], tuple[float, int]]:
         """(``held_by``, age) -> right answers, items: what each part of the cache is worth."""

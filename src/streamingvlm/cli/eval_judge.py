@@ -81,6 +81,9 @@ def judge(
         bool, typer.Option("--no-temperature", help="Do not ask for temperature 0: some judges refuse it.")
     ] = False,
     no_seed: Annotated[bool, typer.Option("--no-seed", help="Do not ask for a fixed seed.")] = False,
+    max_tokens: Annotated[
+        int, typer.Option("--max-tokens", min=1, help="Bound of a reply, a judge's reasoning included.")
+    ] = 4096,
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Leave out windows that a contestant has nothing for.")
     ] = False,
@@ -106,12 +109,11 @@ def judge(
 
     reports.check_targets(json_file)
     opened, match = _match(task, data, videos, a, b, allow_missing)
-    asked_for = Parameters()
-    parameters = replace(
-        asked_for,
-        temperature=None if no_temperature else asked_for.temperature,
-        seed=None if no_seed else asked_for.seed,
-    )
+    asked_for = Parameters(max_tokens=max_tokens)
+    if no_temperature:
+        asked_for = replace(asked_for, temperature=None)
+    if no_seed:
+        asked_for = replace(asked_for, seed=None)
     cache = Cache(out.parent / CACHE)
     endpoint = Endpoint(
         url,
@@ -122,7 +124,7 @@ def judge(
         accepted=known_table(cache, url, model),
     )
     with closing(cache), endpoint:
-        asked = Judge(endpoint, _prompt(task, prompt), parameters, cache, repeats=repeats, workers=workers)
+        asked = Judge(endpoint, _prompt(task, prompt), asked_for, cache, repeats=repeats, workers=workers)
         job = _Job(asked, opened, match, out, without_calibration)
         if dry_run:
             print(job.price(price_in, price_out))
