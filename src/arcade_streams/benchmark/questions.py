@@ -244,7 +244,6 @@ def _item(play: Play, one: Ask, age: str, cache: Cache, ask: str, rng: random.Ra
             "age": age,
             "age_s": one.age,
             "held_by": held_by(play, one, cache),
-            "context": play.context.text,
             "step": (float(one.second), one.second + 1.0),
             "game": play.game.name,
             # What the stream has to be opened with: names stand nowhere else.
