@@ -29,7 +29,6 @@ from streamingvlm.evaluate.benchmark import QuestionBenchmark
 from streamingvlm.evaluate.questions.items import Item, Reply
 from streamingvlm.evaluate.questions.replies import write_replies
 
-
 #: Of a real game.
 SECONDS = 40
 
