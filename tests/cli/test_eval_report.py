@@ -32,6 +32,17 @@ def test_a_report_is_made_of_runs_votes_and_scores(tmp_path: Path, capsys: pytes
     assert "| streamingvlm-7b | livecc-7b |" in (tmp_path / "out" / "tables.md").read_text()
 
 
+def test_the_data_tell_titles_and_figures_that_need_no_judge(tmp_path: Path) -> None:
+    runs, votes = commentary(tmp_path / "in", 2, 2)
+    call(*runs[:2], "--votes", votes[0], "--data", tmp_path / "in" / "data", "--out", tmp_path / "out")
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Round 2: Reds against Blues" in page
+    assert "What was said, without a judge" in page
+    tree = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert set(tree["commentary"]["without_judge"]) == {"streamingvlm-7b", "livecc-7b"}
+    assert "| Contestant | words per second |" in (tmp_path / "out" / "tables.md").read_text()
+
+
 def test_what_is_partial_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runs, votes = commentary(tmp_path / "in", 4, 2, whole=False)
     (tmp_path / "in" / "calibration.json").unlink()

@@ -139,7 +139,7 @@ def test_filters_leave_what_they_name(opened: Opened) -> None:
         counts.append(count_of(page))
         kind = {"A wins": "a", "Tie": "tie", "B wins": "b"}[name]
         assert opened.shown("#list a") == counts[-1] == opened.shown(f"#list a:has(.key.{kind})")
-    assert 0 < min(counts)
+    assert min(counts) > 0
     assert sum(counts) == everything
     page.get_by_label("All", exact=True).click()
     for name, tag in (("Flips", "flip"), ("Errors", "error"), ("Empty", "tag")):
@@ -233,7 +233,7 @@ def test_a_permalink_opens_its_window(browser: Any, address: str, form: str, vid
     other.context.close()
 
 
-def test_filters_are_part_of_the_address(browser: Any, address: str, opened: Opened) -> None:
+def test_filters_are_part_of_the_address(browser: Any, opened: Opened) -> None:
     page = go_to_windows(opened)
     page.select_option("#pair", "1")
     page.get_by_label("Flips", exact=True).click()

@@ -11,6 +11,7 @@ import pytest
 
 from streamingvlm.core.errors import SourceError
 from streamingvlm.evaluate.benchmark import Said
+from streamingvlm.evaluate.commentary.inf_streams import InfStreams
 from streamingvlm.evaluate.judging.calibration import STORED
 from streamingvlm.evaluate.judging.votes import Vote
 from streamingvlm.evaluate.judging.votes_file import Judged, Place
@@ -20,7 +21,7 @@ from streamingvlm.evaluate.page.data import Label, ReportData, Text
 from streamingvlm.evaluate.page.inputs import Run, Votes, read_judged, read_run
 from streamingvlm.evaluate.page.score_files import read_scores
 from streamingvlm.evaluate.runs import open_contestant
-from support.report_data import about, commentary, scores, settings, vote
+from support.report_data import about, commentary, scores, settings, vote, write_run
 
 PLACES = [Place(f"g/x.mp4:{at}-{at + 100}", "g/x.mp4", "tennis", float(at), float(at + 100)) for at in (1000, 1100)]
 WORDS = {"a": "out wide", "b": "a long rally"}
@@ -183,7 +184,7 @@ def test_what_takes_the_headline_away(given: Votes, partial: list[str], uncalibr
 
 def test_missing_videos_make_a_partial_set() -> None:
     found = collect([run("one", found=3), run("two")], [votes("a", "a", "b", "b")], [])
-    assert found.partial == ["one: 3 of 12 videos"]
+    assert found.partial == ["one: 3 of 12 games"]
 
 
 def test_the_calibration_of_another_judge_does_not_count(tmp_path: Path) -> None:
@@ -270,23 +271,51 @@ def test_a_file_that_is_no_prediction_is_one_line(tmp_path: Path, line: str) -> 
         read_run(open_contestant(tmp_path / "said.jsonl"))
 
 
-def test_the_benchmark_tells_texts_titles_and_references(tmp_path: Path) -> None:
-    class Told:
-        name, revision = "inf-streams", about("")["revision"]
-        windows = [
-            type("W", (), {"id": "w", "game": "g", "video": "g/x.mp4", "title": "The final", "group": "tennis",
-                           "start": 0.0, "end": 9.0, "reference": "what was said"})
-        ]  # fmt: skip
+def test_the_benchmark_tells_texts_titles_references_and_figures(tmp_path: Path) -> None:
+    runs, files = commentary(tmp_path, games=2, windows=2)
+    benchmark = InfStreams(tmp_path / "data")
+    read = [read_run(open_contestant(path), benchmark) for path in runs]
+    data = collect(read, [read_judged(path) for path in files], [], benchmark=benchmark).commentary
+    without = collect([read_run(open_contestant(path)) for path in runs], [read_judged(path) for path in files], [])
+    assert data is not None
+    assert without.commentary is not None
+    assert [window.title for window in data.windows[::2]] == [
+        "Round 1: Reds against Blues",
+        "Round 2: Reds against Blues",
+    ]
+    assert [one.reference for one in data.windows] == [window.reference for window in benchmark.windows]
+    assert data.texts == without.commentary.texts, "the published form is read by one rule"
+    assert data.measured["livecc-7b"]["windows"]["empty"] == 1
+    assert not without.commentary.measured
 
-        def texts(self, path: Path) -> dict[str, str]:
-            return {"w": f"words of {path.stem}"}
 
-    (tmp_path / "said.jsonl").write_text(json.dumps({"of": "another form"}))
-    benchmark: Any = Told()
-    found = collect([read_run(open_contestant(tmp_path / "said.jsonl"), benchmark)], [], [], benchmark=benchmark)
-    assert found.commentary is not None
-    assert (found.commentary.windows[0].title, found.commentary.windows[0].reference) == ("The final", "what was said")
-    assert found.commentary.texts["said"]["w"].text == "words of said"
+@pytest.mark.parametrize(("video", "start", "steps"), [("e.mp4", 12.5, 2), ("e.mp4", 40.0, 0), ("f.mp4", 12.5, 0)])
+def test_records_tell_the_steps_where_a_game_is_one_window(
+    tmp_path: Path, video: str, start: float, steps: int
+) -> None:
+    folder = write_run(tmp_path / "run", "one", {"x": [(1.0, "")]}, task="livesports")
+    line = {"video_id": "e", "event_id": 1, "begin": 12.5, "end": 14.1, "pred": "he serves an ace"}
+    (folder / "predictions.jsonl").write_text(json.dumps(line))
+    (folder / "streams").mkdir()
+    rows = [{"start": 12.5, "end": 13.5, "text": "he serves"}, {"start": 13.5, "end": 14.5, "text": " an ace"}]
+    settings_line = {"video": "e.mp4", "start": 12.5, "end": 14.5}
+    (folder / "streams" / "e.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (settings_line, *rows)))
+    said = read_run(open_contestant(folder)).text("e_1", video, start, start + 1.6)
+    assert said is not None
+    assert (said.text, len(said.steps)) == ("he serves an ace", steps)
+
+
+@pytest.mark.parametrize(
+    ("settings_of", "complete", "blind", "asked"),
+    [
+        ({"policy": "full"}, True, False, ""),
+        ({"limit": 5}, False, False, ""),
+        ({"blind": True, "asked": "in a fork"}, True, True, "in a fork"),
+    ],
+)
+def test_what_a_run_says_of_itself(settings_of: dict[str, Any], complete: bool, blind: bool, asked: str) -> None:
+    label = Label.of(about("one", settings=settings_of))
+    assert (label.complete, label.blind, label.asked) == (complete, blind, asked)
 
 
 def test_steps_are_told_only_where_they_are_the_text() -> None:

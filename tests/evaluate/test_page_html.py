@@ -44,7 +44,7 @@ class Tags(HTMLParser):
         if tag == "script":
             self.scripts.append("")
 
-    def handle_endtag(self, tag: str) -> None:
+    def handle_endtag(self, tag: str) -> None:  # noqa: ARG002
         self.lasttag = ""
 
     def handle_data(self, data: str) -> None:

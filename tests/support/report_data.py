@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from streamingvlm.evaluate.commentary.inf_streams import METADATA, WINDOW_FILES, InfStreams
 from streamingvlm.evaluate.judging.calibration import STORED
 from streamingvlm.evaluate.judging.prompts import PROMPTS
 from streamingvlm.evaluate.judging.votes import Choice, Order, Vote
@@ -67,6 +68,23 @@ def write_run(folder: Path, name: str, said: Mapping[str, Sequence[tuple[float, 
         lines.append(json_text({"video": video, "chunk_start": 0, "chunk_end": int(steps[-1][0]), "items": items}))
     (folder / "predictions.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder
+
+
+def write_data(
+    folder: Path, human: Mapping[str, Sequence[tuple[float, str]]], starts: Sequence[int], seconds: int
+) -> str:
+    """The benchmark's data of these human words; returns their revision."""
+    games, windows = [], []
+    for number, (video, steps) in enumerate(human.items()):
+        words = [[end - 1, end, text] for end, text in steps if text]
+        told = {"video": video, "title": f"Round {number + 1}: Reds against Blues"}
+        games.append(told | {"content": words})
+        for start in starts:
+            windows.append(told | {"content": [word for word in words if start < word[1] <= start + seconds]})
+    folder.mkdir(parents=True)
+    for name, rows in ((METADATA, games), (WINDOW_FILES[0], windows)):
+        (folder / name).write_text("".join(json_text(row) + "\n" for row in rows), encoding="utf-8")
+    return InfStreams(folder).revision
 
 
 def speech(seconds: range, seed: int, density: float) -> list[tuple[float, str]]:
@@ -143,7 +161,10 @@ def write_votes(path: Path, judged: Judged) -> Path:
 def commentary(
     folder: Path, games: int = 12, windows: int = 8, *, seconds: int = 100, whole: bool = True, nasty: bool = False
 ) -> tuple[list[Path], list[Path]]:
-    """Three runs and the votes on two pairs of them: ties, flips, empty texts, and errors unless ``whole``."""
+    """Three runs and the votes on two pairs of them: ties, flips, empty texts, and errors unless ``whole``.
+
+    The data that they are of are in ``folder / "data"``.
+    """
     videos = [f"{SPORTS[number % 4]}/game-{number:02d}.mp4" for number in range(games)]
     if nasty:
         videos[0] = NASTY_VIDEO
@@ -158,10 +179,16 @@ def commentary(
     if nasty:
         said[names[0]][videos[0]][0] = (1001.0, NASTY)
     human = {video: speech(span, 1000 + number, 0.6) for number, video in enumerate(videos)}
+    for steps in human.values():  # windows of the data go from their first word to their last
+        for start in span[::seconds]:
+            for second in (start, start + seconds - 1):
+                steps[second - 1000] = (second + 1.0, steps[second - 1000][1] or "so")
+    revision = {"revision": write_data(folder / "data", human, span[::seconds], seconds)}
+    others = {"mode": "offline", "settings": {"policy": "full"}}
     runs = [
-        write_run(folder / names[0], names[0], said[names[0]]),
-        write_run(folder / names[1], names[1], said[names[1]], settings={"policy": "public-code"}),
-        write_run(folder / names[2], names[2], said[names[2]], mode="offline", settings={"policy": "full"}),
+        write_run(folder / names[0], names[0], said[names[0]], **revision),
+        write_run(folder / names[1], names[1], said[names[1]], settings={"policy": "public-code"}, **revision),
+        write_run(folder / names[2], names[2], said[names[2]], **others, **revision),
     ]
     places = [
         Place(
@@ -175,7 +202,9 @@ def commentary(
     files = []
     for other, strength in ((names[1], 0.72), (names[2], 0.56)):
         votes = list(_votes(places, human, said[names[0]], said[other], strength, whole=whole))
-        files.append(write_votes(folder / f"{other}.jsonl", Judged(settings(names[0], other), places, votes)))
+        files.append(
+            write_votes(folder / f"{other}.jsonl", Judged(settings(names[0], other, **revision), places, votes))
+        )
     return runs, files
 
 

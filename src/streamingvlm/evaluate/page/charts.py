@@ -87,6 +87,18 @@ def fifths(values: Sequence[float | None], reach: float = MIDDLE, width: int = 1
     return _svg(width, height, f"Win rate of A by fifth of the video, percent: {told}", parts, "spark")
 
 
+def levels(
+    values: Sequence[float | None], what: str, most: float = 100.0, width: int = 132, height: int = 34
+) -> Markup:
+    """Small bars from 0 to ``most``."""
+    if not values:
+        return Markup("")
+    each, bar = width / len(values), Markup('<rect class="tie" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"/>')
+    sizes = [max(min((value or 0) / most, 1) * (height - 1), 1) for value in values]
+    parts = [bar.format(place * each + 2, height - size, each - 4, size) for place, size in enumerate(sizes)]
+    return _svg(width, height, f"{what}: {', '.join(percent(value, 0) for value in values)}", parts, "spark low")
+
+
 def share_bar(a: float, tie: float, b: float, width: int = 160, height: int = 12) -> Markup:
     """How votes are shared between A, neither and B."""
     total = a + tie + b

@@ -154,7 +154,8 @@ def _commentary(runs: Sequence[Run], votes: Sequence[Votes], benchmark: Commenta
             name = name_of(one.judged, side)
             _merge_shown(one.path, one.judged, side, by_name[name], texts[name])
     pairs = [_pair(one) for one in votes]
-    return Commentary([run.label for run in runs], windows, texts, pairs)
+    measured = {run.label.name: run.figures for run in runs if run.figures is not None}
+    return Commentary([run.label for run in runs], windows, texts, pairs, measured)
 
 
 def _windows(judged: Sequence[Judged], data: Mapping[str, Window]) -> list[WindowRow]:

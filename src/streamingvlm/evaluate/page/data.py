@@ -17,7 +17,9 @@ from ..questions.items import Average, Item, Part, Score
 class Label:
     """How a row of a table names a contestant.
 
-    ``mode``: ``stream``, ``offline`` or "" (a prediction file does not tell); ``found`` and ``expected``: videos.
+    ``mode``: ``stream``, ``offline`` or "" (a prediction file does not tell); ``found`` and ``expected``: games, or
+    items; ``limit``: a run of the first videos alone (None: of all); ``asked``: how questions were put; ``blind``: it
+    was shown nothing.
     """
 
     name: str
@@ -30,6 +32,9 @@ class Label:
     expected: int | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     origin: Mapping[str, Any] = field(default_factory=dict)
+    limit: int | None = None
+    asked: str = ""
+    blind: bool = False
 
     @classmethod
     def of(cls, about: Mapping[str, Any]) -> Label:
@@ -47,11 +52,18 @@ class Label:
             expected=_whole(about.get("expected")),
             settings=settings,
             origin=about["origin"] if isinstance(about.get("origin"), dict) else {},
+            limit=_whole(settings.get("limit")),
+            asked=str(settings.get("asked") or ""),
+            blind=settings.get("blind") is True,
         )
 
     @property
     def complete(self) -> bool:
-        """Whether every video was there, as far as it is known."""
+        """Whether everything was run, as far as it is known."""
+        return self.limit is None and self._all_found
+
+    @property
+    def _all_found(self) -> bool:
         return self.expected is None or self.found is None or self.found >= self.expected
 
 
@@ -164,12 +176,17 @@ class PairRow:
 
 @dataclass(frozen=True, slots=True)
 class Commentary:
-    """Everything about commentary. ``texts``: contestant -> window id -> what it said."""
+    """Everything about commentary.
+
+    ``texts``: contestant -> window id -> what it said; ``measured``: contestant -> figures that need no judge, where a
+    benchmark was there to tell them.
+    """
 
     contestants: Sequence[Label]
     windows: Sequence[WindowRow]
     texts: Mapping[str, Mapping[str, Text]]
     pairs: Sequence[PairRow]
+    measured: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +265,8 @@ class ReportData:
         if self.commentary is not None:
             for label in self.commentary.contestants:
                 if not label.complete:
-                    lines.append(f"{label.name}: {label.found} of {label.expected} videos")
+                    limit = "" if label.limit is None else f" (limited to {label.limit})"
+                    lines.append(f"{label.name}: {label.found} of {label.expected} games{limit}")
             for pair in self.commentary.pairs:
                 lines += _partial_pair(pair)
         for part in self.questions:

@@ -16,8 +16,10 @@ from typing import Any
 
 from ...core.errors import SourceError
 from ..benchmark import CommentaryBenchmark, Said
+from ..commentary.figures import figures
 from ..judging.calibration import STORED
 from ..judging.votes_file import JUDGE, Judged, read_votes
+from ..record import Record
 from ..runs import Contestant, digest
 from .data import Label, Text
 
@@ -29,8 +31,9 @@ SILENCE = " ..."
 class Run:
     """A contestant with what it said.
 
-    ``said``: by video as its file names it, in the order of their ends; ``texts``: by window id, where the file or the
-    benchmark tells them.
+    ``said``: by video as its file names it, in the order of their ends; ``events``: by video and start, where a game is
+    one window; ``texts``: by window id, where the file or the benchmark tells them; ``figures``: of
+    :mod:`..commentary.figures` (None: only a benchmark tells them).
     """
 
     label: Label
@@ -38,6 +41,8 @@ class Run:
     about: Mapping[str, Any]
     said: Mapping[str, Sequence[Said]] = field(default_factory=dict)
     texts: Mapping[str, str] = field(default_factory=dict)
+    events: Mapping[tuple[str, float], Sequence[Said]] = field(default_factory=dict)
+    figures: Mapping[str, Any] | None = None
 
     def text(self, window: str, video: str, start: float, end: float) -> Text | None:
         """What was said of a window; None if that is not known."""
@@ -53,6 +58,8 @@ class Run:
 
     def _steps(self, video: str, start: float, end: float) -> Sequence[Said] | None:
         """Steps whose end, in whole seconds, is in (start, end]; None if there are none, not even silent ones."""
+        if (video, start) in self.events:
+            return self.events[video, start]
         said = self.said.get(video) or self.said.get(PurePosixPath(video).name) or ()
         low = bisect_right(said, start, key=lambda one: int(one.end))
         high = bisect_right(said, end, key=lambda one: int(one.end))
@@ -98,10 +105,24 @@ def read_run(contestant: Contestant, benchmark: CommentaryBenchmark | None = Non
             raise SourceError(f"{where} is no prediction ({type(error).__name__}: {error})") from None
     for steps in said.values():
         steps.sort(key=lambda one: one.end)
+    measured = None
     if benchmark is not None:
         texts = dict(benchmark.texts(contestant.predictions))
+        measured = figures(benchmark, texts, contestant.streams)
+    events = {} if said else _events(contestant)  # a prediction file that tells times needs no records
     label = Label.of({**contestant.about, "name": contestant.name})
-    return Run(label, contestant.path, contestant.about, said, texts)
+    return Run(label, contestant.path, contestant.about, said, texts, events, measured)
+
+
+def _events(contestant: Contestant) -> dict[tuple[str, float], list[Said]]:
+    """What records of single steps hold, by the video and the second that each begins with."""
+    found = {}
+    for path in sorted(contestant.streams.glob("*.jsonl")) if contestant.streams is not None else ():
+        record = Record.read(path)
+        if record is not None and isinstance(start := record.settings.get("start"), int | float):
+            steps = [Said(row["start"], row["end"], row["text"].strip()) for row in record.rows]
+            found[str(record.settings.get("video")), float(start)] = steps
+    return found
 
 
 def words(text: str) -> list[str]:

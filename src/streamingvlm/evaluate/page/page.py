@@ -24,7 +24,7 @@ from markupsafe import Markup
 
 from ...sinks.files import make_folder, write_whole
 from ..judging.votes import Vote
-from .charts import NARROW, Estimate, bounds, fifths, forest, percent, share_bar
+from .charts import NARROW, Estimate, bounds, fifths, forest, levels, percent, share_bar
 from .data import Commentary, Label, PairRow, Questions, Rate, ReportData, Text
 from .scores_view import score_table, unparsed
 from .tables import markdown, report_json
@@ -119,12 +119,16 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(percent=percent, bounds=bounds, share=_share, number=_number)
+    environment.filters.update(percent=percent, bounds=bounds, share=_share, share_of=_share_of, number=_number)
     return environment
 
 
 def _share(rate: Rate) -> str:
     return "–" if rate.value is None else f"{rate.value:.0f}%"
+
+
+def _share_of(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}%" if 0 < value < 9.95 else f"{value:.0f}%"
 
 
 def _number(value: float | None, digits: int = 0) -> str:
@@ -206,8 +210,45 @@ def _charts(commentary: Commentary) -> dict[str, Any]:
         "sparks": [fifths([rate.value for rate in pair.figures.fifths], reach) for pair in pairs],
         "groups": [_rates(pair.figures.groups, "") for pair in pairs],
         "fifths": [_rates(pair.figures.fifths, "Fifth ") for pair in pairs],
+        "measured": _measured_rows(commentary),
         "any_group": any(pair.figures.groups or pair.figures.fifths for pair in pairs),
     }
+
+
+def _measured_rows(commentary: Commentary) -> list[dict[str, Any]]:
+    """Of every contestant; last the human words of the windows that the first one has."""
+    rows = [_measured(name, tree) for name, tree in commentary.measured.items()]
+    first = next(iter(commentary.measured.values()), None)
+    if first is not None:
+        nothing = {"silent": None, "lag": None, "names": None, "numbers": None}
+        human, parts = first["reference"]["all"], first["reference"]["fifths"]
+        again = {"again": _percent_of(human["repeated_lines"]), "spark": _again(parts)}
+        rows.append({"name": "human words", **human, **nothing, **again, "reference": True})
+    return rows
+
+
+def _measured(name: str, tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Figures of a contestant that need no judge."""
+    names, streams = tree["mentions"], tree["streams"]
+    windows = {**tree["windows"]["all"], "fifths": tree["windows"]["fifths"]}
+    steps = streams["all"] if streams is not None else {}
+    bare = {kind: _percent_of(names[kind]["share"]) for kind in ("names", "numbers")}
+    row = {"name": name, **windows, "silent": _percent_of(steps.get("silent_share")), "lag": steps.get("lag_p95")}
+    return (
+        {"reference": False}
+        | row
+        | bare
+        | {"again": _percent_of(windows["repeated_lines"]), "spark": _again(windows["fifths"])}
+    )
+
+
+def _again(parts: Sequence[Mapping[str, Any]] | None) -> Markup:
+    shares = [_percent_of(part["repeated_lines"]) for part in parts or ()]
+    return levels(shares, "Repeated sentences by fifth of the game, percent")
+
+
+def _percent_of(share: float | None) -> float | None:
+    return None if share is None else 100 * share
 
 
 def _rates(rates: Sequence[Rate], before: str) -> Markup:

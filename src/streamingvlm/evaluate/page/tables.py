@@ -22,6 +22,7 @@ def markdown(data: ReportData, title: str) -> str:
             parts += [_pairs(data.commentary.pairs)]
             for pair in data.commentary.pairs:
                 parts += list(_parts(pair))
+        parts += [_measured(data.commentary)] if data.commentary.measured else []
     for questions in data.questions:
         parts += [f"## {_cell(questions.task)}", _scores(score_table(questions))]
     return "\n\n".join(parts) + "\n"
@@ -43,6 +44,7 @@ def _commentary_json(commentary: Commentary) -> dict[str, Any]:
     return {
         "contestants": [asdict(label) for label in commentary.contestants],
         "windows": len(commentary.windows),
+        "without_judge": {name: dict(tree) for name, tree in commentary.measured.items()},
         "pairs": [
             {
                 "a": pair.a,
@@ -135,6 +137,15 @@ def _parts(pair: PairRow) -> Iterator[str]:
             rows = [[rate.name, percent(rate.value), bounds(rate), str(rate.n)] for rate in rates]
             yield f"{_cell(pair.a)} against {_cell(pair.b)}, by {what.lower()}:"
             yield table([what, "Win rate of A", "95%", "Votes"], rows, right=(1, 2, 3))
+
+
+def _measured(commentary: Commentary) -> str:
+    kinds = ("words_per_second", "repeated_lines", "distinct_3", "longest_repeat")
+    rows = []
+    for name, tree in commentary.measured.items():
+        told = [tree["windows"]["all"][kind] for kind in kinds] + [tree["mentions"]["names"]["share"]]
+        rows.append([name, *("–" if value is None else f"{value:.3g}" for value in told)])
+    return table(["Contestant", *(kind.replace("_", " ") for kind in kinds), "unsupported names"], rows, range(1, 6))
 
 
 def _scores(view: ScoreTable) -> str:
