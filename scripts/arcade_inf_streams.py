@@ -13,9 +13,14 @@ import argparse
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
+
+from arcade_streams.benchmark.questions import ArcadeQuestions
+from streamingvlm.evaluate.registry import open_benchmark
+from streamingvlm.evaluate.runs import open_contestant
 
 #: Name of a run -> policy. Full attention gets as much as a fifth of two hours: its cache grows with the video.
 POLICIES = {
@@ -28,6 +33,8 @@ POLICIES = {
 }
 TASK, QUESTIONS = "inf-streams", "arcade-questions"
 PORT = 8127
+#: The parts of a cache that can hold evidence, in the order of the table.
+HELD = ["vision", "recent text", "long text", "sink", "nothing"]
 
 
 def main() -> int:
@@ -63,8 +70,27 @@ def main() -> int:
     report = [part for name in names[1:] for part in ("--votes", out / "votes" / f"{name}.jsonl")]
     if options.questions:
         report += [part for name in names for part in ("--scores", out / f"{name}.scores.json")]
+        table = forgetting(data, options.questions, {name: out / f"{name}-questions" for name in names})
+        (out / "forgetting.md").write_text(table, encoding="utf-8")
+        print(table)
     run("eval", "report", *(out / name for name in names), *report, "--data", data, "--out", out / "report")
     return 0
+
+
+def forgetting(data: Path, questions: str, runs: Mapping[str, Path]) -> str:
+    """Share of right answers by what can still hold the evidence and how old it is, a column for each policy."""
+    benchmark = open_benchmark(questions, data)
+    assert isinstance(benchmark, ArcadeQuestions), "the script asks the arcade's own"
+    found = {}
+    for name, path in runs.items():
+        replies = benchmark.replies(open_contestant(path).predictions)
+        found[name] = benchmark.by_part(benchmark.score(replies))
+    rows = sorted({row for parts in found.values() for row in parts}, key=lambda row: (HELD.index(row[0]), row[1]))
+    lines = [f"| held by | age | items | {' | '.join(found)} |", "|---|---|" + "---|" * (len(found) + 1)]
+    for row in rows:
+        shares = [f"{100 * parts[row][0] / parts[row][1]:.0f}" for parts in found.values()]
+        lines.append(f"| {row[0]} | {row[1]} | {next(iter(found.values()))[row][1]} | {' | '.join(shares)} |")
+    return "\n".join(lines) + "\n"
 
 
 def arguments() -> argparse.Namespace:
