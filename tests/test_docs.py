@@ -16,7 +16,7 @@ from streamingvlm.core.policy import make_policy
 
 ROOT = Path(__file__).parents[1]
 #: Files that are not read in order to learn how something works: results, and what was tried.
-RESULTS = {ROOT / "docs/performance.md", ROOT / "docs/arcade_streams/proof.md"}
+RESULTS = {ROOT / f"docs/{name}.md" for name in ("performance", "benchmarks", "arcade_streams/proof")}
 TOP = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "configs/train/README.md"]
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
 PAGES = [*TOP, *DOCS, *sorted((ROOT / "dev").rglob("*.md"))]

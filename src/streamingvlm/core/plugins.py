@@ -1,4 +1,4 @@
-"""What other installed packages add: entry points of the groups ``streamingvlm.sources``, ``.tasks``, ``.commands``."""
+"""What other installed packages add: entry points of ``streamingvlm.sources``, ``.benchmarks``, ``.tasks``, ``.commands``."""
 
 from __future__ import annotations
 
