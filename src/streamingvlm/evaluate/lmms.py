@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from ..core.errors import ModelError, OptionError, SourceError
 from ..data.report import Unusable
 from ..data.videos import Videos
-from ..sources.decode import VideoFile
 from ..sources.file import FileSource
+from .questions.mvbench import read_picture
 
 #: What lmms-eval calls the model, and the class that it loads.
 MODEL = "streamingvlm"
@@ -261,11 +261,7 @@ def _picture(image: Any) -> Frames:
     """A PIL image, or a file of one, as (height, width, 3) uint8."""
     if not isinstance(image, str | Path):
         return np.asarray(image.convert("RGB"), np.uint8)
-    video = VideoFile(Path(image))
-    picture = next((video.picture(shown.frame, None) for shown in video.frames(0.0)), None)
-    if picture is None:
-        raise SourceError(f"{image} cannot be shown")
-    return picture
+    return read_picture(Path(image))
 
 
 def _open(pretrained: str, device: str | None) -> Answerer:

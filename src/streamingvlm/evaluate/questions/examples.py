@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ...core.errors import SourceError
 from ...core.events import Source
 from ..benchmark import QuestionBenchmark, Video
 from ..commentary.examples import open_video
@@ -62,6 +63,10 @@ class VideoQuestions:
     def end(self) -> float:
         """Where it is watched to: behind the last question."""
         last = max((item.time if item.until is None else item.until for item in self.items), default=0.0)
+        if not math.isfinite(last):
+            raise SourceError(
+                f"{self.at.path} is not there or does not tell how long it is: nothing can be asked at its end"
+            )
         return math.ceil(last / self.preset.step - 1e-6) * self.preset.step
 
     @property

@@ -63,7 +63,7 @@ class LongVideoBench(ChoiceBenchmark):
         self.revision = revision(files)
         found = self.read_items((row for file in files for row in read_rows(file)), self._item, "id")
         self.videos = find_videos(found, self.roots[:1])
-        self.items = found if videos is None else self.cap(found, self.videos)
+        self.items = self.cap(found, self.videos)
         self.counts = self._counts(published)
 
     def _item(self, row: Mapping[str, Any]) -> Item:

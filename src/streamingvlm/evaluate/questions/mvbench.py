@@ -10,7 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ...core.errors import SourceError
+from ...sources.decode import VideoFile
 from ..benchmark import Count, Defect
 from .choices import WHOLE, ChoiceBenchmark, check_answer, find_videos, options_of, prompt
 from .items import LETTERS, Item, Reply
@@ -99,7 +103,7 @@ class MVBench(ChoiceBenchmark):
         rows = [_named(row, task, number) for task, file in files.items() for number, row in enumerate(read_rows(file))]
         read = self.read_items(rows, self._item, "id")
         self.videos = find_videos(read, self.roots, ("", "data0613/"))
-        self.items = read if videos is None else self.cap(read, self.videos)
+        self.items = self.cap(read, self.videos)
         found = Counter(item.task for item in self.items)
         self.counts = [Count(task, found[task], QUESTIONS) for task in TASKS]
         self._find_repeated()
@@ -174,7 +178,7 @@ def stills(folder: Path, start: float = 0.0, end: float = math.inf) -> list[tupl
     """The JPEGs of a clip that is a folder, from ``start`` to ``end`` seconds, with their times.
 
     They are called by their number, ``00001.jpg`` first, three a second; as the published loader counts them, number n
-    stands at n / 3 s. SourceError if the folder holds none.
+    stands at n / 3 s. SourceError if the folder holds none of them.
     """
     if not folder.is_dir():
         raise SourceError(f"{folder} is not a folder; a clip of episodic reasoning is a folder of JPEGs")
@@ -182,7 +186,19 @@ def stills(folder: Path, start: float = 0.0, end: float = math.inf) -> list[tupl
     if not numbered:
         raise SourceError(f"{folder} holds no JPEG that is called by its number (00001.jpg)")
     first, last = max(FIRST_STILL, round(start * STILLS_FPS)), end * STILLS_FPS
-    return [(number / STILLS_FPS, path) for number, path in numbered if first <= number <= last]
+    shown = [(number / STILLS_FPS, path) for number, path in numbered if first <= number <= last]
+    if not shown:
+        raise SourceError(f"{folder} has no JPEG from {start:g} to {end:g} s; its last is number {numbered[-1][0]}")
+    return shown
+
+
+def read_picture(path: Path) -> NDArray[np.uint8]:
+    """(height, width, 3) RGB of a file that holds one picture. SourceError if it cannot be read."""
+    video = VideoFile(path)
+    picture = next((video.picture(shown.frame) for shown in video.frames()), None)
+    if picture is None:
+        raise video.refuse("its picture cannot be shown")
+    return picture
 
 
 def _stands_for(word: str, bracketed: str) -> bool:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -23,6 +24,7 @@ from ...sources.open import open_source
 from ..presets import Answers, OfflinePreset
 from .examples import PREFIX, REPLY_TOKENS, reply_of
 from .items import Form, Item, Reply
+from .mvbench import read_picture, stills
 
 #: Frames that are held as they were decoded; those before are resized already.
 HELD = 16
@@ -40,21 +42,22 @@ def sample(locator: str, start: float, end: float, preset: OfflinePreset, patche
     """The frames of [``start``, ``end``] seconds as a preset samples them: at its rate, or evenly as many as it allows.
 
     ``patcher``: resizes them as the model will (None: they stay as they are); n frames of one size, uint8. SourceError
-    for a video that ends before ``start``.
+    for a video that ends before ``start``, or whose end is asked for and not known. A folder of JPEGs is a video too,
+    see :func:`.mvbench.stills`.
     """
+    if not math.isfinite(end):
+        raise SourceError(f"{locator} is not there or does not tell how long it is: its whole length cannot be shown")
     seconds = max(end - start, 1e-3)
     count = max(min(math.floor(seconds * preset.fps + 1e-6), preset.max_frames), 1)
     rate = count / seconds
-    step = min(HELD, count) / rate
     frames: list[NDArray[np.uint8]] = []
     times: list[float] = []
-    for chunk in open_source(locator, fps=rate, step=step, start=start, duration=seconds):
-        own = chunk.frames
+    for own, moments in _shown(locator, start, seconds, rate, count):
         if patcher is not None:
             budget = patcher.with_budget(preset.max_pixels)
             own = budget.stretch(own, *budget.size(*own.shape[1:3]))
         frames.append(own)
-        times += chunk.times
+        times += moments
     if not frames:
         raise SourceError(f"{locator} shows nothing between {start:g} s and {end:g} s")
     shape = frames[-1].shape[1:]
@@ -62,8 +65,22 @@ def sample(locator: str, start: float, end: float, preset: OfflinePreset, patche
     if len(same) < len(frames):
         raise SourceError(f"{locator} changes its size between {start:g} s and {end:g} s")
     shown = np.concatenate(frames)[:count]
-    moments = np.minimum(np.array(times[:count]) - start, seconds)
-    return Chunk(shown, tuple(moments.tolist()), 0.0, seconds)
+    since = np.clip(np.array(times[:count]) - start, 0.0, seconds)
+    return Chunk(shown, tuple(since.tolist()), 0.0, seconds)
+
+
+def _shown(
+    locator: str, start: float, seconds: float, rate: float, count: int
+) -> Iterator[tuple[NDArray[np.uint8], Sequence[float]]]:
+    """Frames and their times, ``rate`` a second; some at once."""
+    if Path(locator).is_dir():
+        times = [start + place / rate for place in range(count)]
+        pictures = stills(Path(locator), start, start + seconds)
+        for time, path in dict.fromkeys(min(pictures, key=lambda one: abs(one[0] - time)) for time in times):
+            yield read_picture(path)[None], [time]
+        return
+    for chunk in open_source(locator, fps=rate, step=min(HELD, count) / rate, start=start, duration=seconds):
+        yield chunk.frames, chunk.times
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,7 +80,7 @@ class VideoMME(ChoiceBenchmark):
         rows = (question for file in files for row in read_rows(file) for question in flat(row))
         found = self.read_items(rows, self._item, "question_id")
         self.videos = find_videos(found, self.roots[:1], ("", "data/", "videos/"))
-        self.items = found if videos is None else self.cap(found, self.videos)
+        self.items = self.cap(found, self.videos)
         self.counts = self._counts()
 
     def _item(self, row: Mapping[str, Any]) -> Item:
