@@ -17,7 +17,8 @@ import pytest
 
 from streamingvlm.core.errors import EndpointError, OptionError
 from streamingvlm.engine.accepted import Accepted, Verdict
-from streamingvlm.engine.endpoint import FIRST_WAIT, LONGEST_WAIT, PATIENCE, Endpoint
+from streamingvlm.engine.chat_protocol import PATIENCE
+from streamingvlm.engine.endpoint import FIRST_WAIT, LONGEST_WAIT, Endpoint
 from support.chat_server import ChatServer, Fault, broken, hang_up, malformed, refusal, slow, too_many
 
 ASK = [{"role": "user", "content": "which one?"}]
@@ -251,6 +252,7 @@ def test_calls_at_once_are_bounded() -> None:
 
     def reply(request: Any) -> str:
         everyone.wait(timeout=5)  # passes only if three are under way together
+        time.sleep(0.02)  # and leaves time for more of them
         return request["messages"][0]["content"]
 
     with ChatServer(reply) as server, opened(server, in_flight=3) as endpoint, ThreadPoolExecutor(9) as threads:
@@ -293,6 +295,17 @@ class TestStreaming:
         assert (caught.value.kind, caught.value.tries, pieces) == (kind, 1, ["one", " two"])
         assert caught.value.__context__ is None
 
+    def test_refusals_and_texts_in_parts(self) -> None:
+        deltas = ['{"content": [{"type": "text", "text": "A"}]}', '{"refusal": "I "}', '{"refusal": "will not."}']
+        ends = ["null", "null", '"stop"']
+        body = "".join(
+            f'data: {{"choices": [{{"delta": {delta}, "finish_reason": {end}}}]}}\n\n'
+            for delta, end in zip(deltas, ends, strict=True)
+        )
+        with ChatServer(faults=[Fault(200, body, {"Content-Type": "text/event-stream"})]) as server:
+            reply = opened(server).chat(ASK, {}, on_text=lambda text: None)  # noqa: ARG005
+        assert (reply.text, reply.refusal, reply.usage.prompt_tokens) == ("A", "I will not.", None)
+
     def test_half_a_character(self) -> None:
         body = "".join(
             f'data: {{"choices": [{{"delta": {{"content": "{text}"}}, "finish_reason": {reason}}}]}}\n\n'
@@ -308,6 +321,9 @@ class TestStreaming:
         [
             ('data: {"choices": [{"delta": {"content": "half a"}}]}\n\ndata: [DONE]\n\n', "malformed"),
             ("data: {nothing}\n\n", "malformed"),
+            ("data: 5\n\n", "malformed"),
+            ('data: {"choices": 5}\n\n', "malformed"),
+            ('data: {"choices": [{"delta": {"content": 5}}]}\n\n', "malformed"),
             ('data: {"error": {"message": "out of memory"}}\n\n', "server"),
         ],
     )

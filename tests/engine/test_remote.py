@@ -153,6 +153,14 @@ def test_which_pictures(server: ChatServer, options: RemoteOptions, first: list[
     assert [numbers(one) for one in server.requests] == [first, second]
 
 
+def test_what_is_kept_of_an_endless_stream_is_bounded(server: ChatServer) -> None:
+    for options in (replace(PLAIN, seconds=None, frames=5), PLAIN):
+        session = opened(server, options)
+        for second in range(30):
+            session.see(chunk(second, second + 1))
+        assert 30 - session.state()["frames_from"] <= 5
+
+
 class TestPresets:
     def test_the_papers_baseline(self, server: ChatServer) -> None:
         server.reply = lambda _: "A window in two sentences. Truly."

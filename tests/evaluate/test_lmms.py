@@ -247,6 +247,13 @@ def test_arguments_are_checked_before_a_model_is_opened(model: Any, told: str, e
         type(model).create_from_arg_string(told)
 
 
+def test_the_checkpoint_and_device_are_handed_on(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lmms, "OPENER", "support.lmms_stub:open_answerer")
+    opened = type(model).create_from_arg_string("pretrained=x,fps=2,max_frames=8", {"device": "cpu", "batch_size": 1})
+    assert opened.answerer == ("x", "cpu")
+    assert opened.sampling == Sampling(2.0, 8)
+
+
 def test_likelihoods_are_refused(model: Any) -> None:
     with pytest.raises(ModelError, match="2 requests ask for likelihoods"):
         model.loglikelihood([None, None])

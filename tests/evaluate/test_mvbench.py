@@ -13,8 +13,7 @@ from streamingvlm.evaluate.questions.choices import WHOLE
 from streamingvlm.evaluate.questions.items import Reply
 from streamingvlm.evaluate.questions.mvbench import TASKS, MVBench, stills
 from support import media
-from support.mcq_data import mvbench_entry, mvbench_tasks, write_mvbench
-from support.question_data import write_json
+from support.question_data import mvbench_entry, mvbench_tasks, write_json, write_mvbench
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +150,28 @@ def test_videos_are_found_in_every_published_layout(
     (item,) = benchmark.items
     assert (item.video, item.start, item.time) == (key, *stretch)
     assert [video.path for video in benchmark.videos] == [folder / "clip_0.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "shown", "what"),
+    [
+        (1.0, 3.5, (1.0, 3.5), ()),
+        (1.0, 4.5, (1.0, 4.0), ()),  # how files round
+        (1.0, 9.0, (1.0, 4.0), ("asked at 9 s of a video of 4.0 s: moved there",)),
+        (5.0, 9.0, (0.0, 4.0), ("its stretch begins at 5 s of a video of 4.0 s: the whole video is shown",)),
+    ],
+)
+def test_a_stretch_ends_with_its_video(
+    tmp_path: Path, start: float, end: float, shown: tuple[float, float], what: tuple[str, ...]
+) -> None:
+    data = write_mvbench(tmp_path / "data", {"action_sequence": [mvbench_entry(start=start, end=end)]})
+    folder = tmp_path / "star" / "Charades_v1_480"
+    folder.mkdir(parents=True)
+    media.write_clip(folder / "clip_0.mp4", count=20, fps=5)
+    benchmark = MVBench(data, tmp_path)
+    (item,) = benchmark.items
+    assert (item.start, item.time) == shown
+    assert benchmark.defects == [Defect("action_sequence-0", one) for one in what]
 
 
 def test_videos_beside_the_data_are_found_without_being_named(tmp_path: Path) -> None:

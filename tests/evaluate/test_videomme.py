@@ -14,8 +14,7 @@ from streamingvlm.evaluate.questions.choices import WHOLE
 from streamingvlm.evaluate.questions.items import Reply
 from streamingvlm.evaluate.questions.videomme import VideoMME
 from support import media
-from support.mcq_data import videomme_result, videomme_rows, write_parquet, write_videomme
-from support.question_data import write_json
+from support.question_data import videomme_result, videomme_rows, write_json, write_parquet, write_videomme
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Texts about a game as facts, and how far two texts agree: the arithmetic of a judge that cannot be wrong."""
+"""Texts about a game as facts, and how far two texts agree: what the judge of the games decides by."""
 
 from __future__ import annotations
 

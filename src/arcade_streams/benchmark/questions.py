@@ -6,10 +6,10 @@ Two ways to ask, option ``ask``:
   are weighed as the reply to the step that ends at the item's time (``about["step"]``); the prompt is empty. The
   bundled model was trained on commentary and on no question, so this is how it can be asked. Of the tasks ``next-...``
   the announcer gives the true option in that very step; the others differ from it in one fact and in what follows from
-  that. Tasks ``name``, ``town`` and ``tally`` are asked in silent steps: such a sentence could follow at any time.
+  that. Tasks ``name`` and ``town`` are asked in silent steps: behind its colour a name is the same at any time.
 - ``question``: the prompt is a question with lettered options, for models that take questions. Asked in silent steps:
-  what the score is, who made the last point, what happened N seconds ago. (As continuations these would be wrong
-  questions: the announcer never repeats a score, so the likeliest score in a silent step is the next one.)
+  what the score is, who made the last point, what happened N seconds ago. As continuations these would be wrong
+  questions: the announcer never repeats a score or a tally, so the likeliest one in a silent step is the next one.
 """
 
 from __future__ import annotations
@@ -159,6 +159,11 @@ class ArcadeQuestions:
         last = {key: max(item.time for item in self.items if item.video == key) for key in self._keys()}
         return [Video.find(key, self._videos, last[key]) for key in last]
 
+    @property
+    def averages(self) -> Sequence[AverageOf]:
+        """Of each age, of each kind of question, and the mean of the ages."""
+        return averages(self.items)
+
     def _keys(self) -> list[str]:
         return list(dict.fromkeys(item.video for item in self.items))
 
@@ -174,7 +179,7 @@ class ArcadeQuestions:
         """
         del without_defects
         rule = pick({OFFICIAL: official, STRICT: strict}, parser)
-        return score_replies(self.items, replies, rule, averages(self.items), parser=parser)
+        return score_replies(self.items, replies, rule, self.averages, parser=parser)
 
     def by_part(self, score: Score) -> dict[tuple[str, str], tuple[float, int]]:
         """(``held_by``, age) -> right answers, items: what each part of the cache is worth."""
@@ -241,6 +246,8 @@ def _item(play: Play, one: Ask, age: str, cache: Cache, ask: str, rng: random.Ra
             "held_by": held_by(play, one, cache),
             "step": (float(one.second), one.second + 1.0),
             "game": play.game.name,
+            # What the stream has to be opened with: names stand nowhere else.
+            "context": play.context.text,
         },
     )
 
@@ -393,8 +400,8 @@ _RECALLS: tuple[tuple[str, Recall], ...] = (
     ("", _name),
     ("", _town),
 )
-#: Those of which the announcer may say the true sentence again at any time.
-_SAYABLE = tuple((field, make) for field, make in _RECALLS if make in (_tally, _name, _town))
+#: Those whose true sentence is as likely to follow as it ever was: what they ask about never changes.
+_SAYABLE = tuple((field, make) for field, make in _RECALLS if make in (_name, _town))
 
 
 def _past(play: Play, silent: Sequence[int], each: int, rng: random.Random) -> Iterator[Ask]:

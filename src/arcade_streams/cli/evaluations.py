@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from streamingvlm import OptionError
-from streamingvlm.cli.eval import WordsOption, kept
-from streamingvlm.cli.follow import Stopped, stoppable
+from streamingvlm.cli.eval import WordsOption
+from streamingvlm.cli.follow import Stopped, kept, stoppable
 from streamingvlm.cli.watch import DeviceOption, DtypeOption, ModelOption, PolicyOption, WeightsOption
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +10,9 @@ import typer
 from .eval_check import check
 from .eval_generate import generate
 from .eval_judge import judge
-from .follow import Stopped, stoppable
+from .eval_report import report
+from .eval_score import score
+from .follow import Stopped, kept, stoppable
 from .watch import DeviceOption, DtypeOption, ModelOption, PolicyOption, WeightsOption
 
 WordsOption = Annotated[
@@ -29,7 +30,7 @@ def make_app() -> typer.Typer:
     """The group, with the commands of this package alone."""
     app = typer.Typer(rich_markup_mode=None)
     app.callback(invoke_without_command=True)(top)
-    for command in (run, check, generate, judge):
+    for command in (run, check, generate, judge, score, report):
         app.command()(command)
     return app
 
@@ -81,9 +82,3 @@ def run(
     print(opened.report(metrics))
     print(f"\n{task}: {len(opened.examples)} streams of up to {opened.seconds} s; {reports.heading(origin)}")
     return 0
-
-
-def kept(end: BaseException) -> int:
-    """Says that nothing is lost; the exit code of a run that was ended."""
-    print("what was said is kept; the same command goes on from there", file=sys.stderr)
-    return 143 if isinstance(end, Stopped) else 130

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..core.errors import OptionError
-from .follow import Stopped, stoppable
+from .follow import Stopped, kept, stoppable
 from .watch import DeviceOption, DtypeOption, ModelOption, WeightsOption
 
 if TYPE_CHECKING:
@@ -138,7 +138,6 @@ def _run(job: Job, part: Part, workers: int) -> int:
     from ..evaluate.jobs import run_job
     from ..evaluate.ray_workers import run_on_ray
     from ..runtime import reports
-    from .eval import kept
 
     try:
         with stoppable():
@@ -152,6 +151,6 @@ def _run(job: Job, part: Part, workers: int) -> int:
 def _summary(job: Job, outcome: Outcome) -> str:
     whole = "all" if outcome.found == outcome.expected else "not all"
     return (
-        f"{job.who}: {outcome.found} of {outcome.expected} {outcome.unit} of {job.task} ({whole}); "
+        f"{outcome.name}: {outcome.found} of {outcome.expected} {outcome.unit} of {job.task} ({whole}); "
         f"{job.out / 'predictions.jsonl'}"
     )

@@ -50,7 +50,7 @@ def report(
     judged = [read_judged(path) for path in votes or ()]
     benchmark = None
     if data is not None:
-        tasks = [str(one.about.get("task") or "") for one in contestants] + [
+        tasks = [str(one.about.get("locator") or one.about.get("task") or "") for one in contestants] + [
             str(one.judged.settings.get("task") or "") for one in judged
         ]
         task = next(filter(None, tasks), None)

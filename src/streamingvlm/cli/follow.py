@@ -95,3 +95,9 @@ def report(stats: RunStats, broken: int, breaks: int = 0) -> None:
         print(f"broken   {broken} packets of the video could not be decoded", file=sys.stderr)
     if breaks:
         print(f"breaks   {breaks} times the video's clock jumped; time goes on as if it had not", file=sys.stderr)
+
+
+def kept(end: BaseException) -> int:
+    """Says that nothing is lost; the exit code of a run that was ended."""
+    print("what was said is kept; the same command goes on from there", file=sys.stderr)
+    return 143 if isinstance(end, Stopped) else 130

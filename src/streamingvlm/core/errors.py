@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-#: What has gone wrong at an endpoint; ``bad_request`` is any other refusal (too long, a picture that cannot be read).
+#: What has gone wrong at an endpoint. ``bad_request``: any other refusal (too long, a picture that cannot be read);
+#: ``no_text``: a reply without words for another reason than silence (declined, filtered, bound reached too early).
 EndpointFailure = Literal[
     "auth",
     "not_found",

@@ -8,83 +8,44 @@ refused is an error before the call, one that the endpoint refuses is an error a
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import random
-import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from email.utils import parsedate_to_datetime
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from ..core.errors import EndpointError, EndpointFailure, OptionError
+from ..core.errors import EndpointError, OptionError
 from .accepted import LIMITS, Accepted, Verdict
+from .chat_protocol import (
+    NO_ROOM,
+    PATIENCE,
+    SAYS,
+    Completion,
+    Failure,
+    ProtocolError,
+    Usage,
+    call,
+    read_completion,
+    read_failure,
+    read_json,
+    read_stream,
+)
 
 if TYPE_CHECKING:
     import openai
 
 __all__ = ["Accepted", "Completion", "Endpoint", "Usage", "Verdict"]
 
-#: Kinds of failure that may pass.
-PASSING = frozenset({"rate_limit", "server", "timeout", "connection"})
 #: Seconds: the wait before the first retry, doubled for every further one, and the longest such wait.
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
-#: Seconds: a server that asks for a longer wait is not waited for.
-PATIENCE = 120.0
 #: What a probe asks.
 PROBE = ({"role": "user", "content": "Reply with OK, as JSON where a form is asked for."},)
-#: How an error says that a bound was obeyed and left no room for a reply.
-NO_ROOM = re.compile(r"output limit (was|has been) reached", re.IGNORECASE)
 #: Longest part of a server's own words in an error, characters.
 QUOTED = 300
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Tokens of a call as the endpoint counts them (None: not told)."""
-
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """A reply. ``text`` is as it came.
-
-    ``model``, ``fingerprint`` and ``finish_reason``: as returned ("" if not told); ``sent``: all of the request but
-    model and messages, under the names that were sent; ``tries``: requests that it took; ``seconds``: from the call to
-    its return, waits included; ``refusal``: what the model returned in place of a text.
-    """
-
-    text: str
-    model: str = ""
-    fingerprint: str = ""
-    usage: Usage = Usage()
-    sent: Mapping[str, Any] = field(default_factory=dict)
-    finish_reason: str = ""
-    tries: int = 1
-    seconds: float = 0.0
-    refusal: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class _Failure:
-    """Why one request has failed. ``after``: seconds that the server asks to wait; ``final``: whether not to retry."""
-
-    kind: EndpointFailure
-    message: str
-    parameter: str = ""
-    status: int = 0
-    after: float = 0.0
-    final: bool = False
-
-    @property
-    def passing(self) -> bool:
-        return self.kind in PASSING and not self.final and self.after <= PATIENCE
 
 
 class Endpoint:
@@ -215,14 +176,14 @@ class Endpoint:
                 self._sleep(self._wait(reply, tries))
         raise AssertionError("a call ends with a reply or an error")
 
-    def _wait(self, failure: _Failure, tries: int) -> float:
+    def _wait(self, failure: Failure, tries: int) -> float:
         """Seconds before the next try: at random in the upper half of a bound that doubles, so that callers part."""
         longest = min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** (tries - 1))
         return max(failure.after, longest * (1 + self._random.random()) / 2)
 
     def _try(
         self, messages: Sequence[Mapping[str, Any]], sent: Mapping[str, Any], on_text: Callable[[str], None] | None
-    ) -> Completion | _Failure:
+    ) -> Completion | Failure:
         """One request. All that the SDK or the network raises becomes a failure here, and nowhere else."""
         import openai
 
@@ -231,85 +192,43 @@ class Endpoint:
         try:
             if on_text is not None:
                 return self._streamed(request, on_text, emitted)
-            raw = _sent(self._client.chat.completions.with_raw_response.create, request)
-            return _completion(_json(raw.http_response.content))
+            raw = call(self._client.chat.completions.with_raw_response.create, request)
+            return read_completion(read_json(raw.http_response.content))
         except openai.OpenAIError as error:
-            failure = _failure(error, sent)
-        except (_BrokenError, _MalformedError) as error:
-            failure = _Failure(error.kind, str(error))
+            failure = read_failure(error, sent)
+        except ProtocolError as error:
+            failure = Failure(error.kind, str(error))
         return replace(failure, final=failure.final or bool(emitted))
 
     def _streamed(self, request: dict[str, Any], on_text: Callable[[str], None], emitted: list[str]) -> Completion:
+        """A reply as it comes; ``emitted`` is filled with what ``on_text`` has seen of it."""
         body: dict[str, Any] = {}
-        reason = None
-        with _sent(self._client.chat.completions.create, {**request, "stream": True}) as stream:
-            for piece in _pieces(stream):
-                body |= {name: piece[name] for name in ("model", "system_fingerprint", "usage") if piece.get(name)}
-                for choice in piece.get("choices") or ():
-                    text = _whole((choice.get("delta") or {}).get("content") or "")
-                    reason = choice.get("finish_reason") or reason
-                    if text:
-                        emitted.append(text)
-                        on_text(text)
-        if reason is None:
-            raise _MalformedError("the stream ended before the reply did")
-        return _completion({**body, "choices": [{"message": {"content": "".join(emitted)}, "finish_reason": reason}]})
+        refusal = reason = ""
+        with call(self._client.chat.completions.create, {**request, "stream": True}) as stream:
+            for piece in read_stream(stream):
+                body |= piece.about
+                refusal, reason = refusal + piece.refusal, piece.finish_reason or reason
+                if piece.text:
+                    emitted.append(piece.text)
+                    on_text(piece.text)
+        if not reason:
+            raise ProtocolError("malformed", "the stream ended before the reply did")
+        message = {"content": "".join(emitted), "refusal": refusal}
+        return read_completion({**body, "choices": [{"message": message, "finish_reason": reason}]})
 
-    def _error(self, failure: _Failure, tries: int) -> EndpointError:
+    def _error(self, failure: Failure, tries: int) -> EndpointError:
         reason = " ".join(failure.message.split())
         reason = (reason.replace(self._key, "***") if self._key else reason)[:QUOTED]
         again = f" ({tries} tries)" if tries > 1 else ""
         waits = f"; it asks to wait {failure.after:.0f} s" if failure.after > PATIENCE else ""
         return EndpointError(
-            f"{self!r}: {_SAYS[failure.kind]}{again}: {reason}{waits}",
+            f"{self!r}: {SAYS[failure.kind]}{again}: {reason}{waits}",
             failure.kind,
             reason=reason,
             parameter=failure.parameter,
             status=failure.status,
             tries=tries,
         )
-
-
-#: What each kind of failure means, in an error.
-_SAYS: Mapping[EndpointFailure, str] = {
-    "auth": "the key is missing, wrong or may not use this model",
-    "not_found": "there is no such model or address (the url ends with the version, as in http://localhost:8000/v1)",
-    "refused_parameter": "a parameter is refused",
-    "bad_request": "the request is refused",
-    "rate_limit": "too many requests",
-    "server": "the server has failed",
-    "timeout": "no answer in time",
-    "connection": "the connection has failed",
-    "malformed": "the answer cannot be read",
-}
-
-
-class _MalformedError(Exception):
-    """A reply that is not what the protocol says."""
-
-    kind: EndpointFailure = "malformed"
-
-
-class _BrokenError(Exception):
-    """What the SDK lets through of the libraries below it: versions differ in that."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(str(error) or type(error).__name__)
-        late = any("Timeout" in one.__name__ for one in type(error).__mro__)
-        unsent = isinstance(error, TypeError | ValueError)  # no JSON, no Unicode
-        self.kind: EndpointFailure = "bad_request" if unsent else "timeout" if late else "connection"
-
-
-def _sent(create: Callable[..., Any], request: Mapping[str, Any]) -> Any:
-    """What the SDK returns for a request."""
-    import openai
-
-    try:
-        return create(**request)
-    except openai.OpenAIError:
-        raise
-    except Exception as error:
-        raise _BrokenError(error) from None
 
 
 def _connect(url: str, key: str, timeout: float) -> openai.OpenAI:
@@ -342,125 +261,3 @@ def _checked_key(key: str | None) -> str:
     if not (key.isascii() and key.isprintable()) or " " in key:
         raise OptionError("the key of an endpoint has characters that no key has")
     return key
-
-
-def _json(content: bytes) -> Any:
-    try:
-        return json.loads(content)
-    except ValueError as error:
-        raise _MalformedError(f"no JSON: {error}") from None
-
-
-def _pieces(stream: openai.Stream[Any]) -> Iterator[dict[str, Any]]:
-    """The events of a streamed reply as JSON values."""
-    import openai
-
-    events = iter(stream)
-    while True:
-        try:
-            event = next(events)
-        except StopIteration:
-            return
-        except ValueError as error:
-            raise _MalformedError(f"no JSON: {error}") from None
-        except openai.OpenAIError:
-            raise
-        except Exception as error:
-            raise _BrokenError(error) from None
-        yield event.to_dict(mode="json", warnings=False)
-
-
-def _completion(body: Any) -> Completion:
-    """What the JSON of a reply says."""
-    try:
-        choice = body["choices"][0]
-        message, usage = choice["message"], body.get("usage") or {}
-        text, refusal = _text(message.get("content")), message.get("refusal") or ""
-        counts = Usage(usage.get("prompt_tokens"), usage.get("completion_tokens"))
-        told = [body.get("model") or "", body.get("system_fingerprint") or "", choice.get("finish_reason") or ""]
-    except (KeyError, IndexError, TypeError, AttributeError):
-        raise _MalformedError("it has no message") from None
-    if not all(isinstance(one, str) for one in (text, refusal, *told)):
-        raise _MalformedError("its message is no text")
-    return Completion(text, told[0], told[1], counts, finish_reason=told[2], refusal=refusal)
-
-
-def _text(content: Any) -> Any:
-    """Of a message: plain, in parts, or none at all."""
-    if isinstance(content, list):
-        content = "".join(part["text"] for part in content if part.get("type") == "text")
-    return _whole(content) if isinstance(content, str) else content or ""
-
-
-def _whole(text: str) -> str:
-    """``text`` without halves of characters, which a bound may leave: they can be neither sent nor written."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def _failure(error: openai.OpenAIError, sent: Mapping[str, Any]) -> _Failure:
-    """What an exception of the SDK means."""
-    import openai
-
-    if isinstance(error, openai.APITimeoutError):
-        return _Failure("timeout", "the server is slow, or cannot be reached")
-    if isinstance(error, openai.APIConnectionError):
-        return _Failure("connection", str(error.__cause__ or error))
-    if isinstance(error, openai.APIStatusError):
-        return _refusal(error, sent)
-    if isinstance(error, openai.APIError) and isinstance(error.body, Mapping):
-        return _Failure("server", _words(error.body))  # an error in the middle of a stream
-    return _Failure("malformed", str(error), final=True)
-
-
-def _refusal(error: openai.APIStatusError, sent: Mapping[str, Any]) -> _Failure:
-    """What a reply with a status of an error means."""
-    status, words = error.status_code, _words(error.body)
-    if status in {401, 403}:
-        return _Failure("auth", words, status=status)
-    if status == 404 or error.param == "model" or error.code == "model_not_found":
-        return _Failure("not_found", words, status=status)
-    if status == 429:
-        # A budget that is spent does not come back by waiting.
-        spent = error.code == "insufficient_quota"
-        return _Failure("rate_limit", words, status=status, after=_asked_wait(error), final=spent)
-    if status == 408:
-        return _Failure("timeout", words, status=status, after=_asked_wait(error))
-    if status >= 500:
-        return _Failure("server", words, status=status, after=_asked_wait(error))
-    name = _refused_name(error, words, sent) if status in {400, 422} else ""
-    return _Failure("refused_parameter" if name else "bad_request", words, name, status)
-
-
-def _refused_name(error: openai.APIStatusError, words: str, sent: Mapping[str, Any]) -> str:
-    """Which of the parameters sent a server refuses ("": none of them)."""
-    if NO_ROOM.search(words):
-        return ""
-    if isinstance(error.param, str) and error.param:
-        name = re.split(r"[.\[]", error.param)[0]
-        return name if name in sent else ""
-    named = [name for name in sent if re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", words)]
-    return max(named, key=len, default="")
-
-
-def _words(body: object) -> str:
-    """A server's own words in the body of an error."""
-    if isinstance(body, Mapping):
-        told = next((body[name] for name in ("message", "detail", "error") if body.get(name)), body)
-        return told if isinstance(told, str) else json.dumps(told, ensure_ascii=False, default=str)
-    return str(body or "no reason given")
-
-
-def _asked_wait(error: openai.APIStatusError) -> float:
-    """Seconds of ``Retry-After``, which is a number or a date (0: not asked)."""
-    headers = error.response.headers
-    text = headers.get("retry-after", "")
-    try:
-        if "retry-after-ms" in headers:
-            return max(0.0, float(headers["retry-after-ms"]) / 1000)
-        return max(0.0, float(text))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
-    except ValueError:
-        return 0.0

@@ -16,6 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 from ..data.words import Transcript
 from ..sources.open import is_locator
 from .questions.items import Item, Reply, Score
+from .questions.metrics import AverageOf
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +148,10 @@ class QuestionBenchmark(Benchmark, Protocol):
 
     @property
     def items(self) -> Sequence[Item]: ...
+    @property
+    def averages(self) -> Sequence[AverageOf]:
+        """The benchmark's own averages."""
+        ...
 
     def replies(self, path: Path) -> Mapping[str, Reply]:
         """Item id -> reply, of a file in the benchmark's published form, or of lines as ``eval generate`` writes."""

@@ -51,7 +51,8 @@ class Run:
     def about(self) -> dict[str, Any]:
         """What ``run.json`` says, but for how much is there and where it was run."""
         return {
-            "task": self.locator,
+            "task": self.benchmark.name,
+            "locator": self.locator,
             "revision": self.benchmark.revision,
             "name": self.name,
             "mode": self.mode,
@@ -100,7 +101,7 @@ def merge_run(benchmark: Benchmark, out: Path) -> tuple[int, int]:
     about = json.loads((out / ABOUT).read_text(encoding="utf-8"))
     settings = dict(about["settings"])
     limit = settings.pop("limit", None)
-    run = Run(benchmark, about["task"], out, about["name"], about["mode"], about["preset"], settings, limit=limit)
+    run = Run(benchmark, about["locator"], out, about["name"], about["mode"], about["preset"], settings, limit=limit)
     found, expected = merge_games(run) if isinstance(benchmark, CommentaryBenchmark) else merge_items(run)
     run.close(found, expected, about.get("origin", {}))
     return found, expected

@@ -66,21 +66,22 @@ class Job:
     allow_missing: bool = False
     name: str = ""
 
-    @property
-    def who(self) -> str:
-        """What the contestant is called."""
+    def who(self, policy: str = "") -> str:
+        """What the contestant is called; ``policy``: what is run where none was asked for."""
         if self.name:
             return self.name
         if self.constant is not None:
             return f"constant {self.constant!r}"
         who = self.remote_model if self.endpoint else self.model or "bundled"
-        return f"{who}, {self.policy}" + (", blind" if self.blind else "") if self.policy else who
+        how = self.policy or policy
+        return who + (f", {how}" if how else "") + (", blind" if self.blind else "")
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How much is there after a run: ``unit`` (games or items) ``found`` of ``expected``."""
+    """How much is there after a run of ``name``: ``unit`` (games or items) ``found`` of ``expected``."""
 
+    name: str
     unit: str
     found: int
     expected: int
@@ -124,7 +125,7 @@ def _comment(job: Job, part: Part, benchmark: CommentaryBenchmark, bar: Bar) -> 
         preset = replace(preset, human_words=job.words == "human")
     settings: dict[str, Any] = {**preset.json(), "seed": job.seed, "blind": job.blind}
     made = _speaker(job, preset, benchmark, settings)
-    run = _run(job, part, benchmark, settings)
+    run = _run(job, part, benchmark, settings, preset.policy if isinstance(made, LocalSpeaker) else "")
     run.open()
     games = [game for game in games_of(run, preset, job.blind) if job.constant is not None or there(game.game.video)]
     total = len(games) if isinstance(made, ConstantSpeaker | RemoteSpeaker) else sum(g.end - g.start for g in games)
@@ -132,7 +133,7 @@ def _comment(job: Job, part: Part, benchmark: CommentaryBenchmark, bar: Bar) -> 
         made.comment(games, run.out / STREAMS, done)
     found, expected = merge_games(run)
     run.close(found, expected, _origin(job))
-    return Outcome("games", found, expected)
+    return Outcome(run.name, "games", found, expected)
 
 
 def _speaker(job: Job, preset: Preset, benchmark: CommentaryBenchmark, settings: dict[str, Any]) -> Speaker:
@@ -175,7 +176,7 @@ def _answer(job: Job, part: Part, benchmark: QuestionBenchmark, bar: Bar) -> Out
     answers = _answers(job.answers or "likelihood")
     settings: dict[str, Any] = {**preset.json(), "seed": job.seed, "answers": answers, "asked": "in a fork"}
     checkpoint, policy = _checkpoint(job, preset, settings)
-    run = _run(job, part, benchmark, settings)
+    run = _run(job, part, benchmark, settings, policy)
     run.open()
     videos = [one for one in streams_of(run, preset, answers) if there(one.at)]
     kept = Features.of(checkpoint.model, job.features) if job.features else None
@@ -196,7 +197,7 @@ def _answer(job: Job, part: Part, benchmark: QuestionBenchmark, bar: Bar) -> Out
             runner.run(videos, ceil(max(one.end for one in videos)), done)
     found, expected = merge_items(run)
     run.close(found, expected, _origin(job))
-    return Outcome("items", found, expected)
+    return Outcome(run.name, "items", found, expected)
 
 
 def _answer_offline(job: Job, part: Part, benchmark: QuestionBenchmark, bar: Bar) -> Outcome:
@@ -207,14 +208,14 @@ def _answer_offline(job: Job, part: Part, benchmark: QuestionBenchmark, bar: Bar
     patcher, answerer = None, _answerer(job, preset, settings)
     if isinstance(answerer, offline.LocalAnswerer):
         patcher = answerer.patcher
-    run = _run(job, part, benchmark, settings)
+    run = _run(job, part, benchmark, settings, "offline")
     run.open()
     blind = job.blind or job.constant is not None
     with bar(f"{run.name}, {job.task}", len(benchmark.items)) as done:
         answer_offline(run, preset, answerer, done, patcher=patcher, blind=blind)
     found, expected = merge_items(run)
     run.close(found, expected, _origin(job))
-    return Outcome("items", found, expected)
+    return Outcome(run.name, "items", found, expected)
 
 
 def _answerer(job: Job, preset: OfflinePreset, settings: dict[str, Any]) -> offline.Answerer:
@@ -244,8 +245,9 @@ def _endpoint(job: Job) -> Endpoint:
     return Endpoint(job.endpoint, job.remote_model, key=job.key)
 
 
-def _run(job: Job, part: Part, benchmark: Benchmark, settings: Mapping[str, Any]) -> Run:
-    return Run(benchmark, job.task, job.out, job.who, job.mode, job.preset, settings, part, job.limit)
+def _run(job: Job, part: Part, benchmark: Benchmark, settings: Mapping[str, Any], policy: str = "") -> Run:
+    name = job.who(policy)
+    return Run(benchmark, job.task, job.out, name, job.mode, job.preset, settings, part, job.limit)
 
 
 def _origin(job: Job) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def run_on_ray(job: Job, workers: int, bar: Bar) -> Outcome:
     task: Any = ray.remote(max_retries=RETRIES, retry_exceptions=False, **each)(_run_part)
     parts = [Part(number + 1, workers * PARTS_EACH) for number in range(workers * PARTS_EACH)]
     waiting = [task.remote(job, part) for part in parts]
-    with bar(f"{job.who}, {job.task}, {workers} workers", len(parts)) as done:
+    with bar(f"{job.task}, {workers} workers", len(parts)) as done:
         while waiting:
             ready, waiting = ray.wait(waiting)
             for error in ray.get(ready):
@@ -48,7 +48,7 @@ def run_on_ray(job: Job, workers: int, bar: Bar) -> Outcome:
             done(len(parts) - len(waiting))
     benchmark = open_benchmark(job.task, job.data, job.videos)
     unit = "games" if isinstance(benchmark, CommentaryBenchmark) else "items"
-    return Outcome(unit, *merge_run(benchmark, job.out))
+    return Outcome(job.who(), unit, *merge_run(benchmark, job.out))
 
 
 def _run_part(job: Job, part: Part) -> str:

@@ -154,13 +154,16 @@ class ChoiceBenchmark:
         """
         files = {str(video.path): video.key for video in videos}
         seconds = {files[path]: length for path, length in lengths(Path(), files).items()}
-        capped: list[Item] = []
-        for item in items:
-            end = seconds.get(item.video, item.time)
-            if end + BEYOND < item.time < WHOLE:
-                self.defects.append(Defect(item.id, f"asked at {item.time:g} s of a video of {end:.1f} s: moved there"))
-            capped.append(replace(item, time=end) if end < item.time else item)
-        return capped
+        return [self._capped(item, seconds.get(item.video, item.time)) for item in items]
+
+    def _capped(self, item: Item, end: float) -> Item:
+        if item.start >= end:
+            what = f"its stretch begins at {item.start:g} s of a video of {end:.1f} s: the whole video is shown"
+            self.defects.append(Defect(item.id, what))
+            return replace(item, start=0.0, time=end)
+        if end + BEYOND < item.time < WHOLE:
+            self.defects.append(Defect(item.id, f"asked at {item.time:g} s of a video of {end:.1f} s: moved there"))
+        return replace(item, time=min(item.time, end))
 
     def read_items(self, rows: Iterable[Any], read: Callable[[Mapping[str, Any]], Item], key: str) -> list[Item]:
         """An item for each row that can be used; a defect for each of the others, called by field ``key`` or its row.

@@ -26,6 +26,10 @@ class AverageRule(StrEnum):
     GROUPS = "mean of the categories, each the mean of its tasks' accuracies"
 
 
+#: Tasks that a rule names one by one, at most.
+NAMED = 6
+
+
 @dataclass(frozen=True, slots=True)
 class AverageOf:
     """An average to make. ``tasks``: of which tasks (None: of all).
@@ -44,7 +48,10 @@ class AverageOf:
     def told(self) -> str:
         """The rule in words."""
         weights = "".join(f"; {task} counts as {count:g} items" for task, count in self.counts_as.items())
-        tasks = "" if self.tasks is None else f" of {', '.join(self.tasks)}"
+        tasks = ""
+        if self.tasks is not None:
+            named = ", ".join(self.tasks) if len(self.tasks) <= NAMED else f"{len(self.tasks)} tasks"
+            tasks = f" of {named}"
         return f"{self.rule}{tasks}{weights}"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,6 +17,7 @@ from ...engine.endpoint import Endpoint
 from ...engine.engine import Engine
 from ...engine.remote import RemoteOptions, RemoteSession
 from ...models.base import Model
+from ...models.load import load_model
 from ...models.patches import Patcher
 from ...sources.open import open_source
 from ..presets import Answers, OfflinePreset
@@ -116,3 +117,33 @@ class ConstantAnswerer:
 def local(model: Model, preset: OfflinePreset) -> LocalAnswerer:
     """A checkpoint as a preset asks it, in an engine of its own."""
     return LocalAnswerer(Engine(model), preset.answers, preset.max_pixels)
+
+
+@dataclass(frozen=True, slots=True)
+class FramesAnswerer:
+    """Answers questions about frames that somebody else has sampled, one at a time."""
+
+    engine: Engine
+
+    def answer(
+        self,
+        frames: NDArray[np.uint8],
+        times: Sequence[float],
+        prompt: str,
+        *,
+        choices: Sequence[str],
+        max_new_tokens: int,
+    ) -> str:
+        """``frames``: (n, height, width, 3) uint8 RGB at ``times`` (n seconds); ``choices``: weighed by likelihood, the
+        likeliest is the reply (none: it is generated, greedy)."""
+        step = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 1.0
+        begin = times[0]
+        shown = Chunk(frames, tuple(time - begin for time in times), 0.0, times[-1] - begin + max(step, 1e-3))
+        options = tuple(f" {choice}" for choice in choices)
+        asked = Asked(prompt, options, PREFIX if options else "", max_new_tokens=max_new_tokens)
+        return self.engine.ask_once(asked, shown).text.strip()
+
+
+def open_answerer(pretrained: str | None, device: str | None) -> FramesAnswerer:
+    """A checkpoint (None: the bundled model) that answers questions about frames. ModelError if it cannot be loaded."""
+    return FramesAnswerer(Engine(load_model(pretrained, device=device)))

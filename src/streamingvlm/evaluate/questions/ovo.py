@@ -92,7 +92,8 @@ class OVOBench:
     SourceError for data that cannot be read; an entry that cannot be used is a defect.
     """
 
-    name = "ovo-bench"
+    name = "ovo"
+    averages: Sequence[AverageOf] = AVERAGES
 
     def __init__(self, data: Path, videos: Path | None = None, **options: str) -> None:
         reading.take_options(self.name, options, {})

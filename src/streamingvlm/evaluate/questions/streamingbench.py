@@ -121,6 +121,7 @@ class StreamingBench:
     """
 
     name = "streamingbench"
+    averages: Sequence[AverageOf] = AVERAGES
 
     def __init__(self, data: Path, videos: Path | None = None, **options: str) -> None:
         self.context, chosen = _context(options)
