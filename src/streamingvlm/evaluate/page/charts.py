@@ -121,7 +121,8 @@ def _reach(rates: Sequence[Rate]) -> tuple[float, float]:
     known = [end for rate in rates for end in (rate.value, rate.low, rate.high) if end is not None]
     most = max([abs(end - MIDDLE) for end in known], default=0.0)
     return next(
-        ((reach, step) for reach, step in ((10.0, 5.0), (20.0, 10.0), (30.0, 10.0), (40.0, 20.0)) if most <= reach), (50.0, 25.0)
+        ((reach, step) for reach, step in ((10.0, 5.0), (20.0, 10.0), (30.0, 10.0), (40.0, 20.0)) if most <= reach),
+        (50.0, 25.0),
     )
 
 
