@@ -62,7 +62,7 @@ def test_a_rate_lies_on_its_side_of_the_middle(value: float, side: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("high", "ends"), [(55, (40, 60)), (68, (30, 70)), (79, (20, 80)), (81, (0, 100)), (100, (0, 100))]
+    ("high", "ends"), [(55, (40, 60)), (68, (30, 70)), (79, (20, 80)), (81, (10, 90)), (100, (0, 100))]
 )
 def test_all_bounds_are_on_the_axis(high: float, ends: tuple[int, int]) -> None:
     chart = parts(forest([Estimate("n", "", Rate(value=52, low=51, high=high))], "axis"))

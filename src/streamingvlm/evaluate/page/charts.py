@@ -16,7 +16,7 @@ from .data import Rate
 #: Height of a row of the forest chart, and the room for figures beside it, pixels.
 ROW, VALUES = 34, 126
 #: Width of a wide and of a narrow one, and the room for names in it.
-WIDE, NARROW = (860, 250), (460, 124)
+WIDE, NARROW = (860, 250), (400, 104)
 MIDDLE = 50.0
 
 
@@ -121,7 +121,8 @@ def _reach(rates: Sequence[Rate]) -> tuple[float, float]:
     known = [end for rate in rates for end in (rate.value, rate.low, rate.high) if end is not None]
     most = max([abs(end - MIDDLE) for end in known], default=0.0)
     return next(
-        ((reach, step) for reach, step in ((10.0, 5.0), (20.0, 10.0), (30.0, 10.0)) if most <= reach), (50.0, 25.0)
+        ((reach, step) for reach, step in ((10.0, 5.0), (20.0, 10.0), (30.0, 10.0), (40.0, 20.0)) if most <= reach),
+        (50.0, 25.0),
     )
 
 
