@@ -1,4 +1,4 @@
-"""What other installed packages add: entry points of ``streamingvlm.sources``, ``.benchmarks``, ``.tasks``, ``.commands``."""
+"""What other installed packages add: entry points of ``streamingvlm.`` and sources, benchmarks, tasks or commands."""
 
 from __future__ import annotations
 
