@@ -157,6 +157,7 @@ def test_only_the_command_line_reads_the_environment(path: Path) -> None:
 
 def test_exported_names() -> None:
     assert set(streamingvlm.__all__) == {
+        "Answer",
         "Arrival",
         "CachePolicy",
         "CapacityError",
@@ -165,7 +166,10 @@ def test_exported_names() -> None:
         "Commentary",
         "Delta",
         "Dropped",
+        "Endpoint",
+        "EndpointError",
         "Engine",
+        "Fork",
         "InstructionUpdated",
         "KeepAll",
         "ModelError",
@@ -173,7 +177,9 @@ def test_exported_names() -> None:
         "OutputError",
         "PolicyError",
         "PublicCode",
+        "Question",
         "RecentFrames",
+        "RemoteSession",
         "Runtime",
         "Sampling",
         "Session",

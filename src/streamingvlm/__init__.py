@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .core.errors import (
         CapacityError,
+        EndpointError,
         ModelError,
         OptionError,
         OutputError,
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
         StreamingVLMError,
     )
     from .core.events import (
+        Answer,
         Arrival,
         Chunk,
         Closed,
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
         Delta,
         Dropped,
         InstructionUpdated,
+        Question,
         Sink,
         Source,
         StepInput,
@@ -45,13 +48,17 @@ if TYPE_CHECKING:
         make_policy,
     )
     from .core.sampling_params import Sampling
+    from .engine.ask import Fork
+    from .engine.endpoint import Endpoint
     from .engine.engine import Engine
+    from .engine.remote import RemoteSession
     from .engine.session import Session
     from .models.load import load_model
     from .runtime.runtime import Runtime
     from .sources.open import open_source
 
 _HOME = {
+    "Answer": "core.events",
     "Arrival": "core.events",
     "CachePolicy": "core.policy",
     "CapacityError": "core.errors",
@@ -60,7 +67,10 @@ _HOME = {
     "Commentary": "core.events",
     "Delta": "core.events",
     "Dropped": "core.events",
+    "Endpoint": "engine.endpoint",
+    "EndpointError": "core.errors",
     "Engine": "engine.engine",
+    "Fork": "engine.ask",
     "InstructionUpdated": "core.events",
     "KeepAll": "core.policy",
     "ModelError": "core.errors",
@@ -68,7 +78,9 @@ _HOME = {
     "OutputError": "core.errors",
     "PolicyError": "core.errors",
     "PublicCode": "core.policy",
+    "Question": "core.events",
     "RecentFrames": "core.policy",
+    "RemoteSession": "engine.remote",
     "Runtime": "runtime.runtime",
     "Sampling": "core.sampling_params",
     "Session": "engine.session",
@@ -93,11 +105,16 @@ __all__ = [  # noqa: RUF022 - in the order a newcomer needs them
     "open_source",
     "Engine",
     "Session",
+    "Fork",
     "Runtime",
+    "Endpoint",
+    "RemoteSession",
     "Chunk",
     "Arrival",
     "StepInput",
     "Commentary",
+    "Question",
+    "Answer",
     "Delta",
     "InstructionUpdated",
     "StreamOpened",
@@ -121,6 +138,7 @@ __all__ = [  # noqa: RUF022 - in the order a newcomer needs them
     "OptionError",
     "PolicyError",
     "CapacityError",
+    "EndpointError",
     "SessionError",
     "OutputError",
 ]
