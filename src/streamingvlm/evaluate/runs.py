@@ -47,12 +47,14 @@ class Contestant:
 
 
 def open_contestant(path: Path) -> Contestant:
-    """A run's folder, or a prediction file. SourceError if there is neither."""
+    """A run's folder, a prediction file or a folder of them. SourceError if it is none."""
     if path.is_file():
         return Contestant(path.stem, path, path, {"name": path.stem})
     try:
         about = json.loads((path / ABOUT).read_text(encoding="utf-8"))
     except FileNotFoundError:
+        if path.is_dir() and any(path.glob("*.json")):  # some benchmarks publish a file for each task
+            return Contestant(path.name, path, path, {"name": path.name})
         raise SourceError(f"{path} is neither a run (a folder with {ABOUT}) nor a prediction file") from None
     except (OSError, ValueError) as error:
         raise SourceError(f"{path / ABOUT} cannot be read ({error})") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 from .benchmark import QuestionBenchmark
 from .bootstrap import Interval
@@ -18,6 +19,13 @@ PARSERS = (parsers.OFFICIAL, parsers.STRICT)
 OWN = "* the benchmark's own figure"
 #: How the names of constant baselines begin.
 ALWAYS = "always "
+
+
+@runtime_checkable
+class Remarks(Protocol):
+    """A benchmark that has figures of its own beside the score, each told in a line."""
+
+    def remarks(self, replies: Mapping[str, Reply]) -> Sequence[str]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +62,8 @@ def score_contestant(benchmark: QuestionBenchmark, contestant: Contestant, wante
         intervals=intervals,
     )
     notes = [*getattr(replies, "notes", ()), *(note for score in scores for note in score.notes)]
+    if isinstance(benchmark, Remarks):
+        notes += benchmark.remarks(replies)
     return Scored(file, list(dict.fromkeys(notes)))
 
 

@@ -178,6 +178,17 @@ class OVOBench:
         found = score_replies(self.items, replies, rule, AVERAGES, parser=parser, expected=PUBLISHED, without=without)
         return replace(found, averages=[*found.averages, *_per_entry(self.items, found)])
 
+    def remarks(self, replies: Mapping[str, Reply]) -> list[str]:
+        """When a model first says that it can answer, in a line; none without the replies to whole entries of CRR."""
+        found = self.forward_delay(replies)
+        if not found.entries:
+            return []
+        delay = "none" if found.delay is None else f"{found.delay:.1f} s behind the clue (at least {found.least:.1f} s)"
+        return [
+            f"forward delay (CRR, a measure of this package): of {found.entries} entries {found.in_time} in time, "
+            f"{found.early} early, {found.never} never; mean delay {delay}"
+        ]
+
     def forward_delay(self, replies: Mapping[str, Reply], parser: str = STRICT) -> ForwardDelay:
         """When Yes is said first in CRR. ``parser``: what counts as a Yes. Entries without all replies are left out."""
         rule = parsers.pick(RULES, parser)
