@@ -12,7 +12,7 @@ from .page.data import Baseline, Label, ScoreFile
 from .questions import parsers
 from .questions.baselines import CHANCE, MAJORITY, baselines, chance, majority
 from .questions.items import Average, Item, Part, Reply, Score
-from .questions.metrics import intervals_by_video, score_replies
+from .questions.metrics import WITHOUT, intervals_by_video, score_replies
 from .runs import Contestant
 
 PARSERS = (parsers.OFFICIAL, parsers.STRICT)
@@ -125,7 +125,7 @@ def _averages(file: ScoreFile) -> list[list[str]]:
 
 
 def _value(averages: Sequence[Average], name: str) -> float | None:
-    return next((one.value for one in averages if one.name == name), None)
+    return next((one.value for one in averages if one.name in (name, f"{name} {WITHOUT}")), None)
 
 
 def _range(bounds: Interval | None) -> str:

@@ -26,6 +26,8 @@ class AverageRule(StrEnum):
     GROUPS = "mean of the categories, each the mean of its tasks' accuracies"
 
 
+#: Behind the name of an average that leaves items out.
+WITHOUT = "without items that are known to be wrong"
 #: Tasks that a rule names one by one, at most.
 NAMED = 6
 
@@ -105,7 +107,7 @@ def _named(made: Average, of: AverageOf, lacking: Collection[str], dropped: Coll
     if touches(lacking):
         return replace(made, name=f"{made.name} of a partial set", headline=False)
     if touches(dropped):
-        return replace(made, name=f"{made.name} without items that are known to be wrong", headline=False)
+        return replace(made, name=f"{made.name} {WITHOUT}", headline=False)
     return made
 
 
