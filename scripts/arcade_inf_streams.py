@@ -31,7 +31,14 @@ POLICIES = {
     "full": "full:seconds=1440",
     "sliding-recompute": "sliding-recompute",
 }
-TASK, QUESTIONS = "inf-streams", "arcade-questions"
+#: What is asked questions besides: all that is asked about, and the streaming cache without one of its parts.
+LESS = {
+    "full": "full:seconds=1800",
+    "no-sink": "streaming:sink=0",
+    "no-text": "streaming:text=0",
+    "one-second": "streaming:vision=1",
+}
+TASK, QUESTIONS = "inf-streams", "arcade-questions?each=8&seconds=1800"
 PORT = 8127
 #: The parts of a cache that can hold evidence, in the order of the table.
 HELD = ["vision", "recent text", "long text", "sink", "nothing"]
@@ -50,12 +57,14 @@ def main() -> int:
         more = ["--policy", POLICIES[name], "--keep-vision", vision, "--name", name]
         # As in the paper, the human words of the first 1000 s are given.
         run("eval", "generate", TASK, "--data", data, "--out", out / name, "--words", "human", *more)
-        if options.questions:
-            run("eval", "generate", options.questions, "--data", data, "--out", out / f"{name}-questions", *more)
-            scores = ["--predictions", out / f"{name}-questions", "--json", out / f"{name}.scores.json"]
-            run("eval", "score", options.questions, "--data", data, *scores)
         run("eval", "score", TASK, "--data", data, "--predictions", out / name, "--json", out / f"{name}.words.json")
         print(f"{name}: {time.perf_counter() - began:.0f} s", flush=True)
+    asked = list(dict.fromkeys([*names, *LESS])) if options.questions else []
+    for name in asked:
+        more = ["--policy", (POLICIES | LESS)[name], "--keep-vision", vision, "--name", name]
+        run("eval", "generate", options.questions, "--data", data, "--out", out / f"{name}-questions", *more)
+        scores = ["--predictions", out / f"{name}-questions", "--json", out / f"{name}.scores.json"]
+        run("eval", "score", options.questions, "--data", data, *scores)
     server = subprocess.Popen([sys.executable, "-m", "arcade_streams.benchmark.judge_server", "--port", str(PORT)])
     try:
         wait_for(server)
@@ -68,9 +77,9 @@ def main() -> int:
         server.terminate()
         server.wait()
     report = [part for name in names[1:] for part in ("--votes", out / "votes" / f"{name}.jsonl")]
-    if options.questions:
-        report += [part for name in names for part in ("--scores", out / f"{name}.scores.json")]
-        table = forgetting(data, options.questions, {name: out / f"{name}-questions" for name in names})
+    if asked:
+        report += [part for name in asked for part in ("--scores", out / f"{name}.scores.json")]
+        table = forgetting(data, options.questions, {name: out / f"{name}-questions" for name in asked})
         (out / "forgetting.md").write_text(table, encoding="utf-8")
         print(table)
     run("eval", "report", *(out / name for name in names), *report, "--data", data, "--out", out / "report")
