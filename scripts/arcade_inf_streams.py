@@ -18,7 +18,7 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from arcade_streams.benchmark.questions import ArcadeQuestions
+from arcade_streams.benchmark.questions import AGES, ArcadeQuestions
 from streamingvlm.evaluate.registry import open_benchmark
 from streamingvlm.evaluate.runs import open_contestant
 
@@ -94,7 +94,9 @@ def forgetting(data: Path, questions: str, runs: Mapping[str, Path]) -> str:
     for name, path in runs.items():
         replies = benchmark.replies(open_contestant(path).predictions)
         found[name] = benchmark.by_part(benchmark.score(replies))
-    rows = sorted({row for parts in found.values() for row in parts}, key=lambda row: (HELD.index(row[0]), row[1]))
+    ages = list(AGES)
+    every = {row for parts in found.values() for row in parts}
+    rows = sorted(every, key=lambda row: (HELD.index(row[0]), ages.index(row[1])))
     lines = [f"| held by | age | items | {' | '.join(found)} |", "|---|---|" + "---|" * (len(found) + 1)]
     for row in rows:
         shares = [f"{100 * parts[row][0] / parts[row][1]:.0f}" for parts in found.values()]
