@@ -28,6 +28,10 @@ class SourceError(StreamingVLMError):
     """A video source cannot be opened or read (missing file, no video track, unknown scheme)."""
 
 
+class EndedError(SourceError):
+    """A source ends before the second that it was to be read from."""
+
+
 class ModelError(StreamingVLMError):
     """A checkpoint cannot be loaded, or it is of a kind that no file in ``models/`` knows."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.errors import SourceError
+from ..core.errors import EndedError
 from ..core.events import Chunk
 from .decode import SAME_MOMENT, Shown, VideoFile
 
@@ -70,7 +70,7 @@ class FileSource:
             samples = self._samples()
             first = next(samples, None)
             if first is None:
-                raise SourceError(f"{path} ends before {start:g} s")
+                raise EndedError(f"{path} ends before {start:g} s")
             self._begun = chain([first], samples)
         self.name = Path(path).name
         self.context = " ".join(self.video.tags.get("title", "").split())[:TITLE_LIMIT]

@@ -41,6 +41,12 @@ def _file(
     from .file import FileSource
 
     path = unquote(urlsplit(locator).path) if locator.startswith("file://") else locator
+    if Path(path).is_dir():
+        from .images import ImagesSource
+
+        if video_stream is not None:
+            raise SourceError(f"{path} is a folder of pictures; it has no video streams to choose from")
+        return ImagesSource(path, fps=fps, step=step, start=start, duration=duration)
     return FileSource(path, fps=fps, step=step, start=start, duration=duration, video_stream=video_stream)
 
 
@@ -59,7 +65,7 @@ def open_source(
     duration: float | None = None,
     video_stream: int | None = None,
 ) -> Source:
-    """Open a video file, or ``SCHEME:...`` where a package has registered that scheme. Times in seconds.
+    """Open a video file, a folder of pictures, or ``SCHEME:...`` where a package has registered it. Times in seconds.
 
     ``video_stream``: which of a file's video streams, from 0 (None: the film, not a cover or thumbnail beside it).
     Raises SourceError.
