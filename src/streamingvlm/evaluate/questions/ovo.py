@@ -101,14 +101,15 @@ class OVOBench:
         self._defects: list[Defect] = []
         found = self._read(reading.load_list(self.file))
         self.revision = reading.revision([self.file])
-        seconds = reading.lengths(videos, (item.video for item in found))
+        root = videos or self.file.parent
+        seconds = reading.lengths(root, (item.video for item in found))
         self.items: Sequence[Item] = [self._capped(item, seconds.get(item.video)) for item in found]
         self._by_id = {item.id: item for item in self.items}
         self._defects += _task_notes(self.items)
         needed: dict[str, float] = {}
         for item in found:
             needed[item.video] = max(needed.get(item.video, 0.0), item.about["realtime"])
-        self.videos: Sequence[Video] = reading.videos_of(videos, needed)
+        self.videos: Sequence[Video] = reading.videos_of(root, needed)
 
     @property
     def counts(self) -> Sequence[Count]:

@@ -126,10 +126,8 @@ def relative(name: str, *prefixes: str) -> str:
     return name
 
 
-def lengths(folder: Path | None, names: Iterable[str]) -> dict[str, float]:
+def lengths(folder: Path, names: Iterable[str]) -> dict[str, float]:
     """Seconds of those videos that are there and say how long they are. SourceError if ``folder`` is none."""
-    if folder is None:
-        return {}
     videos = Videos(folder)
     here = [name for name in dict.fromkeys(names) if (folder / name).is_file()]
 
@@ -143,6 +141,6 @@ def lengths(folder: Path | None, names: Iterable[str]) -> dict[str, float]:
         return {name: seconds for name, seconds in zip(here, pool.map(length, here), strict=True) if seconds}
 
 
-def videos_of(folder: Path | None, needed: Mapping[str, float]) -> list[Video]:
-    """The videos of a benchmark: name -> how long it has to be. Without a folder they are looked for here."""
-    return [Video.find(name, folder or Path(), seconds) for name, seconds in needed.items()]
+def videos_of(folder: Path, needed: Mapping[str, float]) -> list[Video]:
+    """The videos of a benchmark below ``folder``: name -> how long it has to be."""
+    return [Video.find(name, folder, seconds) for name, seconds in needed.items()]

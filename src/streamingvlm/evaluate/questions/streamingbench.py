@@ -132,13 +132,14 @@ class StreamingBench:
         if not found:
             raise SourceError(f"{data} holds no question of StreamingBench")
         self.revision = reading.revision(self._files.values())
-        seconds = reading.lengths(videos, (item.video for item in found))
+        root = videos or (data if data.is_dir() else data.parent)
+        seconds = reading.lengths(root, (item.video for item in found))
         self.items: Sequence[Item] = [self._capped(item, seconds.get(item.video)) for item in found]
         self._by_id = {item.id: item for item in self.items}
         needed: dict[str, float] = {}
         for item in found:
             needed[item.video] = max(needed.get(item.video, 0.0), item.time, item.truth_time or 0.0)
-        self.videos: Sequence[Video] = reading.videos_of(videos, needed)
+        self.videos: Sequence[Video] = reading.videos_of(root, needed)
 
     @property
     def counts(self) -> Sequence[Count]:
