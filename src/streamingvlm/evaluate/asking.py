@@ -50,6 +50,14 @@ class Asker:
             elif question.time > start + EPS or session.turn == 1:
                 self._answer(example, record, session, question, session.time)
 
+    def at_end(self, example: TaskExample, record: Record, session: Session) -> None:
+        """Ask what was to be asked behind the end of the video, which has come: of all that there was to see."""
+        answered = {row.get("id") for row in record.answers}
+        for question in example.questions:
+            late = question.own_turn and not question.poll and question.time > session.time + EPS
+            if late and session.turn and (not question.id or question.id not in answered):
+                self._answer(example, record, session, question, session.time)
+
     def _poll(self, example: TaskExample, record: Record, session: Session, question: Question) -> None:
         """Ask whether it is time; if it is, ask the question itself, once."""
         over = question.until is not None and session.time > question.until + EPS

@@ -88,7 +88,9 @@ class Seen:
         while second < self.seconds:
             known = self._read(second // BLOCK)[second % BLOCK :][: self.seconds - second]
             if not known:
-                source = self.example.source(self.seconds, second)
+                # A stream may begin between two whole seconds, and every step of it with it.
+                begun = max(self.example.start, second + self.example.start % 1)
+                source = self.example.source(self.seconds, begun)
                 yield from (self.session.prepare(chunk) for chunk in source)
                 return
             yield from known

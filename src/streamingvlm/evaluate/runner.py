@@ -7,6 +7,7 @@ snapshots, and so need not be at the same second as the others.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +17,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from ..core.errors import CapacityError, OutputError
+from ..core.errors import CapacityError, OutputError, SessionError, StreamingVLMError
 from ..core.events import Commentary, Event, Source, StepSource
 from ..core.policy import CachePolicy, make_policy
 from ..core.sampling_params import Sampling
@@ -27,12 +28,14 @@ from ..engine.session import Session
 from ..engine.snapshot import there_is
 from ..models.base import Model
 from ..runtime.runtime import LONG_PATIENCE, Runtime, Stream
-from .asking import Asker
+from .asking import EPS, Asker
 from .checkpoint import Checkpoint
 from .features import Features, Seen
 from .record import Record
 from .runs import digest
 from .task import Question, Task, TaskExample
+
+_LOG = logging.getLogger(__name__)
 
 #: Seconds of work between two snapshots, and how much of the time they may take at most.
 SNAPSHOT_EVERY, SNAPSHOT_SHARE = 30.0, 0.05
@@ -146,6 +149,14 @@ class RunningExample:
             self.record.end()
         return True
 
+    def fault(self) -> StreamingVLMError | None:
+        """What ended the stream, if it concerns no other; anything else is raised."""
+        assert self.stream is not None, "it was started"
+        if isinstance(self.stream.error, StreamingVLMError):
+            return self.stream.error
+        self.stream.wait()  # raises
+        return None
+
     def _save(self, session: Session) -> None:
         began = time.perf_counter()
         self.record.sync()
@@ -203,7 +214,8 @@ class TaskRunner:
         """What is said of every example up to ``seconds`` on its clock, ``at_once`` of them in one batch.
 
         ``on_progress`` is told the seconds that are done, of all streams together. An interrupt leaves what was said
-        and the last snapshots.
+        and the last snapshots. A stream whose video is missing or broken ends alone: the others go on, then the first
+        such error is raised.
         """
         records = [Record(self.folder / f"{example.name}.jsonl", self.settings(example)) for example in examples]
         for record in records:
@@ -232,18 +244,26 @@ class TaskRunner:
             with Runtime(Engine(self.model, slots=slots), lockstep=True, patience=LONG_PATIENCE) as runtime:
                 asker = Asker(runtime.engine, self.answers, self.question_tokens)
                 ended: SimpleQueue[RunningExample] = SimpleQueue()
+                faults: list[StreamingVLMError] = []
 
-                def start(count: int) -> None:
-                    for _ in range(min(count, len(waiting))):
-                        self._start(runtime, asker, waiting.popleft(), seconds, ended)
+                def start(count: int) -> int:
+                    """Start so many of those that wait; how many have started."""
+                    started = 0
+                    while waiting and started < count:
+                        try:
+                            self._start(runtime, asker, waiting.popleft(), seconds, ended)
+                            started += 1
+                        except StreamingVLMError as error:
+                            faults.append(error)
+                    return started
 
-                runtime.call(lambda: start(most))  # all of them before the first step
-                for _ in examples:
+                running = runtime.call(lambda: start(most))  # all of them before the first step
+                while running:
                     one = next_ended(ended)
-                    if not one.settle(seconds):
-                        assert one.stream is not None, "it was started"
-                        one.stream.wait()  # raises what ended it
-                    runtime.call(lambda: start(1))
+                    if not one.settle(seconds) and (fault := one.fault()) is not None:
+                        faults.append(fault)
+                    running += _started(runtime, lambda: start(1), faults) - 1
+                raise_first(faults)
         finally:
             for one in examples:
                 one.record.close(one.settle(seconds))
@@ -266,6 +286,10 @@ class TaskRunner:
             one.seen = self.features.seen(example, session, seconds)
             return one.seen
 
+        def at_end(session: Session) -> None:
+            if session.time < seconds - EPS:  # the video itself has ended
+                asker.at_end(example, record, session)
+
         one.stream = runtime.start(
             source,
             sinks=[one],
@@ -273,6 +297,7 @@ class TaskRunner:
             restore=record.snapshot if record.rows and there_is(record.snapshot) else None,
             on_step=one.keep,
             before_step=lambda session, step: asker.before_step(example, record, session, step),
+            on_end=at_end,
             policy=self._policy,
             context=example.context,
             previous=example.previous,
@@ -291,6 +316,22 @@ def next_ended(ended: SimpleQueue[RunningExample]) -> RunningExample:
     assert one.stream is not None, "it was started"
     one.stream.wait_ended()
     return one
+
+
+def raise_first(faults: Sequence[StreamingVLMError]) -> None:
+    """Raise the first of the errors that ended single streams or videos, if any; the others are logged."""
+    for other in faults[1:]:
+        _LOG.warning("%s", other)
+    if faults:
+        raise faults[0]
+
+
+def _started(runtime: Runtime, start: Callable[[], int], faults: Sequence[StreamingVLMError]) -> int:
+    try:
+        return runtime.call(start)
+    except SessionError:  # the engine has failed, and said why to a stream
+        raise_first(faults)
+        raise
 
 
 def _more(question: Question) -> tuple[Any, ...]:

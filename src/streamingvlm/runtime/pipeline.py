@@ -21,7 +21,8 @@ class Pipeline:
 
     ``keep``: the session stays open behind the end. ``error``: what ended it, if it did not come to its source's end
     and was not stopped. ``on_step`` is told of every request that has ended well,
-    ``before_step`` of every whole step that is about to be submitted.
+    ``before_step`` of every whole step that is about to be submitted, ``on_end`` that the source has come to its end,
+    while the session is still open.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class Pipeline:
         opened: StreamOpened,
         on_step: Callable[[StepRequest], None] = lambda _: None,
         before_step: Callable[[Session, StepInput], None] = lambda *_: None,
+        on_end: Callable[[Session], None] = lambda _: None,
         keep: bool = False,
     ) -> None:
         self.session = session
@@ -41,7 +43,7 @@ class Pipeline:
         self._feed = feed
         self._sinks = list(sinks)
         self._opened = opened
-        self._on_step, self._before_step = on_step, before_step
+        self._on_step, self._before_step, self._on_end = on_step, before_step, on_end
         self._keep = keep
         self._at_end = False
         self._acting = False
@@ -134,6 +136,7 @@ class Pipeline:
         self._save()
         self._next = self._feed.poll()
         if self._next is None and self._feed.ended:
+            self._on_end(self.session)
             self._at_end = True
             self.finish()
 

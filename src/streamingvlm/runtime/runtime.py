@@ -196,6 +196,7 @@ class Runtime:
         session: Session | None = None,
         on_step: Callable[[StepRequest], None] = lambda _: None,
         before_step: Callable[[Session, StepInput], None] = lambda *_: None,
+        on_end: Callable[[Session], None] = lambda _: None,
         **options: Any,
     ) -> Stream:
         """Start a stream.
@@ -206,10 +207,18 @@ class Runtime:
         of a step are shown as they come (always where the pace is live). ``restore``: a snapshot to go on from.
         ``options``: as :meth:`Engine.open` takes them; or ``session``: one that is open and stays so behind the end.
         ``before_step`` is told of a whole step before it is submitted, ``on_step`` of its request when it has ended,
-        both on the engine's thread. Raises what opening and restoring raise.
+        ``on_end`` that the source has ended while the session is still open, all on the engine's thread. Raises what
+        opening and restoring raise.
         """
         feed = partial(self._feed, source, pace, encode_ahead, parts, prepare)
-        make = partial(Pipeline, sinks=sinks, on_step=on_step, before_step=before_step, keep=session is not None)
+        make = partial(
+            Pipeline,
+            sinks=sinks,
+            on_step=on_step,
+            before_step=before_step,
+            on_end=on_end,
+            keep=session is not None,
+        )
         return self.call(lambda: self._start(session, options, restore, feed, make))
 
     def call(self, function: Callable[[], T]) -> T:

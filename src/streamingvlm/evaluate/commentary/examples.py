@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ...core.errors import EndedError
 from ...core.events import Chunk, Source
 from ...sources.open import open_source
 from ..benchmark import Game
@@ -91,15 +92,34 @@ class GameExample:
 
     def source(self, seconds: float, start: float = 0.0) -> Source:
         """The video from ``start`` (at the earliest where the game is evaluated from) to where it ends."""
-        return open_video(
-            str(self.game.video.path), self.preset, max(start, self.start), min(seconds, self.end), self.blind
-        )
+        path, end = str(self.game.video.path), min(seconds, self.end)
+        if start > self.start:
+            return go_on(path, self.preset, start, end, self.blind)
+        return open_video(path, self.preset, self.start, end, self.blind)
 
 
 def open_video(locator: str, preset: Preset, start: float, end: float, blind: bool = False) -> Source:
     """A video from ``start`` to ``end`` seconds with a preset's frames; ``blind``: black ones."""
     source = open_source(locator, fps=preset.fps, step=preset.step, start=start, duration=end - start)
     return BlackFrames(source) if blind else source
+
+
+def go_on(locator: str, preset: Preset, start: float, end: float, blind: bool = False) -> Source:
+    """A video that was watched up to ``start``, as :func:`open_video`; nothing where it ends there."""
+    try:
+        return open_video(locator, preset, start, end, blind) if end > start + EPS else NoFrames(locator)
+    except EndedError:
+        return NoFrames(locator)
+
+
+class NoFrames:
+    """The rest of a video that was watched to its end. ``name``: the video's."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.context, self.kind, self.live = name, "", "", False
+
+    def __iter__(self) -> Iterator[Chunk]:
+        return iter(())
 
 
 class BlackFrames:

@@ -10,7 +10,7 @@ from typing import Any
 from ...core.errors import SourceError
 from ...core.events import Source
 from ..benchmark import QuestionBenchmark, Video
-from ..commentary.examples import open_video
+from ..commentary.examples import go_on, open_video
 from ..parts import stable_number
 from ..presets import Answers, Preset
 from ..record import Record
@@ -86,7 +86,8 @@ class VideoQuestions:
 
     def source(self, seconds: float, start: float = 0.0) -> Source:
         """The video from ``start`` to where nothing is asked any more."""
-        return open_video(str(self.at.path), self.preset, start, min(seconds, self.end))
+        read = go_on if start > 0 else open_video
+        return read(str(self.at.path), self.preset, start, min(seconds, self.end))
 
 
 def question_of(item: Item, answers: Answers) -> Question:
@@ -131,6 +132,11 @@ def videos_with_questions(benchmark: QuestionBenchmark) -> Iterator[tuple[Video,
     return ((known[key], items) for key, items in by_video.items())
 
 
+def _polled(record: Record, item: Item) -> bool:
+    """Whether an item was polled as long as it is to be, or as there was a video."""
+    return record.ended or (item.until is not None and record.seconds >= item.until - 1e-6)
+
+
 def replies_of(record: Record, items: Sequence[Item]) -> dict[str, Reply]:
     """The replies that stand in the record of a video. A proactive item that was never answered replied nothing."""
     rows = {row["id"]: row for row in record.answers if "id" in row}
@@ -138,6 +144,6 @@ def replies_of(record: Record, items: Sequence[Item]) -> dict[str, Reply]:
     for item in items:
         if (row := rows.get(item.id)) is not None:
             found[item.id] = reply_of(item, row["answer"], row.get("logprobs", ()), row["asked"])
-        elif item.form is Form.PROACTIVE and item.until is not None and record.seconds >= item.until - 1e-6:
+        elif item.form is Form.PROACTIVE and _polled(record, item):
             found[item.id] = Reply(item.id, "")
     return found
