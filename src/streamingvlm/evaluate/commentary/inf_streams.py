@@ -21,6 +21,7 @@ the published scripts write it, will do where it is unique.
 from __future__ import annotations
 
 import logging
+import math
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -55,11 +56,12 @@ GROUP_FIELDS = ("sport", "category", "class")
 
 
 class Spoken(NamedTuple):
-    """A response of a prediction file: the second it ends in, and where it stands."""
+    """A response of a prediction file: the second it ends in, where it stands, and where it begins (-inf: not told)."""
 
     end: float
     text: str
     line: int
+    start: float = -math.inf
 
 
 class InfStreams:
@@ -135,12 +137,16 @@ class InfStreams:
         """
         spoken = self._spoken(path)
         found: dict[str, str] = {}
+        # What was said of a window in one piece is of no other, also where that begins in the last second of this one.
+        whole = {(window.video, window.start, window.end): window.id for window in self.windows}
         for window in self.windows:
             items = spoken.get(window.video, ())
             first = bisect_right(items, window.start, key=lambda one: int(one.end))
             last = bisect_right(items, window.end, key=lambda one: int(one.end))
-            if first < last:
-                found[window.id] = " ".join(one.text for one in items[first:last] if one.text)
+            ending = items[first:last]
+            own = [one for one in ending if whole.get((window.video, one.start, one.end), window.id) == window.id]
+            if own:
+                found[window.id] = " ".join(one.text for one in own if one.text)
         return found
 
     def _spoken(self, path: Path) -> dict[str, list[Spoken]]:
@@ -298,7 +304,9 @@ def _take(items: dict[float, Spoken], item: Any, line: int, where: str) -> None:
             f"{where}: the item that ends at {end:g} s is there twice (the other is in line {items[key].line}); "
             "the parts of this file were merged more than once"
         )
-    items[key] = Spoken(key, without_mark(response), line)
+    start = item.get("start_time")
+    begins = float(start) if isinstance(start, int | float) and abs(start) < 2.0**53 else -math.inf
+    items[key] = Spoken(key, without_mark(response), line, begins)
 
 
 def _window(game: Game, start: float, end: float, words: Sequence[Word]) -> Window:
