@@ -7,12 +7,13 @@ can be run by any number of processes in one folder; the file of predictions is 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..core.errors import OptionError, OutputError
+from ..core.errors import EndpointError, OptionError, OutputError, SourceError, StreamingVLMError
 from ..models.patches import Patcher
 from ..sinks.files import json_text, write_whole
 from .benchmark import Benchmark, CommentaryBenchmark, Game, QuestionBenchmark, Said, Video
@@ -21,12 +22,18 @@ from .parts import Part
 from .presets import Answers, OfflinePreset, Preset
 from .questions.examples import VideoQuestions, replies_of, videos_with_questions
 from .questions.items import Item, Reply
+from .questions.length import timed
 from .questions.log import ReplyLog
 from .questions.offline import Answerer, sample
 from .questions.replies import write_replies
 from .record import Record
-from .runs import ABOUT, ITEMS, PREDICTIONS, STREAMS, file_name
+from .runner import raise_first
+from .runs import ABOUT, ITEMS, PREDICTIONS, STREAMS, file_name, locked
 
+_LOG = logging.getLogger(__name__)
+
+#: Mark of records that hold a text for each window, and nothing between windows.
+WINDOWS = "windows"
 #: Is told how much is done, in the units that it was given the total in.
 Progress = Callable[[float], None]
 
@@ -64,25 +71,28 @@ class Run:
         """Make the folder, or take it up. OutputError if it holds a run of other settings, naming each."""
         path = self.out / ABOUT
         own = json.loads(json.dumps(self.about()))
-        if path.exists():
+        with locked(self.out):
+            if path.exists():
+                self._check_same(path, own)
+                return
             try:
-                found = json.loads(path.read_text(encoding="utf-8"))
-            except (OSError, ValueError) as error:
-                raise OutputError(
-                    f"{path} cannot be read ({error}); remove the folder to start the run again"
-                ) from None
-            apart = [key for key, value in _flat(own) if dict(_flat(found)).get(key) != value]
-            if apart:
-                each = "; ".join(
-                    f"{key} {dict(_flat(found)).get(key)!r}, here {dict(_flat(own))[key]!r}" for key in apart
-                )
-                raise OutputError(f"{self.out} is of another run: {each}. Choose another --out")
-            return
+                (self.out / STREAMS).mkdir(exist_ok=True)
+            except OSError as error:
+                raise OutputError(f"cannot write {self.out} ({error.strerror or error})") from None
+            write_whole(path, json.dumps(own, indent=2, ensure_ascii=False) + "\n")
+
+    def _check_same(self, path: Path, own: Mapping[str, Any]) -> None:
         try:
-            (self.out / STREAMS).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"cannot write {self.out} ({error.strerror or error})") from None
-        write_whole(path, json.dumps(own, indent=2, ensure_ascii=False) + "\n")
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(found, dict):
+                raise ValueError("it is no object")
+        except (OSError, ValueError) as error:
+            raise OutputError(f"{path} cannot be read ({error}); remove the folder to start the run again") from None
+        here, there = dict(_flat(own)), dict(_flat(found))
+        apart = [key for key in {**here, **there} if here.get(key) != there.get(key)]
+        if apart:
+            each = "; ".join(f"{key} {there.get(key)!r}, here {here.get(key)!r}" for key in apart)
+            raise OutputError(f"{self.out} is of another run: {each}. Choose another --out")
 
     def close(self, found: int, expected: int, origin: Mapping[str, Any]) -> None:
         """Write down how many videos are there, of how many, and where the last of them were run."""
@@ -102,8 +112,18 @@ def merge_run(benchmark: Benchmark, out: Path) -> tuple[int, int]:
     settings = dict(about["settings"])
     limit = settings.pop("limit", None)
     run = Run(benchmark, about["locator"], out, about["name"], about["mode"], about["preset"], settings, limit=limit)
-    found, expected = merge_games(run) if isinstance(benchmark, CommentaryBenchmark) else merge_items(run)
-    run.close(found, expected, about.get("origin", {}))
+    return merge(run, about.get("origin", {}))
+
+
+def merge(run: Run, origin: Mapping[str, Any]) -> tuple[int, int]:
+    """Make the file of predictions of all that is there, whichever process made it; (found, expected).
+
+    Processes that end at once do so one behind the other, so that the last one leaves the words of all.
+    """
+    with locked(run.out):
+        is_commented = isinstance(run.benchmark, CommentaryBenchmark)
+        found, expected = merge_games(run) if is_commented else merge_items(run)
+        run.close(found, expected, origin)
     return found, expected
 
 
@@ -117,9 +137,10 @@ def games_of(run: Run, preset: Preset, blind: bool = False) -> list[GameExample]
 
 
 def merge_games(run: Run) -> tuple[int, int]:
-    """Make the file of predictions of all records that are whole, whoever made them; (games that are, games).
+    """Make the file of predictions of all records that are done, whoever made them; (games that are whole, games).
 
-    Made anew from the records each time: merging twice gives the same file.
+    A game whose video ended too early, or of which something was declined, is in the file but does not count. Made
+    anew from the records each time: merging twice gives the same file.
     """
     benchmark = run.benchmark
     assert isinstance(benchmark, CommentaryBenchmark), "it was checked"
@@ -130,7 +151,7 @@ def merge_games(run: Run) -> tuple[int, int]:
         record = whole(run.out / STREAMS / f"{game.name}.jsonl", game)
         if record is None:
             continue
-        found += 1
+        found += not _lacks(record, game)
         said = [Said(row["start"], row["end"], row["text"]) for row in record.rows]
         lines += [json_text(dict(line)) for line in benchmark.published(game, said)]
     write_whole(path, "".join(f"{line}\n" for line in lines))
@@ -146,30 +167,62 @@ def whole(path: Path, game: Game) -> Record | None:
     return record if done and (record.settings["start"], record.settings["end"]) == (game.start, game.end) else None
 
 
+def _lacks(record: Record, game: Game) -> bool:
+    """Whether something is missing of a game that is done; the log says what."""
+    if record.errors:
+        _LOG.warning("%s: %d stretches without words: %s", game.name, len(record.errors), record.errors[0]["error"])
+    of_windows = record.settings.get("by") == WINDOWS
+    short = record.ended and not of_windows and record.seconds < game.end - 1e-6
+    if short:
+        _LOG.warning("%s ends at %g s; its data ask for %g s", game.video.path, record.seconds, game.end)
+    return short or bool(record.errors)
+
+
 def streams_of(run: Run, preset: Preset, answers: Answers) -> list[VideoQuestions]:
-    """The videos of a run's part with their questions, to be watched once each."""
+    """The videos of a run's part that are there, with their questions, to be watched once each."""
     return [
-        VideoQuestions(video, items, preset, answers, run.benchmark.revision)
+        VideoQuestions(video, timed(video, items), preset, answers, run.benchmark.revision)
         for video, items in _videos_of(run)
-        if run.part.has(video.key)
+        if run.part.has(video.key) and there(video)
     ]
 
 
 def answer_offline(
     run: Run, preset: OfflinePreset, answerer: Answerer, done: Progress, *, patcher: Patcher | None, blind: bool = False
 ) -> None:
-    """Have the items of a run's part answered, one by one; what has a reply already is passed over."""
-    videos = [(video, items) for video, items in _videos_of(run) if run.part.has(video.key)]
-    count = 0
-    for video, items in videos:
+    """Have the items of a run's part answered, one by one; what has a reply already is passed over.
+
+    ``done`` is told how many videos are. A video that is missing is left out. One that cannot be read, and an item that
+    is declined, do not stop the others; the first such error is raised at the end.
+    """
+    faults: list[StreamingVLMError] = []
+    for number, (video, items) in enumerate(offline_videos(run, blind), 1):
         settings = {"video": video.key, "data": run.benchmark.revision}
         with ReplyLog(run.out / ITEMS / f"{file_name(video.key)}.jsonl", settings) as log:
-            for item in items:
-                if item.id not in log.replies:
+            left = [item for item in items if item.id not in log.replies]
+            try:
+                for item in left if blind else timed(video, left):
                     shown = None if blind else sample(str(video.path), item.start, item.time, preset, patcher)
-                    log.add(answerer.answer(item, shown))
-                count += 1
-                done(count)
+                    try:
+                        log.add(answerer.answer(item, shown))
+                    except EndpointError as error:
+                        if error.kind != "no_text":
+                            raise
+                        faults.append(error)
+            except SourceError as error:
+                faults.append(error)
+        done(number)
+    raise_first(faults)
+
+
+def offline_videos(run: Run, blind: bool) -> list[tuple[Video, list[Item]]]:
+    """The videos of a run's part with their items; ``blind``: also those that are missing."""
+    return [pair for pair in _videos_of(run) if run.part.has(pair[0].key) and (blind or there(pair[0]))]
+
+
+def there(video: Video) -> bool:
+    """Whether a video has a file, or is made on the way."""
+    return video.made or video.path.exists()
 
 
 def merge_items(run: Run) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil
 from pathlib import Path
@@ -20,10 +20,11 @@ from ..runtime import reports
 from .benchmark import Benchmark, CommentaryBenchmark, QuestionBenchmark, Video
 from .checkpoint import Checkpoint
 from .features import Features
-from .generate import Run, Speaker, answer_offline, games_of, merge_games, merge_items, streams_of
+from .generate import Run, Speaker, answer_offline, games_of, merge, offline_videos, streams_of, there
 from .parts import Part
 from .presets import COMMENTARY, OFFLINE, QUESTIONS, Answers, OfflinePreset, Preset, find_preset
 from .questions import offline
+from .questions.examples import videos_with_questions
 from .registry import open_benchmark
 from .runner import Bar, TaskRunner
 from .runs import STREAMS
@@ -103,7 +104,7 @@ def check_videos(benchmark: Benchmark, job: Job, part: Part) -> None:
     """OptionError, naming some, if videos of a job's part are missing."""
     if job.constant is not None or (job.blind and job.mode == "offline"):
         return
-    missing = [video.key for video in benchmark.videos if part.has(video.key) and not there(video)]
+    missing = [video.key for video in videos_of(benchmark, job.limit) if part.has(video.key) and not there(video)]
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise OptionError(
@@ -112,14 +113,20 @@ def check_videos(benchmark: Benchmark, job: Job, part: Part) -> None:
         )
 
 
-def there(video: Video) -> bool:
-    """Whether a video has a file, or is made on the way."""
-    return video.made or video.path.exists()
+def videos_of(benchmark: Benchmark, limit: int | None) -> Sequence[Video]:
+    """The videos that a run watches, each once; ``limit``: at most so many games, or videos of items."""
+    if isinstance(benchmark, CommentaryBenchmark):
+        return list(dict.fromkeys(game.video for game in benchmark.games[:limit]))
+    if isinstance(benchmark, QuestionBenchmark):
+        return [video for video, _ in videos_with_questions(benchmark)][:limit]
+    return benchmark.videos
 
 
 def _comment(job: Job, part: Part, benchmark: CommentaryBenchmark, bar: Bar) -> Outcome:
     if job.mode != "stream":
         raise OptionError("games are commented as streams: --mode stream")
+    if job.answers:
+        raise OptionError("games are commented, not asked: --answers has no part in it")
     preset: Preset = find_preset(COMMENTARY, job.preset, benchmark.name)
     if job.words:
         preset = replace(preset, human_words=job.words == "human")
@@ -130,10 +137,18 @@ def _comment(job: Job, part: Part, benchmark: CommentaryBenchmark, bar: Bar) -> 
     games = [game for game in games_of(run, preset, job.blind) if job.constant is not None or there(game.game.video)]
     total = len(games) if isinstance(made, ConstantSpeaker | RemoteSpeaker) else sum(g.end - g.start for g in games)
     with bar(f"{run.name}, {job.task}", max(total, 1)) as done:
-        made.comment(games, run.out / STREAMS, done)
-    found, expected = merge_games(run)
-    run.close(found, expected, _origin(job))
+        found, expected = _merged(run, job, lambda: made.comment(games, run.out / STREAMS, done))
     return Outcome(run.name, "games", found, expected)
+
+
+def _merged(run: Run, job: Job, work: Callable[[], object]) -> tuple[int, int]:
+    """Do the work and merge, also where a video has failed or an interrupt has come: what is done is kept."""
+    try:
+        work()
+    except BaseException:
+        merge(run, _origin(job))
+        raise
+    return merge(run, _origin(job))
 
 
 def _speaker(job: Job, preset: Preset, benchmark: CommentaryBenchmark, settings: dict[str, Any]) -> Speaker:
@@ -156,9 +171,16 @@ def _checkpoint(job: Job, preset: Preset, settings: dict[str, Any]) -> tuple[Che
     settings |= {
         "checkpoint": checkpoint.fingerprint,
         "policy": repr(make_policy(policy, checkpoint.model.defaults.policy)),
-        "weights": checkpoint.model.weights,
+        **_numbers(checkpoint),
     }
     return checkpoint, policy
+
+
+def _numbers(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What the words of a checkpoint depend on, to the last bit, beside its files."""
+    model = checkpoint.model
+    dtype = str(model.kv_shape.dtype).removeprefix("torch.")
+    return {"weights": model.weights, "dtype": dtype, "device": model.kv_shape.device.type}
 
 
 def _remote_options(job: Job, preset: Preset) -> RemoteOptions:
@@ -172,13 +194,14 @@ def _answer(job: Job, part: Part, benchmark: QuestionBenchmark, bar: Bar) -> Out
     """Watch every video once and ask in forks."""
     if job.constant is not None or job.endpoint is not None or job.blind:
         raise OptionError("an endpoint, a constant and the blind baseline are asked offline: --mode offline")
+    _check_asked(job)
     preset: Preset = find_preset(QUESTIONS, job.preset, benchmark.name)
     answers = _answers(job.answers or "likelihood")
     settings: dict[str, Any] = {**preset.json(), "seed": job.seed, "answers": answers, "asked": "in a fork"}
     checkpoint, policy = _checkpoint(job, preset, settings)
     run = _run(job, part, benchmark, settings, policy)
     run.open()
-    videos = [one for one in streams_of(run, preset, answers) if there(one.at)]
+    videos = streams_of(run, preset, answers)
     kept = Features.of(checkpoint.model, job.features) if job.features else None
     runner = TaskRunner(
         checkpoint.model,
@@ -193,14 +216,15 @@ def _answer(job: Job, part: Part, benchmark: QuestionBenchmark, bar: Bar) -> Out
         question_tokens=QUESTION_TOKENS,
     )
     with bar(f"{run.name}, {job.task}", max(sum(one.end for one in videos), 1)) as done:
-        if videos:
-            runner.run(videos, ceil(max(one.end for one in videos)), done)
-    found, expected = merge_items(run)
-    run.close(found, expected, _origin(job))
+        seconds = ceil(max((one.end for one in videos), default=0.0))
+        found, expected = _merged(run, job, lambda: runner.run(videos, seconds, done))
     return Outcome(run.name, "items", found, expected)
 
 
 def _answer_offline(job: Job, part: Part, benchmark: QuestionBenchmark, bar: Bar) -> Outcome:
+    _check_asked(job)
+    if job.features is not None:
+        raise OptionError("offline nothing is watched as a stream: --keep-vision has no part in it")
     preset: OfflinePreset = find_preset(OFFLINE, job.preset, benchmark.name)
     if job.answers:
         preset = replace(preset, answers=_answers(job.answers))
@@ -211,11 +235,16 @@ def _answer_offline(job: Job, part: Part, benchmark: QuestionBenchmark, bar: Bar
     run = _run(job, part, benchmark, settings, "offline")
     run.open()
     blind = job.blind or job.constant is not None
-    with bar(f"{run.name}, {job.task}", len(benchmark.items)) as done:
-        answer_offline(run, preset, answerer, done, patcher=patcher, blind=blind)
-    found, expected = merge_items(run)
-    run.close(found, expected, _origin(job))
+    with bar(f"{run.name}, {job.task}", max(len(offline_videos(run, blind)), 1)) as done:
+        found, expected = _merged(
+            run, job, lambda: answer_offline(run, preset, answerer, done, patcher=patcher, blind=blind)
+        )
     return Outcome(run.name, "items", found, expected)
+
+
+def _check_asked(job: Job) -> None:
+    if job.words:
+        raise OptionError("items are asked, nothing was said before them: --words has no part in it")
 
 
 def _answerer(job: Job, preset: OfflinePreset, settings: dict[str, Any]) -> offline.Answerer:
@@ -229,7 +258,7 @@ def _answerer(job: Job, preset: OfflinePreset, settings: dict[str, Any]) -> offl
     if job.policy:
         raise OptionError("offline all frames are shown at once: a cache policy has no part in it")
     checkpoint = Checkpoint.load(job.model, device=job.device, dtype=job.dtype, weights=job.weights)
-    settings |= {"checkpoint": checkpoint.fingerprint, "weights": checkpoint.model.weights}
+    settings |= {"checkpoint": checkpoint.fingerprint, **_numbers(checkpoint)}
     return offline.local(checkpoint.model, preset)
 
 

@@ -20,6 +20,7 @@ from ..core.errors import OutputError
 from ..core.events import Commentary
 from ..engine.snapshot import remove
 from ..sinks.files import json_text
+from .runs import check_unclaimed, claim
 
 Row = dict[str, Any]
 
@@ -97,7 +98,7 @@ class Record:
         self.ended = any("ended" in row for row in found[1:])
 
     def begin(self, seconds: float) -> None:
-        """Keep the rows before ``seconds`` and be ready for what follows."""
+        """Keep the rows before ``seconds`` and be ready for what follows. OutputError if another process is at it."""
         self.cut(seconds)
         if not self.rows:
             self.answers = []  # a question at 0 s is asked in the first step
@@ -105,6 +106,7 @@ class Record:
         part = self.path.with_name(self.path.name + ".part")
         with self._writing():
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            check_unclaimed(self.path)
             with part.open("w", encoding="utf-8") as file:
                 file.writelines(
                     json_text(line) + "\n" for line in (self.settings, *self.rows, *self.answers, *self.errors)
@@ -113,10 +115,21 @@ class Record:
                 os.fsync(file.fileno())
             os.replace(part, self.path)
             self._file = self.path.open("a", encoding="utf-8", buffering=1)
+            claim(self._file, self.path)
 
     def add(self, event: Commentary) -> None:
         """The words of the next second."""
-        row = {
+        self.put(self.row(event))
+
+    def put(self, row: Row) -> None:
+        """The next row as it is, of words or of an error."""
+        (self.errors if "error" in row else self.rows).append(row)
+        self._write(row)
+
+    @staticmethod
+    def row(event: Commentary) -> Row:
+        """The words of a step as they are recorded."""
+        return {
             "start": event.start,
             "end": event.end,
             "text": event.text,
@@ -125,23 +138,17 @@ class Record:
             "rows": sum(event.rows.values()),
             "finish_reason": event.finish_reason,
         }
-        self.rows.append(row)
-        self._write(row)
 
     def answer(self, time: float, question: str, text: str, **more: Any) -> None:
         """What was said to a question that was asked at ``time``, seconds; ``more``: JSON that is kept beside it."""
         self.answers.append({"asked": time, "question": question, "answer": text, **more})
         self._write(self.answers[-1])
 
-    def error(self, start: float, end: float, why: str) -> None:
-        """Write down that nothing could be said of the stretch from ``start`` to ``end`` seconds."""
-        self.errors.append({"start": start, "end": end, "error": why})
-        self._write(self.errors[-1])
-
     def cut(self, seconds: float) -> None:
         """Forget what is behind ``seconds``, here and not on disk."""
         self.rows = [row for row in self.rows if row["end"] <= seconds + 1e-6]
         self.answers = [answer for answer in self.answers if answer["asked"] <= seconds + 1e-6]
+        self.errors = [error for error in self.errors if error["end"] <= seconds + 1e-6]
 
     def end(self) -> None:
         """Write down that the video ended before all that was to be watched."""

@@ -12,17 +12,24 @@ A single file in a published form, whoever wrote it, is a contestant like a run;
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from ..core.errors import SourceError
+from ..core.errors import OutputError, SourceError
 
 #: Names of the files of a run.
 ABOUT, STREAMS, ITEMS, PREDICTIONS = "run.json", "streams", "items", "predictions.jsonl"
+#: Beside them: what processes that share a run wait for.
+LOCK = ".lock"
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +70,45 @@ def open_contestant(path: Path) -> Contestant:
     if not (path / PREDICTIONS).is_file():
         raise SourceError(f"{path} has no {PREDICTIONS} yet: end the run first, with the same command")
     return Contestant(about["name"], path, path / PREDICTIONS, about)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Be the only process that looks at a run as a whole; others wait. OutputError if the folder cannot be written.
+
+    A file system without locks is told in the log: processes that end in the same moment may then leave a file of
+    predictions without the last one's; the same command makes it anew.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / LOCK).open("a")
+    except OSError as error:
+        raise OutputError(f"cannot write {folder} ({error.strerror or error})") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            _LOG.warning("%s cannot be locked (%s): let no two processes end in it at once", folder, error.strerror)
+        yield
+
+
+def claim(file: IO[str], path: Path) -> None:
+    """Take a file for this process until it is closed. OutputError if another one has it: it is writing there."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise OutputError(f"{path} is being written by another process; wait for it, or end it") from None
+    except OSError as error:
+        _LOG.warning("%s cannot be locked (%s): let no two processes write it", path, error.strerror)
+
+
+def check_unclaimed(path: Path) -> None:
+    """OutputError if another process is writing a file."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            claim(file, path)
+    except FileNotFoundError:
+        return
 
 
 def digest(value: Any, digits: int = 8) -> str:

@@ -6,27 +6,27 @@ Each writes a record for every game, as :class:`streamingvlm.evaluate.generate.S
 from __future__ import annotations
 
 import json
+import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from math import ceil
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import EndpointError, OutputError, StreamingVLMError
+from ..core.errors import EndpointError, SourceError, StreamingVLMError
 from ..core.events import Chunk, Commentary
 from ..engine.endpoint import Endpoint
 from ..engine.remote import RemoteOptions, RemoteSession
 from ..sinks.files import write_whole
-from ..sources.open import open_source
 from .benchmark import Window
 from .checkpoint import Checkpoint
-from .commentary.examples import GameExample, open_video
+from .commentary.examples import EPS, GameExample, go_on, open_video
 from .features import Features
-from .presets import Preset
-from .record import Record
-from .runner import TaskRunner
+from .generate import WINDOWS
+from .presets import EVERY_FRAME, Preset
+from .record import Record, Row
+from .runner import TaskRunner, raise_first
 
 Progress = Callable[[float], None]
 
@@ -63,7 +63,7 @@ class LocalSpeaker:
             real_time=None,
         )
         if games:
-            runner.run(games, ceil(max(game.end for game in games)), done)
+            runner.run(games, math.ceil(max(game.end for game in games)), done)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class ConstantSpeaker:
     def comment(self, games: Sequence[GameExample], folder: Path, done: Progress) -> None:
         """Write all records."""
         for number, game in enumerate(games, 1):
-            record = Record(folder / f"{game.name}.jsonl", {**game.settings, "constant": self.text})
+            record = Record(folder / f"{game.name}.jsonl", {**game.settings, "constant": self.text, "by": WINDOWS})
             record.begin(0.0)
             for window in _windows_of(self.windows, game):
                 record.add(Commentary(window.start, window.end, self.text))
@@ -120,74 +120,92 @@ class RemoteSpeaker:
             except BaseException:
                 self._stop.set()  # an interrupt: no further call is begun
                 raise
-        if errors:
-            raise errors[0]
+        raise_first(errors)
 
-    def _settings(self, game: GameExample) -> dict[str, Any]:
-        return {**game.settings, "endpoint": self.endpoint.model, "options": repr(self.options)}
+    def _session(self, game: GameExample, state: Mapping[str, Any] | None = None) -> RemoteSession:
+        options = replace(self.options, fps=EVERY_FRAME, context=game.context)
+        return RemoteSession(self.endpoint, options, state=state)
+
+    def _record(self, game: GameExample, folder: Path) -> Record:
+        settings = {**game.settings, "endpoint": self.endpoint.model, "options": repr(self.options)}
+        by_window = {"by": WINDOWS} if self.windows is not None else {}
+        record = Record(folder / f"{game.name}.jsonl", settings | by_window)
+        record.load()
+        return record
 
     def _windows(self, game: GameExample, folder: Path) -> None:
         """A call for every window of a game that has none yet."""
-        record = Record(folder / f"{game.name}.jsonl", self._settings(game))
-        record.load()
-        record.begin(record.seconds)
-        seen = {row["start"] for row in (*record.rows, *record.errors)}
+        record = self._record(game, folder)
+        if record.ended:
+            return
+        record.begin(math.inf)
+        seen = {(row["start"], row["end"]) for row in (*record.rows, *record.errors)}
         try:
             for window in _windows_of(self.windows or (), game):
-                if window.start in seen or self._stop.is_set():
+                if (window.start, window.end) in seen:
                     continue
+                if self._stop.is_set():
+                    return
                 try:
                     record.add(self._describe(game, window))
                 except EndpointError as error:
-                    if error.kind != "no_text":
-                        raise
-                    record.error(window.start, window.end, str(error))  # it declines: asking again changes nothing
-            if not self._stop.is_set():
-                record.end()
+                    _declined(record, window.start, window.end, error)
+                record.sync()
+            record.end()
         finally:
             record.close(done=False)
 
     def _describe(self, game: GameExample, window: Window) -> Commentary:
         seconds = window.end - window.start
-        source = open_source(
-            str(game.game.video.path), fps=self.options.fps, step=seconds, start=window.start, duration=seconds
-        )
-        shown = next(iter(source), None)
+        # A window that is shorter than the time between two pictures shows its first.
+        frames = replace(self.preset, fps=max(self.options.fps, 1 / seconds), step=seconds)
+        shown = next(iter(open_video(str(game.game.video.path), frames, window.start, window.end, game.blind)), None)
         if shown is None:
-            raise OutputError(f"{game.game.video.key} ends before {window.start:g} s")
-        with RemoteSession(self.endpoint, replace(self.options, context=game.context)) as session:
+            raise SourceError(f"{game.game.video.key} shows nothing from {window.start:g} s to {window.end:g} s")
+        with self._session(game) as session:
             return session.step(replace(shown, start=window.start, end=window.end))
 
     def _steps(self, game: GameExample, folder: Path) -> None:
         """Step by step through a game, from where its record ends."""
-        record = Record(folder / f"{game.name}.jsonl", self._settings(game))
-        record.load()
+        record = self._record(game, folder)
         if record.ended:
             return
-        state = _read_state(record)
+        state, row = _read_state(record)
         record.begin(state["time"] if state else 0.0)
+        if row is not None:
+            record.put(row)
         try:
-            with RemoteSession(self.endpoint, replace(self.options, context=game.context), state=state) as session:
+            with self._session(game, state) as session:
                 for chunk in self._chunks(game, session):
                     if self._stop.is_set():
                         return
-                    record.add(session.step(chunk))
-                    record.sync()
-                    write_whole(record.snapshot, json.dumps(session.state(), ensure_ascii=False))
+                    self._step(record, session, chunk)
             record.end()
-            record.close(done=True)
         finally:
             record.close(done=record.ended)
+
+    def _step(self, record: Record, session: RemoteSession, chunk: Chunk) -> None:
+        """A step of a game: its words, or that the model declines."""
+        try:
+            row = record.row(session.step(chunk))
+        except EndpointError as error:
+            row = _declined(record, chunk.start, chunk.end, error, write=False)
+            session.see(chunk)
+        # First the state, with the row in it: whatever comes between the two, no step is asked twice.
+        told = {"state": session.state(), "row": row}
+        write_whole(record.snapshot, json.dumps(told, ensure_ascii=False))
+        record.put(row)
+        record.sync()
 
     def _chunks(self, game: GameExample, session: RemoteSession) -> Iterator[Chunk]:
         """The steps to come; what a restored session has to see again is shown to it first."""
         known, lost = session.time, session.state()["frames_from"]
-        if session.turn == 0 or lost is None:
-            yield from game.source(game.end, known if session.turn else 0.0)
+        if lost is None:
+            yield from game.source(game.end, known)
             return
         steps = int((lost - game.start) / self.preset.step + 1e-6)
         first = game.start + steps * self.preset.step
-        for chunk in open_video(str(game.game.video.path), self.preset, first, game.end, game.blind):
+        for chunk in go_on(str(game.game.video.path), self.preset, first, game.end, game.blind):
             if chunk.end <= known + 1e-6:
                 since = [place for place, time in enumerate(chunk.times) if time >= lost - 1e-6]
                 if since:
@@ -197,13 +215,30 @@ class RemoteSpeaker:
                 yield chunk
 
 
-def _read_state(record: Record) -> Mapping[str, Any] | None:
-    """The session's state behind the last step of a record; None to begin anew."""
+def _read_state(record: Record) -> tuple[Mapping[str, Any] | None, Row | None]:
+    """The session's state behind the last step of a record, and that step where the record does not have it yet.
+
+    (None, None) to begin anew.
+    """
     try:
-        state: Mapping[str, Any] = json.loads(record.snapshot.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return state if record.rows and state.get("time", 0.0) <= record.seconds + 1e-6 else None
+        told = json.loads(record.snapshot.read_text(encoding="utf-8"))
+        state, row = told["state"], told["row"]
+        known = max((one["end"] for one in (*record.rows, *record.errors)), default=row["start"])
+        if state["time"] <= known + EPS:
+            return state, None
+        return (state, row) if abs(row["start"] - known) < EPS else (None, None)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None, None
+
+
+def _declined(record: Record, start: float, end: float, error: EndpointError, write: bool = True) -> Row:
+    """Write down that the model has no words for a stretch: asking again changes nothing. Other errors are raised."""
+    if error.kind != "no_text":
+        raise error
+    row = {"start": start, "end": end, "error": str(error)}
+    if write:
+        record.put(row)
+    return row
 
 
 def _windows_of(windows: Sequence[Window], game: GameExample) -> list[Window]:

@@ -11,6 +11,7 @@ from typing import IO, Any
 
 from ...core.errors import OutputError, SourceError
 from ...sinks.files import json_text
+from ..runs import check_unclaimed, claim
 from .items import Reply
 from .replies import from_json, to_json
 
@@ -48,10 +49,12 @@ class ReplyLog:
         part = self.path.with_name(self.path.name + ".part")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            check_unclaimed(self.path)
             lines = [self._settings, *map(to_json, self.replies.values())]
             part.write_text("".join(json_text(line) + "\n" for line in lines), encoding="utf-8")
             part.replace(self.path)
             self._file = self.path.open("a", encoding="utf-8")
+            claim(self._file, self.path)
         except OSError as error:
             raise OutputError(f"cannot write {self.path} ({error.strerror or error})") from None
         return self

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -21,7 +21,7 @@ from ...models.base import Model
 from ...models.load import load_model
 from ...models.patches import Patcher
 from ...sources.open import open_source
-from ..presets import Answers, OfflinePreset
+from ..presets import EVERY_FRAME, Answers, OfflinePreset
 from .examples import PREFIX, REPLY_TOKENS, reply_of
 from .items import Form, Item, Reply
 from .mvbench import read_picture, stills
@@ -114,7 +114,7 @@ class RemoteAnswerer:
 
     def answer(self, item: Item, shown: Chunk | None) -> Reply:
         """See :class:`Answerer`."""
-        with RemoteSession(self.endpoint, self.options) as session:
+        with RemoteSession(self.endpoint, replace(self.options, fps=EVERY_FRAME)) as session:
             if shown is not None:
                 session.see(shown)
             return Reply(item.id, session.ask(item.prompt))
