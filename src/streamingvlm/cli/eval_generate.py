@@ -98,6 +98,16 @@ def generate(
         raise OptionError("the contestant is one of --model, --endpoint and --constant")
     if endpoint is not None and not remote_model:
         raise OptionError("--endpoint needs --remote-model: which model to ask for")
+    if remote_model and endpoint is None:
+        raise OptionError("--remote-model is of an --endpoint; a local model is told by --model")
+    if endpoint is not None or constant is not None:
+        local = {"policy": policy, "device": device, "dtype": dtype, "weights": weights, "keep-vision": keep_vision}
+        if unused := [f"--{option}" for option, value in local.items() if value is not None]:
+            raise OptionError(f"{', '.join(unused)}: only of a local model, not of --endpoint and --constant")
+    if constant is not None and blind:
+        raise OptionError("--constant sees nothing in any case: --blind has no part in it")
+    if ray and part != "1/1":
+        raise OptionError("--ray runs all parts by itself: --part has no part in it")
     if words not in ("", "human", "none"):
         raise OptionError(f"--words is human or none, not {words!r}")
     if streams < 1 or ray < 0 or (limit is not None and limit < 1):
