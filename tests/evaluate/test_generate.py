@@ -17,9 +17,9 @@ from streamingvlm.evaluate import jobs
 from streamingvlm.evaluate.commentary.inf_streams import InfStreams
 from streamingvlm.evaluate.generate import merge_run
 from streamingvlm.evaluate.jobs import Job
-from streamingvlm.evaluate.parts import Part
 from streamingvlm.evaluate.questions.items import Form
 from streamingvlm.evaluate.record import Record
+from streamingvlm.evaluate.shards import Shard
 from support.generate_tools import (
     NAMES,
     POLICY,
@@ -111,9 +111,9 @@ def test_parts_in_any_order_are_one_run(data: Path, whole: Path, order: Sequence
 
 
 def test_a_game_that_is_added_moves_no_other_to_another_part() -> None:
-    few = {name: [number for number in range(1, 6) if Part(number, 5).has(name)] for name in NAMES}
+    few = {name: [number for number in range(1, 6) if Shard(number, 5).has(name)] for name in NAMES}
     assert all(len(numbers) == 1 for numbers in few.values())
-    assert {name: Part.parse("2/5").has(name) for name in NAMES} == {name: few[name] == [2] for name in NAMES}
+    assert {name: Shard.parse("2/5").has(name) for name in NAMES} == {name: few[name] == [2] for name in NAMES}
 
 
 @pytest.mark.parametrize("change", [{"streams": 1}, {"limit": 1}])

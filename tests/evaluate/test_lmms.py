@@ -14,7 +14,7 @@ import pytest
 
 from streamingvlm.core.errors import ModelError, OptionError, SourceError, StreamingVLMError
 from streamingvlm.evaluate import lmms
-from streamingvlm.evaluate.lmms import Frames, Request, Sampling, read_messages
+from streamingvlm.evaluate.lmms import Frames, FrameSampling, Request, read_messages
 from support import lmms_stub, media
 
 
@@ -110,17 +110,17 @@ def test_a_task_without_further_rounds_is_an_error(model: Any, clip: Path) -> No
 @pytest.mark.parametrize(
     ("sampling", "stretch", "times"),
     [
-        (Sampling(), (), [0, 1, 2, 3, 4, 5, 6, 7]),
-        (Sampling(2.0), (1.0, 3.0), [1, 1.4, 2, 2.4]),
-        (Sampling(1.0, 3), (), [0, 4, 7]),
-        (Sampling(5.0, 4), (), [0, 2.6, 5.2, 7.8]),
-        (Sampling(1.0, 1), (), [0]),
-        (Sampling(1.0, 2), (5.0, 90.0), [5, 7]),
-        (Sampling(0.25), (), [0, 4]),
+        (FrameSampling(), (), [0, 1, 2, 3, 4, 5, 6, 7]),
+        (FrameSampling(2.0), (1.0, 3.0), [1, 1.4, 2, 2.4]),
+        (FrameSampling(1.0, 3), (), [0, 4, 7]),
+        (FrameSampling(5.0, 4), (), [0, 2.6, 5.2, 7.8]),
+        (FrameSampling(1.0, 1), (), [0]),
+        (FrameSampling(1.0, 2), (5.0, 90.0), [5, 7]),
+        (FrameSampling(0.25), (), [0, 4]),
     ],
 )
 def test_frames_are_even_over_the_clip_and_keep_their_times(
-    clip: Path, sampling: Sampling, stretch: tuple[float, ...], times: list[float]
+    clip: Path, sampling: FrameSampling, stretch: tuple[float, ...], times: list[float]
 ) -> None:
     frames, found = sampling.read(clip, *stretch)
     assert found == pytest.approx(times)
@@ -138,7 +138,7 @@ def test_frames_are_even_over_the_clip_and_keep_their_times(
 )
 def test_a_stretch_of_a_video_may_be_told_in_both_ways(clip: Path, video: Any, times: list[float]) -> None:
     told = json.loads(json.dumps(video).replace("CLIP", str(clip)))
-    prompt, _, found = read_messages(turn("first", {"type": "video", **told}, "last"), Sampling())
+    prompt, _, found = read_messages(turn("first", {"type": "video", **told}, "last"), FrameSampling())
     assert (prompt, found) == ("first\nlast", times)
 
 
@@ -151,7 +151,7 @@ def test_pictures_follow_each_other(tmp_path: Path) -> None:
         {"type": "image", "url": Image.open(tmp_path / "0.png")},
         {"type": "image", "url": str(tmp_path / "1.png")},
     ]
-    prompt, frames, times = read_messages(turn(*shown, "which?"), Sampling(2.0))
+    prompt, frames, times = read_messages(turn(*shown, "which?"), FrameSampling(2.0))
     assert (prompt, times) == ("which?", [0.0, 0.5])
     assert np.array_equal(frames, np.stack([media.flat(number, 8, 6) for number in range(2)]))
 
@@ -174,7 +174,7 @@ VIDEO = {"type": "video", "url": "none.mp4"}
 )
 def test_what_cannot_be_shown_is_refused_in_one_line(messages: Any, error: str) -> None:
     with pytest.raises(StreamingVLMError, match=error):
-        read_messages(messages, Sampling())
+        read_messages(messages, FrameSampling())
 
 
 def test_pictures_of_different_sizes_are_refused() -> None:
@@ -182,7 +182,7 @@ def test_pictures_of_different_sizes_are_refused() -> None:
 
     shown = [{"type": "image", "url": Image.new("RGB", (8, size))} for size in (6, 8)]
     with pytest.raises(OptionError, match="different sizes"):
-        read_messages(turn(*shown), Sampling())
+        read_messages(turn(*shown), FrameSampling())
 
 
 def test_an_unreadable_video_is_no_empty_answer(model: Any, tmp_path: Path) -> None:
@@ -251,7 +251,7 @@ def test_the_checkpoint_and_device_are_handed_on(model: Any, monkeypatch: pytest
     monkeypatch.setattr(lmms, "OPENER", "support.lmms_stub:open_answerer")
     opened = type(model).create_from_arg_string("pretrained=x,fps=2,max_frames=8", {"device": "cpu", "batch_size": 1})
     assert opened.answerer == ("x", "cpu")
-    assert opened.sampling == Sampling(2.0, 8)
+    assert opened.sampling == FrameSampling(2.0, 8)
 
 
 def test_likelihoods_are_refused(model: Any) -> None:

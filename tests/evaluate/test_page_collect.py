@@ -18,7 +18,7 @@ from streamingvlm.evaluate.judging.votes_file import Judged, Place
 from streamingvlm.evaluate.judging.win_rates import win_rates
 from streamingvlm.evaluate.page.collect import collect, shown_texts, verdict
 from streamingvlm.evaluate.page.data import Label, ReportData, Text
-from streamingvlm.evaluate.page.inputs import Run, Votes, read_judged, read_run
+from streamingvlm.evaluate.page.inputs import ReportedRun, Votes, read_judged, read_run
 from streamingvlm.evaluate.page.score_files import read_scores
 from streamingvlm.evaluate.runs import open_contestant
 from support.report_data import about, commentary, scores, settings, vote, write_run
@@ -27,10 +27,10 @@ PLACES = [Place(f"g/x.mp4:{at}-{at + 100}", "g/x.mp4", "tennis", float(at), floa
 WORDS = {"a": "out wide", "b": "a long rally"}
 
 
-def run(name: str, texts: dict[str, str] | None = None, **more: Any) -> Run:
+def run(name: str, texts: dict[str, str] | None = None, **more: Any) -> ReportedRun:
     text = WORDS["a"] if name == "one" else WORDS["b"]
     said = {place.window: text for place in PLACES} if texts is None else texts
-    return Run(Label.of(about(name, **more)), Path(name), about(name, **more), {}, said)
+    return ReportedRun(Label.of(about(name, **more)), Path(name), about(name, **more), {}, said)
 
 
 def judged(*choices: str | None, **more: Any) -> Judged:
@@ -152,7 +152,7 @@ REVISION = {"revision": "ffff"}
         ([run("one", preset="ours"), run("two")], [], "presets differ.*--allow-different"),
     ],
 )
-def test_what_does_not_fit_together_is_one_line(runs: list[Run], files: list[Votes], says: str) -> None:
+def test_what_does_not_fit_together_is_one_line(runs: list[ReportedRun], files: list[Votes], says: str) -> None:
     with pytest.raises(SourceError, match=says) as error:
         collect(runs, files, [])
     assert "\n" not in str(error.value)
@@ -320,8 +320,8 @@ def test_what_a_run_says_of_itself(settings_of: dict[str, Any], complete: bool, 
 
 def test_steps_are_told_only_where_they_are_the_text() -> None:
     steps = {"v": [Said(1000.0, 1001.0, "one two")]}
-    same = Run(Label("n"), Path("n"), {}, steps, {"w": "one  two"}).text("w", "v", 1000, 1100)
-    other = Run(Label("n"), Path("n"), {}, steps, {"w": "three"}).text("w", "v", 1000, 1100)
+    same = ReportedRun(Label("n"), Path("n"), {}, steps, {"w": "one  two"}).text("w", "v", 1000, 1100)
+    other = ReportedRun(Label("n"), Path("n"), {}, steps, {"w": "three"}).text("w", "v", 1000, 1100)
     assert same is not None
     assert len(same.steps) == 1
     assert other == Text("three")

@@ -14,8 +14,8 @@ import pytest
 
 from streamingvlm.core.errors import OptionError
 from streamingvlm.evaluate.jobs import Job
-from streamingvlm.evaluate.parts import Part
 from streamingvlm.evaluate.ray_workers import anywhere, run_on_ray, share
+from streamingvlm.evaluate.shards import Shard
 from support import tiny
 from support.generate_tools import NAMES, comment, predictions, say, write_games
 
@@ -71,7 +71,7 @@ def test_a_worker_that_is_killed_loses_nothing(tmp_path: Path) -> None:
     data = write_games(tmp_path / "data", [*NAMES, *(f"more/{number}.mp4" for number in range(3))])
     model = str(tiny.write_checkpoint("qwen2_5_vl", tmp_path / "model"))
     job = comment(data, tmp_path / "one", model=model, policy="streaming:vision=3,turns=3,sink=1024,text=8")
-    assert len({number for number in range(1, 5) for key in NAMES if Part(number, 4).has(key)}) > 1
+    assert len({number for number in range(1, 5) for key in NAMES if Shard(number, 4).has(key)}) > 1
     say(job)
     command = [sys.executable, "-c", DRIVER, "eval", "generate", job.task, "--data", data, "--out", tmp_path / "ray"]
     command += ["--model", model, "--policy", job.policy, "--ray", "2"]

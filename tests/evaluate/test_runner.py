@@ -25,7 +25,7 @@ from streamingvlm.evaluate import runner
 from streamingvlm.evaluate.checkpoint import fingerprint_of
 from streamingvlm.evaluate.record import Record
 from streamingvlm.evaluate.runner import TaskRunner
-from streamingvlm.evaluate.task import Question, open_task
+from streamingvlm.evaluate.task import TimedQuestion, open_task
 from support import tiny
 from support.tasks import NoiseExample
 
@@ -227,7 +227,12 @@ def test_questions_are_answered_at_their_time_and_change_nothing(
 ) -> None:
     monkeypatch.setattr(runner, "SNAPSHOT_EVERY", 0.0)
     monkeypatch.setattr(runner, "SNAPSHOT_SHARE", 1e9)
-    questions = (Question(0.0, "who?"), Question(2.5, "what?"), Question(2.5, "where?"), Question(99.0, "late?"))
+    questions = (
+        TimedQuestion(0.0, "who?"),
+        TimedQuestion(2.5, "what?"),
+        TimedQuestion(2.5, "where?"),
+        TimedQuestion(99.0, "late?"),
+    )
     plain = TaskRunner(model, POLICY, tmp_path / "plain", "f").run([NoiseExample(1)], 5)
     (asked,) = TaskRunner(model, POLICY, tmp_path / "asked", "f").run([NoiseExample(1, questions=questions)], 5)
     assert texts([asked]) == texts(plain)
@@ -250,7 +255,7 @@ def test_questions_are_answered_at_their_time_and_change_nothing(
 
 
 def test_a_question_over_its_budget_is_one_line(model: Any, tmp_path: Path) -> None:
-    long = NoiseExample(1, questions=(Question(1.5, "why " * 500),))
+    long = NoiseExample(1, questions=(TimedQuestion(1.5, "why " * 500),))
     with pytest.raises(OptionError, match=r"^noise-1, question at 1\.5 s: [^\n]*$"):
         TaskRunner(model, POLICY, tmp_path, "f").run([long], 3)
 
@@ -330,10 +335,10 @@ def test_streams_run_a_few_at_a_time_with_the_same_words(model: Any, tmp_path: P
 
 
 ASKED = [
-    Question(2.0, "who leads?", id="a", own_turn=True, max_new_tokens=4),
-    Question(2.0, "and now?", id="b", own_turn=True, options=("A", "B"), prefix="it is "),
-    Question(3.5, "who leads?", id="c", own_turn=True, options=("A", "B")),
-    Question(4.0, "what?", id="d", own_turn=True, poll="is it time?", until=6.0, max_new_tokens=4),
+    TimedQuestion(2.0, "who leads?", id="a", own_turn=True, max_new_tokens=4),
+    TimedQuestion(2.0, "and now?", id="b", own_turn=True, options=("A", "B"), prefix="it is "),
+    TimedQuestion(3.5, "who leads?", id="c", own_turn=True, options=("A", "B")),
+    TimedQuestion(4.0, "what?", id="d", own_turn=True, poll="is it time?", until=6.0, max_new_tokens=4),
 ]
 
 
@@ -366,7 +371,9 @@ def test_answers_are_the_same_however_often_a_run_is_cut(
 
 
 def test_a_question_is_asked_at_the_first_poll_that_says_yes(model: Any, tmp_path: Path) -> None:
-    polled = [Question(2.0, "what?", id="d", own_turn=True, poll=text, until=5.0) for text in ("now?", "or now?", "?")]
+    polled = [
+        TimedQuestion(2.0, "what?", id="d", own_turn=True, poll=text, until=5.0) for text in ("now?", "or now?", "?")
+    ]
     said = []
     for number, question in enumerate(polled):
         (record,) = TaskRunner(model, POLICY, tmp_path / f"{number}", "f").run(

@@ -15,8 +15,8 @@ from streamingvlm.core.sampling_params import Sampling
 from streamingvlm.evaluate import checkpoint, jobs, runner
 from streamingvlm.evaluate.benchmark import Count, Defect, Video
 from streamingvlm.evaluate.jobs import Job, Outcome, run_job
-from streamingvlm.evaluate.parts import Part
 from streamingvlm.evaluate.questions.items import Item, Reply, Score
+from streamingvlm.evaluate.shards import Shard
 
 from . import media, tiny
 from .benchmark_data import game, window, write_inf_streams
@@ -70,7 +70,7 @@ def say(job: Job, part: str = "1/1", tell: Callable[[float], None] = lambda _: N
     def bar(what: str, total: float) -> Iterator[Callable[[float], None]]:  # noqa: ARG001
         yield tell
 
-    return run_job(job, Part.parse(part), bar)
+    return run_job(job, Shard.parse(part), bar)
 
 
 def predictions(out: Path) -> bytes:

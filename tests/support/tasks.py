@@ -8,7 +8,7 @@ from typing import Any
 
 from streamingvlm.core.events import Chunk
 from streamingvlm.evaluate.record import Record
-from streamingvlm.evaluate.task import Question
+from streamingvlm.evaluate.task import TimedQuestion
 
 from . import streams
 
@@ -40,7 +40,7 @@ class NoiseExample:
 
     stream: int
     length: int = 1000
-    questions: Sequence[Question] = ()
+    questions: Sequence[TimedQuestion] = ()
     played: list[tuple[int, int]] = field(default_factory=list, compare=False)
 
     @property

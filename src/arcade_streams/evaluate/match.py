@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 from streamingvlm import OptionError
-from streamingvlm.evaluate.task import Question
+from streamingvlm.evaluate.task import TimedQuestion
 
 from ..score.ceiling import read
 from ..worlds.context import EVALUATION_SEEDS
@@ -65,7 +65,7 @@ class Match:
         return {"game": self.game, "seed": self.seed, "flipped": self.flipped, "stream": self.fingerprint()}
 
     @property
-    def questions(self) -> Sequence[Question]:
+    def questions(self) -> Sequence[TimedQuestion]:
         """None: all is in the commentary."""
         return ()
 

@@ -15,7 +15,7 @@ from .watch import DeviceOption, DtypeOption, ModelOption, WeightsOption
 
 if TYPE_CHECKING:
     from ..evaluate.jobs import Job, Outcome
-    from ..evaluate.parts import Part
+    from ..evaluate.shards import Shard
 
 #: Where a key for an endpoint is taken from; it is never written.
 KEY = "OPENAI_API_KEY"
@@ -113,7 +113,7 @@ def generate(
     if streams < 1 or ray < 0 or (limit is not None and limit < 1):
         raise OptionError("--streams and --limit must be 1 or more, --ray 0 or more")
     from ..evaluate.jobs import Job
-    from ..evaluate.parts import Part
+    from ..evaluate.shards import Shard
 
     job = Job(
         task,
@@ -141,10 +141,10 @@ def generate(
         allow_missing=allow_missing,
         name=name,
     )
-    return _run(job, Part.parse(part), ray)
+    return _run(job, Shard.parse(part), ray)
 
 
-def _run(job: Job, part: Part, workers: int) -> int:
+def _run(job: Job, part: Shard, workers: int) -> int:
     from ..evaluate.jobs import run_job
     from ..evaluate.ray_workers import run_on_ray
     from ..runtime import reports

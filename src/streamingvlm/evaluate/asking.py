@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..core.errors import CapacityError, OptionError
-from ..core.events import Answer, StepInput
-from ..core.events import Question as Asked
+from ..core.events import Answer, Question, StepInput
 from ..core.sampling_params import Sampling
 from ..engine.ask import Fork
 from ..engine.engine import Engine
 from ..engine.session import Session
 from .record import Record
-from .task import Question, TaskExample
+from .task import TaskExample, TimedQuestion
 
 #: Slack for comparing times that were added up as floats, seconds.
 EPS = 1e-6
@@ -58,12 +57,12 @@ class Asker:
             if late and session.turn and (not question.id or question.id not in answered):
                 self._answer(example, record, session, question, session.time)
 
-    def _poll(self, example: TaskExample, record: Record, session: Session, question: Question) -> None:
+    def _poll(self, example: TaskExample, record: Record, session: Session, question: TimedQuestion) -> None:
         """Ask whether it is time; if it is, ask the question itself, once."""
         over = question.until is not None and session.time > question.until + EPS
         if over or any(row.get("id") == question.id for row in record.answers):
             return
-        asked = Asked(question.poll, (YES, NO), prefix=question.prefix)
+        asked = Question(question.poll, (YES, NO), prefix=question.prefix)
         if self._ask(example, session, session.time, asked, None).text == YES:
             self._answer(example, record, session, question, session.time)
 
@@ -72,19 +71,21 @@ class Asker:
         example: TaskExample,
         record: Record,
         session: Session,
-        question: Question,
+        question: TimedQuestion,
         time: float,
         step: StepInput | None = None,
     ) -> None:
         most = question.max_new_tokens or session.options.sampling.max_new_tokens
-        asked = Asked(question.text, question.options, question.prefix, question.as_commentary, most)
+        asked = Question(question.text, question.options, question.prefix, question.as_commentary, most)
         answer = self._ask(example, session, time, asked, step)
         more: dict[str, Any] = {"id": question.id} if question.id else {}
         if answer.logprobs:
             more["logprobs"] = [round(value, 6) for value in answer.logprobs]
         record.answer(time, question.text, answer.text, **more)
 
-    def _ask(self, example: TaskExample, session: Session, time: float, asked: Asked, step: StepInput | None) -> Answer:
+    def _ask(
+        self, example: TaskExample, session: Session, time: float, asked: Question, step: StepInput | None
+    ) -> Answer:
         try:
             return self._taken(session).ask(asked, step)
         except CapacityError as error:

@@ -18,7 +18,6 @@ from ..models.patches import Patcher
 from ..sinks.files import json_text, write_whole
 from .benchmark import Benchmark, CommentaryBenchmark, Game, QuestionBenchmark, Said, Video
 from .commentary.examples import GameExample
-from .parts import Part
 from .presets import Answers, OfflinePreset, Preset
 from .questions.examples import VideoQuestions, replies_of, videos_with_questions
 from .questions.items import Item, Reply
@@ -29,6 +28,7 @@ from .questions.replies import write_replies
 from .record import Record
 from .runner import raise_first
 from .runs import ABOUT, ITEMS, PREDICTIONS, STREAMS, file_name, locked
+from .shards import Shard
 
 _LOG = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class Run:
     mode: str
     preset: str
     settings: Mapping[str, Any]
-    part: Part = field(default_factory=Part)
+    part: Shard = field(default_factory=Shard)
     limit: int | None = None
 
     def about(self) -> dict[str, Any]:

@@ -21,13 +21,13 @@ from .benchmark import Benchmark, CommentaryBenchmark, QuestionBenchmark, Video
 from .checkpoint import Checkpoint
 from .features import Features
 from .generate import Run, Speaker, answer_offline, games_of, merge, offline_videos, streams_of, there
-from .parts import Part
 from .presets import COMMENTARY, OFFLINE, QUESTIONS, Answers, OfflinePreset, Preset, find_preset
 from .questions import offline
 from .questions.examples import videos_with_questions
 from .registry import open_benchmark
 from .runner import Bar, TaskRunner
 from .runs import STREAMS
+from .shards import Shard
 from .speakers import ConstantSpeaker, LocalSpeaker, RemoteSpeaker, stream_options
 
 #: Tokens of a question: subtitles and earlier questions may stand in it.
@@ -88,7 +88,7 @@ class Outcome:
     expected: int
 
 
-def run_job(job: Job, part: Part, bar: Bar) -> Outcome:
+def run_job(job: Job, part: Shard, bar: Bar) -> Outcome:
     """Do the part of a job that is left, and merge all that is there."""
     benchmark = open_benchmark(job.task, job.data, job.videos)
     if not job.allow_missing:
@@ -100,7 +100,7 @@ def run_job(job: Job, part: Part, bar: Bar) -> Outcome:
     return _answer_offline(job, part, benchmark, bar) if job.mode == "offline" else _answer(job, part, benchmark, bar)
 
 
-def check_videos(benchmark: Benchmark, job: Job, part: Part) -> None:
+def check_videos(benchmark: Benchmark, job: Job, part: Shard) -> None:
     """OptionError, naming some, if videos of a job's part are missing."""
     if job.constant is not None or (job.blind and job.mode == "offline"):
         return
@@ -122,7 +122,7 @@ def videos_of(benchmark: Benchmark, limit: int | None) -> Sequence[Video]:
     return benchmark.videos
 
 
-def _comment(job: Job, part: Part, benchmark: CommentaryBenchmark, bar: Bar) -> Outcome:
+def _comment(job: Job, part: Shard, benchmark: CommentaryBenchmark, bar: Bar) -> Outcome:
     if job.mode != "stream":
         raise OptionError("games are commented as streams: --mode stream")
     if job.answers:
@@ -190,7 +190,7 @@ def _remote_options(job: Job, preset: Preset) -> RemoteOptions:
     return replace(options, instruction=preset.instruction) if preset.instruction else options
 
 
-def _answer(job: Job, part: Part, benchmark: QuestionBenchmark, bar: Bar) -> Outcome:
+def _answer(job: Job, part: Shard, benchmark: QuestionBenchmark, bar: Bar) -> Outcome:
     """Watch every video once and ask in forks."""
     if job.constant is not None or job.endpoint is not None or job.blind:
         raise OptionError("an endpoint, a constant and the blind baseline are asked offline: --mode offline")
@@ -221,7 +221,7 @@ def _answer(job: Job, part: Part, benchmark: QuestionBenchmark, bar: Bar) -> Out
     return Outcome(run.name, "items", found, expected)
 
 
-def _answer_offline(job: Job, part: Part, benchmark: QuestionBenchmark, bar: Bar) -> Outcome:
+def _answer_offline(job: Job, part: Shard, benchmark: QuestionBenchmark, bar: Bar) -> Outcome:
     _check_asked(job)
     if job.features is not None:
         raise OptionError("offline nothing is watched as a stream: --keep-vision has no part in it")
@@ -274,7 +274,7 @@ def _endpoint(job: Job) -> Endpoint:
     return Endpoint(job.endpoint, job.remote_model, key=job.key)
 
 
-def _run(job: Job, part: Part, benchmark: Benchmark, settings: Mapping[str, Any], policy: str = "") -> Run:
+def _run(job: Job, part: Shard, benchmark: Benchmark, settings: Mapping[str, Any], policy: str = "") -> Run:
     name = job.who(policy)
     return Run(benchmark, job.task, job.out, name, job.mode, job.preset, settings, part, job.limit)
 

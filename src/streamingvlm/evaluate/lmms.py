@@ -39,7 +39,7 @@ MAX_NEW_TOKENS = 128
 Frames = NDArray[np.uint8]
 
 
-class Answerer(Protocol):
+class FramesAnswererPort(Protocol):
     """Answers one question about some frames."""
 
     def answer(
@@ -51,7 +51,7 @@ class Answerer(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Sampling:
+class FrameSampling:
     """Which frames of a clip are shown: ``fps`` a second, but at most ``max_frames``, then evenly over the clip."""
 
     fps: float = 1.0
@@ -98,9 +98,9 @@ def _length(path: Path) -> float:
 
 
 class ChatRequests:
-    """What lmms-eval asks of a model, answered by an :class:`Answerer`. Base class of :data:`StreamingVLM`.
+    """What lmms-eval asks of a model, answered by an :class:`FramesAnswererPort`. Base class of :data:`StreamingVLM`.
 
-    ``pretrained``: the checkpoint; ``fps`` and ``max_frames``: see :class:`Sampling`; ``device``: handed on;
+    ``pretrained``: the checkpoint; ``fps`` and ``max_frames``: see :class:`FrameSampling`; ``device``: handed on;
     ``batch_size``: 1. ``answerer`` stands for the model (None: it is opened).
     """
 
@@ -116,7 +116,7 @@ class ChatRequests:
         max_frames: int = 64,
         device: str | None = None,
         batch_size: int | str = 1,
-        answerer: Answerer | None = None,
+        answerer: FramesAnswererPort | None = None,
         **others: object,
     ) -> None:
         super().__init__()
@@ -126,7 +126,7 @@ class ChatRequests:
             raise OptionError(f"questions are answered one by one: --batch_size 1, not {batch_size}")
         if answerer is None and not pretrained:
             raise OptionError("--model_args has to name a checkpoint: pretrained=PATH")
-        self.sampling = Sampling(float(fps), int(max_frames))
+        self.sampling = FrameSampling(float(fps), int(max_frames))
         self.answerer = answerer or _open(pretrained, device)
 
     def generate_until(self, requests: Sequence[Any]) -> list[str]:
@@ -213,7 +213,7 @@ class Request:
         return reply[: min((reply.find(end) for end in ends if end and end in reply), default=len(reply))]
 
 
-def read_messages(messages: Any, sampling: Sampling) -> tuple[str, Frames, list[float]]:
+def read_messages(messages: Any, sampling: FrameSampling) -> tuple[str, Frames, list[float]]:
     """Prompt, frames and times of a conversation: texts in their order, one video or several pictures.
 
     Pictures count as frames that follow each other with the sampling's rate. OptionError for what cannot be shown:
@@ -264,9 +264,9 @@ def _picture(image: Any) -> Frames:
     return read_picture(Path(image))
 
 
-def _open(pretrained: str, device: str | None) -> Answerer:
+def _open(pretrained: str, device: str | None) -> FramesAnswererPort:
     module, _, name = OPENER.partition(":")
-    answerer: Answerer = getattr(importlib.import_module(module), name)(pretrained, device)
+    answerer: FramesAnswererPort = getattr(importlib.import_module(module), name)(pretrained, device)
     return answerer
 
 

@@ -16,10 +16,10 @@ from ..core.errors import OptionError, OutputError, StreamingVLMError
 from .benchmark import CommentaryBenchmark
 from .generate import merge_run
 from .jobs import Job, Outcome, check_videos, run_job
-from .parts import Part
 from .registry import open_benchmark
 from .runner import Bar
 from .runs import ABOUT
+from .shards import Shard
 
 #: How often a part is begun again when its worker has died.
 RETRIES = 5
@@ -39,7 +39,7 @@ def run_on_ray(job: Job, workers: int, bar: Bar) -> Outcome:
         raise OptionError("--ray needs Ray: pip install 'streamingvlm[ray]'") from None
     benchmark = open_benchmark(job.task, job.data, job.videos)
     if not job.allow_missing:
-        check_videos(benchmark, job, Part())
+        check_videos(benchmark, job, Shard())
     own = not ray.is_initialized()
     if own:
         ray.init(log_to_driver=False, include_dashboard=False)
@@ -90,7 +90,7 @@ def _run_parts(ray: Any, job: Job, workers: int, bar: Bar) -> list[str]:
     cluster = ray.cluster_resources()
     each = {"num_cpus": max(cluster.get("CPU", 1) / workers, 1e-3), "num_gpus": share(cluster.get("GPU", 0), workers)}
     task: Any = ray.remote(max_retries=RETRIES, retry_exceptions=False, **each)(_run_part)
-    parts = [Part(number + 1, workers * PARTS_EACH) for number in range(workers * PARTS_EACH)]
+    parts = [Shard(number + 1, workers * PARTS_EACH) for number in range(workers * PARTS_EACH)]
     waiting = [task.remote(job, part) for part in parts]
     faults: list[str] = []
     with bar(f"{job.task}, {workers} workers", len(parts)) as done:
@@ -107,7 +107,7 @@ def _run_parts(ray: Any, job: Job, workers: int, bar: Bar) -> list[str]:
     return faults
 
 
-def _run_part(job: Job, part: Part) -> str:
+def _run_part(job: Job, part: Shard) -> str:
     """A part, in a worker; the error that ended it ("" if none did)."""
     try:
         run_job(job, part, _no_bar)

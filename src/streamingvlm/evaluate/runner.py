@@ -33,7 +33,7 @@ from .checkpoint import Checkpoint
 from .features import Features, Seen
 from .record import Record
 from .runs import digest
-from .task import Question, Task, TaskExample
+from .task import Task, TaskExample, TimedQuestion
 
 _LOG = logging.getLogger(__name__)
 
@@ -334,7 +334,7 @@ def _started(runtime: Runtime, start: Callable[[], int], faults: Sequence[Stream
         raise
 
 
-def _more(question: Question) -> tuple[Any, ...]:
+def _more(question: TimedQuestion) -> tuple[Any, ...]:
     """What a question is besides its time and text, where it is more than these."""
-    plain = Question(question.time, question.text)
+    plain = TimedQuestion(question.time, question.text)
     return () if question == plain else tuple(astuple(question)[2:])

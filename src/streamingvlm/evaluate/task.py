@@ -19,7 +19,7 @@ from .record import Record
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class TimedQuestion:
     """Asked at ``time`` (seconds on the stream's clock); the commentary goes on without it.
 
     ``id``: what its answer is told apart by; ``own_turn``: asked in a turn of its own behind the reply to the step that
@@ -67,7 +67,7 @@ class TaskExample(Protocol):
     @property
     def settings(self) -> Mapping[str, Any]: ...
     @property
-    def questions(self) -> Sequence[Question]: ...
+    def questions(self) -> Sequence[TimedQuestion]: ...
 
     def source(self, seconds: float, start: float = 0.0) -> Source:
         """The video from ``start`` to ``seconds``; nothing where it ends before ``start``."""

@@ -13,10 +13,10 @@ from ...core.errors import EndedError
 from ...core.events import Chunk, Source
 from ...sources.open import open_source
 from ..benchmark import Game
-from ..parts import stable_number
 from ..presets import Preset
 from ..runs import digest
-from ..task import Question
+from ..shards import stable_number
+from ..task import TimedQuestion
 
 EPS = 1e-6
 
@@ -75,7 +75,7 @@ class GameExample:
         return stable_number(f"{self.game.video.key} {self.game.start:g}")
 
     @property
-    def questions(self) -> Sequence[Question]:
+    def questions(self) -> Sequence[TimedQuestion]:
         """None."""
         return ()
 

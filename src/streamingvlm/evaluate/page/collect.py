@@ -15,7 +15,7 @@ from ..judging.votes import Choice, Vote
 from ..judging.votes_file import Judged, Place
 from ..judging.win_rates import win_rates
 from .data import (
-    Commentary,
+    CommentaryReport,
     Label,
     PairFigures,
     PairRow,
@@ -24,10 +24,10 @@ from .data import (
     ReportData,
     ScoreFile,
     Text,
-    Verdict,
     WindowRow,
+    WindowVerdict,
 )
-from .inputs import Run, Votes, words
+from .inputs import ReportedRun, Votes, words
 
 #: Sections of a request, as :mod:`..judging.prompts` writes them.
 _SECTION = re.compile(r"<(transcript|commentary_a|commentary_b)>\n(.*?)\n</\1>", re.DOTALL)
@@ -36,7 +36,7 @@ SIDES: tuple[Side, Side] = ("a", "b")
 
 
 def collect(
-    runs: Sequence[Run],
+    runs: Sequence[ReportedRun],
     votes: Sequence[Votes],
     scores: Sequence[ScoreFile],
     *,
@@ -69,7 +69,7 @@ def collect(
 # What has to fit
 
 
-def _check_names(runs: Sequence[Run], votes: Sequence[Votes]) -> None:
+def _check_names(runs: Sequence[ReportedRun], votes: Sequence[Votes]) -> None:
     by_name: dict[str, Path] = {}
     for run in runs:
         if run.label.name in by_name:
@@ -96,7 +96,7 @@ def _check_names(runs: Sequence[Run], votes: Sequence[Votes]) -> None:
         seen[same] = path
 
 
-def _check_data(runs: Sequence[Run], judged: Sequence[Judged], benchmark: CommentaryBenchmark | None) -> None:
+def _check_data(runs: Sequence[ReportedRun], judged: Sequence[Judged], benchmark: CommentaryBenchmark | None) -> None:
     """One task and one revision of its data, for all that is about commentary."""
     for what in ("task", "revision"):
         found: dict[str, str] = {}
@@ -139,7 +139,9 @@ def name_of(judged: Judged, side: Side) -> str:
     return str(about.get("name", "")) if isinstance(about, Mapping) else str(about or "")
 
 
-def _commentary(runs: Sequence[Run], votes: Sequence[Votes], benchmark: CommentaryBenchmark | None) -> Commentary:
+def _commentary(
+    runs: Sequence[ReportedRun], votes: Sequence[Votes], benchmark: CommentaryBenchmark | None
+) -> CommentaryReport:
     data = {window.id: window for window in benchmark.windows} if benchmark is not None else {}
     windows = _windows([one.judged for one in votes], data)
     by_name = {run.label.name: run for run in runs}
@@ -155,7 +157,7 @@ def _commentary(runs: Sequence[Run], votes: Sequence[Votes], benchmark: Commenta
             _merge_shown(one.path, one.judged, side, by_name[name], texts[name])
     pairs = [_pair(one) for one in votes]
     measured = {run.label.name: run.figures for run in runs if run.figures is not None}
-    return Commentary([run.label for run in runs], windows, texts, pairs, measured)
+    return CommentaryReport([run.label for run in runs], windows, texts, pairs, measured)
 
 
 def _windows(judged: Sequence[Judged], data: Mapping[str, Window]) -> list[WindowRow]:
@@ -201,7 +203,7 @@ def shown_texts(vote: Vote) -> dict[str, str] | None:
     return {"reference": found["transcript"], first: found["commentary_a"], second: found["commentary_b"]}
 
 
-def _merge_shown(path: Path, judged: Judged, side: Side, run: Run, texts: dict[str, Text]) -> None:
+def _merge_shown(path: Path, judged: Judged, side: Side, run: ReportedRun, texts: dict[str, Text]) -> None:
     """Add the texts that the judge was shown. SourceError where the run says something else."""
     for vote in judged.votes:
         shown = {side: ""} if side in vote.empty else shown_texts(vote)
@@ -252,7 +254,7 @@ def _uncalibrated(verdict: Mapping[str, Any] | None) -> str:
     return f"failed its calibration ({', '.join(map(str, verdict.get('failed', ()))) or 'not told in what'})"
 
 
-def verdict(window: str, votes: Sequence[Vote]) -> Verdict:
+def verdict(window: str, votes: Sequence[Vote]) -> WindowVerdict:
     """What the votes on a window come to. It flips where two orders of one repeat disagree."""
     given = [vote for vote in votes if vote.choice is not None]
     worth = sum({"a": 1, "tie": 0, "b": -1}[vote.choice] for vote in given if vote.choice is not None)
@@ -263,10 +265,10 @@ def verdict(window: str, votes: Sequence[Vote]) -> Verdict:
     flip = any(choices >= {"a", "b"} for choices in orders.values())
     empty = next((vote.empty for vote in votes if vote.empty), "")
     ordered = sorted(votes, key=lambda vote: (vote.repeat, vote.order))
-    return Verdict(window, winner, flip, any(vote.choice is None for vote in votes), empty, ordered)
+    return WindowVerdict(window, winner, flip, any(vote.choice is None for vote in votes), empty, ordered)
 
 
-def _figures(judged: Judged, verdicts: Sequence[Verdict]) -> PairFigures:
+def _figures(judged: Judged, verdicts: Sequence[WindowVerdict]) -> PairFigures:
     tree = win_rates(judged)
     counts, figures = tree["counts"], tree["figures"]
     controlled = figures["length_controlled"]

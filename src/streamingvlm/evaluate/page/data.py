@@ -144,7 +144,7 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class WindowVerdict:
     """The votes of one pair on one window. ``winner``: of most of its votes; None where all of them failed."""
 
     window: str
@@ -169,13 +169,13 @@ class PairRow:
     file: Path
     settings: Mapping[str, Any]
     figures: PairFigures
-    verdicts: Sequence[Verdict]
+    verdicts: Sequence[WindowVerdict]
     calibrated: bool = True
     uncalibrated: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Commentary:
+class CommentaryReport:
     """Everything about commentary.
 
     ``texts``: contestant -> window id -> what it said; ``measured``: contestant -> figures that need no judge, where a
@@ -254,7 +254,7 @@ class Questions:
 class ReportData:
     """A whole report. ``different``: settings in which rows differ though they stand in one table (allowed by flag)."""
 
-    commentary: Commentary | None
+    commentary: CommentaryReport | None
     questions: Sequence[Questions] = ()
     different: Sequence[str] = ()
 

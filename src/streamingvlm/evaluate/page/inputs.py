@@ -28,7 +28,7 @@ SILENCE = " ..."
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class ReportedRun:
     """A contestant with what it said.
 
     ``said``: by video as its file names it, in the order of their ends; ``events``: by video and start, where a game is
@@ -93,7 +93,7 @@ def read_judged(path: Path) -> Votes:
     return Votes(path, judged, found if isinstance(found, dict) else None)
 
 
-def read_run(contestant: Contestant, benchmark: CommentaryBenchmark | None = None) -> Run:
+def read_run(contestant: Contestant, benchmark: CommentaryBenchmark | None = None) -> ReportedRun:
     """A contestant's words. ``benchmark``: tells texts of any form. SourceError for a file that is not JSON lines."""
     said: dict[str, list[Said]] = {}
     texts: dict[str, str] = {}
@@ -111,7 +111,7 @@ def read_run(contestant: Contestant, benchmark: CommentaryBenchmark | None = Non
         measured = figures(benchmark, texts, contestant.streams)
     events = {} if said else _events(contestant)  # a prediction file that tells times needs no records
     label = Label.of({**contestant.about, "name": contestant.name})
-    return Run(label, contestant.path, contestant.about, said, texts, events, measured)
+    return ReportedRun(label, contestant.path, contestant.about, said, texts, events, measured)
 
 
 def _events(contestant: Contestant) -> dict[tuple[str, float], list[Said]]:

@@ -25,7 +25,7 @@ from markupsafe import Markup
 from ...sinks.files import make_folder, write_whole
 from ..judging.votes import Vote
 from .charts import NARROW, Estimate, bounds, fifths, forest, levels, percent, share_bar
-from .data import Commentary, Label, PairRow, Questions, Rate, ReportData, Text
+from .data import CommentaryReport, Label, PairRow, Questions, Rate, ReportData, Text
 from .scores_view import score_table, unparsed
 from .tables import markdown, report_json
 
@@ -198,7 +198,7 @@ def _headline(pair: PairRow) -> dict[str, Any]:
     return {"a": pair.a, "b": pair.b, "judge": pair.judge, "figures": pair.figures, "verdict": verdict}
 
 
-def _charts(commentary: Commentary) -> dict[str, Any]:
+def _charts(commentary: CommentaryReport) -> dict[str, Any]:
     pairs = commentary.pairs
     away = [abs(rate.value - 50) for pair in pairs for rate in pair.figures.fifths if rate.value is not None]
     reach = max([20.0, *away])
@@ -215,7 +215,7 @@ def _charts(commentary: Commentary) -> dict[str, Any]:
     }
 
 
-def _measured_rows(commentary: Commentary) -> list[dict[str, Any]]:
+def _measured_rows(commentary: CommentaryReport) -> list[dict[str, Any]]:
     """Of every contestant; last the human words of the windows that the first one has."""
     rows = [_measured(name, tree) for name, tree in commentary.measured.items()]
     first = next(iter(commentary.measured.values()), None)
@@ -256,7 +256,7 @@ def _rates(rates: Sequence[Rate], before: str) -> Markup:
     return forest(rows, "Win rate of A, percent", NARROW) if rows else Markup("<p class='soft small'>not known</p>")
 
 
-def _contestant(commentary: Commentary, label: Label) -> dict[str, Any]:
+def _contestant(commentary: CommentaryReport, label: Label) -> dict[str, Any]:
     texts = commentary.texts.get(label.name, {})
     lengths = {window: len(text.text.split()) for window, text in texts.items()}
     seconds = sum(one.end - one.start for one in commentary.windows if one.id in texts)

@@ -9,7 +9,7 @@ from typing import Any
 from ...sinks.files import printable
 from ..questions.items import Score
 from .charts import bounds, percent
-from .data import Commentary, Label, PairRow, Questions, Rate, ReportData, Verdict
+from .data import CommentaryReport, Label, PairRow, Questions, Rate, ReportData, WindowVerdict
 from .scores_view import Cell, ScoreTable, score_table
 
 
@@ -40,7 +40,7 @@ def report_json(data: ReportData) -> dict[str, Any]:
     }
 
 
-def _commentary_json(commentary: Commentary) -> dict[str, Any]:
+def _commentary_json(commentary: CommentaryReport) -> dict[str, Any]:
     return {
         "contestants": [asdict(label) for label in commentary.contestants],
         "windows": len(commentary.windows),
@@ -60,7 +60,7 @@ def _commentary_json(commentary: Commentary) -> dict[str, Any]:
     }
 
 
-def _verdict_json(one: Verdict) -> dict[str, Any]:
+def _verdict_json(one: WindowVerdict) -> dict[str, Any]:
     return {"winner": one.winner, "flip": one.flip, "error": one.error, "empty": one.empty}
 
 
@@ -139,7 +139,7 @@ def _parts(pair: PairRow) -> Iterator[str]:
             yield table([what, "Win rate of A", "95%", "Votes"], rows, right=(1, 2, 3))
 
 
-def _measured(commentary: Commentary) -> str:
+def _measured(commentary: CommentaryReport) -> str:
     kinds = ("words_per_second", "repeated_lines", "distinct_3", "longest_repeat")
     rows = []
     for name, tree in commentary.measured.items():

@@ -11,11 +11,11 @@ from ...core.errors import SourceError
 from ...core.events import Source
 from ..benchmark import QuestionBenchmark, Video
 from ..commentary.examples import go_on, open_video
-from ..parts import stable_number
 from ..presets import Answers, Preset
 from ..record import Record
 from ..runs import digest, file_name
-from ..task import Question
+from ..shards import stable_number
+from ..task import TimedQuestion
 from .items import Form, Item, Reply
 
 #: What a reply begins with where its choices are weighed; each choice follows behind a space.
@@ -75,7 +75,7 @@ class VideoQuestions:
         return stable_number(self.at.key)
 
     @property
-    def questions(self) -> Sequence[Question]:
+    def questions(self) -> Sequence[TimedQuestion]:
         """What is asked, in the order of time."""
         return sorted((question_of(item, self.answers) for item in self.items), key=lambda one: one.time)
 
@@ -90,18 +90,18 @@ class VideoQuestions:
         return read(str(self.at.path), self.preset, start, min(seconds, self.end))
 
 
-def question_of(item: Item, answers: Answers) -> Question:
+def question_of(item: Item, answers: Answers) -> TimedQuestion:
     """An item as a stream is asked it: in a turn of its own, or as a continuation of the commentary."""
     if item.about.get("as") == "continuation":
-        return Question(item.time, item.prompt, id=item.id, options=item.options, as_commentary=True)
+        return TimedQuestion(item.time, item.prompt, id=item.id, options=item.options, as_commentary=True)
     if item.form is Form.PROACTIVE:
         first = float(item.about.get("first_poll", item.time))
         then = str(item.about.get("then", item.question))
-        return Question(
+        return TimedQuestion(
             first, then, item.id, own_turn=True, poll=item.prompt, until=item.until, max_new_tokens=REPLY_TOKENS
         )
     weighed = answers == "likelihood" and item.choices
-    return Question(
+    return TimedQuestion(
         item.time,
         item.prompt,
         id=item.id,

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core.errors import SourceError
-from ...core.events import Chunk
-from ...core.events import Question as Asked
+from ...core.events import Chunk, Question
 from ...engine.endpoint import Endpoint
 from ...engine.engine import Engine
 from ...engine.remote import RemoteOptions, RemoteSession
@@ -100,7 +99,7 @@ class LocalAnswerer:
         """See :class:`Answerer`."""
         weighed = self.answers == "likelihood" and bool(item.choices)
         options = tuple(f" {choice}" for choice in item.choices) if weighed else ()
-        asked = Asked(item.prompt, options, PREFIX if weighed else "", max_new_tokens=REPLY_TOKENS)
+        asked = Question(item.prompt, options, PREFIX if weighed else "", max_new_tokens=REPLY_TOKENS)
         answer = self.engine.ask_once(asked, shown, max_pixels=self.max_pixels)
         return reply_of(item, answer.text.strip(), answer.logprobs)
 
@@ -157,7 +156,7 @@ class FramesAnswerer:
         begin = times[0]
         shown = Chunk(frames, tuple(time - begin for time in times), 0.0, times[-1] - begin + max(step, 1e-3))
         options = tuple(f" {choice}" for choice in choices)
-        asked = Asked(prompt, options, PREFIX if options else "", max_new_tokens=max_new_tokens)
+        asked = Question(prompt, options, PREFIX if options else "", max_new_tokens=max_new_tokens)
         return self.engine.ask_once(asked, shown).text.strip()
 
 

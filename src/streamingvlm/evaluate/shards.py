@@ -10,19 +10,19 @@ from ..core.errors import OptionError
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """Part ``number`` (from 1) of ``count``."""
+class Shard:
+    """Shard ``number`` (from 1) of ``count``."""
 
     number: int = 1
     count: int = 1
 
     @staticmethod
-    def parse(text: str) -> Part:
+    def parse(text: str) -> Shard:
         """``2/8``. OptionError for anything that is none."""
         found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
         if not found or not 1 <= int(found[1]) <= int(found[2]):
             raise OptionError(f"a part is i/n with 1 <= i <= n, as 2/8, not {text!r}")
-        return Part(int(found[1]), int(found[2]))
+        return Shard(int(found[1]), int(found[2]))
 
     def __str__(self) -> str:
         return f"{self.number}/{self.count}"
