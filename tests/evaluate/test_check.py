@@ -7,17 +7,16 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 
 from streamingvlm import cli
-from streamingvlm.core import plugins
 from streamingvlm.evaluate.benchmark import Benchmark, Count, Defect, Video
 from streamingvlm.evaluate.check import VideoState, check
 from streamingvlm.evaluate.commentary.inf_streams import InfStreams
 from streamingvlm.evaluate.questions.items import Item, Reply, Score
+from streamingvlm.evaluate.questions.metrics import AverageOf
 from support import media
 from support.benchmark_data import game, window, write_inf_streams, write_livesports, write_video
 
@@ -30,6 +29,7 @@ class Quiz:
     items: Sequence[Item] = ()
     counts: Sequence[Count] = (Count("EPM", 1, 1),)
     defects: Sequence[Defect] = ()
+    averages: Sequence[AverageOf] = ()
     name: str = "quiz"
     revision: str = "0" * 16
 
@@ -42,13 +42,6 @@ class Quiz:
 
 def item(name: str, video: str, time: float, until: float | None = None) -> Item:
     return Item(name, video, "EPM", "backward", time, "what?", "A", "what?", until=until)
-
-
-@pytest.fixture(autouse=True)
-def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command as a package would register it: the test does not depend on the table of built-in ones."""
-    entries = [EntryPoint("eval.check", "streamingvlm.cli.eval_check:check", "streamingvlm.commands")]
-    monkeypatch.setattr(plugins, "entry_points", lambda *, group: entries if group == "streamingvlm.commands" else [])
 
 
 def test_each_video_is_looked_at(tmp_path: Path) -> None:

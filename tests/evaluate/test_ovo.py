@@ -170,7 +170,7 @@ def test_a_file_without_entries_is_one_error(tmp_path: Path, text: str) -> None:
 
 def test_it_has_no_options(tmp_path: Path) -> None:
     write_ovo(tmp_path)
-    with pytest.raises(OptionError, match="ovo-bench has no option 'context'; it has: none"):
+    with pytest.raises(OptionError, match="ovo has no option 'context'; it has: none"):
         OVOBench(tmp_path, None, context="60")
 
 

@@ -55,5 +55,5 @@ def test_files_that_cannot_be_read_or_written(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="cannot read"):
         read_replies(tmp_path / "none.jsonl")
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="cannot write"):
+    with pytest.raises(OutputError, match="cannot make the folder"):
         write_replies(tmp_path / "file" / "r.jsonl", [])

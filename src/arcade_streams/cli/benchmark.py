@@ -11,12 +11,10 @@ import typer
 
 from streamingvlm import OptionError
 
-from ..worlds.games import GAMES
-
 
 def arcade_benchmark(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.", show_default=False)],
-    games: Annotated[str, typer.Option(metavar="GAME,...", help="Which games.")] = ",".join(GAMES),
+    games: Annotated[str, typer.Option(metavar="GAME,...", help="Which games. [default: all of them]")] = "",
     streams: Annotated[int, typer.Option(help="Seeds of every game.")] = 1,
     first_seed: Annotated[int | None, typer.Option(help="The first of them. [default: 9100000]")] = None,
     hours: Annotated[float, typer.Option(help="Length of a game.")] = 2.0,
@@ -33,6 +31,7 @@ def arcade_benchmark(
     Ctrl-C keeps the whole games: the same command goes on behind them.
     """
     from ..benchmark.inf_streams import BEGIN, BENCHMARK_SEEDS, BenchmarkForm, write_benchmark
+    from ..worlds.games import GAMES
 
     if not (math.isfinite(hours) and hours > 0):
         raise OptionError(f"--hours must be above 0, not {hours}")
@@ -46,7 +45,7 @@ def arcade_benchmark(
         begin=BEGIN if begin is None else begin,
         window=window,
     )
-    names = [name.strip() for name in games.split(",")]
+    names = [name.strip() for name in games.split(",")] if games else list(GAMES)
     lines = write_benchmark(out, names, range(first, first + streams), form, _told)
     words = sum(len(line["content"]) for line in lines)
     print(f"{out}: {len(lines)} games of {form.seconds} s, {words} words")

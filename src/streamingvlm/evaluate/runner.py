@@ -57,7 +57,12 @@ def run_task(
     """
     kept = Features.of(checkpoint.model, features) if features else None
     runner = TaskRunner(
-        checkpoint.model, policy, checkpoint.records(folder, policy), checkpoint.fingerprint, features=kept
+        checkpoint.model,
+        policy,
+        checkpoint.records(folder, policy),
+        checkpoint.fingerprint,
+        features=kept,
+        real_time=REAL_TIME,
     )
     with bar(f"{checkpoint.name}, {policy}, {task.name}", task.seconds * len(task.examples)) as done:
         return runner.run(task.examples, task.seconds, done)

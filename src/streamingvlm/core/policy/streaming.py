@@ -101,7 +101,9 @@ class StreamingWindow(CachePolicy):
         return self.sink or None
 
     def history(self, context: Sequence[int], replies: Sequence[Span]) -> list[int]:
-        """See :meth:`CachePolicy.history`: cut as the replies of the stream itself will be."""
+        """See :meth:`CachePolicy.history`: cut as the stream's own replies will be. The context alone is not cut."""
+        if not replies:
+            return list(context)
         tokens = [*context, *(token for reply in replies for token in reply.tokens[: self._archived(reply)])]
         recent = self._recent()
         if len(tokens) <= self.sink + recent:

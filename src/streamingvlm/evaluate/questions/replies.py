@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from ...core.errors import SourceError
-from ...sinks.files import json_text, write_whole
+from ...sinks.files import json_text, make_folder, write_whole
 from .items import Reply
 
 
@@ -70,6 +70,7 @@ def read_replies(path: Path) -> Replies:
 
 def write_replies(path: Path, replies: Iterable[Reply]) -> None:
     """A file of lines, put in place when it is whole. OutputError if it cannot be written."""
+    make_folder(path.parent)
     write_whole(path, "".join(json_text(to_json(reply)) + "\n" for reply in replies))
 
 
