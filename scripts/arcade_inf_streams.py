@@ -31,9 +31,8 @@ POLICIES = {
     "full": "full:seconds=1440",
     "sliding-recompute": "sliding-recompute",
 }
-#: What is asked questions besides: all that is asked about, and the streaming cache without one of its parts.
+#: What is asked questions besides: the streaming cache without one of its parts.
 LESS = {
-    "full": "full:seconds=1800",
     "no-sink": "streaming:sink=0",
     "no-text": "streaming:text=0",
     "one-second": "streaming:vision=1",
