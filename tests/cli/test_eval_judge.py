@@ -17,8 +17,9 @@ import typer
 from typer.testing import CliRunner, Result
 
 from streamingvlm import cli
-from streamingvlm.cli.eval_judge import judge
+from streamingvlm.cli.eval_judge import check_alike, judge
 from streamingvlm.core.errors import EndpointError, OptionError, SourceError, StreamingVLMError
+from streamingvlm.evaluate.runs import Contestant
 from support.benchmark_data import event, timed, write_jsonl, write_livesports
 from support.chat_server import ChatServer
 from support.judges import FewGames, always, fair, part
@@ -213,6 +214,9 @@ def test_questions_are_not_judged(at: Path, monkeypatch: pytest.MonkeyPatch) -> 
 DRIVER = """
 import sys
 from streamingvlm.evaluate import registry
+from streamingvlm.cli.eval_judge import check_alike
+from streamingvlm.core.errors import OptionError
+from streamingvlm.evaluate.runs import Contestant
 from support.judges import FewGames
 registry.open_benchmark = lambda task, data, videos: FewGames()
 import typer
@@ -295,3 +299,22 @@ def test_published_data_are_judged_with_the_program_itself(tmp_path: Path, capsy
     assert "win rate of ours against theirs: 100.00" in printed
     assert figures(tmp_path)["settings"]["prompt"].startswith("livesports/1#")
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"preset": "ours"}, "preset 'paper' and 'ours'"),
+        ({"settings": {"human_words": False}}, "human words before the start True and False"),
+        ({}, ""),
+    ],
+)
+def test_runs_that_were_not_given_the_same_are_not_compared(more: dict[str, object], said: str) -> None:
+    about = {"preset": "paper", "mode": "stream", "settings": {"human_words": True}}
+    one, other = (Contestant(name, Path(name), Path(name), {**about, **own}) for name, own in (("a", {}), ("b", more)))
+    check_alike(one, Contestant("file", Path("c"), Path("c"), {"name": "c"}))
+    if not said:
+        check_alike(one, other)
+        return
+    with pytest.raises(OptionError, match=said):
+        check_alike(one, other)

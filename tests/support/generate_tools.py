@@ -34,6 +34,8 @@ def use_tiny(patch: pytest.MonkeyPatch, model: Any) -> None:
     patch.setattr(checkpoint, "load_model", lambda *_, **__: model)
     patch.setattr(checkpoint, "find_checkpoint", lambda path: Path(path or "bundled"))
     patch.setattr(checkpoint, "fingerprint_of", lambda path: f"f-{path.name}")
+    patch.setattr(jobs, "find_checkpoint", lambda path: Path(path or "bundled"))
+    patch.setattr(jobs, "read_known_kinds", lambda _: ())
     patch.setattr(runner, "SNAPSHOT_EVERY", 0.0)
     patch.setattr(runner, "SNAPSHOT_SHARE", 1e9)
 

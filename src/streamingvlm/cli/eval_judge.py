@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..evaluate.judging.judge import Judge, Plan
     from ..evaluate.judging.pairs import Match
     from ..evaluate.judging.prompts import JudgePrompt
+    from ..evaluate.runs import Contestant
 
 #: Where the key of the judge's endpoint is read from, and nowhere else.
 KEY = "OPENAI_API_KEY"
@@ -87,6 +88,9 @@ def judge(
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Leave out windows that a contestant has nothing for.")
     ] = False,
+    allow_different: Annotated[
+        bool, typer.Option("--allow-different", help="Judge runs of different presets or modes.")
+    ] = False,
     partial: Annotated[
         bool, typer.Option("--partial", help="Print the win rate also while votes are missing.")
     ] = False,
@@ -108,7 +112,7 @@ def judge(
     from ..runtime import reports
 
     reports.check_targets(json_file)
-    opened, match = _match(task, data, videos, a, b, allow_missing)
+    opened, match = _match(task, data, videos, a, b, allow_missing, allow_different)
     asked_for = Parameters(max_tokens=max_tokens)
     if no_temperature:
         asked_for = replace(asked_for, temperature=None)
@@ -201,7 +205,7 @@ class _Job:
 
 
 def _match(
-    task: str, data: Path, videos: Path | None, a: Path, b: Path, allow_missing: bool
+    task: str, data: Path, videos: Path | None, a: Path, b: Path, allow_missing: bool, allow_different: bool
 ) -> tuple[CommentaryBenchmark, Match]:
     """The benchmark and its pairs; OptionError for a benchmark of questions."""
     from ..core.errors import OptionError
@@ -213,7 +217,27 @@ def _match(
     benchmark = open_benchmark(task, data, videos)
     if not isinstance(benchmark, CommentaryBenchmark):
         raise OptionError(f"{task} is a benchmark of questions: it is scored, not judged")
-    return benchmark, make_match(benchmark, open_contestant(a), open_contestant(b), allow_missing=allow_missing)
+    one, other = open_contestant(a), open_contestant(b)
+    if not allow_different:
+        check_alike(one, other)
+    return benchmark, make_match(benchmark, one, other, allow_missing=allow_missing)
+
+
+def check_alike(one: Contestant, other: Contestant) -> None:
+    """OptionError for two runs that were not given the same; prediction files do not tell what they were given."""
+    from ..core.errors import OptionError
+
+    def given(contestant: Contestant) -> dict[str, Any]:
+        about = contestant.about
+        words = (about.get("settings") or {}).get("human_words")
+        return {"preset": about.get("preset"), "mode": about.get("mode"), "human words before the start": words}
+
+    for (what, own), theirs in zip(given(one).items(), given(other).values(), strict=True):
+        if own is not None and theirs is not None and own != theirs:
+            raise OptionError(
+                f"{one.name} and {other.name} were not given the same: {what} {own!r} and {theirs!r}; "
+                "--allow-different judges them all the same"
+            )
 
 
 def _prompt(task: str, name: str | None) -> JudgePrompt:

@@ -15,8 +15,11 @@ from ..core.policy import make_policy
 from ..engine.ask import ANSWER_SAMPLING
 from ..engine.endpoint import Endpoint
 from ..engine.remote import OURS, PAPER_BASELINE, RemoteOptions
+from ..models.hub import find_checkpoint
+from ..models.knows import check_source, read_known_kinds
 from ..models.load import pick_device
 from ..runtime import reports
+from ..sources.open import open_source
 from .benchmark import Benchmark, CommentaryBenchmark, QuestionBenchmark, Video
 from .checkpoint import Checkpoint
 from .features import Features
@@ -93,6 +96,7 @@ def run_job(job: Job, part: Shard, bar: Bar) -> Outcome:
     benchmark = open_benchmark(job.task, job.data, job.videos)
     if not job.allow_missing:
         check_videos(benchmark, job, part)
+    check_known(benchmark, job)
     if isinstance(benchmark, CommentaryBenchmark):
         return _comment(job, part, benchmark, bar)
     if not isinstance(benchmark, QuestionBenchmark):
@@ -111,6 +115,16 @@ def check_videos(benchmark: Benchmark, job: Job, part: Shard) -> None:
             f"{len(missing)} videos of {job.task} are missing ({', '.join(missing[:3])}{more}); run eval check, or "
             "leave them out with --allow-missing"
         )
+
+
+def check_known(benchmark: Benchmark, job: Job) -> None:
+    """ModelError for a local checkpoint that was not trained on what the videos show, seen from the first of them."""
+    if job.constant is not None or job.endpoint is not None:
+        return
+    folder = find_checkpoint(job.model)
+    first = next((video for video in videos_of(benchmark, job.limit) if there(video)), None)
+    if first is not None and read_known_kinds(folder):
+        check_source(folder, job.model or "the bundled model", open_source(str(first.path)))
 
 
 def videos_of(benchmark: Benchmark, limit: int | None) -> Sequence[Video]:
