@@ -125,7 +125,7 @@ def test_every_command_runs_to_checked_values(
     assert "calibration: passed" in judged
     assert "50.00" in judged
     asked = next(text for line, text in printed.items() if "dry-run" in line)
-    assert "votes: 0 calls" in asked  # the tiny model says nothing: decided by rule
+    assert "votes: 4 calls" in asked, "two events in both orders"
     scores = json.loads((folder / "ovo.json").read_text())
     assert [one["found"] for one in scores["scores"]][:2] == [3, 3]
     replies = [json.loads(line) for line in (folder / "runs/ovo-yes/predictions.jsonl").read_text().splitlines()]
