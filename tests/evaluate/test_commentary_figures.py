@@ -101,7 +101,8 @@ def test_what_a_window_does_not_have() -> None:
 def steps(*texts: str, start: float = 0.0, lag: float = 0.5) -> list[Commentary]:
     """Commentary of one step a second; lags grow by the hundredth."""
     return [
-        Commentary(start + i, start + i + 1, text, timing=Timing(lag=lag + i / 100)) for i, text in enumerate(texts)
+        Commentary(start + i, start + i + 1, text, timing=Timing(decode=0.25, lag=lag + i / 100))
+        for i, text in enumerate(texts)
     ]
 
 
@@ -191,6 +192,7 @@ def test_figures_of_streams(start: float, tmp_path: Path) -> None:
     whole = streams["all"]
     assert (whole["seconds"], whole["words"], whole["words_per_second"]) == (10.0, 12, 1.2)
     assert whole["silent_share"] == 0.4
+    assert whole["work_per_second"] == pytest.approx(0.25)
     assert (whole["lag_p50"], whole["lag_p95"]) == (pytest.approx(0.545), pytest.approx(0.5855))
     assert whole["repeated_lines"] == 3 / 6
     assert whole["distinct_1"] == 6 / 12

@@ -11,7 +11,7 @@ from streamingvlm.core.errors import OptionError, SourceError
 from streamingvlm.evaluate.benchmark import Count, Defect, QuestionBenchmark, Video
 from streamingvlm.evaluate.questions.choices import WHOLE
 from streamingvlm.evaluate.questions.items import Reply
-from streamingvlm.evaluate.questions.mvbench import TASKS, MVBench, stills
+from streamingvlm.evaluate.questions.mvbench import TASKS, MVBench
 from support import media
 from support.question_data import mvbench_entry, mvbench_tasks, write_json, write_mvbench
 
@@ -194,18 +194,6 @@ def test_a_clip_of_episodic_reasoning_is_a_folder(tmp_path: Path) -> None:
     (video,) = MVBench(data, tmp_path / "video").videos
     assert (video.path, item.start, item.time) == (folder, 1, 2.0)
     assert item.about == {"stills_fps": 3.0, "first_still": 1}
-    assert [path.name for _, path in stills(folder, item.start, item.time)] == [
-        f"{number:05d}.jpg" for number in (3, 4, 5, 6)
-    ]
-    assert [time for time, _ in stills(folder)] == pytest.approx([n / 3 for n in (1, 2, 3, 4, 5, 6, 7, 10)])
-
-
-@pytest.mark.parametrize(("make", "error"), [(False, "not a folder"), (True, "holds no JPEG")])
-def test_a_folder_without_pictures_is_one_line(tmp_path: Path, make: bool, error: str) -> None:
-    if make:
-        (tmp_path / "clip").mkdir()
-    with pytest.raises(SourceError, match=error):
-        stills(tmp_path / "clip")
 
 
 def test_repeated_questions_are_kept_and_told(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ import json
 import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from ..core.errors import EndpointError, SourceError, StreamingVLMError
@@ -102,24 +102,38 @@ class RemoteSpeaker:
 
     def comment(self, games: Sequence[GameExample], folder: Path, done: Progress) -> None:
         """Comment all games. Raises the first error when all others have gone as far as they can."""
-        finished: list[float] = []
+        waiting: SimpleQueue[GameExample] = SimpleQueue()
+        ended: SimpleQueue[BaseException | None] = SimpleQueue()
+        for game in games:
+            waiting.put(game)
 
-        def one(game: GameExample) -> StreamingVLMError | None:
-            try:
-                self._windows(game, folder) if self.windows is not None else self._steps(game, folder)
-            except StreamingVLMError as error:
-                return error
-            finished.append(1.0)
-            done(sum(finished))
-            return None
+        def work() -> None:
+            while not waiting.empty() and not self._stop.is_set():
+                try:
+                    game = waiting.get_nowait()
+                except Empty:
+                    return
+                try:
+                    self._windows(game, folder) if self.windows is not None else self._steps(game, folder)
+                    ended.put(None)
+                except BaseException as error:
+                    ended.put(error)  # raised by whoever waits
 
         self._stop.clear()
-        with ThreadPoolExecutor(self.workers) as pool:
-            try:
-                errors = [error for error in pool.map(one, games) if error is not None]
-            except BaseException:
-                self._stop.set()  # an interrupt: no further call is begun
-                raise
+        # Daemons: an interrupt does not wait for calls under way, which may take minutes to time out.
+        for _ in range(min(self.workers, len(games))):
+            threading.Thread(target=work, daemon=True).start()
+        errors: list[StreamingVLMError] = []
+        try:
+            for number in range(1, len(games) + 1):
+                error = ended.get()
+                if error is not None and not isinstance(error, StreamingVLMError):
+                    raise error
+                errors += [error] if error is not None else []
+                done(number - len(errors))
+        except BaseException:
+            self._stop.set()  # no further call is begun
+            raise
         raise_first(errors)
 
     def _session(self, game: GameExample, state: Mapping[str, Any] | None = None) -> RemoteSession:

@@ -43,7 +43,8 @@ LISTED = 10
 class Stretch:
     """What was counted of a window, or of a game or a fifth of it.
 
-    ``repeats``: repeated lines, and all; ``distinct``: by n, in the order of :data:`N_GRAMS`; ``longest``: repeat.
+    ``repeats``: repeated lines, and all; ``distinct``: by n, in the order of :data:`N_GRAMS`; ``longest``: repeat;
+    ``work``: seconds that a local model worked for it (None: not told).
     """
 
     seconds: float
@@ -53,9 +54,16 @@ class Stretch:
     longest: int
     silent: float = 0.0
     lags: Sequence[float] = ()
+    work: float | None = None
 
     @staticmethod
-    def of(seconds: float, lines: Sequence[str], silent: float = 0.0, lags: Sequence[float] = ()) -> Stretch:
+    def of(
+        seconds: float,
+        lines: Sequence[str],
+        silent: float = 0.0,
+        lags: Sequence[float] = (),
+        work: float | None = None,
+    ) -> Stretch:
         """Count what was said in so many seconds. ``lines``: what was said at one time each."""
         words = words_of(" ".join(lines))
         return Stretch(
@@ -66,6 +74,7 @@ class Stretch:
             longest_repeat(words),
             silent,
             lags,
+            work,
         )
 
 
@@ -147,7 +156,9 @@ def _stretch(rows: Sequence[Row]) -> Stretch:
     silent = sum(float(row["end"] - row["start"]) for row in rows if not row["text"].strip())
     lags = [float(row["lag"]) for row in rows if "lag" in row]
     seconds = sum(float(row["end"] - row["start"]) for row in rows)
-    return Stretch.of(seconds, [row["text"] for row in rows if row["text"].strip()], silent, lags)
+    told = [float(row["work"]) for row in rows if "work" in row]
+    work = sum(told) if len(told) == len(rows) else None
+    return Stretch.of(seconds, [row["text"] for row in rows if row["text"].strip()], silent, lags, work)
 
 
 def _measure(stretches: Sequence[Stretch], *, steps: bool = False) -> dict[str, Any]:
@@ -158,6 +169,8 @@ def _measure(stretches: Sequence[Stretch], *, steps: bool = False) -> dict[str, 
     if steps:
         lags = [lag for one in stretches for lag in one.lags]
         out["silent_share"] = _ratio(sum(one.silent for one in stretches), seconds)
+        works = [one.work for one in stretches if one.work is not None]
+        out["work_per_second"] = _ratio(sum(works), seconds) if works and len(works) == len(stretches) else None
         for percent in (50, 95):
             out[f"lag_p{percent}"] = float(np.percentile(lags, percent)) if lags else None
     again, lines = (sum(one.repeats[which] for one in stretches) for which in (0, 1))

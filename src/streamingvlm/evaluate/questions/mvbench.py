@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -73,7 +72,7 @@ class MVBench(ChoiceBenchmark):
     Five tasks ask about a stretch of their video: ``Item.start`` and ``Item.time``. Of the other tasks the time is the
     clip's end, infinite where that is not known. The hub's branch ``video`` holds such stretches as clips of their own;
     where a video is found only there, it is shown whole. A video of episodic reasoning is a folder of JPEGs, see
-    :func:`stills`.
+    :mod:`streamingvlm.sources.images`.
 
     A video that is missing stays in :attr:`videos` and its questions in :attr:`items`: nothing is dropped, so two
     people have the same denominator. Questions that stand twice in a task are kept, and are defects.
@@ -172,24 +171,6 @@ class MVBench(ChoiceBenchmark):
                 raise SourceError(f"{where}: its answer is {row.get('gt')!r}, not that of {item.id} in the data")
             found.put(Reply(item.id, row.get("pred")), where)
         return found
-
-
-def stills(folder: Path, start: float = 0.0, end: float = math.inf) -> list[tuple[float, Path]]:
-    """The JPEGs of a clip that is a folder, from ``start`` to ``end`` seconds, with their times.
-
-    They are called by their number, ``00001.jpg`` first, three a second; as the published loader counts them, number n
-    stands at n / 3 s. SourceError if the folder holds none of them.
-    """
-    if not folder.is_dir():
-        raise SourceError(f"{folder} is not a folder; a clip of episodic reasoning is a folder of JPEGs")
-    numbered = sorted((int(path.stem), path) for path in folder.glob("*.jpg") if path.stem.isdecimal())
-    if not numbered:
-        raise SourceError(f"{folder} holds no JPEG that is called by its number (00001.jpg)")
-    first, last = max(FIRST_STILL, round(start * STILLS_FPS)), end * STILLS_FPS
-    shown = [(number / STILLS_FPS, path) for number, path in numbered if first <= number <= last]
-    if not shown:
-        raise SourceError(f"{folder} has no JPEG from {start:g} to {end:g} s; its last is number {numbered[-1][0]}")
-    return shown
 
 
 def read_picture(path: Path) -> NDArray[np.uint8]:

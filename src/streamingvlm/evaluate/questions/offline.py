@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -23,7 +22,6 @@ from ...sources.open import open_source
 from ..presets import EVERY_FRAME, Answers, OfflinePreset
 from .examples import PREFIX, REPLY_TOKENS, reply_of
 from .items import Form, Item, Reply
-from .mvbench import read_picture, stills
 
 #: Frames that are held as they were decoded; those before are resized already.
 HELD = 16
@@ -41,8 +39,7 @@ def sample(locator: str, start: float, end: float, preset: OfflinePreset, patche
     """The frames of [``start``, ``end``] seconds as a preset samples them: at its rate, or evenly as many as it allows.
 
     ``patcher``: resizes them as the model will (None: they stay as they are); n frames of one size, uint8. SourceError
-    for a video that ends before ``start``, or whose end is asked for and not known. A folder of JPEGs is a video too,
-    see :func:`.mvbench.stills`.
+    for a video that ends before ``start``, or whose end is asked for and not known.
     """
     if not math.isfinite(end):
         raise SourceError(f"{locator} is not there or does not tell how long it is: its whole length cannot be shown")
@@ -51,12 +48,13 @@ def sample(locator: str, start: float, end: float, preset: OfflinePreset, patche
     rate = count / seconds
     frames: list[NDArray[np.uint8]] = []
     times: list[float] = []
-    for own, moments in _shown(locator, start, seconds, rate, count):
+    for chunk in open_source(locator, fps=rate, step=min(HELD, count) / rate, start=start, duration=seconds):
+        own = chunk.frames
         if patcher is not None:
             budget = patcher.with_budget(preset.max_pixels)
             own = budget.stretch(own, *budget.size(*own.shape[1:3]))
         frames.append(own)
-        times += moments
+        times += chunk.times
     if not frames:
         raise SourceError(f"{locator} shows nothing between {start:g} s and {end:g} s")
     shape = frames[-1].shape[1:]
@@ -66,20 +64,6 @@ def sample(locator: str, start: float, end: float, preset: OfflinePreset, patche
     shown = np.concatenate(frames)[:count]
     since = np.clip(np.array(times[:count]) - start, 0.0, seconds)
     return Chunk(shown, tuple(since.tolist()), 0.0, seconds)
-
-
-def _shown(
-    locator: str, start: float, seconds: float, rate: float, count: int
-) -> Iterator[tuple[NDArray[np.uint8], Sequence[float]]]:
-    """Frames and their times, ``rate`` a second; some at once."""
-    if Path(locator).is_dir():
-        times = [start + place / rate for place in range(count)]
-        pictures = stills(Path(locator), start, start + seconds)
-        for time, path in dict.fromkeys(min(pictures, key=lambda one: abs(one[0] - time)) for time in times):
-            yield read_picture(path)[None], [time]
-        return
-    for chunk in open_source(locator, fps=rate, step=min(HELD, count) / rate, start=start, duration=seconds):
-        yield chunk.frames, chunk.times
 
 
 @dataclass(frozen=True, slots=True)
