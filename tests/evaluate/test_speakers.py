@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -262,3 +265,24 @@ def test_options_that_do_not_go_together_are_one_line(
 def test_no_key_is_asked_for_where_none_is_needed(data: Path, tmp_path: Path) -> None:
     with ChatServer(reply) as server, pytest.raises(OptionError, match="has no user, password"):
         say(remote(server, data, tmp_path, endpoint="http://me:secret@localhost/v1"))
+
+
+def test_an_interrupt_does_not_wait_for_calls_under_way(data: Path, tmp_path: Path) -> None:
+    answer = threading.Event()
+
+    def hang(request: Mapping[str, Any]) -> str:
+        if not answer.is_set():
+            if not asked:
+                os.kill(os.getpid(), signal.SIGINT)
+            asked.append(request)
+            answer.wait(20)
+        return "late"
+
+    asked: list[Mapping[str, Any]] = []
+    with ChatServer(hang, key=KEY) as chat:
+        began = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            say(remote(chat, data, tmp_path))
+        took = time.monotonic() - began
+        answer.set()
+    assert took < 10
