@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -18,6 +19,7 @@ from ...engine.remote import RemoteOptions, RemoteSession
 from ...models.base import Model
 from ...models.load import load_model
 from ...models.patches import Patcher
+from ...sources import images
 from ...sources.open import open_source
 from ..presets import EVERY_FRAME, Answers, OfflinePreset
 from .examples import PREFIX, REPLY_TOKENS, reply_of
@@ -44,7 +46,9 @@ def sample(locator: str, start: float, end: float, preset: OfflinePreset, patche
     if not math.isfinite(end):
         raise SourceError(f"{locator} is not there or does not tell how long it is: its whole length cannot be shown")
     seconds = max(end - start, 1e-3)
-    count = max(min(math.floor(seconds * preset.fps + 1e-6), preset.max_frames), 1)
+    # A folder has no more pictures than its rate; asked for more it would show each several times.
+    fps = min(preset.fps, images.RATE) if Path(locator).is_dir() else preset.fps
+    count = max(min(math.floor(seconds * fps + 1e-6), preset.max_frames), 1)
     rate = count / seconds
     frames: list[NDArray[np.uint8]] = []
     times: list[float] = []
