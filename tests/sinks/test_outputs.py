@@ -143,6 +143,7 @@ def test_valid_after_every_event(tmp_path: Path, suffix: str) -> None:
     if suffix == ".jsonl":
         first = json.loads(path.read_text().splitlines()[0])
         assert first == {
+            "type": "commentary.done",
             "start": 0,
             "end": 1,
             "text": "a <b> & c",

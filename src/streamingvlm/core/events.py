@@ -13,6 +13,17 @@ from numpy.typing import NDArray
 
 #: Why a reply ended.
 FinishReason = Literal["stop", "length", "deadline"]
+#: Where a live source stands.
+SourceState = Literal["connecting", "running", "stalled", "reconnecting", "ended"]
+#: What has gone wrong at a live source ("": nothing). ``stalled``: connected, but no frame comes; ``ended``: it has
+#: closed by itself; ``format``: what it sends is no video, or one that cannot be read.
+SourceCode = Literal[
+    "", "refused", "timeout", "dns", "auth", "not_found", "tls", "no_video", "codec", "stalled", "ended", "format"
+]
+#: What a rule's alert tells.
+AlertKind = Literal["raised", "updated", "cleared"]
+#: What a rule was found to be.
+Verdict = Literal["yes", "no", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +32,8 @@ class Chunk:
 
     ``frames``: ``(n, height, width, 3)`` uint8 RGB, n >= 1. ``times``: n seconds from the stream's start, one per
     frame, not decreasing. The chunk covers ``start <= t < end``. ``read_seconds``: the work that its source spent on
-    making it. Raises ValueError for anything else.
+    making it. ``wall``: the wall clock at ``start``, seconds since 1970 in UTC (None: a recording). Raises ValueError
+    for anything else.
     """
 
     frames: NDArray[np.uint8]
@@ -29,6 +41,7 @@ class Chunk:
     start: float
     end: float
     read_seconds: float = 0.0
+    wall: float | None = None
 
     def __post_init__(self) -> None:
         if self.frames.ndim != 4 or self.frames.shape[-1] != 3 or self.frames.dtype != np.uint8:
@@ -102,8 +115,58 @@ class Timing:
         return replace(self, **{stage: getattr(self, stage) + more for stage, more in seconds.items()})
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What all events have.
+
+    ``id``: of this event, ``EPOCH-NUMBER``; numbers of a stream count from 1 without holes, and go on where a stream
+    was resumed ("": a delta, or not told by a runtime). ``wall``: when it was told, seconds since 1970 in UTC.
+    """
+
+    id: str = field(default="", compare=False)
+    wall: float = field(default=0.0, compare=False)
+
+
 @dataclass(frozen=True, slots=True)
-class InstructionUpdated:
+class SourceStatus(Told):
+    """A live source has come to another state.
+
+    ``code``: what has gone wrong, with ``reason`` as one line without any password; ``tries``: how often it was opened
+    since it last ran; ``retry_in``: seconds until it is opened again (None: it is not).
+    """
+
+    state: SourceState
+    code: SourceCode = ""
+    reason: str = ""
+    tries: int = 0
+    retry_in: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFormat(Told):
+    """What a live source sends, told when it begins and whenever it changes.
+
+    ``width``, ``height``: of the upright picture, pixels; ``codec``: FFmpeg's name; ``rate``: frames a second as the
+    source tells (0: it does not).
+    """
+
+    width: int
+    height: int
+    codec: str
+    rate: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Gap(Told):
+    """Nothing was seen from ``start`` to ``end`` seconds; ``reason``: why, as a code or in words."""
+
+    start: float
+    end: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class InstructionUpdated(Told):
     """The standing instruction of a stream was replaced.
 
     ``version`` counts from 1 (0 is the one that the stream was opened with). ``start``: seconds, the start of the step
@@ -116,7 +179,7 @@ class InstructionUpdated:
 
 
 @dataclass(frozen=True, slots=True)
-class Delta:
+class Delta(Told):
     """More text of the reply to the step from ``start`` to ``end`` seconds; the first, empty, says that it begins."""
 
     start: float
@@ -125,7 +188,7 @@ class Delta:
 
 
 @dataclass(frozen=True, slots=True)
-class Commentary:
+class Commentary(Told):
     """The words for one step, with everything a view or a benchmark wants to know about it.
 
     ``text`` has no markup and is empty for a silent step; ``finish_reason`` is ``stop`` for a reply that ended
@@ -133,7 +196,8 @@ class Commentary:
     the next step was due.
     ``rows``: cache rows by kind after the step; ``capacity``: the bound that was reserved; ``dropped``: steps skipped
     just before this one because the stream was behind; ``instructions``: those that came since the step before, in
-    order: the last one holds from this step on.
+    order: the last one holds from this step on; ``wall_start``: the wall clock at ``start``, seconds since 1970 in UTC
+    (None: a recording).
     """
 
     start: float
@@ -146,6 +210,7 @@ class Commentary:
     capacity: int = 0
     dropped: int = 0
     instructions: tuple[InstructionUpdated, ...] = ()
+    wall_start: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +253,82 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class StreamOpened:
+class Asked(Told):
+    """A question was taken on. ``number``: of the question, counting from 1 in its stream; ``time``: of the stream."""
+
+    number: int
+    text: str
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerDelta(Told):
+    """More text of the answer to question ``number``."""
+
+    number: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answered(Told):
+    """Question ``number`` has ended. ``answer``: the reply; None if ``error`` says why there is none (cancelled, too
+    late, refused by the model)."""
+
+    number: int
+    answer: Answer | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RuleChanged(Told):
+    """A rule was set, replaced or removed. ``text``: what it watches for ("" if it was removed)."""
+
+    rule: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Alert(Told):
+    """What a rule watches for has begun, goes on, or has ended.
+
+    ``number``: of what has happened, counting from 1 in its rule; ``since``, ``time``: seconds of the stream, when it
+    began and when this was found; ``verdict`` and ``probability`` (None: of a rule on words): the last finding;
+    ``evidence``: words that were said meanwhile.
+    """
+
+    rule: str
+    kind: AlertKind
+    number: int
+    since: float
+    time: float
+    verdict: Verdict = "yes"
+    probability: float | None = None
+    evidence: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed(Told):
+    """The stream goes on where an earlier run of the program was ended.
+
+    ``time``: seconds of the stream, where its memory ends; ``lost_seconds``: of the source that nobody has watched
+    since; ``snapshot_age``: seconds from the snapshot to the last event that was kept.
+    """
+
+    time: float
+    lost_seconds: float
+    snapshot_age: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rebased(Told):
+    """The time that the model is told starts anew: second ``time`` of the stream is ``shown`` from now on."""
+
+    time: float
+    shown: float
+
+
+@dataclass(frozen=True, slots=True)
+class StreamOpened(Told):
     """A stream begins. ``name``: its source's; ``context``: what is known before the video starts."""
 
     name: str
@@ -196,21 +336,38 @@ class StreamOpened:
 
 
 @dataclass(frozen=True, slots=True)
-class Dropped:
+class Dropped(Told):
     """``count`` events were lost before the next one, since whoever subscribed did not take them in time."""
 
     count: int
 
 
 @dataclass(frozen=True, slots=True)
-class Closed:
+class Closed(Told):
     """A stream has ended. ``error``: why, if it did not come to its source's end or was stopped ("")."""
 
     error: str = ""
 
 
+#: What a live source tells between its chunks.
+Notice = SourceStatus | SourceFormat | Gap
 #: What a stream tells its sinks and subscribers.
-Event = StreamOpened | Delta | InstructionUpdated | Commentary | Dropped | Closed
+Event = (
+    StreamOpened
+    | Delta
+    | InstructionUpdated
+    | Commentary
+    | Notice
+    | Asked
+    | AnswerDelta
+    | Answered
+    | RuleChanged
+    | Alert
+    | Resumed
+    | Rebased
+    | Dropped
+    | Closed
+)
 
 
 class Sink(Protocol):
@@ -247,11 +404,14 @@ class Source(Protocol):
 
 
 class StepSource(Protocol):
-    """A source that knows more of its steps than what is seen in them; see :class:`Source`."""
+    """A source that knows more of its steps than what is seen in them, or tells what becomes of it meanwhile.
+
+    See :class:`Source`. One with a ``close`` method is let go by it: that never waits, and ends whoever iterates.
+    """
 
     name: str
     context: str
     kind: str
     live: bool
 
-    def __iter__(self) -> Iterator[StepInput]: ...
+    def __iter__(self) -> Iterator[StepInput | Notice]: ...

@@ -13,8 +13,8 @@ from dataclasses import replace
 from enum import StrEnum
 from typing import Protocol
 
-from ..core.events import Chunk, Source, StepInput, StepSource
-from .limits import LIVE_STEPS, STEPS_AHEAD
+from ..core.events import Chunk, Notice, Source, StepInput, StepSource
+from .limits import LIVE_STEPS, NOTICES, STEPS_AHEAD
 
 #: How long closing waits for a source that is in the middle of a read. Its thread is a daemon, so it cannot hang.
 PATIENCE = 0.2
@@ -36,8 +36,11 @@ class Pace(StrEnum):
 class Feed(Protocol):
     """Where a pipeline takes its steps from."""
 
-    def poll(self) -> StepInput | None:
-        """The next step or part of one, None if it has not come yet; raises what the source raised, behind the rest."""
+    def poll(self) -> StepInput | Notice | None:
+        """The next step, part of one, or what the source tells between two; None if nothing has come yet.
+
+        Raises what the source raised, behind the rest.
+        """
         ...
 
     @property
@@ -59,7 +62,7 @@ class _Mailbox:
 
     def __init__(self, keep: int, newest: bool, on_change: Callable[[], None]) -> None:
         self.keep, self.newest = keep, newest
-        self.waiting: deque[StepInput] = deque()
+        self.waiting: deque[StepInput | Notice] = deque()
         self.changed = threading.Condition()
         self.done = False
         self.stopped = False
@@ -81,11 +84,25 @@ class _Mailbox:
         self._on_change()
         return not stopped
 
+    def tell(self, notice: Notice) -> None:
+        """Hand over what is between two steps; never waits. Nobody takes: the oldest is lost behind ``NOTICES``."""
+        with self.changed:
+            told = [other for other in self.waiting if not isinstance(other, StepInput)]
+            if len(told) >= NOTICES:
+                self.waiting.remove(told[0])
+            self.waiting.append(notice)
+            self.changed.notify_all()
+        self._on_change()
+
     def _drop_for(self, step: StepInput) -> StepInput:
         """Drop the steps that ``step`` makes old; ``step`` with their number if it is its step's last part."""
         kept = (step.chunk.start, self._begun)
-        late = [other for other in self.waiting if other.chunk.start not in kept]
-        self.waiting = deque(other for other in self.waiting if other.chunk.start in kept)
+
+        def is_late(other: StepInput | Notice) -> bool:
+            return isinstance(other, StepInput) and other.chunk.start not in kept
+
+        late = [other for other in self.waiting if isinstance(other, StepInput) and is_late(other)]
+        self.waiting = deque(other for other in self.waiting if not is_late(other))
         dropped = sum(other.arrival.dropped for other in late) + step.arrival.dropped
         self._missed += len({other.chunk.start for other in late}) + dropped
         missed = 0
@@ -93,17 +110,24 @@ class _Mailbox:
             missed, self._missed = self._missed, 0
         return replace(step, arrival=replace(step.arrival, dropped=missed))
 
-    def poll(self) -> StepInput | None:
-        """The next step, if there is one; raises what the source raised, behind the steps made before."""
+    def poll(self) -> StepInput | Notice | None:
+        """The next step or notice, if there is one; raises what the source raised, behind those made before."""
         with self.changed:
             if self.waiting:
                 step = self.waiting.popleft()
-                self._begun = step.chunk.start
+                if isinstance(step, StepInput):
+                    self._begun = step.chunk.start
                 self.changed.notify_all()
                 return step
             if self.done and self.error is not None:
                 raise self.error
             return None
+
+    @property
+    def step_waits(self) -> bool:
+        """Whether nobody has taken the step before."""
+        with self.changed:
+            return any(isinstance(other, StepInput) for other in self.waiting)
 
     @property
     def ended(self) -> bool:
@@ -159,11 +183,11 @@ class Threaded:
         self._thread = threading.Thread(target=self._make, name="streamingvlm-source", daemon=True)
         self._thread.start()
 
-    def poll(self) -> StepInput | None:
+    def poll(self) -> StepInput | Notice | None:
         """See :meth:`Feed.poll`."""
         step = self._box.poll()
-        if step is None:
-            return None
+        if not isinstance(step, StepInput):
+            return step
         # Without a clock a frame is "there" once it is read and asked for: waiting in line is not lag.
         ready = time.perf_counter() if step.arrival.ready_at is None else step.arrival.ready_at
         due = ready + step.chunk.end - step.chunk.start if self._newest else None
@@ -177,9 +201,11 @@ class Threaded:
     def stop(self, patience: float = PATIENCE) -> None:
         """See :meth:`Feed.stop`."""
         self._box.stop()
+        if (close := getattr(self._source, "close", None)) is not None:
+            close()
         self._thread.join(patience)
 
-    def __iter__(self) -> Generator[StepInput, None, None]:
+    def __iter__(self) -> Generator[StepInput | Notice, None, None]:
         """The steps as they come; waits for them. Closing the iterator stops the thread."""
         try:
             while not self.ended:
@@ -201,6 +227,9 @@ class Threaded:
     def _read(self) -> None:
         began: float | None = None
         for step in steps_of(self._source, self._part):
+            if not isinstance(step, StepInput):
+                self._box.tell(step)
+                continue
             if self._clock:
                 if began is None:  # the clock starts with the first chunk, not with opening the file
                     began = time.perf_counter() - step.chunk.start
@@ -208,7 +237,7 @@ class Threaded:
                 if not self._box.sleep_until(began + step.chunk.times[-1]):
                     return
             # Who is late may never ask for this one: then nothing is made of it ahead.
-            if self._prepare is not None and not (self._newest and self._box.waiting):
+            if self._prepare is not None and not (self._newest and self._box.step_waits):
                 step = self._prepare(step)
             if not self._box.put(step):
                 return
@@ -217,12 +246,12 @@ class Threaded:
 class Inline:
     """A source that is read on the thread that polls, ``part`` frames of a step at a time (None: in one)."""
 
-    def __init__(self, source: Iterable[Chunk | StepInput], part: int | None = None) -> None:
+    def __init__(self, source: Iterable[Chunk | StepInput | Notice], part: int | None = None) -> None:
         self._steps = steps_of(source, part)
         self._next: StepInput | None = None
         self._ended = False
 
-    def poll(self) -> StepInput | None:
+    def poll(self) -> StepInput | Notice | None:
         """See :meth:`Feed.poll`."""
         step = None if self._ended else next(self._steps, None)
         self._ended = step is None
@@ -239,13 +268,15 @@ class Inline:
         self._steps.close()
 
 
-def steps_of(source: Iterable[Chunk | StepInput], part: int | None) -> Generator[StepInput, None, None]:
+def steps_of(
+    source: Iterable[Chunk | StepInput | Notice], part: int | None
+) -> Generator[StepInput | Notice, None, None]:
     """The steps of a source, each in parts of ``part`` frames (None: in one); what is a step already stays whole."""
     for item in source:
-        if isinstance(item, StepInput):
-            yield item
-        else:
+        if isinstance(item, Chunk):
             yield from split(item, part)
+        else:
+            yield item
 
 
 def split(chunk: Chunk, part: int | None) -> list[StepInput]:

@@ -6,6 +6,8 @@ from __future__ import annotations
 STEPS_AHEAD = 2
 #: Live, one step waits at most: another one takes its place, and the older counts as dropped.
 LIVE_STEPS = 1
+#: What a source tells between its steps: so many wait, then the oldest is lost.
+NOTICES = 64
 #: Commands of other threads that wait for the engine's thread; whoever adds one more waits.
 COMMANDS = 256
 #: Events that wait for a subscriber; the oldest are lost when it does not take them, and it is told how many.

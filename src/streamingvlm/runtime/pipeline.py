@@ -2,23 +2,67 @@
 
 from __future__ import annotations
 
+import secrets
+import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from ..core.errors import OutputError, SessionError
-from ..core.events import Closed, Commentary, Delta, Event, Sink, StepInput, StreamOpened
+from ..core.events import AnswerDelta, Closed, Commentary, Delta, Event, Sink, StepInput, StreamOpened
 from ..core.run_stats import RunStats
 from ..engine.engine import Engine
 from ..engine.request import StepRequest
 from ..engine.session import Session
 from .clock import Feed
 
+#: Two starts closer than this, seconds, are of the same step.
+SAME_MOMENT = 1e-3
+
+
+@dataclass(slots=True)
+class Numbering:
+    """Gives the events of a stream their ids: ``EPOCH-NUMBER``. ``next``: the number of the next one.
+
+    A stream that is resumed goes on with the epoch and the numbers that it had.
+    """
+
+    epoch: str = field(default_factory=lambda: secrets.token_hex(4))
+    next: int = 1
+
+    def stamp(self, event: Event) -> Event:
+        """``event`` with its id and the time; a delta gets the time alone."""
+        now = time.time()
+        if isinstance(event, Delta | AnswerDelta):
+            return replace(event, wall=now)
+        number, self.next = self.next, self.next + 1
+        return replace(event, id=f"{self.epoch}-{number}", wall=now)
+
+
+class Companion(Protocol):
+    """Goes along with a stream: rules, say, or whatever keeps snapshots. Its calls come on the engine's thread.
+
+    What it raises ends the stream. :meth:`Pipeline.tell` is how it tells events.
+    """
+
+    def between(self, pipeline: Pipeline) -> None:
+        """A step has ended and was told; the next one was not begun."""
+        ...
+
+    def close(self) -> None:
+        """The stream has ended. Never waits."""
+        ...
+
 
 class Pipeline:
     """Feeds a session and tells its sinks; it starts, ends and fails by itself.
 
+    ``numbering``: gives events their ids. ``said_until``: seconds; what is said of steps before it was told by an
+    earlier run: it goes into the memory of the stream and is told nobody. ``companions``: see :class:`Companion`.
     ``keep``: the session stays open behind the end. ``error``: what ended it, if it did not come to its source's end
     and was not stopped. ``on_step`` is told of every request that has ended well,
     ``before_step`` of every whole step that is about to be submitted, ``on_end`` that the source has come to its end,
@@ -35,8 +79,17 @@ class Pipeline:
         before_step: Callable[[Session, StepInput], None] = lambda *_: None,
         on_end: Callable[[Session], None] = lambda _: None,
         keep: bool = False,
+        numbering: Numbering | None = None,
+        said_until: float = 0.0,
+        companions: Sequence[Companion] = (),
     ) -> None:
         self.session = session
+        self.numbering = numbering or Numbering()
+        self._said_until = said_until
+        self._companions = list(companions)
+        self._outbox: deque[Event] = deque()
+        self._failed: list[Sink] = []
+        self._telling = False
         self.stats = RunStats()
         self.error: BaseException | None = None
         self.ended = False
@@ -47,7 +100,7 @@ class Pipeline:
         self._keep = keep
         self._at_end = False
         self._acting = False
-        self._last: Closed | None = None  # what the sinks were told last
+        self._last: Event | None = None  # what the sinks were told last
         self._request: StepRequest | None = None
         self._next: StepInput | None = None
         self._deltas: list[Delta] = []
@@ -95,6 +148,18 @@ class Pipeline:
             self.finish(request.error)
         elif (result := request.result) is not None:
             self._guarded(lambda: self._deliver(request, result))
+            for companion in [] if self.ended else list(self._companions):
+                self._guarded(partial(companion.between, self))
+
+    def tell(self, *events: Event) -> None:
+        """Tell the sinks events, behind those that they are being told. They get their ids here."""
+        self._outbox.extend(events)
+        if not self._telling and not self.ended:
+            self._guarded(self._emit)
+
+    def add_companion(self, companion: Companion) -> None:
+        """One more companion, from the next step's end on."""
+        self._companions.append(companion)
 
     def add_sink(self, sink: Sink) -> None:
         """One more sink, from the next event on; one that comes too late is only told how the stream has ended."""
@@ -134,7 +199,11 @@ class Pipeline:
 
     def _poll(self) -> None:
         self._save()
-        self._next = self._feed.poll()
+        while (item := self._feed.poll()) is not None and not isinstance(item, StepInput):
+            self._emit(item)
+            if self.ended:  # a sink has stopped the stream
+                return
+        self._next = item
         if self._next is None and self._feed.ended:
             self._on_end(self.session)
             self._at_end = True
@@ -145,31 +214,59 @@ class Pipeline:
             self.session.feed(step)
             return
         chunk = step.chunk
+        new = not self._was_said(chunk.start)
         if step.last:
             self._before_step(self.session, step)
-            self._emit(Delta(chunk.start, chunk.end, ""))
+            if new:
+                self._emit(Delta(chunk.start, chunk.end, ""))
         if self.ended:  # one of them has stopped the stream
             return
-        self._request = engine.submit(
-            self.session, step, on_text=lambda text: self._deltas.append(Delta(chunk.start, chunk.end, text))
-        )
+
+        def on_text(text: str) -> None:
+            self._deltas.append(Delta(chunk.start, chunk.end, text))
+
+        self._request = engine.submit(self.session, step, on_text=on_text if new else None)
+
+    def _was_said(self, start: float) -> bool:
+        return start < self._said_until - SAME_MOMENT
 
     def _deliver(self, request: StepRequest, event: Commentary) -> None:
+        event = replace(event, wall_start=request.step.chunk.wall)
         self.stats.add(event)
         self._on_step(request)
-        self._emit(*event.instructions, event)
+        if not self._was_said(event.start):
+            self._emit(*event.instructions, event)
 
     def _emit(self, *events: Event) -> None:
-        """Tell all sinks; one that fails takes the events from none of the others."""
+        """Tell all sinks; one that fails takes the events from none of the others.
+
+        What they tell meanwhile (:meth:`tell`) comes behind.
+        """
+        self._outbox.extend(events)
+        if self._telling:
+            return
         first: BaseException | None = None
-        for sink in self._sinks:
-            try:
-                for event in events:
-                    sink.write(event)
-            except BaseException as error:
-                first = first or error
+        self._telling = True
+        try:
+            while self._outbox:
+                first = self._tell_one(self.numbering.stamp(self._outbox.popleft())) or first
+        finally:
+            self._telling = False
         if first is not None:
             raise first
+
+    def _tell_one(self, event: Event) -> BaseException | None:
+        """What the first sink raised."""
+        first: BaseException | None = None
+        for sink in self._sinks:
+            if sink in self._failed:
+                continue
+            try:
+                sink.write(event)
+            except BaseException as error:
+                self._failed.append(sink)
+                first = first or error
+        return first
 
     def _save(self) -> None:
         """Write the snapshots that wait, if the stream is between two steps."""
@@ -208,7 +305,10 @@ class Pipeline:
         self._tried(self._give_back)
         for _, done in self._snapshots:
             done.set_exception(OutputError("the stream ended before its snapshot was written"))
-        self._last = closed = Closed("" if self.error is None else str(self.error) or type(self.error).__name__)
+        for companion in self._companions:
+            self._tried(companion.close)
+        reason = "" if self.error is None else str(self.error) or type(self.error).__name__
+        self._last = closed = self.numbering.stamp(Closed(reason))
         for sink in self._sinks:
             self._tried(partial(sink.write, closed))
             self._tried(sink.close)

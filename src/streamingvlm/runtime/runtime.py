@@ -26,7 +26,7 @@ from ..engine.session import Session
 from .clock import PATIENCE as JOIN
 from .clock import Feed, Inline, Pace, fast, live
 from .limits import COMMANDS, SUBSCRIBER_EVENTS
-from .pipeline import Pipeline
+from .pipeline import Companion, Numbering, Pipeline
 
 T = TypeVar("T")
 CLOSED = "this runtime is closed"
@@ -194,6 +194,10 @@ class Runtime:
         prepare: bool = True,
         restore: Path | None = None,
         session: Session | None = None,
+        name: str | None = None,
+        numbering: Numbering | None = None,
+        said_until: float = 0.0,
+        companions: Sequence[Companion] = (),
         on_step: Callable[[StepRequest], None] = lambda _: None,
         before_step: Callable[[Session, StepInput], None] = lambda *_: None,
         on_end: Callable[[Session], None] = lambda _: None,
@@ -206,9 +210,10 @@ class Runtime:
         several the engine asks once for all). ``prepare``: it makes patches of the frames. ``parts``: temporal patches
         of a step are shown as they come (always where the pace is live). ``restore``: a snapshot to go on from.
         ``options``: as :meth:`Engine.open` takes them; or ``session``: one that is open and stays so behind the end.
-        ``before_step`` is told of a whole step before it is submitted, ``on_step`` of its request when it has ended,
-        ``on_end`` that the source has ended while the session is still open, all on the engine's thread. Raises what
-        opening and restoring raise.
+        ``name``: of the stream (None: its source's). ``numbering``, ``said_until`` and ``companions``: see
+        :class:`Pipeline`. ``before_step`` is told of a whole step before it is submitted, ``on_step`` of its request
+        when it has ended, ``on_end`` that the source has ended while the session is still open, all on the engine's
+        thread. Raises what opening and restoring raise.
         """
         feed = partial(self._feed, source, pace, encode_ahead, parts, prepare)
         make = partial(
@@ -218,8 +223,11 @@ class Runtime:
             before_step=before_step,
             on_end=on_end,
             keep=session is not None,
+            numbering=numbering,
+            said_until=said_until,
+            companions=companions,
         )
-        return self.call(lambda: self._start(session, options, restore, feed, make))
+        return self.call(lambda: self._start(session, options, restore, feed, make, name))
 
     def call(self, function: Callable[[], T]) -> T:
         """Run ``function`` on the engine's thread, between two rounds; its result. :class:`SessionError` if closed."""
@@ -284,6 +292,7 @@ class Runtime:
         restore: Path | None,
         feed: Callable[[Session], tuple[Feed, StreamOpened]],
         make: Callable[..., Pipeline],
+        name: str | None,
     ) -> Stream:
         if self._closing:  # nobody would end it
             raise SessionError(CLOSED)
@@ -297,7 +306,7 @@ class Runtime:
                 session.close()
             raise
         pipeline = make(session=session, feed=steps, opened=event)
-        stream = Stream(self, pipeline, event.name)
+        stream = Stream(self, pipeline, name or event.name)
         self._streams.append(stream)
         pipeline.open()
         return stream

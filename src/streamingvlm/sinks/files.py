@@ -16,13 +16,14 @@ import stat
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 from uuid import uuid4
 
 from ..core.errors import OutputError
 from ..core.events import Commentary, Event
+from .records import record_of
 
 #: What stays readable: two lines of 42 characters, at most six seconds, a new cue after a second of silence.
 LINE, LINES, LONGEST, SILENCE = 42, 2, 6.0, 1.0
@@ -188,21 +189,9 @@ class JsonLines:
         return iter(())
 
 
-def json_line(event: Commentary) -> str:
-    """An event as one line of JSON; times, lag and work in seconds."""
-    record: dict[str, Any] = {
-        "start": round(event.start, 6),
-        "end": round(event.end, 6),
-        "text": event.text,
-        "finish_reason": event.finish_reason,
-        "dropped": event.dropped,
-        "lag": round(event.timing.lag, 6),
-        "work": round(event.timing.work, 6),
-        "rows": {str(kind): count for kind, count in event.rows.items()},
-    }
-    if event.instructions:
-        record["instructions"] = [asdict(one) for one in event.instructions]
-    return json_text(record)
+def json_line(event: Event) -> str:
+    """An event as one line of JSON, see :mod:`.records`."""
+    return json_text(record_of(event))
 
 
 def _clock(seconds: float, point: str) -> str:
