@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from ..core.errors import OptionError
-from .follow import follow
+from .follow import Watched, follow
 from .loading import load_engine
+from .naming import expand, output_paths, stream_names
 from .options import (
     CaptureOption,
     DeviceOption,
@@ -24,16 +25,21 @@ from .options import (
 
 
 def watch(
-    source: Annotated[
-        str,
-        typer.Argument(metavar="SOURCE", help="A file, or SCHEME:... of a package.", show_default=False),
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...", help="A file, a folder of pictures, or SCHEME:... of a package.", show_default=False
+        ),
     ],
     model: ModelOption = None,
     policy: PolicyOption = "streaming",
     context: Annotated[
         str | None, typer.Option(help="What is known beforehand. [default: the title of the video]")
     ] = None,
-    instruct: Annotated[str | None, typer.Option(help="A standing instruction for the commentary.")] = None,
+    instruct: Annotated[
+        list[str] | None,
+        typer.Option(help="A standing instruction for the commentary; several: a stream each, of every source."),
+    ] = None,
     fps: Annotated[float, typer.Option(help="Frames to look at per second of video.")] = 2.0,
     step: Annotated[float, typer.Option(help="Seconds of video per step.")] = 1.0,
     output: Annotated[
@@ -44,8 +50,9 @@ def watch(
         int | None, typer.Option(help="Most pixels of a frame after the resize. [default: the checkpoint's own]")
     ] = None,
     pace: Annotated[
-        PaceOption, typer.Option(help="live: keep the clock, drop what is late; fast: every step, no clock.")
-    ] = PaceOption.FAST,
+        PaceOption | None,
+        typer.Option(help="live: keep the clock, drop what is late; fast: every step. [default: live of live sources]"),
+    ] = None,
     start: Annotated[float, typer.Option(help="Second to start at.")] = 0.0,
     duration: Annotated[float | None, typer.Option(help="Seconds to watch. [default: to the end]")] = None,
     video_stream: Annotated[
@@ -76,21 +83,39 @@ def watch(
     from ..sources.open import open_source
 
     make_policy(policy)
-    outputs = open_outputs(output or [], inputs=[source])
-    video = open_source(source, fps=fps, step=step, start=start, duration=duration, video_stream=video_stream)
+    locators = [expand(source) for source in sources]
+    texts: list[str | None] = list(instruct) if instruct else [None]
+    opened = [
+        (open_source(one, fps=fps, step=step, start=start, duration=duration, video_stream=video_stream), text)
+        for one in locators
+        for text in texts
+    ]
+    names = stream_names([video.name for video, _ in opened])
+    outputs = [open_outputs(paths, inputs=locators) for paths in output_paths(output or [], names)]
     folder = find_checkpoint(model)
-    check_source(folder, model or "the bundled model", video)
+    for video, _ in opened:
+        check_source(folder, model or "the bundled model", video)
     path = None if model is None else str(folder)
-    engine = load_engine(path, device=device, dtype=dtype, weights=weights, capture=capture, kernels=kernels)
-    options = {
-        "policy": policy,
-        "context": video.context if context is None else context,
-        "instruction": instruct,
-        "seed": seed,
-        "temperature": temperature,
-        "fps": fps,
-        "step": step,
-        "max_pixels": max_pixels,
-    }
+    engine = load_engine(
+        path, device=device, dtype=dtype, weights=weights, capture=capture, kernels=kernels, slots=len(opened)
+    )
+    streams = [
+        Watched(
+            name,
+            video,
+            {
+                "policy": policy,
+                "context": video.context if context is None else context,
+                "instruction": text,
+                "seed": seed,
+                "temperature": temperature,
+                "fps": fps,
+                "step": step,
+                "max_pixels": max_pixels,
+            },
+            files,
+        )
+        for name, (video, text), files in zip(names, opened, outputs, strict=True)
+    ]
     style = "quiet" if quiet else "json" if as_json else "auto"
-    return follow(video, engine, options, outputs, style, Pace(pace.value))
+    return follow(streams, engine, style, None if pace is None else Pace(pace.value))

@@ -36,24 +36,28 @@ class Quiet:
 
 
 class JsonStdout(Quiet):
-    """One commentary a line on standard output."""
+    """One commentary a line on standard output. ``name``: the stream's, in every record ("": none)."""
+
+    def __init__(self, name: str = "") -> None:
+        self.name = name
 
     def write(self, event: Event) -> None:
         """See :meth:`Sink.write`."""
         if isinstance(event, Commentary):
-            print(json_line(event), flush=True)
+            print(json_line(event, self.name), flush=True)
 
 
 class Plain(Quiet):
-    """A line for every step with something to say; no control characters."""
+    """A line for every step with something to say; no control characters. ``name``: in front of every line."""
 
-    def __init__(self, beside: Beside | None = None) -> None:
+    def __init__(self, beside: Beside | None = None, name: str = "") -> None:
         self.beside = beside
+        self._prefix = f"{printable(name)} " if name else ""
 
     def write(self, event: Event) -> None:
         """See :meth:`Sink.write`."""
         for line in commentary_lines(event, self.beside) if isinstance(event, Commentary) else ():
-            print(line, flush=True)
+            print(self._prefix + line, flush=True)
 
 
 class Terminal:
