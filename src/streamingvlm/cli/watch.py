@@ -85,19 +85,22 @@ def watch(
     make_policy(policy)
     locators = [expand(source) for source in sources]
     texts: list[str | None] = list(instruct) if instruct else [None]
-    opened = [
-        (open_source(one, fps=fps, step=step, start=start, duration=duration, video_stream=video_stream), text)
-        for one in locators
-        for text in texts
+    wanted = [(locator, text) for locator in locators for text in texts]
+    videos = [
+        open_source(locator, fps=fps, step=step, start=start, duration=duration, video_stream=video_stream)
+        for locator, _ in wanted
     ]
-    names = stream_names([video.name for video, _ in opened])
+    # A locator may hold a password, the name of a source never does.
+    names = stream_names(
+        [locator if Path(locator).exists() else video.name for (locator, _), video in zip(wanted, videos, strict=True)]
+    )
     outputs = [open_outputs(paths, inputs=locators) for paths in output_paths(output or [], names)]
     folder = find_checkpoint(model)
-    for video, _ in opened:
+    for video in videos:
         check_source(folder, model or "the bundled model", video)
     path = None if model is None else str(folder)
     engine = load_engine(
-        path, device=device, dtype=dtype, weights=weights, capture=capture, kernels=kernels, slots=len(opened)
+        path, device=device, dtype=dtype, weights=weights, capture=capture, kernels=kernels, slots=len(videos)
     )
     streams = [
         Watched(
@@ -115,7 +118,7 @@ def watch(
             },
             files,
         )
-        for name, (video, text), files in zip(names, opened, outputs, strict=True)
+        for name, video, (_, text), files in zip(names, videos, wanted, outputs, strict=True)
     ]
     style = "quiet" if quiet else "json" if as_json else "auto"
     return follow(streams, engine, style, None if pace is None else Pace(pace.value))
