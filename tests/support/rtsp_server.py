@@ -140,5 +140,6 @@ class RtspServer:
         assert self._read() == "done"
 
     def _read(self) -> str:
-        assert self._process is not None and self._process.stdout is not None
+        assert self._process is not None
+        assert self._process.stdout is not None
         return self._process.stdout.readline().strip()
