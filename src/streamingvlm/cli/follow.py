@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .streams import mute_stdout
 
 if TYPE_CHECKING:
-    from ..core.events import Sink, Source
+    from ..core.events import Sink, Source, StepSource
     from ..core.run_stats import RunStats
     from ..engine.engine import Engine
     from ..runtime.clock import Pace
@@ -24,7 +24,7 @@ class Stopped(BaseException):
 
 
 def follow(
-    video: Source,
+    video: Source | StepSource,
     engine: Engine,
     options: Mapping[str, Any],
     outputs: Sequence[Sink],
