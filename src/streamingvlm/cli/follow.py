@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .streams import mute_stdout
 
 if TYPE_CHECKING:
-    from ..core.events import Sink, Source
+    from ..core.events import Sink, Source, StepSource
     from ..core.run_stats import RunStats
     from ..engine.engine import Engine
     from ..runtime.clock import Pace
@@ -30,7 +30,7 @@ class Watched:
     """One stream of a command. ``options``: as :meth:`Engine.open` takes them; ``outputs``: files and the like."""
 
     name: str
-    video: Source
+    video: Source | StepSource
     options: Mapping[str, Any]
     outputs: Sequence[Sink] = ()
 
