@@ -2,7 +2,7 @@
 
 A question waits for the next moment between two steps of its stream. There the stream is copied into the spare slot;
 question and answer are worked on in the slack between everybody's live steps (:mod:`streamingvlm.engine.slack`), while
-the stream goes on. One copy is asked at a time: people's questions in the order in which they came, then those of rules.
+the stream goes on. One copy is asked at a time: people's questions in the order in which they came, then rules'.
 """
 
 from __future__ import annotations
@@ -241,8 +241,8 @@ class Talk:
         for inquiry in self._all():
             if now - inquiry.asked >= ANSWER_SECONDS:
                 self._end(inquiry, SessionError(TOO_LATE))
-        if self._current is None and (inquiry := self._next(now)) is not None:
-            self._start(inquiry)
+        if self._current is None and (ready := self._next(now)) is not None:
+            self._start(ready)
 
     def settle(self) -> None:
         """Behind a round: tell the text that has come, and go on where an answer has ended."""
@@ -309,8 +309,8 @@ class Talk:
         """Ask the next question of an inquiry, or end it behind the last."""
         while len(inquiry.replies) < len(inquiry.questions):
             question = inquiry.questions[len(inquiry.replies)]
-            self._pieces = pieces = []
-            on_text = pieces.append if inquiry.handle is not None else None
+            self._pieces.clear()
+            on_text = self._pieces.append if inquiry.handle is not None else None
             since = None if inquiry.replies else inquiry.asked
             try:
                 assert self._fork is not None, "a stream was taken"
@@ -365,10 +365,8 @@ class Talk:
             inquiry.pipeline.finish(problem)
 
     def _answer(self, inquiry: _Inquiry, handle: Ask, reply: Answer | StreamingVLMError) -> None:
-        told = (
-            Answered(handle.number, reply) if isinstance(reply, Answer) else Answered(handle.number, error=str(reply))
-        )
-        inquiry.pipeline.tell(told)
+        answer, why = (reply, "") if isinstance(reply, Answer) else (None, str(reply))
+        inquiry.pipeline.tell(Answered(handle.number, answer, why))
         handle.end(reply)
 
     def _open(self, session: Session) -> Fork:
