@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..core.errors import SessionError
-from ..core.events import Dropped, Event, Sink, Source, StepInput, StepSource, StreamOpened
+from ..core.events import Dropped, Event, Question, Sink, Source, StepInput, StepSource, StreamOpened
 from ..core.run_stats import RunStats
 from ..engine.engine import Engine
 from ..engine.request import StepRequest
@@ -27,6 +27,7 @@ from .clock import PATIENCE as JOIN
 from .clock import Feed, Inline, Pace, fast, live
 from .limits import COMMANDS, SUBSCRIBER_EVENTS
 from .pipeline import Companion, Numbering, Pipeline
+from .talk import Ask, Talk, to_question
 
 T = TypeVar("T")
 CLOSED = "this runtime is closed"
@@ -93,6 +94,17 @@ class Stream:
     def instruct(self, text: str) -> int:
         """See :meth:`Session.instruct`."""
         return self._runtime.call(lambda: self.pipeline.session.instruct(text))
+
+    def ask(self, question: str | Question, on_text: Callable[[str], None] | None = None) -> Ask:
+        """Ask the stream as it stands at its next moment between two steps; its commentary stays as it is.
+
+        Text and answer come by what is returned, and as events (``Asked``, ``AnswerDelta``, ``Answered``) to the sinks.
+        ``on_text``: called with text as it comes, on the engine's thread; it never waits. The bounds are in
+        :mod:`streamingvlm.runtime.limits`. Raises :class:`CapacityError` where no slot is kept for questions
+        (``Runtime(engine, questions=True)``), where too many wait, and for one over its budget; :class:`OptionError`
+        for one without words, :class:`SessionError` if the stream has ended.
+        """
+        return self._runtime.call(lambda: self._runtime.talk.ask(self.pipeline, to_question(question), on_text))
 
     def snapshot(self, path: Path) -> Path:
         """Write the stream to ``path`` between two steps; returns when it is on the disk. Raises as ``save`` does.
@@ -166,11 +178,16 @@ class Runtime:
     """Runs streams on ``engine``, which is the runtime's own thread's from now on; close it, or use ``with``.
 
     ``lockstep``: the next step of a stream waits until every other one has one too, so that all go as one batch.
-    ``patience``: seconds that :meth:`close` waits at most.
+    ``patience``: seconds that :meth:`close` waits at most. ``questions``: keep one slot of the engine for questions to
+    the streams (:meth:`Stream.ask`), from the first stream on: an engine with N + 1 slots holds N streams then.
     """
 
-    def __init__(self, engine: Engine, *, lockstep: bool = False, patience: float = PATIENCE) -> None:
+    def __init__(
+        self, engine: Engine, *, lockstep: bool = False, patience: float = PATIENCE, questions: bool = False
+    ) -> None:
         self.engine = engine
+        #: Asks the streams; for the engine's thread (others: :meth:`Stream.ask`).
+        self.talk = Talk(engine, self, enabled=questions)
         self.load = Load()
         self._patience = patience
         self._lockstep = lockstep
@@ -298,6 +315,7 @@ class Runtime:
             raise SessionError(CLOSED)
         session = kept or self.engine.open(**options)
         try:
+            self.talk.admit(session)
             if restore is not None:
                 session.restore(restore)
             steps, event = feed(session)
@@ -308,6 +326,7 @@ class Runtime:
         pipeline = make(session=session, feed=steps, opened=event)
         stream = Stream(self, pipeline, name or event.name)
         self._streams.append(stream)
+        self.talk.watch(pipeline)
         pipeline.open()
         return stream
 
@@ -338,15 +357,17 @@ class Runtime:
                     break
                 self._run_commands()
                 began = time.perf_counter()
+                self.talk.begin()
                 moved = self._submit()
-                if self.engine.busy:
+                if self.engine.busy and not self.engine.rest:
                     self.engine.advance()
                     moved = True
                 self._settle()
+                self.talk.settle()
                 if moved:
                     self.load.busy += time.perf_counter() - began
                 else:
-                    self._wake.wait()
+                    self._wake.wait(self.talk.rest)
                     self.load.idle += time.perf_counter() - began
         except BaseException as error:
             self._failure = error
@@ -391,6 +412,7 @@ class Runtime:
             stream.pipeline.finish(self._failure, max(until - time.perf_counter(), 0.0))
             self._mark_ended(stream)
         self._streams = []
+        self.talk.close()
         self._run_commands()
 
     def _mark_ended(self, stream: Stream) -> None:
