@@ -15,6 +15,7 @@ import pytest
 
 from streamingvlm import cli
 from streamingvlm.cli import watch
+from streamingvlm.cli.options import check_numbers
 from streamingvlm.core.errors import StreamingVLMError
 from support import media
 from support.command import command, run
@@ -156,7 +157,7 @@ def test_unknown_model_is_one_line_within_seconds(clip: Path, tmp_path: Path) ->
 )
 def test_impossible_numbers(numbers: dict[str, float]) -> None:
     with pytest.raises(StreamingVLMError, match=f"^--{next(iter(numbers))} "):
-        watch.check_numbers(**numbers)  # type: ignore[arg-type]
+        check_numbers(**numbers)  # type: ignore[arg-type]
 
 
 def start(clip: Path, folder: Path) -> tuple[subprocess.Popen[str], list[Path]]:
@@ -252,8 +253,8 @@ def test_no_arguments_prints_the_help(capsys: pytest.CaptureFixture[str]) -> Non
 )
 def test_a_small_model_runs_on_one_thread_unless_asked(asked: str, found: int) -> None:
     code = (
-        "import torch; torch.set_num_threads(2); from streamingvlm.cli import watch;"
-        "watch.load_engine(None); print(torch.get_num_threads())"
+        "import torch; torch.set_num_threads(2); from streamingvlm.cli.loading import load_engine;"
+        "load_engine(None); print(torch.get_num_threads())"
     )
     environment = {**os.environ, "OMP_NUM_THREADS": asked}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)

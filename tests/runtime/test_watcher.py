@@ -13,6 +13,7 @@ from streamingvlm.core.errors import CapacityError, OptionError, SessionError, S
 from streamingvlm.core.events import Alert, Answer, Closed, Commentary, Delta, Event, Gap, Question, RuleChanged
 from streamingvlm.engine.ask import QUESTION_TOKENS
 from streamingvlm.engine.engine import Engine
+from streamingvlm.runtime.clock import Pace
 from streamingvlm.runtime.pipeline import Pipeline
 from streamingvlm.runtime.rules import AskedRule, RuleSpec, SaysRule
 from streamingvlm.runtime.runtime import Runtime, Stream
@@ -232,13 +233,13 @@ def test_a_reply_to_a_rule_that_was_replaced_is_dropped() -> None:
 
 def test_what_does_not_fit_is_refused_before_the_stream_begins() -> None:
     long = AskedRule(name="long", text="x", question="y" * (QUESTION_TOKENS + 1))
-    option = AskedRule(name="long", text="x", yes=("y" * 65,))
+    option = AskedRule(name="long", text="x", yes=("y" * 129,))
     many = [AskedRule(name=f"r{number}", text="x") for number in range(17)]
     for rules, asker, error, message in (
         ([long], FakeAsker(lambda _: 0.1), CapacityError, "rule 'long' asks a question of [0-9]+ tokens; at most 512"),
-        ([option], FakeAsker(lambda _: 0.1), CapacityError, "rule 'long' has an option of 65 tokens; at most 64"),
+        ([option], FakeAsker(lambda _: 0.1), CapacityError, "rule 'long' has an option of 129 tokens; at most 128"),
         (many, FakeAsker(lambda _: 0.1), OptionError, "at most 16 rules, not 17"),
-        ([FALL], None, OptionError, "rule 'fall' is asked, and nothing here can ask"),
+        ([FALL], None, OptionError, "rule 'fall' is asked, which needs a spare slot"),
     ):
         with pytest.raises(error, match=message):
             run(rules, asker)
@@ -304,3 +305,28 @@ def test_nothing_is_asked_of_steps_that_were_told_before() -> None:
     asker = FakeAsker(lambda _: 0.1)
     run([FALL], asker, said_until=5.0)
     assert [time for time, _ in asker.asked] == [6, 8]
+
+
+def test_eight_rules_are_asked_for_real_and_the_commentary_is_the_same() -> None:
+    rules = [AskedRule(name=f"r{number}", text=f"there are {number} people", every=2.0) for number in range(8)]
+
+    def verdict(shown: str) -> str:
+        return "yes" if " 3 people" in shown else "unknown" if " 5 people" in shown else "no"
+
+    def watch(*rules: RuleSpec) -> tuple[Kept, Stream]:
+        kept = Kept()
+        engine = Engine(ScriptedModel(lambda start, *_: f"at {start:g}", answer=verdict), slots=2)
+        with Runtime(engine, questions=True) as runtime:
+            stream = runtime.start(ScriptedSource(40), sinks=[kept], rules=rules, pace=Pace.INLINE)
+            stream.wait()
+        return kept, stream
+
+    (plain, _), (kept, stream) = watch(), watch(*rules)
+    assert [event.tokens for event in kept.of(Commentary)] == [event.tokens for event in plain.of(Commentary)]
+    assert [(alert.rule, alert.kind, alert.number) for alert in kept.of(Alert)] == [("r3", "raised", 1)]
+    assert kept.of(Alert)[0].probability > 0.9
+    assert stream.watcher is not None
+    counts = stream.watcher.counts
+    assert min(one["findings"] for one in counts.values()) >= 2
+    assert [name for name, one in counts.items() if one["unknown"]] == ["r5"]
+    assert not any(one["failed"] for one in counts.values())

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streamingvlm import OptionError, OutputError, SourceError
-from streamingvlm.cli import watch
 from streamingvlm.cli.follow import follow
+from streamingvlm.cli.loading import load_engine
+from streamingvlm.cli.options import PaceOption, WeightsOption, check_numbers
 
 if TYPE_CHECKING:
     from streamingvlm.core.events import Event
@@ -36,7 +37,7 @@ def record(
     if not (math.isfinite(seconds) and seconds >= 1):
         raise OptionError("--seconds must be 1 or more")
     if seed is not None:
-        watch.check_numbers(seed=seed)
+        check_numbers(seed=seed)
     write_record(source, seed, int(seconds), output)
     print(f"{output} and {output.with_suffix('.jsonl')}: {int(seconds)} s")
 
@@ -55,8 +56,8 @@ def demo(
     folder: Annotated[
         Path | None, typer.Option(help="Where the match is kept. [default: the user's cache folder]")
     ] = None,
-    pace: Annotated[watch.PaceOption | None, typer.Option(help="[default: live in a terminal, else fast]")] = None,
-    weights: watch.WeightsOption = None,
+    pace: Annotated[PaceOption | None, typer.Option(help="[default: live in a terminal, else fast]")] = None,
+    weights: WeightsOption = None,
 ) -> int:
     """Watch an unseen match of Pong and print what truly happened beside the words, then the score."""
     from streamingvlm import open_source
@@ -79,8 +80,8 @@ def demo(
     video = open_source(str(clip))
     said = Collected()
     if pace is None:
-        pace = watch.PaceOption.LIVE if sys.stdout.isatty() else watch.PaceOption.FAST
-    engine = watch.load_engine(None, weights=weights)
+        pace = PaceOption.LIVE if sys.stdout.isatty() else PaceOption.FAST
+    engine = load_engine(None, weights=weights)
     code = follow(video, engine, {"context": video.context}, [said], "auto", Pace(pace.value), beside(truth))
     if code == 0:
         figures = compare(truth, said.records)  # its plain ratios; the tables of `score` would fill the screen

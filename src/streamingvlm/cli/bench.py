@@ -10,15 +10,8 @@ import typer
 
 from ..core.errors import OptionError
 from .follow import Stopped, stoppable
-from .watch import (
-    CaptureOption,
-    DeviceOption,
-    DtypeOption,
-    KernelsOption,
-    WeightsOption,
-    check_numbers,
-    chosen_threads,
-)
+from .loading import chosen_threads
+from .options import CaptureOption, DeviceOption, DtypeOption, KernelsOption, WeightsOption, check_numbers
 
 if TYPE_CHECKING:
     from ..bench.setup import Request

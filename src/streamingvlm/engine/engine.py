@@ -85,6 +85,14 @@ class Engine:
         """Whether requests are under way."""
         return self._core.busy
 
+    @property
+    def rest(self) -> float:
+        """Seconds for which :meth:`advance` has nothing to do, unless more is handed in (0: it has, or none is busy).
+
+        Questions in the background wait where a live step would wait for them.
+        """
+        return self._core.rest
+
     def open(
         self,
         *,

@@ -26,13 +26,15 @@ SAME_MOMENT = 1e-3
 
 @dataclass(slots=True)
 class Numbering:
-    """Gives the events of a stream their ids: ``EPOCH-NUMBER``. ``next``: the number of the next one.
+    """Gives the events of a stream their ids: ``EPOCH-NUMBER``. ``next``: the number of the next one; ``asked``: of the
+    last question.
 
     A stream that is resumed goes on with the epoch and the numbers that it had.
     """
 
     epoch: str = field(default_factory=lambda: secrets.token_hex(4))
     next: int = 1
+    asked: int = 0
 
     def stamp(self, event: Event) -> Event:
         """``event`` with its id and the time; a delta gets the time alone."""
@@ -152,7 +154,12 @@ class Pipeline:
                 self._guarded(partial(companion.between, self))
 
     def tell(self, *events: Event) -> None:
-        """Tell the sinks events, behind those that they are being told. They get their ids here."""
+        """Tell the sinks events, behind those that they are being told. They get their ids here.
+
+        Nothing follows :class:`Closed`.
+        """
+        if self._last is not None:
+            return
         self._outbox.extend(events)
         if not self._telling and not self.ended:
             self._guarded(self._emit)
@@ -285,6 +292,11 @@ class Pipeline:
         """Whether the stream can be saved; a step that has come and was not taken is none of it."""
         return self._request is None and self.session.state.between_steps
 
+    @property
+    def between_steps(self) -> bool:
+        """Whether the stream can be copied now."""
+        return not self.ended and self._between_steps
+
     def _guarded(self, act: Callable[[], None]) -> None:
         """A fault, or the wish to exit, ends this stream and no other: no interrupt comes to the engine's thread."""
         self._acting = True
@@ -307,6 +319,7 @@ class Pipeline:
             done.set_exception(OutputError("the stream ended before its snapshot was written"))
         for companion in self._companions:
             self._tried(companion.close)
+        self._tried(self._emit)  # what companions have told
         reason = "" if self.error is None else str(self.error) or type(self.error).__name__
         self._last = closed = self.numbering.stamp(Closed(reason))
         for sink in self._sinks:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..core.errors import SessionError
-from ..core.events import Dropped, Event, Sink, Source, StepInput, StepSource, StreamOpened
+from ..core.events import Dropped, Event, Question, Sink, Source, StepInput, StepSource, StreamOpened
 from ..core.run_stats import RunStats
 from ..engine.engine import Engine
 from ..engine.request import StepRequest
@@ -28,7 +28,7 @@ from .clock import Feed, Inline, Pace, fast, live
 from .limits import COMMANDS, SUBSCRIBER_EVENTS
 from .pipeline import Companion, Numbering, Pipeline
 from .rules import RuleSpec
-from .talk import Asker
+from .talk import Ask, Asker, Talk, to_question
 from .watcher import Watcher
 
 T = TypeVar("T")
@@ -98,6 +98,17 @@ class Stream:
     def instruct(self, text: str) -> int:
         """See :meth:`Session.instruct`."""
         return self._runtime.call(lambda: self.pipeline.session.instruct(text))
+
+    def ask(self, question: str | Question, on_text: Callable[[str], None] | None = None) -> Ask:
+        """Ask the stream as it stands at its next moment between two steps; its commentary stays as it is.
+
+        Text and answer come by what is returned, and as events (``Asked``, ``AnswerDelta``, ``Answered``) to the sinks.
+        ``on_text``: called with text as it comes, on the engine's thread; it never waits. The bounds are in
+        :mod:`streamingvlm.runtime.limits`. Raises :class:`CapacityError` where no slot is kept for questions
+        (``Runtime(engine, questions=True)``), where too many wait, and for one over its budget; :class:`OptionError`
+        for one without words, :class:`SessionError` if the stream has ended.
+        """
+        return self._runtime.call(lambda: self._runtime.talk.ask(self.pipeline, to_question(question), on_text))
 
     def snapshot(self, path: Path) -> Path:
         """Write the stream to ``path`` between two steps; returns when it is on the disk. Raises as ``save`` does.
@@ -197,13 +208,18 @@ class Runtime:
     """Runs streams on ``engine``, which is the runtime's own thread's from now on; close it, or use ``with``.
 
     ``lockstep``: the next step of a stream waits until every other one has one too, so that all go as one batch.
-    ``patience``: seconds that :meth:`close` waits at most.
+    ``patience``: seconds that :meth:`close` waits at most. ``questions``: keep one slot of the engine for questions to
+    the streams (:meth:`Stream.ask`), from the first stream on: an engine with N + 1 slots holds N streams then.
     """
 
-    def __init__(self, engine: Engine, *, lockstep: bool = False, patience: float = PATIENCE) -> None:
+    def __init__(
+        self, engine: Engine, *, lockstep: bool = False, patience: float = PATIENCE, questions: bool = False
+    ) -> None:
         self.engine = engine
-        #: Asks the streams what their rules want to know; set before a stream is started.
-        self.asker: Asker | None = None
+        #: Asks the streams; for the engine's thread (others: :meth:`Stream.ask`).
+        self.talk = Talk(engine, self, enabled=questions)
+        #: Asks what rules want to know; another one is set before a stream is started.
+        self.asker: Asker | None = self.talk if questions else None
         self.load = Load()
         self._patience = patience
         self._lockstep = lockstep
@@ -336,6 +352,7 @@ class Runtime:
             raise SessionError(CLOSED)
         session = kept or self.engine.open(**options)
         try:
+            self.talk.admit(session)
             if restore is not None:
                 session.restore(restore)
             if watcher is not None:
@@ -348,6 +365,7 @@ class Runtime:
         pipeline = make(session=session, feed=steps, opened=event)
         stream = Stream(self, pipeline, name or event.name)
         self._streams.append(stream)
+        self.talk.watch(pipeline)
         pipeline.open()
         if watcher is not None and not pipeline.ended:
             stream.watch(watcher)
@@ -380,15 +398,17 @@ class Runtime:
                     break
                 self._run_commands()
                 began = time.perf_counter()
+                self.talk.begin()
                 moved = self._submit()
-                if self.engine.busy:
+                if self.engine.busy and not self.engine.rest:
                     self.engine.advance()
                     moved = True
                 self._settle()
+                self.talk.settle()
                 if moved:
                     self.load.busy += time.perf_counter() - began
                 else:
-                    self._wake.wait()
+                    self._wake.wait(self.talk.rest)
                     self.load.idle += time.perf_counter() - began
         except BaseException as error:
             self._failure = error
@@ -433,6 +453,7 @@ class Runtime:
             stream.pipeline.finish(self._failure, max(until - time.perf_counter(), 0.0))
             self._mark_ended(stream)
         self._streams = []
+        self.talk.close()
         self._run_commands()
 
     def _mark_ended(self, stream: Stream) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 
 from ..core.errors import CapacityError, OptionError, StreamingVLMError
 from ..core.events import Alert, Answer, Commentary, Event, Gap, Question, Resumed, RuleChanged
-from ..engine.ask import ANSWER_SAMPLING, QUESTION_TOKENS
+from ..engine.ask import QUESTION_TOKENS
 from ..engine.session import Session
 from ..sinks.files import printable
+from .limits import ANSWER_TOKENS
 from .pipeline import Pipeline
 from .rule_files import check_rules, rule_of
 from .rule_state import EPS, Finding, Rule, load_state, save_state
@@ -162,11 +163,11 @@ class Watcher:
             done([error] * len(due))
 
     def _take(self, pipeline: Pipeline, asked: Sequence[_Watched], now: float, replies: Replies) -> None:
-        """What became of the questions. A rule that was replaced meanwhile hears nothing of it."""
+        """What became of the questions. None of it is for rules that were replaced meanwhile."""
         self._asking = False
         alerts: list[Alert] = []
         for one, reply in zip(asked, replies, strict=True):
-            if self._closed or self._watched.get(one.spec.name) is not one:
+            if self._closed or pipeline.ended or self._watched.get(one.spec.name) is not one:
                 continue
             one.rule.state.failed += not isinstance(reply, Answer)
             alerts += one.rule.find(_finding(one.spec, reply, now))
@@ -174,7 +175,10 @@ class Watcher:
 
     def _new(self, spec: RuleSpec, added: bool) -> _Watched:
         if isinstance(spec, AskedRule) and self._asker is None:
-            raise OptionError(f"rule {spec.name!r} is asked, and nothing here can ask; write it as 'says: REGEX'")
+            raise OptionError(
+                f"rule {spec.name!r} is asked, which needs a spare slot: Runtime(engine, questions=True); "
+                "or write it on the words, as 'says: REGEX'"
+            )
         return _Watched(Rule(spec), added)
 
     def _restore(self, state: Mapping[str, Any]) -> None:
@@ -208,9 +212,8 @@ def check_fits(spec: RuleSpec, session: Session) -> None:
     tokens, longest = planner.question_tokens(spec.asked), max(map(len, planner.option_tokens(spec.asked)))
     if tokens > QUESTION_TOKENS:
         raise CapacityError(f"rule {spec.name!r} asks a question of {tokens} tokens; at most {QUESTION_TOKENS} fit")
-    if longest > ANSWER_SAMPLING.max_new_tokens:
-        most = ANSWER_SAMPLING.max_new_tokens
-        raise CapacityError(f"rule {spec.name!r} has an option of {longest} tokens; at most {most} fit")
+    if longest > ANSWER_TOKENS:
+        raise CapacityError(f"rule {spec.name!r} has an option of {longest} tokens; at most {ANSWER_TOKENS} fit")
 
 
 def _question(spec: RuleSpec) -> Question:
@@ -222,4 +225,4 @@ def _finding(spec: RuleSpec, reply: Answer | StreamingVLMError, now: float) -> F
     assert isinstance(spec, AskedRule)
     if not isinstance(reply, Answer):
         return Finding(now, "unknown")
-    return Finding(now, *spec.verdict(reply))
+    return Finding(reply.time, *spec.verdict(reply))
