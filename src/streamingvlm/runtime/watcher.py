@@ -1,0 +1,228 @@
+"""Watches a stream by its rules: hears its commentary, asks it between two steps, and tells alerts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from ..core.errors import CapacityError, OptionError, StreamingVLMError
+from ..core.events import Alert, Answer, Commentary, Event, Gap, Question, Resumed, RuleChanged
+from ..engine.ask import QUESTION_TOKENS
+from ..engine.session import Session
+from ..sinks.files import printable
+from .limits import ANSWER_TOKENS
+from .pipeline import Pipeline
+from .rule_files import check_rules, rule_of
+from .rule_state import EPS, Finding, Rule, load_state, save_state
+from .rules import AskedRule, RuleSpec, SaysRule
+from .talk import Asker, Replies
+
+
+@dataclass(slots=True)
+class _Watched:
+    """A rule of the stream. ``due``: when it is asked next; ``added``: while the stream ran."""
+
+    rule: Rule
+    added: bool = False
+    due: float = 0.0
+
+    @property
+    def spec(self) -> RuleSpec:
+        return self.rule.spec
+
+
+class Watcher:
+    """A sink and a companion of one stream. All is called on the engine's thread.
+
+    ``asker``: asks the stream (None: only rules on words can be watched, OptionError for others). ``state``: what
+    :meth:`state` of an earlier run gave: a rule that is the same goes on as it stood, and rules that were added while
+    the stream ran are there again. ``skipped``: times that rules were due while the questions before were still under
+    way; one more would only wait.
+    """
+
+    def __init__(
+        self, rules: Sequence[RuleSpec] = (), asker: Asker | None = None, state: Mapping[str, Any] | None = None
+    ) -> None:
+        self._asker = asker
+        self._watched = {spec.name: self._new(spec, False) for spec in check_rules(rules)}
+        self._heard: list[Commentary] = []
+        self._asking = False
+        self._closed = False
+        self.skipped = 0
+        if state is not None:
+            self._restore(state)
+
+    @property
+    def rules(self) -> tuple[RuleSpec, ...]:
+        """The rules that are set, those that are disarmed too."""
+        return tuple(one.spec for one in list(self._watched.values()))  # any thread may look
+
+    @property
+    def counts(self) -> dict[str, dict[str, Any]]:
+        """Of each rule whether it is armed and active, and how many findings there were, of what kind."""
+        keys = ("armed", "active", "number", "findings", "unknown", "failed", "suppressed")
+        return {name: {key: getattr(one.rule.state, key) for key in keys} for name, one in self._watched.items()}
+
+    # What happens to the rules.
+
+    def check(self, session: Session) -> None:
+        """Whether the questions of all rules fit into the stream; CapacityError if not."""
+        for spec in self.rules:
+            check_fits(spec, session)
+
+    def begin(self, pipeline: Pipeline) -> None:
+        """Tell which rules there are."""
+        pipeline.tell(*(RuleChanged(one.spec.name, one.spec.summary) for one in self._watched.values()))
+
+    def set(self, pipeline: Pipeline, spec: RuleSpec) -> None:
+        """Set a rule, in place of the one of its name. OptionError for one too many, CapacityError if it does not fit.
+
+        The same rule again changes nothing. What the one before has raised is cleared.
+        """
+        before = self._watched.get(spec.name)
+        if before is not None and before.spec == spec:
+            return
+        check_rules([*(one for one in self.rules if one.name != spec.name), spec])
+        watched = self._new(spec, True)
+        check_fits(spec, pipeline.session)
+        alerts = [] if before is None else before.rule.disarm(pipeline.session.time)
+        self._watched[spec.name] = watched
+        pipeline.tell(*alerts, RuleChanged(spec.name, spec.summary))
+
+    def remove(self, pipeline: Pipeline, name: str) -> None:
+        """Take a rule away; what it has raised is cleared. OptionError if there is none of that name."""
+        watched = self._watched.pop(name, None)
+        if watched is None:
+            known = ", ".join(self._watched) or "none"
+            raise OptionError(f"there is no rule {name!r} (rules: {known})")
+        pipeline.tell(*watched.rule.disarm(pipeline.session.time), RuleChanged(name, ""))
+
+    # What the stream tells.
+
+    def write(self, event: Event) -> None:
+        """See :meth:`Sink.write`."""
+        if isinstance(event, Commentary):
+            self._heard.append(event)
+        elif isinstance(event, Gap | Resumed):
+            for one in self._watched.values():
+                one.rule.interrupt()
+
+    def replay(self, alert: Alert) -> None:
+        """An alert that an earlier run told behind the state that was saved, in their order."""
+        if (watched := self._watched.get(alert.rule)) is not None:
+            watched.rule.replay(alert)
+
+    def between(self, pipeline: Pipeline) -> None:
+        """See :meth:`Companion.between`. Steps that were told by an earlier run are nothing new."""
+        heard, self._heard = self._heard, []
+        for event in heard:
+            pipeline.tell(*self._hear(event))
+        if heard:
+            self._ask(pipeline)
+
+    def close(self) -> None:
+        """The stream has ended; replies that come now are for nobody. Safe to call twice."""
+        self._closed = True
+
+    def state(self) -> dict[str, Any]:
+        """Where all rules stand, as a JSON value for snapshots."""
+        rules = [
+            {"rule": one.spec.record, "added": one.added, "due": one.due, "state": save_state(one.rule.state)}
+            for one in self._watched.values()
+        ]
+        return {"rules": rules, "skipped": self.skipped}
+
+    def _hear(self, event: Commentary) -> list[Alert]:
+        said, alerts = printable(event.text), []
+        for one in self._watched.values():
+            one.rule.hear(said)
+            if isinstance(one.spec, SaysRule):
+                alerts += one.rule.find(Finding(event.end, one.spec.verdict(said), start=event.start))
+        return alerts
+
+    def _ask(self, pipeline: Pipeline) -> None:
+        """Ask all rules that are due, in one go, so that they share one copy of the stream."""
+        now = pipeline.session.time
+        asked = [one for one in self._watched.values() if isinstance(one.spec, AskedRule) and one.rule.state.armed]
+        due = [one for one in asked if now >= one.due - EPS]
+        if not due or self._asker is None:
+            return
+        for one in due:
+            assert isinstance(one.spec, AskedRule)
+            one.due = now + one.spec.every
+        if self._asking:
+            self.skipped += 1
+            return
+        self._asking = True
+        done = partial(self._take, pipeline, due, now)
+        try:
+            self._asker.weigh(pipeline, [_question(one.spec) for one in due], done)
+        except StreamingVLMError as error:
+            done([error] * len(due))
+
+    def _take(self, pipeline: Pipeline, asked: Sequence[_Watched], now: float, replies: Replies) -> None:
+        """What became of the questions. None of it is for rules that were replaced meanwhile."""
+        self._asking = False
+        alerts: list[Alert] = []
+        for one, reply in zip(asked, replies, strict=True):
+            if self._closed or pipeline.ended or self._watched.get(one.spec.name) is not one:
+                continue
+            one.rule.state.failed += not isinstance(reply, Answer)
+            alerts += one.rule.find(_finding(one.spec, reply, now))
+        pipeline.tell(*alerts)
+
+    def _new(self, spec: RuleSpec, added: bool) -> _Watched:
+        if isinstance(spec, AskedRule) and self._asker is None:
+            raise OptionError(
+                f"rule {spec.name!r} is asked, which needs a spare slot: Runtime(engine, questions=True); "
+                "or write it on the words, as 'says: REGEX'"
+            )
+        return _Watched(Rule(spec), added)
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        try:
+            rows = [(rule_of(row["rule"]), row["added"], float(row["due"]), row["state"]) for row in state["rules"]]
+            self.skipped = int(state["skipped"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise OptionError(f"this is no state of rules: {error!r}") from None
+        for spec, added, due, saved in rows:
+            if added is True and spec.name not in self._watched:
+                check_rules([*self.rules, spec])
+                self._watched[spec.name] = self._new(spec, True)
+            one = self._watched.get(spec.name)
+            if one is not None and one.spec == spec:
+                one.rule.state, one.due = load_state(saved), due
+
+
+def rule_tokens(spec: RuleSpec, session: Session) -> int:
+    """Tokens that the model reads each time a rule is asked; 0 of a rule on words."""
+    if not isinstance(spec, AskedRule):
+        return 0
+    planner = session.stream.planner
+    return planner.question_tokens(spec.asked) + sum(map(len, planner.option_tokens(spec.asked)))
+
+
+def check_fits(spec: RuleSpec, session: Session) -> None:
+    """CapacityError if the questions of a rule are longer than what is reserved for one."""
+    if not isinstance(spec, AskedRule) or not isinstance(session, Session):  # an endpoint reserves nothing
+        return
+    planner = session.stream.planner
+    tokens, longest = planner.question_tokens(spec.asked), max(map(len, planner.option_tokens(spec.asked)))
+    if tokens > QUESTION_TOKENS:
+        raise CapacityError(f"rule {spec.name!r} asks a question of {tokens} tokens; at most {QUESTION_TOKENS} fit")
+    if longest > ANSWER_TOKENS:
+        raise CapacityError(f"rule {spec.name!r} has an option of {longest} tokens; at most {ANSWER_TOKENS} fit")
+
+
+def _question(spec: RuleSpec) -> Question:
+    assert isinstance(spec, AskedRule)
+    return spec.asked
+
+
+def _finding(spec: RuleSpec, reply: Answer | StreamingVLMError, now: float) -> Finding:
+    assert isinstance(spec, AskedRule)
+    if not isinstance(reply, Answer):
+        return Finding(now, "unknown")
+    return Finding(reply.time, *spec.verdict(reply))
