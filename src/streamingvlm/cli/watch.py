@@ -79,7 +79,7 @@ def watch(
     from ..models.hub import find_checkpoint
     from ..models.knows import check_source
     from ..runtime.clock import Pace
-    from ..sinks.files import open_outputs
+    from ..sinks.outputs import open_outputs
     from ..sources.open import open_source
 
     make_policy(policy)
