@@ -110,6 +110,15 @@ class Stream:
         """
         return self._runtime.call(lambda: self._runtime.talk.ask(self.pipeline, to_question(question), on_text))
 
+    def rebase(self, shown: float | None = None) -> None:
+        """Let the time that the model is told start anew with the next step, which is told as ``shown`` seconds.
+
+        None: as the stream does it by itself, before time stamps leave what the checkpoint was trained on. What the
+        stream remembers stays; events keep its own time. :class:`Rebased` is told. Raises :class:`OptionError` for a
+        time that the checkpoint does not know.
+        """
+        self._runtime.call(lambda: self.pipeline.rebase(shown))
+
     def snapshot(self, path: Path) -> Path:
         """Write the stream to ``path`` between two steps; returns when it is on the disk. Raises as ``save`` does.
 
@@ -249,6 +258,7 @@ class Runtime:
         companions: Sequence[Companion] = (),
         rules: Sequence[RuleSpec] = (),
         rule_state: Mapping[str, Any] | None = None,
+        longest_time: float | None = None,
         on_step: Callable[[StepRequest], None] = lambda _: None,
         before_step: Callable[[Session, StepInput], None] = lambda *_: None,
         on_end: Callable[[Session], None] = lambda _: None,
@@ -261,8 +271,8 @@ class Runtime:
         several the engine asks once for all). ``prepare``: it makes patches of the frames. ``parts``: temporal patches
         of a step are shown as they come (always where the pace is live). ``restore``: a snapshot to go on from.
         ``options``: as :meth:`Engine.open` takes them; or ``session``: one that is open and stays so behind the end.
-        ``name``: of the stream (None: its source's). ``numbering``, ``said_until`` and ``companions``: see
-        :class:`Pipeline`. ``rules``: what the stream is watched for; ``rule_state``: see :class:`Watcher`.
+        ``name``: of the stream (None: its source's). ``numbering``, ``said_until``, ``companions`` and
+        ``longest_time``: see :class:`Pipeline`. ``rules``: what the stream is watched for; ``rule_state``: see :class:`Watcher`.
         ``before_step`` is told of a whole step before it is submitted, ``on_step`` of its request when it has ended,
         ``on_end`` that the source has ended while the session is still open, all on the engine's thread. Raises what
         opening and restoring raise.
@@ -279,6 +289,7 @@ class Runtime:
             numbering=numbering,
             said_until=said_until,
             companions=companions,
+            longest_time=longest_time,
         )
         return self.call(lambda: self._start(session, options, restore, feed, make, name, watcher))
 
