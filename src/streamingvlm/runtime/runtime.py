@@ -272,10 +272,10 @@ class Runtime:
         of a step are shown as they come (always where the pace is live). ``restore``: a snapshot to go on from.
         ``options``: as :meth:`Engine.open` takes them; or ``session``: one that is open and stays so behind the end.
         ``name``: of the stream (None: its source's). ``numbering``, ``said_until``, ``companions`` and
-        ``longest_time``: see :class:`Pipeline`. ``rules``: what the stream is watched for; ``rule_state``: see :class:`Watcher`.
-        ``before_step`` is told of a whole step before it is submitted, ``on_step`` of its request when it has ended,
-        ``on_end`` that the source has ended while the session is still open, all on the engine's thread. Raises what
-        opening and restoring raise.
+        ``longest_time``: see :class:`Pipeline`. ``rules``: what the stream is watched for; ``rule_state``: see
+        :class:`Watcher`. ``before_step`` is told of a whole step before it is submitted, ``on_step`` of its request
+        when it has ended, ``on_end`` that the source has ended while the session is still open, all on the engine's
+        thread. Raises what opening and restoring raise.
         """
         watcher = Watcher(rules, self.asker, rule_state) if rules or rule_state else None
         feed = partial(self._feed, source, pace, encode_ahead, parts, prepare)
