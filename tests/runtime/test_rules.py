@@ -214,6 +214,12 @@ def test_a_reply_in_words_is_read_strictly(reply: str, verdict: Verdict) -> None
     assert rule.verdict(Answer(rule.asked, 1.0, reply)) == (verdict, None)
 
 
+def test_a_reply_in_words_may_be_an_option_of_the_rule() -> None:
+    rule = AskedRule(name="a", text="x", yes=("green leads", "green is up"), no=("orange leads",))
+    replies = ["Green is up.", "orange leads", "yes", "green leads by far"]
+    assert [rule.verdict(Answer(rule.asked, 1.0, one))[0] for one in replies] == ["yes", "no", "unknown", "unknown"]
+
+
 @pytest.mark.parametrize(
     ("yes", "no", "unknown", "threshold", "expected"),
     [

@@ -18,7 +18,8 @@ from streamingvlm.runtime.pipeline import Pipeline
 from streamingvlm.runtime.rules import AskedRule, RuleSpec, SaysRule
 from streamingvlm.runtime.runtime import Runtime, Stream
 from streamingvlm.runtime.talk import Replies
-from streamingvlm.runtime.watcher import Watcher, rule_tokens
+from streamingvlm.runtime.watcher import rule_tokens
+from streamingvlm.sinks.records import record_of
 from streamingvlm.testing import ScriptedModel, ScriptedSource
 
 GOAL = SaysRule(name="goal", text="goal", off_after=2)
@@ -261,33 +262,70 @@ def test_the_cost_of_a_rule_is_known() -> None:
         assert plain > len(FALL.text) + len("yesnounknown")
         assert rule_tokens(longer, session) == plain + len(" now") + len(", indeed")
         assert rule_tokens(GOAL, session) == 0
+    _, stream = run([FALL, GOAL], FakeAsker(lambda _: 0.1), count=1)
+    assert stream.watcher is not None
+    assert {name: one["tokens"] for name, one in stream.watcher.counts.items()} == {"fall": plain, "goal": 0}
 
 
-def test_rules_go_on_where_an_earlier_run_stood() -> None:
+def saved_at(end: float, rules: Sequence[RuleSpec], added: Sequence[RuleSpec] = ()) -> dict[str, Any]:
+    """The state of rules of a stream in which all is found, as a snapshot holds it that is taken at ``end`` seconds."""
     saved: list[dict[str, Any]] = []
 
     def save(stream: Stream, event: Event) -> None:
         if isinstance(event, Commentary) and event.end == 2.0:
-            stream.add_rule(AskedRule(name="more", text="x", every=4.0))
-        if isinstance(event, Commentary) and event.end == 5.0:
+            for spec in added:
+                stream.add_rule(spec)
+        if isinstance(event, Commentary) and event.end == end:
             assert stream.watcher is not None
             saved.append(json.loads(json.dumps(stream.watcher.state())))
 
+    run(rules, FakeAsker(lambda _: 0.9), lambda _: "goal", count=8, then=save)
+    return saved[0]
+
+
+def test_rules_go_on_where_an_earlier_run_stood() -> None:
+    state = saved_at(5.0, [FALL, GOAL], [AskedRule(name="more", text="x", every=4.0)])
     asker = FakeAsker(lambda time: 0.9 if time < 9 else 0.1)
-    first, _ = run([FALL, GOAL], asker, count=5, then=save)
-    assert first.alerts == [("fall", "raised", 1.0, 1.0)]
-    second, stream = run([FALL], asker, count=12, rule_state=saved[0], said_until=5.0)
-    assert second.alerts == [("more", "raised", 2.0, 6.0), ("fall", "cleared", 1.0, 10.0)]
-    assert [rule.name for rule in stream.rules] == ["fall", "more"]  # "goal" is not wanted any more
+    kept, stream = run([FALL], asker, count=12, rule_state=state, said_until=5.0)
+    assert kept.alerts == [
+        ("goal", "cleared", 0.0, 0.0),  # nobody watches for it any more
+        ("more", "raised", 2.0, 6.0),
+        ("fall", "cleared", 1.0, 10.0),
+    ]
+    assert kept.of(RuleChanged) == [RuleChanged("goal", "")]
+    assert [rule.name for rule in stream.rules] == ["fall", "more"]
+
+
+def test_a_rule_that_was_changed_meanwhile_begins_anew() -> None:
+    other = AskedRule(name="fall", text="someone sits", on_after=1)
+    kept, _ = run([other], FakeAsker(lambda _: 0.9), rule_state=saved_at(5.0, [FALL]), said_until=5.0)
+    assert [(one.kind, one.number) for one in kept.of(Alert)] == [("cleared", 1), ("raised", 2)]
+    assert kept.of(RuleChanged) == [RuleChanged("fall", other.summary)]
+
+
+@pytest.mark.parametrize(
+    ("told", "verdict", "expected"),
+    [
+        ([Alert("fall", "cleared", 1, 1.0, 5.0, last=3.0)], 0.9, [("raised", 2)]),
+        ([Alert("fall", "cleared", 1, 1.0, 5.0), Alert("fall", "raised", 2, 7.0, 7.0)], 0.9, []),
+        ([Alert("fall", "cleared", 1, 1.0, 5.0), Alert("fall", "raised", 2, 7.0, 7.0)], 0.1, [("cleared", 2)]),
+        ([Alert("gone", "raised", 1, 1.0, 5.0)], 0.9, []),
+    ],
+)
+def test_alerts_behind_the_snapshot_are_not_told_again(
+    told: list[Alert], verdict: float, expected: list[tuple[str, int]]
+) -> None:
+    state = saved_at(4.0, [FALL]) | {"told": [json.loads(json.dumps(record_of(alert))) for alert in told]}
+    kept, _ = run([FALL], FakeAsker(lambda _: verdict), rule_state=state, said_until=5.0)
+    assert [(one.kind, one.number) for one in kept.of(Alert)] == expected
+
+
+@pytest.mark.parametrize(
+    "state", [{}, {"rules": 3}, {"rules": [{}]}, {"rules": [], "skipped": 0, "told": [{"kind": "x"}]}, [1]]
+)
+def test_what_is_no_state_of_rules_is_one_line(state: Any) -> None:
     with pytest.raises(OptionError, match="this is no state of rules"):
-        run([FALL], asker, rule_state={"rules": [{}]})
-
-
-def test_alerts_behind_the_snapshot_are_not_told_again() -> None:
-    watcher = Watcher([FALL], FakeAsker(lambda _: 0.9))
-    watcher.replay(Alert("fall", "raised", 4, 2.0, 3.0))
-    watcher.replay(Alert("gone", "raised", 1, 2.0, 3.0))
-    assert watcher.counts["fall"] | {"active": True, "number": 4} == watcher.counts["fall"]
+        run([FALL], FakeAsker(lambda _: 0.1), rule_state=state)
 
 
 def test_a_hole_breaks_a_row() -> None:

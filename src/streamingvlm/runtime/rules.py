@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -180,7 +181,7 @@ class AskedRule(RuleSpec):
         """
         weights = answer.probabilities
         if len(weights) != len(self.yes) + len(self.no) + len(self.unknown):
-            return read_verdict(answer.text), None
+            return read_verdict(answer.text, self.yes, self.no), None
         yes, no = sum(weights[: len(self.yes)]), sum(weights[len(self.yes) :][: len(self.no)])
         unknown = sum(weights[len(self.yes) + len(self.no) :])
         if not math.isfinite(yes):
@@ -190,11 +191,11 @@ class AskedRule(RuleSpec):
         return ("unknown" if unknown > max(yes, no) else "no"), yes
 
 
-def read_verdict(reply: str) -> Verdict:
-    """The verdict of a reply in words: ``yes``, ``no`` or ``unknown`` alone, or JSON ``{"verdict": "yes"}``.
+def read_verdict(reply: str, yes: Sequence[str] = ("yes",), no: Sequence[str] = ("no",)) -> Verdict:
+    """The verdict of a reply in words, which is an option of ``yes`` or ``no`` alone, or JSON ``{"verdict": "yes"}``.
 
-    Capitals, quotes and a full stop around the word do not matter. Anything else is unknown: "yes, nothing happens"
-    may mean either, so nothing is ever searched for within a reply.
+    Capitals, quotes and a full stop around it do not matter. Anything else is unknown: "yes, nothing happens" may mean
+    either, so nothing is ever searched for within a reply.
     """
     text = reply.strip()
     if text.startswith("{"):
@@ -202,11 +203,16 @@ def read_verdict(reply: str) -> Verdict:
             value = json.loads(text)
         except (ValueError, RecursionError):
             return "unknown"
-        text = value.get("verdict", "") if isinstance(value, dict) else ""
-        if not isinstance(text, str):
-            return "unknown"
-    word = text.strip().strip("\"'*`.!").lower()
-    return "yes" if word == "yes" else "no" if word == "no" else "unknown"
+        found = value.get("verdict")
+        text = found if isinstance(found, str) else ""
+    word = _word(text)
+    if word in map(_word, yes):
+        return "yes"
+    return "no" if word in map(_word, no) else "unknown"
+
+
+def _word(text: str) -> str:
+    return text.strip().strip("\"'*`.!").strip().lower()
 
 
 def _is_text(text: str) -> bool:

@@ -22,11 +22,17 @@ from .talk import Asker, Replies
 
 @dataclass(slots=True)
 class _Watched:
-    """A rule of the stream. ``due``: when it is asked next; ``added``: while the stream ran."""
+    """A rule of the stream.
+
+    ``due``: when it is asked next; ``added``: while the stream ran; ``told``: whether the sinks know of it;
+    ``tokens``: that the model reads each time.
+    """
 
     rule: Rule
     added: bool = False
     due: float = 0.0
+    told: bool = False
+    tokens: int = 0
 
     @property
     def spec(self) -> RuleSpec:
@@ -38,7 +44,8 @@ class Watcher:
 
     ``asker``: asks the stream (None: only rules on words can be watched, OptionError for others). ``state``: what
     :meth:`state` of an earlier run gave: a rule that is the same goes on as it stood, and rules that were added while
-    the stream ran are there again. ``skipped``: times that rules were due while the questions before were still under
+    the stream ran are there again; its ``told``, if any, are the alerts that were told behind it, as records of a
+    journal. ``skipped``: times that rules were due while the questions before were still under
     way; one more would only wait.
     """
 
@@ -47,6 +54,8 @@ class Watcher:
     ) -> None:
         self._asker = asker
         self._watched = {spec.name: self._new(spec, False) for spec in check_rules(rules)}
+        #: Rules of an earlier run that are not watched any more, or not so.
+        self._gone: list[Rule] = []
         self._heard: list[Commentary] = []
         self._asking = False
         self._closed = False
@@ -61,20 +70,33 @@ class Watcher:
 
     @property
     def counts(self) -> dict[str, dict[str, Any]]:
-        """Of each rule whether it is armed and active, and how many findings there were, of what kind."""
+        """Of each rule whether it is armed and active, how many findings there were, of what kind, and ``tokens``.
+
+        These are what the model reads each time that the rule is asked (0: of a rule on words, or at an endpoint).
+        """
         keys = ("armed", "active", "number", "findings", "unknown", "failed", "suppressed")
-        return {name: {key: getattr(one.rule.state, key) for key in keys} for name, one in self._watched.items()}
+        return {
+            name: {key: getattr(one.rule.state, key) for key in keys} | {"tokens": one.tokens}
+            for name, one in list(self._watched.items())
+        }
 
     # What happens to the rules.
 
     def check(self, session: Session) -> None:
         """Whether the questions of all rules fit into the stream; CapacityError if not."""
-        for spec in self.rules:
-            check_fits(spec, session)
+        for one in self._watched.values():
+            one.tokens = check_fits(one.spec, session)
 
     def begin(self, pipeline: Pipeline) -> None:
-        """Tell which rules there are."""
-        pipeline.tell(*(RuleChanged(one.spec.name, one.spec.summary) for one in self._watched.values()))
+        """Tell which rules there are, but for those that go on, and clear what others have raised."""
+        for rule in self._gone:
+            pipeline.tell(*rule.disarm(pipeline.session.time))
+            if rule.spec.name not in self._watched:
+                pipeline.tell(RuleChanged(rule.spec.name, ""))
+        for one in self._watched.values():
+            if not one.told:
+                pipeline.tell(RuleChanged(one.spec.name, one.spec.summary))
+            one.told = True
 
     def set(self, pipeline: Pipeline, spec: RuleSpec) -> None:
         """Set a rule, in place of the one of its name. OptionError for one too many, CapacityError if it does not fit.
@@ -86,8 +108,11 @@ class Watcher:
             return
         check_rules([*(one for one in self.rules if one.name != spec.name), spec])
         watched = self._new(spec, True)
-        check_fits(spec, pipeline.session)
-        alerts = [] if before is None else before.rule.disarm(pipeline.session.time)
+        watched.told, watched.tokens = True, check_fits(spec, pipeline.session)
+        alerts = []
+        if before is not None:
+            alerts = before.rule.disarm(pipeline.session.time)
+            watched.rule.state.number = before.rule.state.number
         self._watched[spec.name] = watched
         pipeline.tell(*alerts, RuleChanged(spec.name, spec.summary))
 
@@ -108,11 +133,6 @@ class Watcher:
         elif isinstance(event, Gap | Resumed):
             for one in self._watched.values():
                 one.rule.interrupt()
-
-    def replay(self, alert: Alert) -> None:
-        """An alert that an earlier run told behind the state that was saved, in their order."""
-        if (watched := self._watched.get(alert.rule)) is not None:
-            watched.rule.replay(alert)
 
     def between(self, pipeline: Pipeline) -> None:
         """See :meth:`Companion.between`. Steps that were told by an earlier run are nothing new."""
@@ -183,17 +203,29 @@ class Watcher:
 
     def _restore(self, state: Mapping[str, Any]) -> None:
         try:
-            rows = [(rule_of(row["rule"]), row["added"], float(row["due"]), row["state"]) for row in state["rules"]]
+            saved = [
+                _Watched(Rule(rule_of(row["rule"]), load_state(row["state"])), row["added"], float(row["due"]), True)
+                for row in state["rules"]
+            ]
+            told = [_alert_of(record) for record in state.get("told", ())]
             self.skipped = int(state["skipped"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise OptionError(f"this is no state of rules: {error!r}") from None
-        for spec, added, due, saved in rows:
-            if added is True and spec.name not in self._watched:
-                check_rules([*self.rules, spec])
-                self._watched[spec.name] = self._new(spec, True)
-            one = self._watched.get(spec.name)
-            if one is not None and one.spec == spec:
-                one.rule.state, one.due = load_state(saved), due
+        for before in saved:
+            name, one = before.spec.name, self._watched.get(before.spec.name)
+            for alert in told:
+                if alert.rule == name:
+                    before.rule.replay(alert)
+            if one is None and before.added is True:
+                self._new(before.spec, True)  # whether it can be asked
+                check_rules([*self.rules, before.spec])
+                self._watched[name] = before
+            elif one is not None and one.spec == before.spec:
+                self._watched[name] = before
+            else:
+                self._gone.append(before.rule)
+                if one is not None:
+                    one.rule.state.number = before.rule.state.number
 
 
 def rule_tokens(spec: RuleSpec, session: Session) -> int:
@@ -204,16 +236,17 @@ def rule_tokens(spec: RuleSpec, session: Session) -> int:
     return planner.question_tokens(spec.asked) + sum(map(len, planner.option_tokens(spec.asked)))
 
 
-def check_fits(spec: RuleSpec, session: Session) -> None:
-    """CapacityError if the questions of a rule are longer than what is reserved for one."""
+def check_fits(spec: RuleSpec, session: Session) -> int:
+    """The tokens of a rule; CapacityError if its questions are longer than what is reserved for one."""
     if not isinstance(spec, AskedRule) or not isinstance(session, Session):  # an endpoint reserves nothing
-        return
+        return 0
     planner = session.stream.planner
     tokens, longest = planner.question_tokens(spec.asked), max(map(len, planner.option_tokens(spec.asked)))
     if tokens > QUESTION_TOKENS:
         raise CapacityError(f"rule {spec.name!r} asks a question of {tokens} tokens; at most {QUESTION_TOKENS} fit")
     if longest > ANSWER_TOKENS:
         raise CapacityError(f"rule {spec.name!r} has an option of {longest} tokens; at most {ANSWER_TOKENS} fit")
+    return rule_tokens(spec, session)
 
 
 def _question(spec: RuleSpec) -> Question:
@@ -226,3 +259,16 @@ def _finding(spec: RuleSpec, reply: Answer | StreamingVLMError, now: float) -> F
     if not isinstance(reply, Answer):
         return Finding(now, "unknown")
     return Finding(reply.time, *spec.verdict(reply))
+
+
+def _alert_of(record: Mapping[str, Any]) -> Alert:
+    """The alert of a record, as far as the state of a rule follows from it."""
+    kind, last = record["kind"], record.get("last")
+    if kind not in ("raised", "updated", "cleared"):
+        raise ValueError(f"no alert is {kind!r}")
+    since, time = float(record["since"]), float(record["time"])
+    evidence = str(record.get("evidence", ""))
+    number = int(record["number"])
+    return Alert(
+        record["rule"], kind, number, since, time, evidence=evidence, last=None if last is None else float(last)
+    )

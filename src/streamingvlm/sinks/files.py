@@ -19,14 +19,15 @@ from uuid import uuid4
 from ..core.errors import OutputError
 from ..core.events import Alert, AnswerDelta, Answered, Commentary, Delta, Event, Gap, Resumed, SourceStatus
 from .formats import FORMATS, json_line
+from .limits import HELD_EVENTS
 from .text import json_text, printable
 
 __all__ = ["FileOutput", "check_writable", "json_line", "json_text", "make_folder", "printable", "write_whole"]
 
 #: With the first of these a run has something to show for itself: what was in the file may go.
 _BEGIN = (Commentary, Gap, Alert, Answered, Resumed)
-#: Events that are kept until then; the oldest are lost.
-HELD = 256
+
+
 #: Bytes at the end of a file that are looked at first when it is continued.
 TAIL = 1 << 16
 #: Times in a file are whole milliseconds.
@@ -54,7 +55,7 @@ class FileOutput:
         self._format = FORMATS[path.suffix.lower()]()
         self._file: IO[bytes] | None = None
         self._error: OutputError | None = None
-        self._held: deque[Event] = deque(maxlen=HELD)
+        self._held: deque[Event] = deque(maxlen=HELD_EVENTS)
         #: Bytes of whole pieces.
         self._length = 0
         self.done_until = 0.0
