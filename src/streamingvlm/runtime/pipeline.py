@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ..core.errors import OutputError, SessionError
-from ..core.events import AnswerDelta, Closed, Commentary, Delta, Event, Sink, StepInput, StreamOpened
+from ..core.events import AnswerDelta, Closed, Commentary, Delta, Event, FrameSink, Sink, StepInput, StreamOpened
 from ..core.run_stats import RunStats
 from ..engine.engine import Engine
 from ..engine.request import StepRequest
@@ -210,6 +210,8 @@ class Pipeline:
             self.finish()
 
     def _submit(self, engine: Engine, step: StepInput) -> None:
+        if not self._was_said(step.chunk.start):
+            self._show(step)
         if not step.last and self.session.options.recomputes:
             self.session.feed(step)
             return
@@ -226,6 +228,12 @@ class Pipeline:
             self._deltas.append(Delta(chunk.start, chunk.end, text))
 
         self._request = engine.submit(self.session, step, on_text=on_text if new else None)
+
+    def _show(self, step: StepInput) -> None:
+        """Show the frames to the sinks that want them."""
+        for sink in self._sinks:
+            if isinstance(sink, FrameSink) and sink not in self._failed:
+                sink.see(step)
 
     def _was_said(self, start: float) -> bool:
         return start < self._said_until - SAME_MOMENT
