@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ..core.errors import OptionError, OutputError, SessionError
-from ..core.events import AnswerDelta, Closed, Commentary, Delta, Event, Sink, StepInput, StreamOpened
+from ..core.events import AnswerDelta, Closed, Commentary, Delta, Event, FrameSink, Sink, StepInput, StreamOpened
 from ..core.run_stats import RunStats
 from ..engine.engine import Engine
 from ..engine.request import StepRequest
@@ -257,6 +257,8 @@ class Pipeline:
         self._rebase_for(step)
         if self.ended:  # whoever was told of it has stopped the stream
             return
+        if not self._was_said(step.chunk.start):
+            self._show(step)
         if not step.last and self.session.options.recomputes:
             self.session.feed(step)
             return
@@ -273,6 +275,12 @@ class Pipeline:
             self._deltas.append(Delta(chunk.start, chunk.end, text))
 
         self._request = engine.submit(self.session, step, on_text=on_text if new else None)
+
+    def _show(self, step: StepInput) -> None:
+        """Show the frames to the sinks that want them."""
+        for sink in self._sinks:
+            if isinstance(sink, FrameSink) and sink not in self._failed:
+                sink.see(step)
 
     def _was_said(self, start: float) -> bool:
         return start < self._said_until - SAME_MOMENT
