@@ -299,6 +299,25 @@ def test_rules_go_on_where_an_earlier_run_stood() -> None:
     assert [rule.name for rule in stream.rules] == ["fall", "more"]
 
 
+def test_a_stream_that_begins_anew_is_asked_at_once() -> None:
+    state = saved_at(7.0, [FALL])
+    asker = FakeAsker(lambda _: 0.1)
+    run([FALL], asker, rule_state=state)
+    assert [time for time, _ in asker.asked] == [1, 3, 5, 7]
+
+
+def test_a_rule_that_was_disarmed_is_armed_by_setting_it_again() -> None:
+    once = SaysRule(name="goal", text="goal", off_after=1, cooldown=0.0, until="raised")
+
+    def again(stream: Stream, event: Event) -> None:
+        if isinstance(event, Commentary) and event.end == 5.0:
+            stream.add_rule(once)
+
+    kept, _ = run([once], words=lambda start: "" if start % 2 else "goal", then=again)
+    kinds = [(one.kind, one.number, one.time) for one in kept.of(Alert)]
+    assert kinds == [("raised", 1, 1.0), ("cleared", 1, 2.0), ("raised", 2, 5.0), ("cleared", 2, 6.0)]
+
+
 def test_a_rule_that_was_changed_meanwhile_begins_anew() -> None:
     other = AskedRule(name="fall", text="someone sits", on_after=1)
     kept, _ = run([other], FakeAsker(lambda _: 0.9), rule_state=saved_at(5.0, [FALL]), said_until=5.0)
