@@ -175,7 +175,8 @@ def ask_line(figures: Metrics) -> str:
     """How soon questions were answered."""
     first, end = figures["first_text"], figures["answer"]
     return (
-        f"{figures['answered']} of {figures['questions']} questions answered, {figures['answer_tokens']:.0f} tokens each; "
+        f"{figures['answered']} of {figures['questions']} questions answered, "
+        f"{figures['answer_tokens']:.0f} tokens each; "
         f"first text {ms(first['p50'])} ms (p95 {ms(first['p95'])}), end {ms(end['p50'])} ms (p95 {ms(end['p95'])})"
     )
 

@@ -67,7 +67,7 @@ class Slack:
     def wait(self, seconds: float) -> float:
         """In how many seconds work of ``seconds`` may begin (0: now), if the frames that are expected come."""
         now = self.clock()
-        near = [at for stream, at in self._expected.items() if at - seconds < now < at + GRACE and not stream.closed]
+        near = [at for stream, at in self._expected.items() if at - seconds <= now < at + GRACE and not stream.closed]
         return max(near) + GRACE - now if near else 0.0
 
     def hold(self, request: TurnRequest, live: bool) -> float:
