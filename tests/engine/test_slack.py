@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
+from streamingvlm.core.errors import SessionError
 from streamingvlm.core.events import Answer, Arrival, Question, StepInput
 from streamingvlm.engine.engine import Engine
-from streamingvlm.engine.slack import GRACE, LOOK, PATIENCE, TOTAL_PATIENCE, Slack
+from streamingvlm.engine.slack import GRACE, LOOK, PATIENCE, PIECE, TOTAL_PATIENCE, Slack
 from streamingvlm.testing import ScriptedModel, ScriptedSource
+from support import tiny
+from support.streams import chunk
 
 QUESTION = Question("who is ahead?")
 STEPS = list(ScriptedSource(4))
@@ -203,3 +207,44 @@ def test_a_wider_fork_takes_larger_streams() -> None:
             fork.cancel()  # nothing is under way
         assert fork.closed
         fork.cancel()
+
+
+@pytest.mark.parametrize("family", list(tiny.FAMILIES))
+def test_a_long_question_is_prefilled_in_pieces(family: str) -> None:
+    """Its answer is the same; a step that comes in between waits for one piece and no more."""
+    engine = Engine(tiny.model(family=family), slots=2)
+    question = Question("who is ahead? " * 14, max_new_tokens=5)
+    letters = replace(question, options=("A", "B"))
+    with engine.open(policy="streaming:vision=3,sink=20,text=20") as session, engine.fork(session) as fork:
+        for index in range(3):
+            session.step(chunk(index))
+        fork.take(session)
+        whole = [fork.ask(one) for one in (question, letters)]
+        assert fork._stream.planner.question_tokens(question) > 3 * PIECE
+        for one, expected in zip((question, letters), whole, strict=True):
+            asked = fork.submit(one, background=True)
+            rounds = 0
+            while not asked.done:
+                held = engine.pool.length[fork._stream.slot]
+                engine.advance()
+                assert engine.pool.length[fork._stream.slot] - held <= PIECE + 1
+                rounds += 1
+            assert rounds > 3
+            assert asked.result is not None
+            assert asked.result.tokens == expected.tokens
+            np.testing.assert_allclose(asked.result.logprobs, expected.logprobs, rtol=1e-4)
+
+
+def test_a_question_that_is_given_up_between_two_pieces_leaves_nothing_behind() -> None:
+    engine = Engine(tiny.model(), slots=2)
+    with engine.open() as session, engine.fork(session) as fork:
+        session.step(chunk(0))
+        fork.take(session)
+        expected = fork.ask(QUESTION)
+        asked = fork.submit(Question("who? " * 80), background=True)
+        engine.advance()
+        assert asked.pieces
+        fork.cancel()
+        assert isinstance(asked.error, SessionError)
+        assert fork.ask(QUESTION).tokens == expected.tokens
+        assert engine.rest == 0.0

@@ -594,7 +594,7 @@ def test_two_hundred_commands_of_sixteen_threads() -> None:
     engine = Engine(model(decode_seconds=0.0005), slots=4)
     kept = [Kept(), Kept()]
     with Runtime(engine, questions=True) as runtime:
-        streams = [runtime.start(ScriptedSource(150), sinks=[sink]) for sink in kept]
+        streams = [runtime.start(ScriptedSource(60), sinks=[sink]) for sink in kept]
         with ThreadPoolExecutor(16) as pool:
             jobs = [pool.submit(storm, runtime, streams[seed % 2], seed) for seed in range(16)]
             asks = [ask for job in jobs for ask in job.result(30)]
@@ -604,7 +604,7 @@ def test_two_hundred_commands_of_sixteen_threads() -> None:
         until(lambda: runtime.talk.rest is None)
         until(lambda: len(engine.pool._free) == 3, 2.0)
     for sink in kept:
-        assert [one.text for one in sink.all(Commentary)] == [says(n, n + 1, 1) for n in range(150)]
+        assert [one.text for one in sink.all(Commentary)] == [says(n, n + 1, 1) for n in range(60)]
         asked, ended = ([one.number for one in sink.all(kind)] for kind in (Asked, Answered))
         assert asked == list(range(1, len(asked) + 1))
         assert sorted(ended) == asked, "every question ends once"

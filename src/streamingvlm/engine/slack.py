@@ -25,6 +25,8 @@ LOOK = 0.02
 MARGIN = 1.5
 #: The slowest of so many measurements counts.
 MEASUREMENTS = 16
+#: Most tokens that are prefilled in the background at a time: a step that comes meanwhile waits for no more.
+PIECE = 64
 #: A prefill of fewer tokens takes as long as one of so many.
 MIN_TOKENS = 32
 
