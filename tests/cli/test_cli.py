@@ -63,7 +63,8 @@ def test_json_and_outputs(clip: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "opened none" in done.stderr
     events = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [event["start"] for event in events] == list(range(8))
+    assert [event["start"] for event in events if event["type"] == "commentary.done"] == list(range(8))
+    assert (events[0]["type"], events[-1]["type"]) == ("stream.opened", "stream.closed")
     assert outputs[2].read_text() == done.stdout
     assert "00:00:00.000 --> 00:00:03.000\nstep 1 sees 1 step 2 sees 1 step 3 sees 1." in outputs[0].read_text()
     assert outputs[1].read_text().startswith("1\n00:00:00,000 --> 00:00:03,000\n")
@@ -259,3 +260,23 @@ def test_a_small_model_runs_on_one_thread_unless_asked(asked: str, found: int) -
     environment = {**os.environ, "OMP_NUM_THREADS": asked}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert int(done.stdout) == found
+
+
+def test_several_streams_of_one_command(clip: Path, tmp_path: Path) -> None:
+    target = tmp_path / "{stream}.vtt"
+    done = run("watch", clip, clip, "--instruct", "Be brief.", "--instruct", "Count.", "--duration", 3, "-o", target)
+    assert done.returncode == 0, done.stderr
+    names = [f"clip-{number}" for number in (1, 2, 3, 4)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{name}.vtt" for name in names]
+    for name in names:
+        assert f"{name} [   0.0s] step " in done.stdout
+        assert f"stream   {name}\nwatched  3 s" in done.stderr
+    done = run("watch", clip, clip, "-o", tmp_path / "one.vtt")
+    refused(done.returncode, done.stdout, done.stderr, "2 streams", "{stream}")
+
+
+def test_a_source_may_name_a_variable(clip: Path) -> None:
+    done = run("watch", "${FOLDER}/clip.mp4", "--duration", 1, FOLDER=str(clip.parent))
+    assert done.returncode == 0, done.stderr
+    done = run("watch", "${NOBODY_SETS_THIS}/clip.mp4")
+    refused(done.returncode, done.stdout, done.stderr, "NOBODY_SETS_THIS")

@@ -20,3 +20,11 @@ WEIGHINGS = 8
 ANSWER_TOKENS = 128
 #: Seconds from asking to the end of the answer.
 ANSWER_SECONDS = 30.0
+#: Rules of one stream.
+RULES = 16
+#: Characters of commentary that an alert carries as its evidence; the oldest are lost.
+EVIDENCE = 600
+#: Characters of one step's commentary that a rule on words reads.
+RULE_TEXT = 2000
+#: Bytes of a file of rules.
+RULE_FILE = 1 << 20

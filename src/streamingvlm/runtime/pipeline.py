@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from ..core.errors import OutputError, SessionError
+from ..core.errors import OptionError, OutputError, SessionError
 from ..core.events import AnswerDelta, Closed, Commentary, Delta, Event, Sink, StepInput, StreamOpened
 from ..core.run_stats import RunStats
 from ..engine.engine import Engine
@@ -20,6 +20,9 @@ from ..engine.request import StepRequest
 from ..engine.session import Session
 from .clock import Feed
 
+#: Second at which time stamps start anew, at most: there a stream's memory is full, as in chunks of training that
+#: stand in mid-match; at zero it would be empty.
+REBASE_TO = 600.0
 #: Two starts closer than this, seconds, are of the same step.
 SAME_MOMENT = 1e-3
 
@@ -65,6 +68,8 @@ class Pipeline:
 
     ``numbering``: gives events their ids. ``said_until``: seconds; what is said of steps before it was told by an
     earlier run: it goes into the memory of the stream and is told nobody. ``companions``: see :class:`Companion`.
+    ``longest_time``: seconds; before a step whose time stamp would be larger, stamps start anew (None: the
+    checkpoint's own; ``math.inf``: never).
     ``keep``: the session stays open behind the end. ``error``: what ended it, if it did not come to its source's end
     and was not stopped. ``on_step`` is told of every request that has ended well,
     ``before_step`` of every whole step that is about to be submitted, ``on_end`` that the source has come to its end,
@@ -84,8 +89,11 @@ class Pipeline:
         numbering: Numbering | None = None,
         said_until: float = 0.0,
         companions: Sequence[Companion] = (),
+        longest_time: float | None = None,
     ) -> None:
         self.session = session
+        self._longest_time = session.model.defaults.longest_time if longest_time is None else longest_time
+        self._rebase_to: float | None = None  # where a rebase that was asked for goes
         self.numbering = numbering or Numbering()
         self._said_until = said_until
         self._companions = list(companions)
@@ -185,6 +193,17 @@ class Pipeline:
         self._snapshots.append((path, done))
         self._save()
 
+    def rebase(self, shown: float | None = None) -> None:
+        """Let time stamps start anew at ``shown`` seconds with the next step (None: where a rebase goes by itself).
+
+        OptionError for a time that the checkpoint does not know.
+        """
+        if self.ended:
+            raise SessionError("the stream has ended; it cannot be rebased")
+        if shown is not None and not 0 <= shown < self._longest_time:
+            raise OptionError(f"a rebase goes to 0 s or more and less than {self._longest_time:g} s, not {shown:g}")
+        self._rebase_to = self._restart if shown is None else shown
+
     def let_go(self) -> None:
         """Tell the source that nothing is wanted any more; does not wait for it."""
         self._feed.stop(0.0)
@@ -216,7 +235,28 @@ class Pipeline:
             self._at_end = True
             self.finish()
 
+    @property
+    def _restart(self) -> float:
+        """Where time stamps start anew."""
+        return min(REBASE_TO, self._longest_time / 2)
+
+    def _rebase_for(self, step: StepInput) -> None:
+        """Rebase the stream before ``step`` where that was asked for, or where its stamp would be too large."""
+        session, chunk = self.session, step.chunk
+        if not session.state.between_steps:
+            return
+        shown, self._rebase_to = self._rebase_to, None
+        if shown is None and session.shown_time(chunk.end) > self._longest_time:
+            shown = self._restart
+        if shown is not None:
+            event = session.rebase(shown, chunk.start)
+            if not self._was_said(chunk.start):
+                self._emit(event)
+
     def _submit(self, engine: Engine, step: StepInput) -> None:
+        self._rebase_for(step)
+        if self.ended:  # whoever was told of it has stopped the stream
+            return
         if not step.last and self.session.options.recomputes:
             self.session.feed(step)
             return

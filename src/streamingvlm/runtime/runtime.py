@@ -27,7 +27,9 @@ from .clock import PATIENCE as JOIN
 from .clock import Feed, Inline, Pace, fast, live
 from .limits import COMMANDS, SUBSCRIBER_EVENTS
 from .pipeline import Companion, Numbering, Pipeline
-from .talk import Ask, Talk, to_question
+from .rules import RuleSpec
+from .talk import Ask, Asker, Talk, to_question
+from .watcher import Watcher
 
 T = TypeVar("T")
 CLOSED = "this runtime is closed"
@@ -86,6 +88,8 @@ class Stream:
         self.pipeline = pipeline
         self._runtime = runtime
         self._ended = threading.Event()
+        #: Watches its rules; for the engine's thread (None: there never was a rule).
+        self.watcher: Watcher | None = None
 
     def mark_ended(self) -> None:
         """Called by the runtime when it is done with the stream."""
@@ -106,6 +110,15 @@ class Stream:
         """
         return self._runtime.call(lambda: self._runtime.talk.ask(self.pipeline, to_question(question), on_text))
 
+    def rebase(self, shown: float | None = None) -> None:
+        """Let the time that the model is told start anew with the next step, which is told as ``shown`` seconds.
+
+        None: as the stream does it by itself, before time stamps leave what the checkpoint was trained on. What the
+        stream remembers stays; events keep its own time. :class:`Rebased` is told. Raises :class:`OptionError` for a
+        time that the checkpoint does not know.
+        """
+        self._runtime.call(lambda: self.pipeline.rebase(shown))
+
     def snapshot(self, path: Path) -> Path:
         """Write the stream to ``path`` between two steps; returns when it is on the disk. Raises as ``save`` does.
 
@@ -115,6 +128,32 @@ class Stream:
         now = self._runtime.own_thread
         self._runtime.call(lambda: self.pipeline.snapshot(path, done, now))
         return done.result()
+
+    def add_rule(self, spec: RuleSpec) -> None:
+        """Watch for one more thing, or for another one by the same name; see :meth:`Watcher.set`."""
+        self._runtime.call(lambda: self._own_watcher().set(self.pipeline, spec))
+
+    def remove_rule(self, name: str) -> None:
+        """Watch for something no more; see :meth:`Watcher.remove`."""
+        self._runtime.call(lambda: self._own_watcher().remove(self.pipeline, name))
+
+    @property
+    def rules(self) -> tuple[RuleSpec, ...]:
+        """What the stream is watched for."""
+        return () if self.watcher is None else self.watcher.rules
+
+    def _own_watcher(self) -> Watcher:
+        if self.pipeline.ended:
+            raise SessionError("the stream has ended; its rules cannot be changed")
+        return self.watcher or self.watch(Watcher((), self._runtime.asker))
+
+    def watch(self, watcher: Watcher) -> Watcher:
+        """Called by the runtime: have the stream watched."""
+        self.watcher = watcher
+        self.pipeline.add_sink(watcher)
+        self.pipeline.add_companion(watcher)
+        watcher.begin(self.pipeline)
+        return watcher
 
     def subscribe(self) -> Subscription:
         """The events from now on; of a stream that has ended, how it did."""
@@ -188,6 +227,8 @@ class Runtime:
         self.engine = engine
         #: Asks the streams; for the engine's thread (others: :meth:`Stream.ask`).
         self.talk = Talk(engine, self, enabled=questions)
+        #: Asks what rules want to know; another one is set before a stream is started.
+        self.asker: Asker | None = self.talk if questions else None
         self.load = Load()
         self._patience = patience
         self._lockstep = lockstep
@@ -215,6 +256,9 @@ class Runtime:
         numbering: Numbering | None = None,
         said_until: float = 0.0,
         companions: Sequence[Companion] = (),
+        rules: Sequence[RuleSpec] = (),
+        rule_state: Mapping[str, Any] | None = None,
+        longest_time: float | None = None,
         on_step: Callable[[StepRequest], None] = lambda _: None,
         before_step: Callable[[Session, StepInput], None] = lambda *_: None,
         on_end: Callable[[Session], None] = lambda _: None,
@@ -227,11 +271,13 @@ class Runtime:
         several the engine asks once for all). ``prepare``: it makes patches of the frames. ``parts``: temporal patches
         of a step are shown as they come (always where the pace is live). ``restore``: a snapshot to go on from.
         ``options``: as :meth:`Engine.open` takes them; or ``session``: one that is open and stays so behind the end.
-        ``name``: of the stream (None: its source's). ``numbering``, ``said_until`` and ``companions``: see
-        :class:`Pipeline`. ``before_step`` is told of a whole step before it is submitted, ``on_step`` of its request
+        ``name``: of the stream (None: its source's). ``numbering``, ``said_until``, ``companions`` and
+        ``longest_time``: see :class:`Pipeline`. ``rules``: what the stream is watched for; ``rule_state``: see
+        :class:`Watcher`. ``before_step`` is told of a whole step before it is submitted, ``on_step`` of its request
         when it has ended, ``on_end`` that the source has ended while the session is still open, all on the engine's
         thread. Raises what opening and restoring raise.
         """
+        watcher = Watcher(rules, self.asker, rule_state) if rules or rule_state else None
         feed = partial(self._feed, source, pace, encode_ahead, parts, prepare)
         make = partial(
             Pipeline,
@@ -243,8 +289,9 @@ class Runtime:
             numbering=numbering,
             said_until=said_until,
             companions=companions,
+            longest_time=longest_time,
         )
-        return self.call(lambda: self._start(session, options, restore, feed, make, name))
+        return self.call(lambda: self._start(session, options, restore, feed, make, name, watcher))
 
     def call(self, function: Callable[[], T]) -> T:
         """Run ``function`` on the engine's thread, between two rounds; its result. :class:`SessionError` if closed."""
@@ -310,6 +357,7 @@ class Runtime:
         feed: Callable[[Session], tuple[Feed, StreamOpened]],
         make: Callable[..., Pipeline],
         name: str | None,
+        watcher: Watcher | None,
     ) -> Stream:
         if self._closing:  # nobody would end it
             raise SessionError(CLOSED)
@@ -318,6 +366,8 @@ class Runtime:
             self.talk.admit(session)
             if restore is not None:
                 session.restore(restore)
+            if watcher is not None:
+                watcher.check(session)
             steps, event = feed(session)
         except BaseException:
             if kept is None:
@@ -328,6 +378,8 @@ class Runtime:
         self._streams.append(stream)
         self.talk.watch(pipeline)
         pipeline.open()
+        if watcher is not None and not pipeline.ended:
+            stream.watch(watcher)
         return stream
 
     def _feed(
