@@ -12,3 +12,10 @@ NOTICES = 64
 COMMANDS = 256
 #: Events that wait for a subscriber; the oldest are lost when it does not take them, and it is told how many.
 SUBSCRIBER_EVENTS = 1024
+#: A journal's file is ended at so many bytes or seconds, and another one begun.
+JOURNAL_FILE_BYTES = 16 * 2**20
+JOURNAL_FILE_SECONDS = 86400.0
+#: What a journal keeps: the oldest file is removed when all together have more bytes, or when its last event is older.
+#: A stream that speaks every second writes about 40 MB a day.
+JOURNAL_BYTES = 512 * 2**20
+JOURNAL_SECONDS = 31 * 86400.0
