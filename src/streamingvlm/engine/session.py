@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..cache.kv_pool import KVPool
 from ..core.errors import OptionError, SessionError
@@ -156,6 +156,10 @@ class Session:
     def save(self, path: Path) -> None:
         """Write the stream as it is between two steps: see :func:`streamingvlm.engine.snapshot.save`."""
         snapshot.save(self.stream, self.model, self._engine.pool, path)
+
+    def take(self, extra: Mapping[str, Any] | None = None) -> snapshot.Taken:
+        """Copy the stream as it is between two steps: see :func:`streamingvlm.engine.snapshot.take`."""
+        return snapshot.take(self.stream, self.model, self._engine.pool, extra)
 
     def restore(self, path: Path) -> Path:
         """Take up a saved stream, opened in the same way: see :func:`streamingvlm.engine.snapshot.restore`."""

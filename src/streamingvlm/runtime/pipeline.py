@@ -51,7 +51,8 @@ class Numbering:
 class Companion(Protocol):
     """Goes along with a stream: rules, say, or whatever keeps snapshots. Its calls come on the engine's thread.
 
-    What it raises ends the stream. :meth:`Pipeline.tell` is how it tells events.
+    What it raises ends the stream. :meth:`Pipeline.tell` is how it tells events. One with a method ``ending`` (see
+    :class:`Keeper`) is also called, with the pipeline, when the stream ends and its session is still open.
     """
 
     def between(self, pipeline: Pipeline) -> None:
@@ -124,6 +125,11 @@ class Pipeline:
     def complete(self) -> bool:
         """Whether the stream has come to its source's end without a fault."""
         return self._at_end and self.error is None
+
+    @property
+    def said_until(self) -> float:
+        """Seconds: what is said of steps before was told, now or by an earlier run."""
+        return max(self._said_until, self.session.time)
 
     @property
     def idle(self) -> bool:
@@ -362,6 +368,9 @@ class Pipeline:
 
     def _close(self, patience: float) -> None:
         self._tried(lambda: self._feed.stop(patience))
+        for companion in self._companions:
+            if (ending := getattr(companion, "ending", None)) is not None:
+                self._tried(partial(ending, self))
         self._tried(self._give_back)
         for _, done in self._snapshots:
             done.set_exception(OutputError("the stream ended before its snapshot was written"))
