@@ -85,6 +85,14 @@ class Engine:
         """Whether requests are under way."""
         return self._core.busy
 
+    @property
+    def alarm(self) -> float | None:
+        """Seconds until :meth:`advance` has something to do though nothing was handed in: never."""
+        return None
+
+    def wake_by(self, wake: Callable[[], None]) -> None:
+        """Nothing comes to this engine by itself, so it never calls ``wake``."""
+
     def open(
         self,
         *,

@@ -70,6 +70,16 @@ class Session:
         assert request.result is not None, "a whole step has a commentary"
         return request.result
 
+    def submit(self, step: StepInput, *, on_text: Callable[[str], None] | None = None) -> StepRequest | None:
+        """See :meth:`Engine.submit`. None for a part of a step where all that stays is prefilled anyway: it is kept."""
+        if not step.last and self.options.recomputes:
+            self.feed(step)
+            return None
+        return self._engine.submit_stream(self.stream, step, on_text=on_text)
+
+    def dropped(self, step: StepInput) -> None:
+        """A step that will not come: the model never sees it."""
+
     def feed(self, part: Chunk | StepInput) -> None:
         """Show a part of the coming step ahead, so that only the rest is left to do when its last frame is there.
 
@@ -185,6 +195,21 @@ class Session:
     def closed(self) -> bool:
         """Whether the slot was given back."""
         return self.stream.closed
+
+    @property
+    def context(self) -> str:
+        """What is known before the video starts."""
+        return self.options.context
+
+    @property
+    def between_steps(self) -> bool:
+        """Whether no part of a step was fed of which the rest is still to come."""
+        return self.state.between_steps
+
+    @property
+    def ready(self) -> bool:
+        """Whether the stream takes a step: always, when the one before has ended."""
+        return True
 
     @property
     def patch_frames(self) -> int:

@@ -10,14 +10,12 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..core.errors import OutputError, SessionError
-from ..core.events import AnswerDelta, Closed, Commentary, Delta, Event, Sink, StepInput, StreamOpened
+from ..core.events import AnswerDelta, Closed, Commentary, Delta, Event, Sink, StepFailed, StepInput, StreamOpened
 from ..core.run_stats import RunStats
-from ..engine.engine import Engine
-from ..engine.request import StepRequest
-from ..engine.session import Session
+from .backend import Request, StreamSession
 from .clock import Feed
 
 #: Two starts closer than this, seconds, are of the same step.
@@ -71,13 +69,13 @@ class Pipeline:
 
     def __init__(
         self,
-        session: Session,
+        session: StreamSession,
         feed: Feed,
         sinks: Sequence[Sink],
         opened: StreamOpened,
-        on_step: Callable[[StepRequest], None] = lambda _: None,
-        before_step: Callable[[Session, StepInput], None] = lambda *_: None,
-        on_end: Callable[[Session], None] = lambda _: None,
+        on_step: Callable[[Any], None] = lambda _: None,
+        before_step: Callable[[Any, StepInput], None] = lambda *_: None,
+        on_end: Callable[[Any], None] = lambda _: None,
         keep: bool = False,
         numbering: Numbering | None = None,
         said_until: float = 0.0,
@@ -101,7 +99,7 @@ class Pipeline:
         self._at_end = False
         self._acting = False
         self._last: Event | None = None  # what the sinks were told last
-        self._request: StepRequest | None = None
+        self._request: Request | None = None
         self._next: StepInput | None = None
         self._deltas: list[Delta] = []
         self._snapshots: list[tuple[Path, Future[Path]]] = []
@@ -117,8 +115,8 @@ class Pipeline:
 
     @property
     def idle(self) -> bool:
-        """Whether no step is under way."""
-        return not self.ended and self._request is None
+        """Whether a step would be taken now: none is under way."""
+        return not self.ended and self._request is None and self.session.ready
 
     def look(self) -> bool:
         """Whether a step can be taken, or the end has come; never waits for a source with a thread of its own."""
@@ -126,11 +124,11 @@ class Pipeline:
             self._guarded(self._poll)
         return self._next is not None or self.ended
 
-    def take(self, engine: Engine) -> None:
+    def take(self) -> None:
         """Hand the step that has come to the engine."""
         step, self._next = self._next, None
         if step is not None and not self.ended:
-            self._guarded(lambda: self._submit(engine, step))
+            self._guarded(lambda: self._submit(step))
 
     def flush(self) -> None:
         """Tell the sinks the text that has come."""
@@ -209,10 +207,7 @@ class Pipeline:
             self._at_end = True
             self.finish()
 
-    def _submit(self, engine: Engine, step: StepInput) -> None:
-        if not step.last and self.session.options.recomputes:
-            self.session.feed(step)
-            return
+    def _submit(self, step: StepInput) -> None:
         chunk = step.chunk
         new = not self._was_said(chunk.start)
         if step.last:
@@ -225,14 +220,17 @@ class Pipeline:
         def on_text(text: str) -> None:
             self._deltas.append(Delta(chunk.start, chunk.end, text))
 
-        self._request = engine.submit(self.session, step, on_text=on_text if new else None)
+        self._request = self.session.submit(step, on_text=on_text if new else None)
 
     def _was_said(self, start: float) -> bool:
         return start < self._said_until - SAME_MOMENT
 
-    def _deliver(self, request: StepRequest, event: Commentary) -> None:
-        event = replace(event, wall_start=request.step.chunk.wall)
+    def _deliver(self, request: Request, event: Commentary | StepFailed) -> None:
         self.stats.add(event)
+        if isinstance(event, StepFailed):
+            self._emit(event)
+            return
+        event = replace(event, wall_start=request.step.chunk.wall)
         self._on_step(request)
         if not self._was_said(event.start):
             self._emit(*event.instructions, event)
@@ -283,7 +281,7 @@ class Pipeline:
     @property
     def _between_steps(self) -> bool:
         """Whether the stream can be saved; a step that has come and was not taken is none of it."""
-        return self._request is None and self.session.state.between_steps
+        return self._request is None and self.session.between_steps
 
     def _guarded(self, act: Callable[[], None]) -> None:
         """A fault, or the wish to exit, ends this stream and no other: no interrupt comes to the engine's thread."""

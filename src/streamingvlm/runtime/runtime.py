@@ -20,9 +20,7 @@ from typing import Any, TypeVar
 from ..core.errors import SessionError
 from ..core.events import Dropped, Event, Sink, Source, StepInput, StepSource, StreamOpened
 from ..core.run_stats import RunStats
-from ..engine.engine import Engine
-from ..engine.request import StepRequest
-from ..engine.session import Session
+from .backend import Backend, StreamSession
 from .clock import PATIENCE as JOIN
 from .clock import Feed, Inline, Pace, fast, live
 from .limits import COMMANDS, SUBSCRIBER_EVENTS
@@ -165,18 +163,21 @@ class Load:
 class Runtime:
     """Runs streams on ``engine``, which is the runtime's own thread's from now on; close it, or use ``with``.
 
+    ``engine``: an :class:`Engine`, a :class:`RemoteEngine`, or whatever has the members of :class:`Backend`.
+
     ``lockstep``: the next step of a stream waits until every other one has one too, so that all go as one batch.
     ``patience``: seconds that :meth:`close` waits at most.
     """
 
-    def __init__(self, engine: Engine, *, lockstep: bool = False, patience: float = PATIENCE) -> None:
-        self.engine = engine
+    def __init__(self, engine: Backend, *, lockstep: bool = False, patience: float = PATIENCE) -> None:
+        self.engine: Any = engine
         self.load = Load()
         self._patience = patience
         self._lockstep = lockstep
         self._commands: queue.Queue[Callable[[], None]] = queue.Queue(COMMANDS)
         self._streams: list[Stream] = []
         self._wake = threading.Event()
+        engine.wake_by(self._wake.set)
         self._closing = False
         self._failure: BaseException | None = None
         self._first_error: BaseException | None = None  # of a stream
@@ -185,7 +186,7 @@ class Runtime:
 
     def start(
         self,
-        source: Source | StepSource | Callable[[Session], Source | StepSource],
+        source: Source | StepSource | Callable[[Any], Source | StepSource],
         *,
         sinks: Sequence[Sink] = (),
         pace: Pace = Pace.FAST,
@@ -193,14 +194,14 @@ class Runtime:
         parts: bool = False,
         prepare: bool = True,
         restore: Path | None = None,
-        session: Session | None = None,
+        session: StreamSession | None = None,
         name: str | None = None,
         numbering: Numbering | None = None,
         said_until: float = 0.0,
         companions: Sequence[Companion] = (),
-        on_step: Callable[[StepRequest], None] = lambda _: None,
-        before_step: Callable[[Session, StepInput], None] = lambda *_: None,
-        on_end: Callable[[Session], None] = lambda _: None,
+        on_step: Callable[[Any], None] = lambda _: None,
+        before_step: Callable[[Any, StepInput], None] = lambda *_: None,
+        on_end: Callable[[Any], None] = lambda _: None,
         **options: Any,
     ) -> Stream:
         """Start a stream.
@@ -209,7 +210,7 @@ class Runtime:
         on the engine's thread. ``encode_ahead``: the source's thread also asks the vision tower (for one stream; of
         several the engine asks once for all). ``prepare``: it makes patches of the frames. ``parts``: temporal patches
         of a step are shown as they come (always where the pace is live). ``restore``: a snapshot to go on from.
-        ``options``: as :meth:`Engine.open` takes them; or ``session``: one that is open and stays so behind the end.
+        ``options``: as the engine's ``open`` takes them; or ``session``: one that is open and stays so behind the end.
         ``name``: of the stream (None: its source's). ``numbering``, ``said_until`` and ``companions``: see
         :class:`Pipeline`. ``before_step`` is told of a whole step before it is submitted, ``on_step`` of its request
         when it has ended, ``on_end`` that the source has ended while the session is still open, all on the engine's
@@ -287,10 +288,10 @@ class Runtime:
 
     def _start(
         self,
-        kept: Session | None,
+        kept: StreamSession | None,
         options: Mapping[str, Any],
         restore: Path | None,
-        feed: Callable[[Session], tuple[Feed, StreamOpened]],
+        feed: Callable[[StreamSession], tuple[Feed, StreamOpened]],
         make: Callable[..., Pipeline],
         name: str | None,
     ) -> Stream:
@@ -313,18 +314,18 @@ class Runtime:
 
     def _feed(
         self,
-        source: Source | StepSource | Callable[[Session], Source | StepSource],
+        source: Source | StepSource | Callable[[Any], Source | StepSource],
         pace: Pace,
         encode_ahead: bool,
         parts: bool,
         prepare: bool,
-        session: Session,
+        session: StreamSession,
     ) -> tuple[Feed, StreamOpened]:
         video = source(session) if callable(source) else source
-        event = StreamOpened(video.name, session.options.context)
+        event = StreamOpened(video.name, session.context)
         ahead = partial(session.prepare, encode=encode_ahead) if prepare else None
         if pace is Pace.LIVE:
-            return live(video, ahead, session.patch_frames, self._wake.set), event
+            return live(video, ahead, session.patch_frames, self._wake.set, session.dropped), event
         if pace is Pace.FAST:
             return fast(video, ahead, self._wake.set), event
         return Inline(video, session.patch_frames if parts else None), event
@@ -346,7 +347,7 @@ class Runtime:
                 if moved:
                     self.load.busy += time.perf_counter() - began
                 else:
-                    self._wake.wait()
+                    self._wake.wait(self.engine.alarm)
                     self.load.idle += time.perf_counter() - began
         except BaseException as error:
             self._failure = error
@@ -369,7 +370,7 @@ class Runtime:
             return False
         ready = [pipeline for pipeline in idle if pipeline.look()]
         for pipeline in ready:
-            pipeline.take(self.engine)
+            pipeline.take()
         return bool(ready)
 
     def _settle(self) -> None:

@@ -28,6 +28,7 @@ from ..core.events import (
     RuleChanged,
     SourceFormat,
     SourceStatus,
+    StepFailed,
     StreamOpened,
     Told,
 )
@@ -44,6 +45,7 @@ TYPES: dict[type[Told], str] = {
     Closed: "stream.closed",
     Delta: "commentary.delta",
     Commentary: "commentary.done",
+    StepFailed: "commentary.failed",
     InstructionUpdated: "instruction.updated",
     Asked: "answer.created",
     AnswerDelta: "answer.delta",
