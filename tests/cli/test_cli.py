@@ -63,7 +63,8 @@ def test_json_and_outputs(clip: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "opened none" in done.stderr
     events = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [event["start"] for event in events] == list(range(8))
+    assert [event["start"] for event in events if event["type"] == "commentary.done"] == list(range(8))
+    assert (events[0]["type"], events[-1]["type"]) == ("stream.opened", "stream.closed")
     assert outputs[2].read_text() == done.stdout
     assert "00:00:00.000 --> 00:00:03.000\nstep 1 sees 1 step 2 sees 1 step 3 sees 1." in outputs[0].read_text()
     assert outputs[1].read_text().startswith("1\n00:00:00,000 --> 00:00:03,000\n")

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from .plan import Watched
 from .streams import mute_stdout
 
 if TYPE_CHECKING:
-    from ..core.events import Sink, Source
+    from ..core.events import Sink
     from ..core.run_stats import RunStats
     from ..engine.engine import Engine
     from ..runtime.clock import Pace
@@ -25,38 +25,26 @@ class Stopped(BaseException):
     """The system asked the process to end (SIGTERM)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Watched:
-    """One stream of a command. ``options``: as :meth:`Engine.open` takes them; ``outputs``: files and the like."""
-
-    name: str
-    video: Source
-    options: Mapping[str, Any]
-    outputs: Sequence[Sink] = ()
-
-    def pace(self, wanted: Pace | None) -> Pace:
-        """The pace that was asked for; a live source has its own clock."""
-        from ..runtime.clock import Pace
-
-        if self.video.live:
-            return Pace.LIVE
-        return wanted or Pace.FAST
-
-
 def follow(
-    streams: Sequence[Watched], engine: Engine, style: str, pace: Pace | None = None, truth: Beside | None = None
+    streams: Sequence[Watched],
+    engine: Engine,
+    style: str,
+    pace: Pace | None = None,
+    truth: Beside | None = None,
+    questions: bool = False,
 ) -> int:
     """Watch all to their ends, or to an interrupt; returns the exit code.
 
-    ``style``: see :func:`make_screen`. However it ends, the outputs are whole and the summaries are printed. A stream
+    ``style``: see :func:`make_screen`; ``questions``: the engine has a slot more, for them. However it ends, the outputs are whole and the summaries are printed. A stream
     that fails ends alone; its error is raised when all have ended.
     """
+    from ..runtime.clock import Pace
     from ..runtime.runtime import LONG_PATIENCE, Runtime
     from ..sinks.files import printable
 
     started: list[tuple[Watched, Stream]] = []
     alone = len(streams) == 1
-    runtime = Runtime(engine, patience=LONG_PATIENCE)
+    runtime = Runtime(engine, patience=LONG_PATIENCE, questions=questions)
     try:
         with stoppable():
             for number, one in enumerate(streams):
@@ -65,9 +53,10 @@ def follow(
                 stream = runtime.start(
                     one.video,
                     sinks=sinks,
-                    pace=one.pace(pace),
+                    pace=Pace.LIVE if one.video.live else pace or Pace.FAST,
                     encode_ahead=alone,
                     name=one.name,
+                    rules=one.rules,
                     stream=number,
                     **one.options,
                 )

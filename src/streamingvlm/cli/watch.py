@@ -8,9 +8,8 @@ from typing import Annotated
 import typer
 
 from ..core.errors import OptionError
-from .follow import Watched, follow
+from .follow import follow
 from .loading import load_engine
-from .naming import expand, output_paths, stream_names
 from .options import (
     CaptureOption,
     DeviceOption,
@@ -22,6 +21,7 @@ from .options import (
     WeightsOption,
     check_numbers,
 )
+from .plan import SourceRequest, WebhookRequest, are_asked, plan, read_rules
 
 
 def watch(
@@ -45,6 +45,34 @@ def watch(
     output: Annotated[
         list[Path] | None,
         typer.Option("-o", "--output", metavar="PATH", help="Also write a .vtt, .srt or .jsonl file; repeatable."),
+    ] = None,
+    rule: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="RULE",
+            help="'NAME: a person is lying on the floor' or 'NAME: says: REGEX' raises an alert; repeatable.",
+        ),
+    ] = None,
+    rules: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="Rules as TOML or JSON; repeatable.")] = None,
+    webhook: Annotated[
+        str | None, typer.Option(metavar="URL", help="POST alerts, answers, gaps and status there, signed.")
+    ] = None,
+    webhook_secret: Annotated[
+        str | None, typer.Option(metavar="SECRET", help="What they are signed with: '${NAME}' of the environment.")
+    ] = None,
+    webhook_kind: Annotated[
+        list[str] | None, typer.Option(metavar="TYPE", help="Types of events to send; repeatable. [default: see docs]")
+    ] = None,
+    webhook_private: Annotated[
+        bool, typer.Option("--webhook-private", help="The server may have an address that is not public.")
+    ] = False,
+    source_option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="For live sources: transport=udp, or an option of FFmpeg; repeatable."),
+    ] = None,
+    user: Annotated[str | None, typer.Option(help="User of a live source, if it is not in the URL.")] = None,
+    password: Annotated[
+        str | None, typer.Option(help="Its password: '${NAME}' of the environment, or the text itself.")
     ] = None,
     max_pixels: Annotated[
         int | None, typer.Option(help="Most pixels of a frame after the resize. [default: the checkpoint's own]")
@@ -79,43 +107,37 @@ def watch(
     from ..models.hub import find_checkpoint
     from ..models.knows import check_source
     from ..runtime.clock import Pace
-    from ..sinks.files import open_outputs
-    from ..sources.open import open_source
 
     make_policy(policy)
-    locators = [expand(source) for source in sources]
-    texts: list[str | None] = list(instruct) if instruct else [None]
-    opened = [
-        (open_source(one, fps=fps, step=step, start=start, duration=duration, video_stream=video_stream), text)
-        for one in locators
-        for text in texts
-    ]
-    names = stream_names([video.name for video, _ in opened])
-    outputs = [open_outputs(paths, inputs=locators) for paths in output_paths(output or [], names)]
-    folder = find_checkpoint(model)
-    for video, _ in opened:
-        check_source(folder, model or "the bundled model", video)
-    path = None if model is None else str(folder)
-    engine = load_engine(
-        path, device=device, dtype=dtype, weights=weights, capture=capture, kernels=kernels, slots=len(opened)
+    options = {
+        "policy": policy,
+        "seed": seed,
+        "temperature": temperature,
+        "fps": fps,
+        "step": step,
+        "max_pixels": max_pixels,
+    }
+    hook = None
+    if webhook is not None:
+        hook = WebhookRequest(webhook, webhook_secret, webhook_kind or [], webhook_private)
+    streams = plan(
+        sources,
+        instruct or [],
+        SourceRequest(fps, step, start, duration, video_stream, source_option or [], user, password),
+        context=context,
+        output=output or [],
+        rules=read_rules(rule or [], rules or []),
+        webhook=hook,
+        options=options,
     )
-    streams = [
-        Watched(
-            name,
-            video,
-            {
-                "policy": policy,
-                "context": video.context if context is None else context,
-                "instruction": text,
-                "seed": seed,
-                "temperature": temperature,
-                "fps": fps,
-                "step": step,
-                "max_pixels": max_pixels,
-            },
-            files,
-        )
-        for name, (video, text), files in zip(names, opened, outputs, strict=True)
-    ]
+    folder = find_checkpoint(model)
+    for one in streams:
+        check_source(folder, model or "the bundled model", one.video)
+    questions = are_asked(streams)
+    path = None if model is None else str(folder)
+    slots = len(streams) + questions
+    engine = load_engine(
+        path, device=device, dtype=dtype, weights=weights, capture=capture, kernels=kernels, slots=slots
+    )
     style = "quiet" if quiet else "json" if as_json else "auto"
-    return follow(streams, engine, style, None if pace is None else Pace(pace.value))
+    return follow(streams, engine, style, None if pace is None else Pace(pace.value), questions=questions)

@@ -313,7 +313,7 @@ class Alert(Told):
 
     ``number``: of what has happened, counting from 1 in its rule; ``since``, ``time``: seconds of the stream, when it
     began and when this was found; ``verdict`` and ``probability`` (None: of a rule on words): the last finding;
-    ``evidence``: words that were said meanwhile.
+    ``evidence``: words that were said meanwhile; ``last``: seconds, when it was last found to be so.
     """
 
     rule: str
@@ -324,6 +324,7 @@ class Alert(Told):
     verdict: Verdict = "yes"
     probability: float | None = None
     evidence: str = ""
+    last: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ about it has still seen: the pictures of steps that were dropped or have failed 
 from __future__ import annotations
 
 import json
+import math
 import random
 import threading
 from collections import deque
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import CapacityError, EndpointError, OptionError, OutputError, SessionError
-from ..core.events import Answer, Commentary, Question, StepFailed, StepInput
+from ..core.events import Answer, Commentary, Question, Rebased, StepFailed, StepInput
 from ..sinks.files import write_whole
 from .endpoint import Endpoint
 from .remote import OURS, Pictures, RemoteOptions, RemoteSession
@@ -110,7 +111,7 @@ class RemoteEngine:
         self._open.append(stream)
         return stream
 
-    def fork(self, session: RemoteStream, **_: Any) -> RemoteFork:  # noqa: ARG002
+    def fork(self, session: RemoteStream, *, answer_tokens: int = 0) -> RemoteFork:  # noqa: ARG002
         """What streams are asked questions by: see :class:`RemoteFork`. Tokens are the endpoint's to count."""
         self._check_room()
         fork = RemoteFork(self)
@@ -155,6 +156,7 @@ class RemoteStream:
     """One stream, as :class:`streamingvlm.runtime.backend.StreamSession` says. Made by :meth:`RemoteEngine.open`."""
 
     patch_frames: int | None = None
+    longest_time = math.inf
 
     def __init__(self, engine: RemoteEngine, session: RemoteSession, retreat: Retreat) -> None:
         self._engine, self._session, self._retreat = engine, session, retreat
@@ -240,7 +242,7 @@ class RemoteStream:
 
     def copy(self) -> RemoteSession:
         """A session that stands where this one does between two steps, and has seen what was seen since."""
-        self._see_unseen(float("inf") if self._shown is None else self._shown.start)
+        self._see_unseen(math.inf if self._shown is None else self._shown.start)
         session = self._session.fork()
         if self._shown is not None:
             session.see(self._shown)
@@ -260,6 +262,14 @@ class RemoteStream:
             self._leave(call)
             reason = f"no answer within {self._engine.deadline:g} s"
             self._fail(request, EndpointError(f"{self._engine.endpoint!r}: {reason}", "timeout", reason=reason))
+
+    def shown_time(self, time: float) -> float:
+        """Second ``time`` of the stream: the model is told the true one."""
+        return time
+
+    def rebase(self, shown: float, at: float | None = None) -> Rebased:  # noqa: ARG002
+        """OptionError: there are no time stamps that a model was trained on."""
+        raise OptionError("the times that a model behind an endpoint is told need no rebase, and have none")
 
     def save(self, path: Path) -> None:
         """Write the stream as it is between two steps, without its pictures."""

@@ -45,7 +45,9 @@ class TurnRequest:
 
     ``step``: what it shows (None: nothing); ``ahead``: what was made of its frames, also what the tower sees in them as
     soon as that is known. ``prefill`` and ``rearchive``: what has to be prefilled, known when it is begun; ``visions``:
-    what the tower sees in that.
+    what the tower sees in that. ``background``: it is worked on where that makes no live step wait; ``size``: tokens
+    that it is expected to prefill then; ``held`` and ``held_since``: seconds that it was held back before, and the
+    moment (``time.perf_counter()``) since when it is now (None: it is not).
     """
 
     stream: OpenStream
@@ -62,6 +64,10 @@ class TurnRequest:
     timing: Timing = field(default_factory=Timing)
     status: Status = Status.WAITING
     error: BaseException | None = None
+    background: bool = False
+    size: int = 0
+    held: float = 0.0
+    held_since: float | None = None
 
     @property
     def done(self) -> bool:

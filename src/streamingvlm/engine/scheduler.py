@@ -12,6 +12,7 @@ from ..core.grammar import Grammar
 from ..core.positions import FloatArray
 from ..core.timeline import IntArray
 from .request import AskRequest, Status, StepRequest, TurnRequest
+from .slack import Slack
 from .stream import Before, OpenStream
 
 
@@ -29,10 +30,14 @@ class Eviction:
 
 
 class Scheduler:
-    """The requests that are under way, in the order in which they came."""
+    """The requests that are under way, in the order in which they came.
 
-    def __init__(self, end_tokens: frozenset[int]) -> None:
+    Those in the background are held where a live step would wait for them: ``slack`` knows when.
+    """
+
+    def __init__(self, end_tokens: frozenset[int], slack: Slack | None = None) -> None:
         self._end_tokens = end_tokens
+        self.slack = slack or Slack()
         self._requests: list[TurnRequest] = []
         self._ended: list[TurnRequest] = []
 
@@ -47,6 +52,7 @@ class Scheduler:
                 vision_encode=request.ahead.vision_seconds,
             )
         self._requests.append(request)
+        self.slack.handed_in(request)
 
     def __contains__(self, request: TurnRequest) -> bool:
         return request in self._requests
@@ -60,12 +66,25 @@ class Scheduler:
         return [request for request in self._requests if request.stream is stream]
 
     def waiting(self) -> list[TurnRequest]:
-        """Those that have not been begun."""
-        return [request for request in self._requests if request.status is Status.WAITING]
+        """Those that have not been begun and may begin now."""
+        return [one for one in self._requests if one.status is Status.WAITING and not self._hold(one)]
 
     def running(self) -> list[TurnRequest]:
-        """Those whose reply is being decoded."""
-        return [request for request in self._requests if request.status is Status.RUNNING]
+        """Those whose reply is being decoded and may go on now."""
+        return [one for one in self._requests if one.status is Status.RUNNING and not self._hold(one)]
+
+    @property
+    def rest(self) -> float:
+        """In how many seconds one of them may go on (0: now, or there is none)."""
+        return min(map(self._hold, self._requests), default=0.0)
+
+    @property
+    def live(self) -> bool:
+        """Whether a step is under way that has a clock."""
+        return any(request.due is not None and not request.background for request in self._requests)
+
+    def _hold(self, request: TurnRequest) -> float:
+        return self.slack.hold(request, self.live) if request.background else 0.0
 
     def take_ended(self) -> list[TurnRequest]:
         """Those that have ended since this was last asked."""

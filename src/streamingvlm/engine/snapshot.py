@@ -60,7 +60,17 @@ class BrokenError(SnapshotError):
 
 
 #: Fields of a stream that stand in the JSON as they are, and their types.
-_PLAIN = {"turn": int, "sampled": int, "time": float, "first": float, "last_position": float, "version": int}
+_PLAIN = {
+    "turn": int,
+    "sampled": int,
+    "time": float,
+    "first": float,
+    "last_position": float,
+    "version": int,
+    "time_offset": float,
+}
+#: What a snapshot of an earlier version does not say.
+_LATER = {"time_offset": 0.0}
 
 
 def previous(path: Path) -> Path:
@@ -285,6 +295,7 @@ def _unpack(tensors: Mapping[str, Tensor], record: Mapping[str, Any], stream: Op
     positions = tensors["positions"]
     if positions.shape != (3, timeline.cached) or positions.dtype != torch.float32 or not positions.isfinite().all():
         raise ValueError(f"{timeline.cached} rows, positions {tuple(positions.shape)} {positions.dtype}")
+    record = {**_LATER, **record}
     plain = {name: _value(name, record[name]) for name in _PLAIN}
     _check_retained(timeline, record["retained"], stream)
     retained = {

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import ModelError
-from ..core.events import Source
+from ..core.events import Source, StepSource
 from .files import read_json
 
 GENERATION = "generation_config.json"
@@ -50,7 +50,7 @@ def read_known_kinds(folder: Path) -> tuple[str, ...]:
     return known_kinds(read_streaming(folder) or {}, folder / GENERATION)
 
 
-def check_source(folder: Path, name: str, source: Source) -> None:
+def check_source(folder: Path, name: str, source: Source | StepSource) -> None:
     """Raise :class:`ModelError` for video of a kind that the checkpoint does not know. ``name``: how it is called."""
     kinds = read_known_kinds(folder)
     if kinds and source.kind not in kinds:

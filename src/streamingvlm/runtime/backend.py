@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..core.events import Commentary, StepFailed, StepInput
+from ..core.events import Answer, Commentary, Question, Rebased, StepFailed, StepInput
 
 
 class Request(Protocol):
@@ -35,6 +35,7 @@ class StreamSession(Protocol):
     ``context``: what is known before its video starts; ``patch_frames``: frames of the least part of a step that
     :meth:`submit` takes (None: steps come whole); ``between_steps``: whether it can be saved and copied, as far as the
     stream knows; ``ready``: whether it takes a step now. Live, what comes while it takes none is dropped and counted.
+    ``longest_time``: seconds of the stream that the model can be told (infinity: any).
     """
 
     @property
@@ -49,6 +50,8 @@ class StreamSession(Protocol):
     def between_steps(self) -> bool: ...
     @property
     def ready(self) -> bool: ...
+    @property
+    def longest_time(self) -> float: ...
 
     def prepare(self, item: StepInput, *, encode: bool = False) -> StepInput:
         """What can be done ahead of :meth:`submit`; called by the thread of the source."""
@@ -69,6 +72,14 @@ class StreamSession(Protocol):
         """Replace the standing instruction, from the next step on; the version of the new one (the first is 1)."""
         ...
 
+    def shown_time(self, time: float) -> float:
+        """What the model is told in place of second ``time`` of the stream."""
+        ...
+
+    def rebase(self, shown: float, at: float | None = None) -> Rebased:
+        """Tell the model second ``at`` of the stream as ``shown`` from now on."""
+        ...
+
     def save(self, path: Path) -> None:
         """Write the stream as it is between two steps."""
         ...
@@ -86,13 +97,51 @@ class StreamSession(Protocol):
         ...
 
 
+class AskRequest(Protocol):
+    """A question on its way; see :class:`Request`."""
+
+    @property
+    def done(self) -> bool: ...
+    @property
+    def error(self) -> BaseException | None: ...
+    @property
+    def result(self) -> Answer | None: ...
+
+
+class Fork(Protocol):
+    """What streams are asked by; see :class:`streamingvlm.engine.ask.Fork`. Sessions are those of its own engine."""
+
+    @property
+    def closed(self) -> bool: ...
+    def widen(self, session: Any) -> None: ...
+    def wait(self, question: Question) -> float: ...
+    def check(self, question: Question, session: Any = None) -> None: ...
+    def take(self, session: Any) -> None: ...
+    def submit(
+        self,
+        question: Question,
+        step: None = None,
+        on_text: Callable[[str], None] | None = None,
+        *,
+        background: bool = False,
+        since: float | None = None,
+    ) -> AskRequest: ...
+    def cancel(self) -> None: ...
+    def close(self) -> None: ...
+
+
 class Backend(Protocol):
     """Makes the words of any number of streams.
 
-    ``busy``: whether :meth:`advance` has something to do now; ``alarm``: seconds after which it may, though nobody has
-    called ``wake`` (None: it will not).
+    ``slots``: of streams and forks; ``busy``: whether requests are under way that :meth:`advance` brings further;
+    ``rest``: seconds for which it has nothing to do though it is busy; ``alarm``: seconds after which it may have,
+    though nobody has called ``wake`` (None: it will not).
     """
 
+    @property
+    def slots(self) -> int: ...
+    @property
+    def rest(self) -> float: ...
     @property
     def busy(self) -> bool: ...
     @property
@@ -104,6 +153,10 @@ class Backend(Protocol):
 
     def open(self, *args: Any, **options: Any) -> StreamSession:
         """A stream. Raises what the engine's own ``open`` raises."""
+        ...
+
+    def fork(self, session: Any, *, answer_tokens: int) -> Fork:
+        """What streams like ``session`` are asked by, for answers of so many tokens. CapacityError: no slot."""
         ...
 
     def advance(self) -> object:

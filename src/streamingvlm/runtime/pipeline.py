@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 import time
 from collections import deque
@@ -12,25 +13,30 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..core.errors import OutputError, SessionError
+from ..core.errors import OptionError, OutputError, SessionError
 from ..core.events import AnswerDelta, Closed, Commentary, Delta, Event, Sink, StepFailed, StepInput, StreamOpened
 from ..core.run_stats import RunStats
 from .backend import Request, StreamSession
 from .clock import Feed
 
+#: Second at which time stamps start anew, at most: there a stream's memory is full, as in chunks of training that
+#: stand in mid-match; at zero it would be empty.
+REBASE_TO = 600.0
 #: Two starts closer than this, seconds, are of the same step.
 SAME_MOMENT = 1e-3
 
 
 @dataclass(slots=True)
 class Numbering:
-    """Gives the events of a stream their ids: ``EPOCH-NUMBER``. ``next``: the number of the next one.
+    """Gives the events of a stream their ids: ``EPOCH-NUMBER``. ``next``: the number of the next one; ``asked``: of the
+    last question.
 
     A stream that is resumed goes on with the epoch and the numbers that it had.
     """
 
     epoch: str = field(default_factory=lambda: secrets.token_hex(4))
     next: int = 1
+    asked: int = 0
 
     def stamp(self, event: Event) -> Event:
         """``event`` with its id and the time; a delta gets the time alone."""
@@ -61,6 +67,8 @@ class Pipeline:
 
     ``numbering``: gives events their ids. ``said_until``: seconds; what is said of steps before it was told by an
     earlier run: it goes into the memory of the stream and is told nobody. ``companions``: see :class:`Companion`.
+    ``longest_time``: seconds; before a step whose time stamp would be larger, stamps start anew (None: the
+    checkpoint's own; ``math.inf``: never).
     ``keep``: the session stays open behind the end. ``error``: what ended it, if it did not come to its source's end
     and was not stopped. ``on_step`` is told of every request that has ended well,
     ``before_step`` of every whole step that is about to be submitted, ``on_end`` that the source has come to its end,
@@ -80,8 +88,11 @@ class Pipeline:
         numbering: Numbering | None = None,
         said_until: float = 0.0,
         companions: Sequence[Companion] = (),
+        longest_time: float | None = None,
     ) -> None:
         self.session = session
+        self._longest_time = session.longest_time if longest_time is None else longest_time
+        self._rebase_to: float | None = None  # where a rebase that was asked for goes
         self.numbering = numbering or Numbering()
         self._said_until = said_until
         self._companions = list(companions)
@@ -150,7 +161,12 @@ class Pipeline:
                 self._guarded(partial(companion.between, self))
 
     def tell(self, *events: Event) -> None:
-        """Tell the sinks events, behind those that they are being told. They get their ids here."""
+        """Tell the sinks events, behind those that they are being told. They get their ids here.
+
+        Nothing follows :class:`Closed`.
+        """
+        if self._last is not None:
+            return
         self._outbox.extend(events)
         if not self._telling and not self.ended:
             self._guarded(self._emit)
@@ -175,6 +191,19 @@ class Pipeline:
             raise SessionError("the engine's thread cannot wait for the end of a step; take the snapshot behind it")
         self._snapshots.append((path, done))
         self._save()
+
+    def rebase(self, shown: float | None = None) -> None:
+        """Let time stamps start anew at ``shown`` seconds with the next step (None: where a rebase goes by itself).
+
+        OptionError for a time that the checkpoint does not know.
+        """
+        if self.ended:
+            raise SessionError("the stream has ended; it cannot be rebased")
+        if not math.isfinite(self.session.longest_time):
+            raise OptionError("the times that this model is told have no end: there is nothing to rebase")
+        if shown is not None and not 0 <= shown < self._longest_time:
+            raise OptionError(f"a rebase goes to 0 s or more and less than {self._longest_time:g} s, not {shown:g}")
+        self._rebase_to = self._restart if shown is None else shown
 
     def let_go(self) -> None:
         """Tell the source that nothing is wanted any more; does not wait for it."""
@@ -207,7 +236,28 @@ class Pipeline:
             self._at_end = True
             self.finish()
 
+    @property
+    def _restart(self) -> float:
+        """Where time stamps start anew."""
+        return min(REBASE_TO, self._longest_time / 2)
+
+    def _rebase_for(self, step: StepInput) -> None:
+        """Rebase the stream before ``step`` where that was asked for, or where its stamp would be too large."""
+        session, chunk = self.session, step.chunk
+        if not session.between_steps:
+            return
+        shown, self._rebase_to = self._rebase_to, None
+        if shown is None and session.shown_time(chunk.end) > self._longest_time:
+            shown = self._restart
+        if shown is not None:
+            event = session.rebase(shown, chunk.start)
+            if not self._was_said(chunk.start):
+                self._emit(event)
+
     def _submit(self, step: StepInput) -> None:
+        self._rebase_for(step)
+        if self.ended:  # whoever was told of it has stopped the stream
+            return
         chunk = step.chunk
         new = not self._was_said(chunk.start)
         if step.last:
@@ -283,6 +333,11 @@ class Pipeline:
         """Whether the stream can be saved; a step that has come and was not taken is none of it."""
         return self._request is None and self.session.between_steps
 
+    @property
+    def between_steps(self) -> bool:
+        """Whether the stream can be copied now."""
+        return not self.ended and self._between_steps
+
     def _guarded(self, act: Callable[[], None]) -> None:
         """A fault, or the wish to exit, ends this stream and no other: no interrupt comes to the engine's thread."""
         self._acting = True
@@ -305,6 +360,7 @@ class Pipeline:
             done.set_exception(OutputError("the stream ended before its snapshot was written"))
         for companion in self._companions:
             self._tried(companion.close)
+        self._tried(self._emit)  # what companions have told
         reason = "" if self.error is None else str(self.error) or type(self.error).__name__
         self._last = closed = self.numbering.stamp(Closed(reason))
         for sink in self._sinks:

@@ -20,7 +20,7 @@ from ...models.base import Model
 from ...models.load import load_model
 from ...models.patches import Patcher
 from ...sources import images
-from ...sources.open import open_source
+from ...sources.open import open_recording
 from ..presets import Answers, OfflinePreset
 from .examples import PREFIX, REPLY_TOKENS, reply_of
 from .items import Form, Item, Reply
@@ -52,7 +52,7 @@ def sample(locator: str, start: float, end: float, preset: OfflinePreset, patche
     rate = count / seconds
     frames: list[NDArray[np.uint8]] = []
     times: list[float] = []
-    for chunk in open_source(locator, fps=rate, step=min(HELD, count) / rate, start=start, duration=seconds):
+    for chunk in open_recording(locator, fps=rate, step=min(HELD, count) / rate, start=start, duration=seconds):
         own = chunk.frames
         if patcher is not None:
             budget = patcher.with_budget(preset.max_pixels)

@@ -1,0 +1,8 @@
+"""Every queue of the sinks has a bound; they are all here."""
+
+from __future__ import annotations
+
+#: Events that a file keeps until one has come that is worth overwriting what was there; the oldest are lost.
+HELD_EVENTS = 256
+#: Events that wait for a webhook's receiver; the oldest are lost and counted.
+WEBHOOK_EVENTS = 1000
