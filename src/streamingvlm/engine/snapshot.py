@@ -41,6 +41,8 @@ from .state import StreamState
 from .stream import OpenStream
 
 MAGIC = b"SVLMSNAP"
+#: What the record of a stream has that a model behind an endpoint watches; its state has no tensors.
+REMOTE = "remote_stream"
 FORMAT = 3
 #: Magic, number of the format, length of the payload; the digest follows.
 _HEADER = struct.Struct("<8sIQ")
@@ -165,6 +167,18 @@ def read(path: Path) -> Kept:
         return Kept(taken, _value("time", record["time"]), dict(record.get("extra", {})), problem)
 
 
+def read_record(path: Path) -> tuple[Mapping[str, Any], Path]:
+    """The JSON value of the snapshot that :func:`restore` would take, and its file; raises as :func:`read` does."""
+    _, record, taken, problem = _whole_one(path)
+    _warn_of(problem, taken)
+    return record, taken
+
+
+def _warn_of(problem: str, taken: Path) -> None:
+    if problem:
+        warnings.warn(f"{problem}; the stream goes on from the one before it, {taken}", stacklevel=3)
+
+
 def restore(stream: OpenStream, model: Model, pool: KVPool, path: Path) -> Path:
     """Put a session that was opened in the same way where the saved one was; the file that was taken.
 
@@ -175,8 +189,9 @@ def restore(stream: OpenStream, model: Model, pool: KVPool, path: Path) -> Path:
     _check_between(stream)
     own, weights = _options(stream, model), model.fingerprint
     tensors, record, taken, problem = _whole_one(path)
-    if problem:
-        warnings.warn(f"{problem}; the stream goes on from the one before it, {taken}", stacklevel=2)
+    _warn_of(problem, taken)
+    if REMOTE in record:
+        raise SnapshotError(f"{taken} is of a stream that a model behind an endpoint watched, not {model.name}")
     with _contents(taken):
         _check_options(taken, record, own, _defaults(stream))
         if record["weights"] != weights:

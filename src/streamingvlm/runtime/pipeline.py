@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 import time
 from collections import deque
@@ -10,14 +11,23 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..core.errors import OptionError, OutputError, SessionError
-from ..core.events import AnswerDelta, Closed, Commentary, Delta, Event, FrameSink, Sink, StepInput, StreamOpened
+from ..core.events import (
+    AnswerDelta,
+    Closed,
+    Commentary,
+    Delta,
+    Event,
+    FrameSink,
+    Sink,
+    StepFailed,
+    StepInput,
+    StreamOpened,
+)
 from ..core.run_stats import RunStats
-from ..engine.engine import Engine
-from ..engine.request import StepRequest
-from ..engine.session import Session
+from .backend import Request, StreamSession
 from .clock import Feed
 
 #: Second at which time stamps start anew, at most: there a stream's memory is full, as in chunks of training that
@@ -79,13 +89,13 @@ class Pipeline:
 
     def __init__(
         self,
-        session: Session,
+        session: StreamSession,
         feed: Feed,
         sinks: Sequence[Sink],
         opened: StreamOpened,
-        on_step: Callable[[StepRequest], None] = lambda _: None,
-        before_step: Callable[[Session, StepInput], None] = lambda *_: None,
-        on_end: Callable[[Session], None] = lambda _: None,
+        on_step: Callable[[Any], None] = lambda _: None,
+        before_step: Callable[[Any, StepInput], None] = lambda *_: None,
+        on_end: Callable[[Any], None] = lambda _: None,
         keep: bool = False,
         numbering: Numbering | None = None,
         said_until: float = 0.0,
@@ -93,7 +103,7 @@ class Pipeline:
         longest_time: float | None = None,
     ) -> None:
         self.session = session
-        self._longest_time = session.model.defaults.longest_time if longest_time is None else longest_time
+        self._longest_time = session.longest_time if longest_time is None else longest_time
         self._rebase_to: float | None = None  # where a rebase that was asked for goes
         self.numbering = numbering or Numbering()
         self._said_until = said_until
@@ -112,7 +122,7 @@ class Pipeline:
         self._at_end = False
         self._acting = False
         self._last: Event | None = None  # what the sinks were told last
-        self._request: StepRequest | None = None
+        self._request: Request | None = None
         self._next: StepInput | None = None
         self._deltas: list[Delta] = []
         self._snapshots: list[tuple[Path, Future[Path]]] = []
@@ -133,8 +143,8 @@ class Pipeline:
 
     @property
     def idle(self) -> bool:
-        """Whether no step is under way."""
-        return not self.ended and self._request is None
+        """Whether a step would be taken now: none is under way."""
+        return not self.ended and self._request is None and self.session.ready
 
     def look(self) -> bool:
         """Whether a step can be taken, or the end has come; never waits for a source with a thread of its own."""
@@ -142,11 +152,11 @@ class Pipeline:
             self._guarded(self._poll)
         return self._next is not None or self.ended
 
-    def take(self, engine: Engine) -> None:
+    def take(self) -> None:
         """Hand the step that has come to the engine."""
         step, self._next = self._next, None
         if step is not None and not self.ended:
-            self._guarded(lambda: self._submit(engine, step))
+            self._guarded(lambda: self._submit(step))
 
     def flush(self) -> None:
         """Tell the sinks the text that has come."""
@@ -206,6 +216,8 @@ class Pipeline:
         """
         if self.ended:
             raise SessionError("the stream has ended; it cannot be rebased")
+        if not math.isfinite(self.session.longest_time):
+            raise OptionError("the times that this model is told have no end: there is nothing to rebase")
         if shown is not None and not 0 <= shown < self._longest_time:
             raise OptionError(f"a rebase goes to 0 s or more and less than {self._longest_time:g} s, not {shown:g}")
         self._rebase_to = self._restart if shown is None else shown
@@ -249,7 +261,7 @@ class Pipeline:
     def _rebase_for(self, step: StepInput) -> None:
         """Rebase the stream before ``step`` where that was asked for, or where its stamp would be too large."""
         session, chunk = self.session, step.chunk
-        if not session.state.between_steps:
+        if not session.between_steps:
             return
         shown, self._rebase_to = self._rebase_to, None
         if shown is None and session.shown_time(chunk.end) > self._longest_time:
@@ -259,15 +271,12 @@ class Pipeline:
             if not self._was_said(chunk.start):
                 self._emit(event)
 
-    def _submit(self, engine: Engine, step: StepInput) -> None:
+    def _submit(self, step: StepInput) -> None:
         self._rebase_for(step)
         if self.ended:  # whoever was told of it has stopped the stream
             return
         if not self._was_said(step.chunk.start):
             self._show(step)
-        if not step.last and self.session.options.recomputes:
-            self.session.feed(step)
-            return
         chunk = step.chunk
         new = not self._was_said(chunk.start)
         if step.last:
@@ -280,7 +289,7 @@ class Pipeline:
         def on_text(text: str) -> None:
             self._deltas.append(Delta(chunk.start, chunk.end, text))
 
-        self._request = engine.submit(self.session, step, on_text=on_text if new else None)
+        self._request = self.session.submit(step, on_text=on_text if new else None)
 
     def _show(self, step: StepInput) -> None:
         """Show the frames to the sinks that want them."""
@@ -291,9 +300,12 @@ class Pipeline:
     def _was_said(self, start: float) -> bool:
         return start < self._said_until - SAME_MOMENT
 
-    def _deliver(self, request: StepRequest, event: Commentary) -> None:
-        event = replace(event, wall_start=request.step.chunk.wall)
+    def _deliver(self, request: Request, event: Commentary | StepFailed) -> None:
         self.stats.add(event)
+        if isinstance(event, StepFailed):
+            self._emit(event)
+            return
+        event = replace(event, wall_start=request.step.chunk.wall)
         self._on_step(request)
         if not self._was_said(event.start):
             self._emit(*event.instructions, event)
@@ -344,7 +356,7 @@ class Pipeline:
     @property
     def _between_steps(self) -> bool:
         """Whether the stream can be saved; a step that has come and was not taken is none of it."""
-        return self._request is None and self.session.state.between_steps
+        return self._request is None and self.session.between_steps
 
     @property
     def between_steps(self) -> bool:

@@ -11,16 +11,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from ..core.errors import CapacityError, OptionError, SessionError, StreamingVLMError
 from ..core.events import Answer, AnswerDelta, Answered, Asked, Question
-from ..engine.ask import ANSWER_SAMPLING, QUESTION_TOKENS, Fork
-from ..engine.engine import Engine
-from ..engine.request import AskRequest
-from ..engine.session import Session
 from ..engine.slack import PATIENCE
+from .backend import AskRequest, Backend, Fork, StreamSession
 from .limits import ANSWER_SECONDS, ANSWER_TOKENS, QUESTIONS, WEIGHINGS
 from .pipeline import Pipeline
 
@@ -159,7 +156,7 @@ class Talk:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: Backend,
         thread: EngineThread,
         *,
         enabled: bool,
@@ -180,7 +177,7 @@ class Talk:
 
     # What streams and rules ask for.
 
-    def admit(self, session: Session) -> None:
+    def admit(self, session: StreamSession) -> None:
         """Keep room for questions to a stream that opens. :class:`CapacityError` if there is none."""
         if not self.enabled:
             return
@@ -369,10 +366,9 @@ class Talk:
         inquiry.pipeline.tell(Answered(handle.number, answer, why))
         handle.end(reply)
 
-    def _open(self, session: Session) -> Fork:
-        sampling = replace(ANSWER_SAMPLING, max_new_tokens=ANSWER_TOKENS)
+    def _open(self, session: StreamSession) -> Fork:
         try:
-            return self._engine.fork(session, question_tokens=QUESTION_TOKENS, sampling=sampling)
+            return self._engine.fork(session, answer_tokens=ANSWER_TOKENS)
         except CapacityError as error:
             raise CapacityError(f"no room for questions: {error}") from error
 

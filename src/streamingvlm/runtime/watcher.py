@@ -12,6 +12,7 @@ from ..core.events import Alert, Answer, Commentary, Event, Gap, Question, Resum
 from ..engine.ask import QUESTION_TOKENS
 from ..engine.session import Session
 from ..sinks.files import printable
+from .backend import StreamSession
 from .limits import ANSWER_TOKENS
 from .pipeline import Pipeline
 from .rule_files import check_rules, rule_of
@@ -89,7 +90,7 @@ class Watcher:
 
     # What happens to the rules.
 
-    def check(self, session: Session) -> None:
+    def check(self, session: StreamSession) -> None:
         """Whether the questions of all rules fit into the stream; CapacityError if not."""
         for one in self._watched.values():
             one.tokens = check_fits(one.spec, session)
@@ -242,7 +243,7 @@ def rule_tokens(spec: RuleSpec, session: Session) -> int:
     return planner.question_tokens(spec.asked) + sum(map(len, planner.option_tokens(spec.asked)))
 
 
-def check_fits(spec: RuleSpec, session: Session) -> int:
+def check_fits(spec: RuleSpec, session: StreamSession) -> int:
     """The tokens of a rule; CapacityError if its questions are longer than what is reserved for one."""
     if not isinstance(spec, AskedRule) or not isinstance(session, Session):  # an endpoint reserves nothing
         return 0
