@@ -36,7 +36,7 @@ def test_a_producer_at_its_own_pace(monkeypatch: pytest.MonkeyPatch, container: 
 
 @pytest.mark.parametrize("container", ["mpegts", "matroska"])
 def test_a_producer_that_dies_in_the_middle_of_a_packet(monkeypatch: pytest.MonkeyPatch, container: str) -> None:
-    with PipeWriter(container, after=4_321, fast=True) as writer, piped(monkeypatch, writer) as watched:
+    with PipeWriter(container, after=2_345, fast=True) as writer, piped(monkeypatch, writer) as watched:
         watched.wait_end()
     assert watched.error is None
     assert watched.statuses[-1].state == "ended"
