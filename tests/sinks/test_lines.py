@@ -129,7 +129,7 @@ def test_the_live_view_shows_the_same_lines() -> None:
 
 @pytest.mark.parametrize("deltas", [False, True])
 def test_json_has_all_events_and_deltas_on_request(deltas: bool) -> None:
-    kinds = [json.loads(line)["type"] for line in shown(JsonStdout(deltas))]
+    kinds = [json.loads(line)["type"] for line in shown(JsonStdout(deltas=deltas))]
     assert kinds[-2:] == ["source.status", "rule.alert"]
     assert [kind for kind in kinds if kind.endswith("delta")] == ["commentary.delta", "answer.delta"] * deltas
     assert len(kinds) == len(EVENTS) - 2 * (not deltas)

@@ -14,7 +14,7 @@ import typer
 from streamingvlm import OptionError
 from streamingvlm.cli.eval import WordsOption
 from streamingvlm.cli.follow import Stopped, kept, stoppable
-from streamingvlm.cli.watch import DeviceOption, DtypeOption, ModelOption, PolicyOption, WeightsOption
+from streamingvlm.cli.options import DeviceOption, DtypeOption, ModelOption, PolicyOption, WeightsOption
 
 if TYPE_CHECKING:
     from ..evaluate.claims import Claim

@@ -13,10 +13,10 @@ from typer.models import CommandInfo
 
 from ..core.errors import OptionError, StreamingVLMError
 from ..core.plugins import load, owner, registered
-from . import bench, eval, train, verify, watch
+from . import bench, eval, info, train, verify, watch
 from .streams import mute_stdout, set_up_streams, settle_stdout
 
-COMMANDS = (*(watch.watch, watch.info), *(train.train, train.rollout, train.merge), verify.verify)
+COMMANDS = (*(watch.watch, info.info), *(train.train, train.rollout, train.merge), verify.verify)
 #: What a command that cannot be loaded is called with does not matter.
 ANYTHING = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 _LOG = logging.getLogger("streamingvlm")

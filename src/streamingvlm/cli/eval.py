@@ -13,7 +13,7 @@ from .eval_judge import judge
 from .eval_report import report
 from .eval_score import score
 from .follow import Stopped, kept, stoppable
-from .watch import DeviceOption, DtypeOption, ModelOption, PolicyOption, WeightsOption
+from .options import DeviceOption, DtypeOption, ModelOption, PolicyOption, WeightsOption
 
 WordsOption = Annotated[
     Path,

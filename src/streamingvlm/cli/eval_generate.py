@@ -11,7 +11,7 @@ import typer
 
 from ..core.errors import OptionError
 from .follow import Stopped, kept, stoppable
-from .watch import DeviceOption, DtypeOption, ModelOption, WeightsOption
+from .options import DeviceOption, DtypeOption, ModelOption, WeightsOption
 
 if TYPE_CHECKING:
     from ..evaluate.jobs import Job, Outcome

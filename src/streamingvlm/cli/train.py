@@ -14,7 +14,7 @@ import typer
 
 from ..core.errors import OptionError
 from .follow import Stopped, stoppable
-from .watch import DeviceOption, DtypeOption
+from .options import DeviceOption, DtypeOption
 
 if TYPE_CHECKING:
     from ..data.report import Report

@@ -10,7 +10,8 @@ import typer
 
 from ..core.errors import OptionError
 from .bench import FpsOption, ModelOption, RandomWeightsOption, StepOption
-from .watch import DeviceOption, DtypeOption, check_numbers, chosen_threads
+from .loading import chosen_threads
+from .options import DeviceOption, DtypeOption, check_numbers
 
 
 def verify(

@@ -150,9 +150,9 @@ class JsonLines:
         return None
 
 
-def json_line(event: Event) -> str:
-    """An event as one line of JSON, see :mod:`.records`."""
-    return json_text(record_of(event))
+def json_line(event: Event, stream: str = "") -> str:
+    """An event as one line of JSON, see :mod:`.records`; ``stream``: the name of its stream ("": none)."""
+    return json_text(record_of(event) | ({"stream": stream} if stream else {}))
 
 
 def _note(event: Event) -> str:

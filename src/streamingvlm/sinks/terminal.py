@@ -35,28 +35,35 @@ class Quiet:
 
 
 class JsonStdout(Quiet):
-    """One event a line on standard output, see :mod:`.records`; ``deltas``: those too."""
+    """One event a line on standard output, see :mod:`.records`; ``deltas``: those too.
 
-    def __init__(self, deltas: bool = False) -> None:
-        self.deltas = deltas
+    ``name``: of the stream, in every record ("": none).
+    """
+
+    def __init__(self, name: str = "", deltas: bool = False) -> None:
+        self.name, self.deltas = name, deltas
 
     def write(self, event: Event) -> None:
         """See :meth:`Sink.write`."""
         if self.deltas or not isinstance(event, Delta | AnswerDelta):
-            print(json_line(event), flush=True)
+            print(json_line(event, self.name), flush=True)
 
 
 class Plain(Quiet):
-    """A line for every step with something to say, and for what happens to the stream; no control characters."""
+    """A line for every step with something to say, and for what happens to the stream; no control characters.
 
-    def __init__(self, beside: Beside | None = None) -> None:
+    ``name``: of the stream, in front of every line ("": none).
+    """
+
+    def __init__(self, beside: Beside | None = None, name: str = "") -> None:
         self.beside = beside
+        self._prefix = f"{printable(name)} " if name else ""
         self._now = 0.0
 
     def write(self, event: Event) -> None:
         """See :meth:`Sink.write`."""
         for line in event_lines(event, self._now, self.beside):
-            print(line.text, flush=True)
+            print(self._prefix + line.text, flush=True)
         self._now = _now(event, self._now)
 
 
