@@ -12,6 +12,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import pytest
 
 from streamingvlm.core.events import Chunk, Commentary, StepInput
 from streamingvlm.sinks.burned import BurnedOutput
@@ -22,7 +23,7 @@ NAMES = ("out.vtt", "out.srt", "out.jsonl", "out.mp4")
 CHILD = """
 import sys
 from pathlib import Path
-import numpy as np
+
 from streamingvlm.core.events import Chunk, Commentary, StepInput
 from streamingvlm.sinks.outputs import open_outputs
 
@@ -41,11 +42,12 @@ def count_frames(path: Path) -> int:
         return sum(1 for _ in container.decode(video=0))
 
 
+@pytest.mark.slow
 def test_killed_and_continued(tmp_path: Path) -> None:
     paths = [tmp_path / name for name in NAMES]
     process = subprocess.Popen([sys.executable, "-c", CHILD, *map(str, paths)])
     until = time.monotonic() + 30
-    while not (paths[3].exists() and paths[3].stat().st_size > 300_000) and time.monotonic() < until:
+    while not (paths[3].exists() and paths[3].stat().st_size > 100_000) and time.monotonic() < until:
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
