@@ -35,8 +35,9 @@ def follow(
 ) -> int:
     """Watch all to their ends, or to an interrupt; returns the exit code.
 
-    ``style``: see :func:`make_screen`; ``questions``: the engine has a slot more, for them. However it ends, the outputs are whole and the summaries are printed. A stream
-    that fails ends alone; its error is raised when all have ended.
+    ``style``: see :func:`make_screen`; ``questions``: the engine has a slot more, for them. However it ends, the
+    outputs are whole and the summaries are printed. A stream that fails ends alone; its error is raised when all have
+    ended.
     """
     from ..runtime.clock import Pace
     from ..runtime.runtime import LONG_PATIENCE, Runtime

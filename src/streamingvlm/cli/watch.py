@@ -70,6 +70,9 @@ def watch(
         list[str] | None,
         typer.Option(metavar="KEY=VALUE", help="For live sources: transport=udp, or an option of FFmpeg; repeatable."),
     ] = None,
+    kind: Annotated[
+        str, typer.Option(help="What a live source shows, for a checkpoint that knows few things: arcade:pong.")
+    ] = "",
     user: Annotated[str | None, typer.Option(help="User of a live source, if it is not in the URL.")] = None,
     password: Annotated[
         str | None, typer.Option(help="Its password: '${NAME}' of the environment, or the text itself.")
@@ -132,7 +135,7 @@ def watch(
     )
     folder = find_checkpoint(model)
     for one in streams:
-        check_source(folder, model or "the bundled model", one.video)
+        check_source(folder, model or "the bundled model", one.video, kind)
     questions = are_asked(streams)
     path = None if model is None else str(folder)
     slots = len(streams) + questions

@@ -409,6 +409,15 @@ class Sink(Protocol):
 
 
 @runtime_checkable
+class FrameSink(Sink, Protocol):
+    """A sink that is shown what the model sees, too."""
+
+    def see(self, step: StepInput) -> None:
+        """Take the frames of a step, or of a part of it, before any of its words. They may be kept, not changed."""
+        ...
+
+
+@runtime_checkable
 class Source(Protocol):
     """Anything that yields chunks of video in order.
 

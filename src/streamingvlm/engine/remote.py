@@ -104,6 +104,11 @@ class RemoteSession:
         return self._state.turn
 
     @property
+    def version(self) -> int:
+        """Of the newest instruction (0: the one that the stream was opened with)."""
+        return self._state.version
+
+    @property
     def closed(self) -> bool:
         """Whether the session was closed."""
         return self._closed

@@ -16,15 +16,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..core.errors import CapacityError, EndpointError, OptionError, OutputError, SessionError
+from ..core.errors import CapacityError, EndpointError, OptionError, SessionError
 from ..core.events import Answer, Commentary, Question, Rebased, StepFailed, StepInput
-from ..sinks.files import write_whole
 from .endpoint import Endpoint
 from .remote import OURS, Pictures, RemoteOptions, RemoteSession
 from .remote_call import Call, Retreat
 from .remote_prompt import check_question
+
+if TYPE_CHECKING:  # it imports torch, which nothing else here needs
+    from .snapshot import Taken
 
 #: Seconds from handing in a step to the end of its reply.
 DEADLINE = 30.0
@@ -280,20 +282,44 @@ class RemoteStream:
         """OptionError: there are no time stamps that a model was trained on."""
         raise OptionError("the times that a model behind an endpoint is told need no rebase, and have none")
 
+    @property
+    def version(self) -> int:
+        """Of the newest instruction."""
+        return self._session.version
+
+    def take(self, extra: Mapping[str, Any] | None = None) -> Taken:
+        """See :meth:`Session.take`; the pictures are left out."""
+        from .snapshot import REMOTE, Taken
+
+        record = {
+            REMOTE: FORMAT,
+            "model": self._engine.endpoint.model,
+            "time": self.time,
+            "state": self._session.state(),
+            "extra": json.loads(json.dumps(dict(extra or {}), allow_nan=False)),
+        }
+        return Taken({}, record)
+
     def save(self, path: Path) -> None:
         """Write the stream as it is between two steps, without its pictures."""
-        told = {"remote_stream": FORMAT, "model": self._engine.endpoint.model, "state": self._session.state()}
-        write_whole(path, json.dumps(told, ensure_ascii=False))
+        from .snapshot import write
+
+        write(path, self.take())
 
     def restore(self, path: Path) -> Path:
         """Take up a saved stream. It keeps its words and its instruction; its pictures are gone.
 
-        OutputError for a file that cannot be read, OptionError for one that is no saved stream.
+        SnapshotError for a file that is no snapshot of a stream of an endpoint.
         """
-        session = RemoteSession(self._engine.endpoint, self._session.options, state=_read(path))
+        from .snapshot import REMOTE, SnapshotError, read_record
+
+        record, taken = read_record(path)
+        if record.get(REMOTE) != FORMAT or not isinstance(record.get("state"), dict):
+            raise SnapshotError(f"{taken} is not of a stream that a model behind an endpoint watched")
+        session = RemoteSession(self._engine.endpoint, self._session.options, state=record["state"])
         session.forget_pictures()
         self._session = session
-        return path
+        return taken
 
     def abandon(self) -> None:
         """Give up the step that is under way: the stream stands as before it."""
@@ -457,17 +483,3 @@ class RemoteFork:
             self._left.append(self._call)
             self._request.error = error
         self._call = self._request = None
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    """The state in a saved stream."""
-    try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise OutputError(f"{path} cannot be read: {error.strerror or error}") from None
-    except ValueError:
-        told = None
-    if not isinstance(told, dict) or told.get("remote_stream") != FORMAT or not isinstance(told.get("state"), dict):
-        raise OptionError(f"{path} is no saved stream of a model behind an endpoint")
-    state: Mapping[str, Any] = told["state"]
-    return state

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..cache.kv_pool import KVPool
 from ..core.errors import OptionError, SessionError
@@ -172,6 +172,10 @@ class Session:
         """Write the stream as it is between two steps: see :func:`streamingvlm.engine.snapshot.save`."""
         snapshot.save(self.stream, self.model, self._engine.pool, path)
 
+    def take(self, extra: Mapping[str, Any] | None = None) -> snapshot.Taken:
+        """Copy the stream as it is between two steps: see :func:`streamingvlm.engine.snapshot.take`."""
+        return snapshot.take(self.stream, self.model, self._engine.pool, extra)
+
     def restore(self, path: Path) -> Path:
         """Take up a saved stream, opened in the same way: see :func:`streamingvlm.engine.snapshot.restore`."""
         return snapshot.restore(self.stream, self.model, self._engine.pool, path)
@@ -231,6 +235,11 @@ class Session:
     def context(self) -> str:
         """What is known before the video starts."""
         return self.options.context
+
+    @property
+    def version(self) -> int:
+        """Of the newest instruction (0: the one that the stream was opened with)."""
+        return self.state.version
 
     @property
     def between_steps(self) -> bool:

@@ -6,11 +6,14 @@ members; nothing here needs torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..core.events import Answer, Commentary, Question, Rebased, StepFailed, StepInput
+
+if TYPE_CHECKING:  # it imports torch
+    from ..engine.snapshot import Taken
 
 
 class Request(Protocol):
@@ -32,9 +35,9 @@ class Request(Protocol):
 class StreamSession(Protocol):
     """One stream.
 
-    ``context``: what is known before its video starts; ``patch_frames``: frames of the least part of a step that
-    :meth:`submit` takes (None: steps come whole); ``between_steps``: whether it can be saved and copied, as far as the
-    stream knows; ``ready``: whether it takes a step now. Live, what comes while it takes none is dropped and counted.
+    ``context``: what is known before its video starts; ``version``: of the newest instruction; ``patch_frames``: frames
+    of the least part of a step that :meth:`submit` takes (None: steps come whole); ``between_steps``: whether it can be
+    saved and copied, as far as the stream knows; ``ready``: whether it takes a step now. Live, what comes while it takes none is dropped and counted.
     ``longest_time``: seconds of the stream that the model can be told (infinity: any).
     """
 
@@ -42,6 +45,8 @@ class StreamSession(Protocol):
     def context(self) -> str: ...
     @property
     def time(self) -> float: ...
+    @property
+    def version(self) -> int: ...
     @property
     def closed(self) -> bool: ...
     @property
@@ -78,6 +83,10 @@ class StreamSession(Protocol):
 
     def rebase(self, shown: float, at: float | None = None) -> Rebased:
         """Tell the model second ``at`` of the stream as ``shown`` from now on."""
+        ...
+
+    def take(self, extra: Mapping[str, Any] | None = None) -> Taken:
+        """The stream as it is between two steps, to be written in any thread; ``extra``: a JSON value beside it."""
         ...
 
     def save(self, path: Path) -> None:

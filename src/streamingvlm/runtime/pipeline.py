@@ -14,7 +14,18 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..core.errors import OptionError, OutputError, SessionError
-from ..core.events import AnswerDelta, Closed, Commentary, Delta, Event, Sink, StepFailed, StepInput, StreamOpened
+from ..core.events import (
+    AnswerDelta,
+    Closed,
+    Commentary,
+    Delta,
+    Event,
+    FrameSink,
+    Sink,
+    StepFailed,
+    StepInput,
+    StreamOpened,
+)
 from ..core.run_stats import RunStats
 from .backend import Request, StreamSession
 from .clock import Feed
@@ -50,7 +61,8 @@ class Numbering:
 class Companion(Protocol):
     """Goes along with a stream: rules, say, or whatever keeps snapshots. Its calls come on the engine's thread.
 
-    What it raises ends the stream. :meth:`Pipeline.tell` is how it tells events.
+    What it raises ends the stream. :meth:`Pipeline.tell` is how it tells events. One with a method ``ending`` (see
+    :class:`Keeper`) is also called, with the pipeline, when the stream ends and its session is still open.
     """
 
     def between(self, pipeline: Pipeline) -> None:
@@ -123,6 +135,11 @@ class Pipeline:
     def complete(self) -> bool:
         """Whether the stream has come to its source's end without a fault."""
         return self._at_end and self.error is None
+
+    @property
+    def said_until(self) -> float:
+        """Seconds: what is said of steps before was told, now or by an earlier run."""
+        return max(self._said_until, self.session.time)
 
     @property
     def idle(self) -> bool:
@@ -258,6 +275,8 @@ class Pipeline:
         self._rebase_for(step)
         if self.ended:  # whoever was told of it has stopped the stream
             return
+        if not self._was_said(step.chunk.start):
+            self._show(step)
         chunk = step.chunk
         new = not self._was_said(chunk.start)
         if step.last:
@@ -271,6 +290,12 @@ class Pipeline:
             self._deltas.append(Delta(chunk.start, chunk.end, text))
 
         self._request = self.session.submit(step, on_text=on_text if new else None)
+
+    def _show(self, step: StepInput) -> None:
+        """Show the frames to the sinks that want them."""
+        for sink in self._sinks:
+            if isinstance(sink, FrameSink) and sink not in self._failed:
+                sink.see(step)
 
     def _was_said(self, start: float) -> bool:
         return start < self._said_until - SAME_MOMENT
@@ -355,6 +380,9 @@ class Pipeline:
 
     def _close(self, patience: float) -> None:
         self._tried(lambda: self._feed.stop(patience))
+        for companion in self._companions:
+            if (ending := getattr(companion, "ending", None)) is not None:
+                self._tried(partial(ending, self))
         self._tried(self._give_back)
         for _, done in self._snapshots:
             done.set_exception(OutputError("the stream ended before its snapshot was written"))

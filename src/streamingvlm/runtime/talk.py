@@ -165,7 +165,7 @@ class Talk:
         if enabled and engine.slots < 2:
             raise OptionError("questions need a spare slot: open the engine with 2 slots or more, not 1")
         self.enabled = enabled
-        self._engine, self._thread, self._clock = engine, thread, clock
+        self._engine, self._thread, self.clock = engine, thread, clock
         self._fork: Fork | None = None
         self._people: deque[_Inquiry] = deque()
         self._rules: deque[_Inquiry] = deque()
@@ -203,7 +203,7 @@ class Talk:
             raise CapacityError(f"{QUESTIONS} questions to this stream wait already; ask again when one is answered")
         pipeline.numbering.asked += 1
         handle = Ask(self._thread, self._cancel, pipeline.numbering.asked, question)
-        inquiry = _Inquiry(pipeline, (question,), lambda _: None, self._clock(), handle, on_text)
+        inquiry = _Inquiry(pipeline, (question,), lambda _: None, self.clock(), handle, on_text)
         self._people.append(inquiry)
         pipeline.tell(Asked(handle.number, question.text, pipeline.session.time))
         return handle
@@ -213,7 +213,7 @@ class Talk:
 
         ``done`` is never called within this call. What it raises ends the stream.
         """
-        inquiry = _Inquiry(pipeline, tuple(questions), done, self._clock())
+        inquiry = _Inquiry(pipeline, tuple(questions), done, self.clock())
         if self._fork is None or not self.enabled:
             self._refused.append((inquiry, CapacityError(NO_ROOM)))
         elif pipeline.ended:
@@ -234,7 +234,7 @@ class Talk:
         """Before steps are handed in: end what is too late, and ask what can be asked now."""
         while self._refused:
             self._end(*self._refused.popleft())
-        now = self._clock()
+        now = self.clock()
         for inquiry in self._all():
             if now - inquiry.asked >= ANSWER_SECONDS:
                 self._end(inquiry, SessionError(TOO_LATE))
