@@ -18,11 +18,11 @@ from streamingvlm.core.errors import (
     CapacityError,
     EndpointError,
     OptionError,
-    OutputError,
     SessionError,
     StreamingVLMError,
 )
 from streamingvlm.core.events import (
+    Alert,
     AnswerDelta,
     Answered,
     Arrival,
@@ -41,7 +41,10 @@ from streamingvlm.engine.endpoint import Completion, Endpoint
 from streamingvlm.engine.remote import RemoteOptions
 from streamingvlm.engine.remote_call import Retreat
 from streamingvlm.engine.remote_engine import LEFT_BEHIND, RemoteEngine
+from streamingvlm.engine.snapshot import REMOTE, SnapshotError, Taken, read, write
 from streamingvlm.runtime.clock import Pace
+from streamingvlm.runtime.keeper import Keeper, SnapshotWriter
+from streamingvlm.runtime.rules import AskedRule
 from streamingvlm.runtime.runtime import Runtime, Stream
 from support import media
 from support.chat_server import ChatServer, Fault, broken, hang_up, images, malformed, refusal, slow, texts, too_many
@@ -528,23 +531,65 @@ class TestSaved:
         assert texts(first)[0].startswith("You have said so far: w1 w2")
         assert texts(first)[-1].startswith("In verse.")
 
+    def test_a_keeper_keeps_it_as_any_other(self, server: ChatServer, tmp_path: Path) -> None:
+        path, writer, kept = tmp_path / "snapshot", SnapshotWriter(), Kept()
+        with Runtime(engine_of(server)) as runtime:
+            keeper = Keeper(path, writer, every=0.01)
+            stream = runtime.start(Video(20, 0.02), sinks=[kept], pace=Pace.LIVE, companions=[keeper])
+            stream.wait()
+        assert writer.close(5)
+        assert keeper.written >= 2
+        assert keeper.failed == 0
+        assert read(path).time == kept.of(Commentary)[-1].end == 20
+
     @pytest.mark.parametrize(
-        ("text", "error", "said"),
+        ("content", "error", "said"),
         [
-            (None, OutputError, "cannot be read"),
-            ("{", OptionError, "no saved stream"),
-            ('{"remote_stream": 1, "state": {}}', OptionError, "state of a stream"),
-            ('{"remote_stream": 99, "state": {}}', OptionError, "no saved stream"),
+            (None, SnapshotError, "no snapshot"),
+            (b"{", SnapshotError, "no snapshot"),
+            ({"time": 0.0}, SnapshotError, "not of a stream that a model behind an endpoint watched"),
+            ({"remote": 99, "time": 0.0, "state": {}}, SnapshotError, "not of a stream"),
+            ({"remote": 1, "time": 0.0, "state": {}}, OptionError, "state of a stream"),
         ],
     )
     def test_a_file_that_is_none(
-        self, server: ChatServer, tmp_path: Path, text: str | None, error: type[Exception], said: str
+        self,
+        server: ChatServer,
+        tmp_path: Path,
+        content: bytes | dict[str, Any] | None,
+        error: type[Exception],
+        said: str,
     ) -> None:
-        path = tmp_path / "stream.json"
-        if text is not None:
-            path.write_text(text)
+        path = tmp_path / "snapshot"
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        elif content is not None:
+            write(path, Taken({}, {REMOTE if name == "remote" else name: one for name, one in content.items()}))
         with Runtime(engine_of(server)) as runtime, pytest.raises(error, match=said):
             runtime.start(Video(1), pace=Pace.FAST, restore=path)
+
+
+def test_rules_are_asked_of_it(server: ChatServer) -> None:
+    """What a rule is found to be follows from a letter alone; what cannot be read is unknown and raises nothing."""
+    shown: list[int] = []
+
+    def reply(request: Request) -> str:
+        if "A. yes" not in texts(request)[-1]:
+            return "yes, the ball is out"
+        shown.append(numbers(request)[-1])
+        return "yes, nothing happens" if shown[-1] < 5 else "A" if shown[-1] < 15 else "B"
+
+    server.reply, kept = reply, Kept()
+    rule = AskedRule(name="out", text="the ball is out", every=0, on_after=1, off_after=1, merge_gap=0, cooldown=0)
+    with Runtime(engine_of(server), questions=True) as runtime:
+        stream = runtime.start(Video(25, 0.04), sinks=[kept], pace=Pace.LIVE, rules=[rule])
+        stream.wait()
+    raised, cleared = kept.of(Alert)
+    assert (raised.kind, raised.verdict, raised.probability) == ("raised", "yes", None)
+    assert 5 <= raised.time <= 8
+    assert (cleared.kind, cleared.verdict) == ("cleared", "no")
+    assert 15 <= cleared.time <= 18
+    assert sum(event.dropped for event in kept.of(Commentary)) <= 2
 
 
 def test_pauses() -> None:
