@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..core.errors import OptionError
-from .follow import Watched, follow
+from .follow import Watched, can_talk, follow
 from .loading import load_engine
 from .naming import expand, output_paths, stream_names
 from .options import (
@@ -99,8 +99,11 @@ def watch(
     for video in videos:
         check_source(folder, model or "the bundled model", video)
     path = None if model is None else str(folder)
+    style = "quiet" if quiet else "json" if as_json else "auto"
+    types = can_talk(style, [locator for locator, _ in wanted])
+    slots = len(videos) + types
     engine = load_engine(
-        path, device=device, dtype=dtype, weights=weights, capture=capture, kernels=kernels, slots=len(videos)
+        path, device=device, dtype=dtype, weights=weights, capture=capture, kernels=kernels, slots=slots
     )
     streams = [
         Watched(
@@ -120,5 +123,4 @@ def watch(
         )
         for name, video, (_, text), files in zip(names, videos, wanted, outputs, strict=True)
     ]
-    style = "quiet" if quiet else "json" if as_json else "auto"
-    return follow(streams, engine, style, None if pace is None else Pace(pace.value))
+    return follow(streams, engine, style, None if pace is None else Pace(pace.value), types=types)
