@@ -83,7 +83,7 @@ def raw(run: TerminalRun) -> bool:
 
 @pytest.mark.slow
 def test_a_person_talks_to_a_running_stream() -> None:
-    """The real command, from a cold start: a question, its answer, errors and commands, while the commentary goes on."""
+    """The real command, from a cold start: a question, its answer, errors and commands under the commentary."""
     with TerminalRun(command("watch", "arcade:pong?seed=7", "--pace", "live"), FAKE_SECONDS="0.01") as run:
         run.expect("a question, or /help", 60)
         assert raw(run)
