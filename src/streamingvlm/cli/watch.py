@@ -71,7 +71,7 @@ def watch(
         typer.Option(metavar="KEY=VALUE", help="For live sources: transport=udp, or an option of FFmpeg; repeatable."),
     ] = None,
     kind: Annotated[
-        str, typer.Option(help="What a live source shows, for a checkpoint that knows few things: arcade:pong.")
+        str, typer.Option(help="What a live source shows, for a checkpoint that knows few things; see info.")
     ] = "",
     user: Annotated[str | None, typer.Option(help="User of a live source, if it is not in the URL.")] = None,
     password: Annotated[

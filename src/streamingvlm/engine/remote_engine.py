@@ -30,6 +30,8 @@ if TYPE_CHECKING:  # it imports torch, which nothing else here needs
 
 #: Seconds from handing in a step to the end of its reply.
 DEADLINE = 30.0
+#: Seconds without a call behind the first step that has failed.
+PAUSE = 1.0
 #: Streams at once: each has a thread.
 SLOTS = 64
 #: Calls of a stream that were given up and have not ended: with so many no further one is begun.
@@ -77,20 +79,27 @@ class RemoteEngine:
     :class:`Engine`.
 
     ``options``: how streams are shown to the model; every frame of their sources counts, as these are sampled already.
-    ``deadline``: seconds that a reply may take; ``slots``: streams and forks at once. A live step is tried once, since
-    a newer one takes its place; others are tried again as the endpoint says.
+    ``deadline``: seconds that a reply may take; ``slots``: streams and forks at once; ``pause``: seconds without a call
+    behind a step that has failed, doubled for each further one. A live step is tried once, since a newer one takes its
+    place; others are tried again as the endpoint says.
     """
 
     def __init__(
-        self, endpoint: Endpoint, options: RemoteOptions = OURS, *, deadline: float = DEADLINE, slots: int = SLOTS
+        self,
+        endpoint: Endpoint,
+        options: RemoteOptions = OURS,
+        *,
+        deadline: float = DEADLINE,
+        slots: int = SLOTS,
+        pause: float = PAUSE,
     ) -> None:
-        if not deadline > 0 or slots < 1:
-            raise OptionError("deadline must be above 0 and slots 1 or more")
+        if not all(math.isfinite(one) and one > 0 for one in (deadline, pause)) or slots < 1:
+            raise OptionError("deadline and pause must be seconds above 0, slots 1 or more")
         self.endpoint, self.deadline, self.slots = endpoint, deadline, slots
         self.options = replace(options, fps=None)
         self._open: list[RemoteStream | RemoteFork] = []
         self._wake: Callable[[], None] = lambda: None
-        self._random = random.Random()
+        self._pause, self._random = pause, random.Random()
 
     def wake_by(self, wake: Callable[[], None]) -> None:
         """See :meth:`Backend.wake_by`."""
@@ -109,7 +118,7 @@ class RemoteEngine:
         text = self.options.instruction if instruction is None else instruction
         self._check_room()
         session = RemoteSession(self.endpoint, replace(self.options, context=context, instruction=text))
-        stream = RemoteStream(self, session, Retreat(self._random.random))
+        stream = RemoteStream(self, session, Retreat(self._random.random, self._pause))
         self._open.append(stream)
         return stream
 

@@ -151,7 +151,8 @@ class Reader(threading.Thread):
             )
         except Exception as error:  # the library has no list of what it raises; its text may hold the password
             network = bool(source.host)
-            waited = network and time.perf_counter() - began >= self.options.io_timeout
+            least = min(self.options.io_timeout, self.options.first_frame)
+            waited = network and time.perf_counter() - began >= least
             trouble = trouble_of(error, source.secrets, opening=True, network=network, tls=source.tls, waited=waited)
         if source.pipe is not None and source.pipe.is_mp4:
             trouble = Trouble("format", MP4_ADVICE)
