@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..core.errors import OptionError
-from .follow import follow
+from .follow import can_talk, follow
 from .loading import load_engine
 from .options import (
     CaptureOption,
@@ -136,11 +136,13 @@ def watch(
     folder = find_checkpoint(model)
     for one in streams:
         check_source(folder, model or "the bundled model", one.video, kind)
-    questions = are_asked(streams)
     path = None if model is None else str(folder)
+    style = "quiet" if quiet else "json" if as_json else "auto"
+    types = len(streams) == 1 and can_talk(style, sources)
+    questions = types or are_asked(streams)
     slots = len(streams) + questions
     engine = load_engine(
         path, device=device, dtype=dtype, weights=weights, capture=capture, kernels=kernels, slots=slots
     )
-    style = "quiet" if quiet else "json" if as_json else "auto"
-    return follow(streams, engine, style, None if pace is None else Pace(pace.value), questions=questions)
+    clock = None if pace is None else Pace(pace.value)
+    return follow(streams, engine, style, clock, questions=questions, types=types)
