@@ -16,6 +16,7 @@ from streamingvlm import OptionError, OutputError, SourceError
 from streamingvlm.cli.follow import follow
 from streamingvlm.cli.loading import load_engine
 from streamingvlm.cli.options import PaceOption, WeightsOption, check_numbers
+from streamingvlm.cli.plan import Watched
 
 if TYPE_CHECKING:
     from streamingvlm.core.events import Event
@@ -107,7 +108,8 @@ def demo(
     if pace is None:
         pace = PaceOption.LIVE if sys.stdout.isatty() else PaceOption.FAST
     engine = load_engine(None, weights=weights)
-    code = follow(video, engine, {"context": video.context}, [said], "auto", Pace(pace.value), beside(truth))
+    watched = Watched("demo", video, {"context": video.context}, [said])
+    code = follow([watched], engine, "auto", Pace(pace.value), beside(truth))
     if code == 0:
         figures = compare(truth, said.records)  # its plain ratios; the tables of `score` would fill the screen
         print("score    " + ", ".join(f"{key} {part:.3f}" for key, part in figures.items() if isinstance(part, float)))

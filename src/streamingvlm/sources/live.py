@@ -18,8 +18,8 @@ class LiveSource:
 
     A :class:`~streamingvlm.core.events.StepSource`. It is opened when it is iterated, and opened again for ever when
     it breaks; what becomes of it comes as notices. Second 0 is the first frame, and the host's clock goes on from
-    there, whether there are frames or not. ``duration``: seconds to watch from then on (None: without end). Iterating raises
-    SourceError only where trying again is of no use. It opens the source anew, until :meth:`close`.
+    there, whether there are frames or not. ``duration``: seconds to watch from then on (None: without end).
+    Iterating raises SourceError only where trying again is of no use. It opens the source anew, until :meth:`close`.
     """
 
     live = True
