@@ -182,7 +182,7 @@ def cuts(args: argparse.Namespace) -> None:
     )
     table(["", "threads", "files", "memory, MB"], [["before", *before], ["after", *after]])
     print(
-        "Back: from the moment that the camera listens again to the next words. Holes of up to two steps are not told.\n"
+        "Back: from the moment that the camera listens again to the next words. Holes up to two steps are not told.\n"
     )
 
 
