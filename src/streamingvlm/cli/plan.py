@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Events of an earlier run that are looked through for what its files have not been told.
 CATCH_UP = 4096
+#: Two ends closer than this, seconds, are of the same step: files have whole milliseconds.
+EPS = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +49,23 @@ class Watched:
             return runtime.start(self.video, **options)
         if self.kept.past is not None:
             self._catch_up(self.kept)
-        return self.kept.start(runtime, self.reopen, **options)
+        stream = self.kept.start(runtime, self.reopen, **options)
+        if stream is None:
+            for output in self.outputs:
+                output.close()
+        return stream
 
     def _catch_up(self, kept: StreamFolder) -> None:
-        """Tell the files what an earlier run has told and not written. They pass over what they have."""
+        """Tell the files what an earlier run has told behind the last words that they have."""
+        from ..core.events import Commentary, Gap
         from ..sinks.files import FileOutput
 
         files = [output for output in self.outputs if isinstance(output, FileOutput)]
-        for event in kept.journal.after(max(kept.journal.number - CATCH_UP, 0)) if files else ():
-            for file in files:
+        events = kept.journal.after(max(kept.journal.number - CATCH_UP, 0)) if files else []
+        for file in files:
+            timed = [place for place, event in enumerate(events) if isinstance(event, Commentary | Gap)]
+            there = [place for place in timed if events[place].end <= file.done_until + EPS]  # type: ignore[union-attr]
+            for event in events[there[-1] + 1 if there else 0 :]:
                 file.write(event)
 
 
