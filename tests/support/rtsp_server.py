@@ -134,7 +134,8 @@ class RtspServer:
         self.kill()
 
     def _command(self, line: str) -> None:
-        assert self._process is not None and self._process.stdin is not None, "the server does not run"
+        assert self._process is not None, "the server does not run"
+        assert self._process.stdin is not None
         self._process.stdin.write(line + "\n")
         self._process.stdin.flush()
         assert self._read() == "done"
