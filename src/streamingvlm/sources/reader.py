@@ -141,7 +141,8 @@ class Reader(threading.Thread):
         try:
             if container.format.name in TEXT_FORMATS:
                 raise TroubleError(Trouble("format", "it is a text"))
-            known = container.duration is not None if container.format.name in PLAYLISTS else container.size > 0
+            # A playlist has a size, whatever it lists; and a server may tell the one and not the other.
+            known = container.duration is not None or (container.format.name not in PLAYLISTS and container.size > 0)
             self.finite = source.ends == "always" or (source.ends == "file" and known)
             return container, self._choose(container)
         except BaseException:
