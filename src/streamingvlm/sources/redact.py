@@ -20,14 +20,14 @@ _HOST = re.compile(r"(?P<host>\[[0-9a-f:.%]+\]|[^\[\]:@\s]+)(:(?P<port>[0-9]{1,5
 class Address:
     """A URL in parts. ``rest``: path and query, as they were given; ``user`` and ``password`` are not encoded.
 
-    Its representation shows no password.
+    Its representation shows neither.
     """
 
     scheme: str
     host: str
     port: int | None
     rest: str
-    user: str = ""
+    user: str = field(default="", repr=False)
     password: str = field(default="", repr=False)
 
     @staticmethod

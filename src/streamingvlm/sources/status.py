@@ -112,6 +112,10 @@ def code_of(
     number = getattr(error, "errno", None)
     if opening and waited and (isinstance(error, raised.InvalidDataError) or number in UNTOLD):
         return "timeout"
+    if (
+        opening and network and isinstance(error, PermissionError) and number == errno.EPERM
+    ):  # FFmpeg's number for a fault without a name
+        return "tls" if tls else "format"
     for kind, code in BY_TYPE:
         if isinstance(error, kind):
             return code
