@@ -247,7 +247,7 @@ def test_a_match_of_some_seconds_and_its_truth(tmp_path: Path, capsys: pytest.Ca
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("serving pong, seed 7, at http://127.0.0.1:")
     assert lines[1].startswith("streamingvlm watch http://127.0.0.1:")
-    assert record["title"] in lines[1]
+    assert lines[1].endswith(f"--kind arcade:pong --context '{record['title']}'")
 
 
 @pytest.mark.parametrize(

@@ -175,6 +175,9 @@ def test_no_password_is_ever_told(
         "rtsp://u:s3cr3t@[::1/live",
         "rtsp://u:s3cr3t@ho st/live",
         "http://u:s3cr3t@/x",
+        "rtsp://u:s3cr3t@127.0.0.1/a\r\nX-Header: of somebody's own",
+        "rtsp://u:s3cr3t\n@127.0.0.1/a",
+        "http://u:s3cr3t@127.0.0.1/a\0b",
     ],
 )
 def test_a_url_that_cannot_be_read_shows_no_password(url: str) -> None:

@@ -6,9 +6,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from support import media
+from support.fault_server import FaultServer, status
 from support.http_media import LiveHls, MediaServer, mpegts, write_evil_playlist, write_hls
 from support.live import watch
 
@@ -106,12 +108,16 @@ def test_a_recorded_playlist_is_watched_to_its_end(server: MediaServer, tmp_path
     assert len(watched.steps) == 4
 
 
-@pytest.mark.parametrize("name", ["clip.mp4", "clip.ts"])
+@pytest.mark.parametrize("name", ["front.mp4", "end.mp4", "clip.mkv", "clip.ts"])
 def test_a_file_is_watched_to_its_end(server: MediaServer, tmp_path: Path, name: str) -> None:
-    if name == "clip.ts":
-        (tmp_path / name).write_bytes(mpegts(2.0))
-    else:
-        media.write_clip(tmp_path / name, count=20, options={"movflags": "faststart"})
+    # Large enough that FFmpeg has to go back and forth in it; noise cannot be compressed.
+    noise = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
+    options = {"movflags": "faststart"} if name == "front.mp4" else {}
+    lossless = {"qp": "1", "g": "1"}
+    media.write_clip(
+        tmp_path / name, count=20, width=320, height=240, picture=noise, options=options, codec_options=lossless
+    )
+    assert (tmp_path / name).stat().st_size > 1 << 20
     with watch(server.url(f"/{name}")) as watched:
         watched.wait_end(10.0)
     assert watched.error is None
@@ -140,3 +146,21 @@ def test_the_same_segment_over_http_is_shown(server: MediaServer, tmp_path: Path
     write_evil_playlist(tmp_path / "good.m3u8", server.url("/open.ts"))
     with watch(server.url("/good.m3u8")) as watched:
         watched.wait_steps(1)
+
+
+@pytest.mark.parametrize("scheme", ["https", "rtsps"])
+def test_a_server_without_encryption_is_told_so(server: MediaServer, scheme: str) -> None:
+    with watch(server.url("/live.ts").replace("http", scheme, 1)) as watched:
+        watched.wait_status("connecting", "tls")
+
+
+def test_a_redirection_cannot_lead_into_the_files_of_this_machine(tmp_path: Path) -> None:
+    (tmp_path / "secret.ts").write_bytes(mpegts(1.0))
+    away = status(302, f"Location: file://{tmp_path}/secret.ts\r\n")
+    with FaultServer("http", away) as fault, watch(fault.url()) as watched:
+        watched.wait(lambda: any(one.code for one in watched.statuses))
+        assert not watched.formats
+    with MediaServer(tmp_path) as target:
+        near = status(302, f"Location: {target.url('/secret.ts')}\r\n")
+        with FaultServer("http", near) as fault, watch(fault.url()) as watched:
+            watched.wait_steps(1)

@@ -37,7 +37,7 @@ def camera() -> Iterator[RtspServer]:
 
 def test_frames_come_as_they_are_made(camera: RtspServer) -> None:
     with watch(camera.url()) as watched:
-        watched.wait_steps(5)
+        watched.wait_steps(4)
     assert [status.state for status in watched.statuses] == ["connecting", "running"]
     (told,) = watched.formats
     assert (told.width, told.height, told.codec) == (320, 240, "h264")
@@ -211,14 +211,13 @@ def say(server: RtspServer, live: LiveOptions, down: float) -> tuple[Kept, float
     source = LiveHub(server.url(), live=live).subscribe(fps=4, step=0.5)
     with Runtime(Engine(model)) as runtime:
         stream = runtime.start(source, sinks=[kept], pace=Pace.LIVE)
-        until(lambda: len(kept.said) >= 2)
+        until(lambda: len(kept.said) >= 1)
         server.kill()
         time.sleep(down)
         server.start()
         began, count = time.monotonic(), len(kept.said)
         until(lambda: len(kept.said) > count, 90.0)
         took = time.monotonic() - began
-        until(lambda: len(kept.said) > count + 1)
         assert not stream.ended
         stream.stop()
     return kept, took
@@ -302,13 +301,13 @@ def test_power_cuts_leave_nothing_behind() -> None:
 def test_two_watch_one_connection(camera: RtspServer) -> None:
     hub = LiveHub(camera.url(), live=SHORT)
     with Watched(hub.subscribe(fps=10, step=0.5)) as first:
-        first.wait_steps(2)
+        first.wait_steps(1)
         with Watched(hub.subscribe(fps=2, step=1.0)) as second:
             second.wait_steps(1)
             assert sum(thread.name == "streamingvlm-reader" for thread in threading.enumerate()) == 1
             assert second.steps[0].chunk.start == 0.0
             assert max(second.ages) < 1.0
-        first.wait_steps(2)
+        first.wait_steps(1)
 
 
 def test_a_runtime_ends_at_once_whatever_the_camera_does() -> None:

@@ -218,6 +218,9 @@ class _Handler(BaseHTTPRequestHandler):
         if asked.startswith("bytes="):
             first, _, last = asked.removeprefix("bytes=").partition("-")
             start, end = int(first), int(last) if last else len(data) - 1
+            if start >= len(data):
+                self._answer(416, {"Content-Range": f"bytes */{len(data)}"})
+                return
             where = {"Content-Range": f"bytes {start}-{min(end, len(data) - 1)}/{len(data)}"}
             self._answer(206, {**kind, **where}, data[start : end + 1])
         else:

@@ -162,6 +162,7 @@ def serve_match(source: str, seed: int | None, url: str, seconds: float | None, 
     from ..serve.match import LiveMatch
     from ..serve.open import open_server
     from ..worlds.record import truth_record
+    from ..worlds.source import kind_of
 
     game, seed = parse_match(source, seed)
     if output is not None:
@@ -171,18 +172,20 @@ def serve_match(source: str, seed: int | None, url: str, seconds: float | None, 
             )
         check_writable(output)
     address, match, code = parse_address(url), LiveMatch(game, seed), 0
+    taken = url
     try:
         with stoppable(), open_server(address) as server:
             taken = address.url(server.port)
             print(f"serving {game.name}, seed {seed}, at {taken}", flush=True)
-            print(f"streamingvlm watch {taken} --context {shlex.quote(match.context)}", flush=True)
+            known = f"--kind {kind_of(game)} --context {shlex.quote(match.context)}"
+            print(f"streamingvlm watch {taken} {known}", flush=True)
             match.run(server.publish, math.inf if seconds is None else seconds)
     except KeyboardInterrupt:
         code = 130
     except Stopped:
         code = 143
     if output is not None:
-        told = truth_record(game, url, match.context, list(match.truth()))
+        told = truth_record(game, taken, match.context, list(match.truth()))
         write_whole(output, json_text({**told, "wall": match.wall}) + "\n")
     late = f"; {match.late} frames left out, this machine did not keep up" if match.late else ""
     print(f"served {match.seconds:.0f} s{late}", file=sys.stderr)

@@ -148,7 +148,7 @@ class _Keeper(threading.Thread):
             self._source,
             self._options,
             self._deliver,
-            self._on_ended,
+            self._on_change,
             video_stream=self._hub.video_stream,
             resume=self._position,
         )
@@ -235,7 +235,7 @@ class _Keeper(threading.Thread):
 
     # The reader's thread.
 
-    def _on_ended(self) -> None:
+    def _on_change(self) -> None:
         with self._changed:
             self._changed.notify_all()
 

@@ -122,6 +122,8 @@ def _http(address: Address, live: LiveOptions) -> Input:
         "rw_timeout": patience,
         "protocol_whitelist": WEB_PROTOCOLS,
         "live_start_index": "-1",
+        # Without it FFmpeg 8 goes back in a file over a connection that it has asked the server to close.
+        "multiple_requests": "1",
         # Only a file of known length is asked for the rest of it; a break of anything else is to be seen.
         "reconnect": "1",
         "reconnect_delay_max": "2",

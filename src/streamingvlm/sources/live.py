@@ -19,7 +19,9 @@ class LiveSource:
     A :class:`~streamingvlm.core.events.StepSource`. It is opened when it is iterated, and opened again for ever when
     it breaks; what becomes of it comes as notices. Second 0 is the first frame, and the host's clock goes on from
     there, whether there are frames or not. ``duration``: seconds to watch from then on (None: without end).
-    Iterating raises SourceError only where trying again is of no use. It opens the source anew, until :meth:`close`.
+
+    Iterating raises SourceError only where trying again is of no use. Each iteration opens the source anew; behind
+    :meth:`close` there is nothing more.
     """
 
     live = True
@@ -62,9 +64,10 @@ class LiveHub(Hub):
 
     ``locator``: ``rtsp://``, ``http://`` and so on, ``camera:0``, ``screen:``, ``lavfi:GRAPH`` or ``-``. ``options``:
     FFmpeg's, ``transport`` (tcp, udp, auto) for RTSP, and ``kind``: what is shown, for a checkpoint that knows only
-    some kinds of video. ``user`` and ``password``: plain, where they do not stand in
-    the URL. ``live``: how patient it is. ``name``: the locator without any password. Raises SourceError if the locator
-    cannot be understood, never because the source is down.
+    some kinds of video. ``user`` and ``password``: plain, where they do not stand in the URL. ``live``: how patient it
+    is. ``name``: the locator without any password.
+
+    Raises SourceError if the locator cannot be understood, never because the source is down.
     """
 
     def __init__(

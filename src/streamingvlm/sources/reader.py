@@ -38,12 +38,14 @@ PLAYLISTS = frozenset({"hls", "dash"})
 BUSY_WINDOW = 5.0
 #: Skips the frames that no other frame needs.
 SKIP = "NONREF"
+#: What is told of an MP4 file that is piped in and cannot be read without going back in it.
+MP4_ADVICE = "an MP4 file cannot be read from a pipe; pipe in MPEG-TS, Matroska or fragmented MP4"
 
 Stage = Literal["lookup", "opening", "reading"]
 
 
 class Reader(threading.Thread):
-    """See the module. ``deliver`` is told every frame, ``ended`` of the end; both in this thread.
+    """See the module. ``deliver`` is told every frame, ``changed`` of a new stage and of the end, in this thread.
 
     ``stage``: what it does, and since when (``since``, ``perf_counter``; of reading: since the last frame).
     ``trouble``: why it has ended. ``resume``: seconds by the source's clock where a file of known length goes on.
@@ -54,14 +56,14 @@ class Reader(threading.Thread):
         source: Input,
         options: LiveOptions,
         deliver: Callable[[Reader, Shot], None],
-        ended: Callable[[], None],
+        changed: Callable[[], None],
         *,
         video_stream: int | None = None,
         resume: float | None = None,
     ) -> None:
         super().__init__(name="streamingvlm-reader", daemon=True)
         self.source, self.options = source, options
-        self._deliver, self._ended = deliver, ended
+        self._deliver, self._on_change = deliver, changed
         self._number = video_stream
         self.position = resume
         self.stage: Stage = "lookup"
@@ -99,19 +101,25 @@ class Reader(threading.Thread):
             self._enter("opening")
             container, stream = self._open()
             self._enter("reading")
-            self.trouble = Trouble("ended") if self.left else self._read(container, stream)
+            self.trouble = self._advised(Trouble("ended") if self.left else self._read(container, stream))
         except TroubleError as error:
-            self.trouble = error.trouble
+            self.trouble = self._advised(error.trouble)
         except BaseException as error:  # a bug, which is no reason to try again
             self.fault = error
         self._left.set()
-        self._ended()
+        self._on_change()
         if container is not None:  # saying goodbye to a camera that is gone takes as long as any time-out
             with suppress(Exception):
                 container.close()
 
+    def _advised(self, trouble: Trouble) -> Trouble:
+        """The same, or what can be done about it."""
+        pipe = self.source.pipe
+        return Trouble("format", MP4_ADVICE) if trouble.code == "format" and pipe and pipe.is_mp4 else trouble
+
     def _enter(self, stage: Stage) -> None:
         self.stage, self.since = stage, time.perf_counter()
+        self._on_change()
 
     def _look_up(self) -> None:
         if not self.source.host or "http_proxy" in self.source.options:
@@ -133,7 +141,8 @@ class Reader(threading.Thread):
         try:
             if container.format.name in TEXT_FORMATS:
                 raise TroubleError(Trouble("format", "it is a text"))
-            known = container.duration is not None if container.format.name in PLAYLISTS else container.size > 0
+            # A playlist has a size, whatever it lists; and a server may tell the one and not the other.
+            known = container.duration is not None or (container.format.name not in PLAYLISTS and container.size > 0)
             self.finite = source.ends == "always" or (source.ends == "file" and known)
             return container, self._choose(container)
         except BaseException:
@@ -156,8 +165,6 @@ class Reader(threading.Thread):
             least = min(self.options.io_timeout, self.options.first_frame)
             waited = network and time.perf_counter() - began >= least
             trouble = trouble_of(error, source.secrets, opening=True, network=network, tls=source.tls, waited=waited)
-        if source.pipe is not None and source.pipe.is_mp4:
-            trouble = Trouble("format", MP4_ADVICE)
         raise TroubleError(trouble)
 
     def _choose(self, container: Any) -> Any:
@@ -265,10 +272,6 @@ class Reader(threading.Thread):
         except Exception:  # whatever a damaged frame makes the library raise
             self.broken += 1
             return None
-
-
-#: What is told of an MP4 file that is piped in and cannot be read without going back in it.
-MP4_ADVICE = "an MP4 file cannot be read from a pipe; pipe in MPEG-TS, Matroska or fragmented MP4"
 
 
 class Shot:

@@ -13,6 +13,8 @@ HIDDEN = "***"
 #: Parameters of a URL whose values are nobody's business.
 _SECRET_KEY = re.compile(r"pass|pwd|psw|token|secret|key|auth|sig|cred|session", re.IGNORECASE)
 _URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<authority>[^/?#]*)(?P<rest>.*)", re.IGNORECASE | re.DOTALL)
+#: They would end a line of the request, and what follows would be a header of somebody's own.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _HOST = re.compile(r"(?P<host>\[[0-9a-f:.%]+\]|[^\[\]:@\s]+)(:(?P<port>[0-9]{1,5}))?", re.IGNORECASE)
 
 
@@ -20,14 +22,14 @@ _HOST = re.compile(r"(?P<host>\[[0-9a-f:.%]+\]|[^\[\]:@\s]+)(:(?P<port>[0-9]{1,5
 class Address:
     """A URL in parts. ``rest``: path and query, as they were given; ``user`` and ``password`` are not encoded.
 
-    Its representation shows no password.
+    Its representation shows neither.
     """
 
     scheme: str
     host: str
     port: int | None
     rest: str
-    user: str = ""
+    user: str = field(default="", repr=False)
     password: str = field(default="", repr=False)
 
     @staticmethod
@@ -38,6 +40,8 @@ class Address:
         SourceError, which shows nothing behind the scheme.
         """
         found = _URL.fullmatch(url)
+        if _CONTROL.search(url):
+            raise SourceError(f"{url.partition(':')[0]}://: there is a control character in this URL")
         if found is None:
             raise SourceError(f"{url.partition(':')[0]}: a URL is needed, SCHEME://HOST/PATH")
         scheme, authority, rest = found["scheme"].lower(), found["authority"], found["rest"]

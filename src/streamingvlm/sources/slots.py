@@ -163,6 +163,7 @@ class Assembler:
             return
         if self._open is None:
             self._open, self._why = current, ""
+            self._changed.notify_all()  # whoever waits is to look when its time is over
         self._slot = self._slot_of(at)
         current.frames.append(pixels)
         # The frame that ends one step may belong, by a hair, to the next.

@@ -47,8 +47,9 @@ BY_NUMBER: dict[int, SourceCode] = {
     errno.ENXIO: "not_found",
     errno.ENOTCONN: "ended",
 }
-#: What FFmpeg may call a reply that has not come in time.
-UNTOLD = frozenset({errno.EIO, errno.EAGAIN, errno.EPERM})
+#: What FFmpeg may call a reply that has not come in time: the errors, and the numbers of those without a type.
+LATE = (raised.InvalidDataError, PermissionError)
+LATE_NUMBERS = frozenset({errno.EIO, errno.EAGAIN})
 #: What a code means, in words.
 MEANING: dict[SourceCode, str] = {
     "refused": "it refuses",
@@ -110,8 +111,12 @@ def code_of(
     if isinstance(error, TroubleError):
         return error.trouble.code
     number = getattr(error, "errno", None)
-    if opening and waited and (isinstance(error, raised.InvalidDataError) or number in UNTOLD):
+    if opening and waited and (isinstance(error, LATE) or number in LATE_NUMBERS):
         return "timeout"
+    if (
+        opening and network and isinstance(error, PermissionError) and number == errno.EPERM
+    ):  # FFmpeg's number for a fault without a name
+        return "tls" if tls else "format"
     for kind, code in BY_TYPE:
         if isinstance(error, kind):
             return code
