@@ -22,13 +22,13 @@ from streamingvlm.core.events import (
     Chunk,
     Closed,
     Commentary,
-    Delta,
     Event,
     InstructionUpdated,
     Notice,
     Question,
     StepInput,
 )
+from streamingvlm.engine import slack
 from streamingvlm.engine.engine import Engine
 from streamingvlm.runtime import talk as rooms
 from streamingvlm.runtime.clock import Pace
@@ -111,7 +111,7 @@ def model(**options: Any) -> ScriptedModel:
     return ScriptedModel(says, answer=answers, **options)
 
 
-def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
+def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it never came"
@@ -143,14 +143,14 @@ def test_a_question_is_answered_while_the_stream_waits_for_its_camera(runtime: R
     until(lambda: kept.words)
     ask = stream.ask("are you sure?", heard.append)
     assert "".join(ask) == "yes, quite" == "".join(heard)
-    answer = ask.result(5)
+    answer = ask.result(20)
     assert (answer.text, answer.time, ask.number, ask.done) == ("yes, quite", 1.0, 1, True)
     assert answer.question.max_new_tokens == ANSWER_TOKENS
     assert "".join(ask) == "yes, quite", "it can be read again"
     ask.cancel()  # nothing happens
-    assert stream.ask(replace(LETTERS, options=("no", "yes"))).result(5).text == "no"
+    assert stream.ask(replace(LETTERS, options=("no", "yes"))).result(20).text == "no"
     hand.close()
-    assert stream.wait(5)
+    assert stream.wait(20)
     (asked, second), (done, _) = kept.all(Asked), kept.all(Answered)
     assert (asked.number, asked.text, asked.time, second.number) == (1, "are you sure?", 1.0, 2)
     assert done == rooms.Answered(1, answer)
@@ -172,7 +172,7 @@ def test_the_stream_is_asked_between_two_of_its_steps(runtime: Runtime, hand: Ha
     with pytest.raises(TimeoutError, match="no answer within"):
         ask.result(0.05)
     hand.put(StepInput(rest))
-    assert ask.result(5).time == 1.0
+    assert ask.result(20).time == 1.0
     assert kept.all(Asked)[0].time == 0.0
 
 
@@ -187,13 +187,11 @@ def test_a_question_that_comes_from_a_sink(runtime: Runtime) -> None:
                 with pytest.raises(SessionError, match="cannot wait"):
                     wait()
 
-    kept = Kept(ask)
     streams: list[Stream] = []
-    runtime.call(lambda: streams.append(runtime.start(ScriptedSource(40), sinks=[kept])))
-    assert asks or streams[0].wait(5)
-    assert asks[0].result(5).time >= 2.0
-    streams[0].wait(5)
-    assert len(kept.words) == 40
+    source = ScriptedSource(40, stuck=39)  # the stream is still there when the answer comes
+    runtime.call(lambda: streams.append(runtime.start(source, sinks=[Kept(ask)])))
+    until(lambda: asks)
+    assert asks[0].result(20).time >= 2.0
 
 
 # --- The commentary
@@ -286,9 +284,9 @@ def test_with_faults_in_the_fork_too() -> None:
 
 def test_a_slot_that_a_fault_has_taken_is_opened_again(runtime: Runtime, hand: Hand) -> None:
     stream = runtime.start(hand, sinks=[Kept()], pace=Pace.LIVE)
-    assert stream.ask("sure?").result(5)
+    assert stream.ask("sure?").result(20)
     runtime.call(lambda: runtime.talk._fork.close())  # type: ignore[union-attr]
-    assert stream.ask("sure?").result(5).text == "yes, quite"
+    assert stream.ask("sure?").result(20).text == "yes, quite"
 
 
 def test_a_listener_that_raises_ends_its_question_alone(runtime: Runtime, hand: Hand) -> None:
@@ -297,8 +295,8 @@ def test_a_listener_that_raises_ends_its_question_alone(runtime: Runtime, hand: 
 
     stream = runtime.start(hand, sinks=[kept := Kept()], pace=Pace.LIVE)
     with pytest.raises(SessionError, match="the question has failed: no ears"):
-        stream.ask("sure?", breaks).result(5)
-    assert stream.ask("sure?").result(5)
+        stream.ask("sure?", breaks).result(20)
+    assert stream.ask("sure?").result(20)
     hand.put(step(0))
     until(lambda: kept.words)
 
@@ -312,8 +310,8 @@ def test_a_sink_that_fails_at_a_question_ends_its_stream_alone(runtime: Runtime)
     good = runtime.start(Hand(), sinks=[kept := Kept()], pace=Pace.LIVE)
     asks = [bad.ask("sure?"), good.ask("sure?")]
     with pytest.raises(OutputError):
-        bad.wait(5)
-    assert asks[1].result(5).text == "yes, quite"
+        bad.wait(20)
+    assert asks[1].result(20).text == "yes, quite"
     assert kept.outcomes == ["yes, quite"]
 
 
@@ -340,20 +338,20 @@ def test_one_slot_is_kept_from_the_first_stream_on() -> None:
             runtime.start(Hand(), pace=Pace.LIVE)
         streams[0].stop()
         runtime.start(Hand(), pace=Pace.LIVE)
-        assert streams[1].ask("sure?").result(5)
+        assert streams[1].ask("sure?").result(20)
     with Runtime(Engine(model(), slots=2), questions=True) as runtime:
         sessions = runtime.call(lambda: [runtime.engine.open() for _ in range(2)])
         with pytest.raises(CapacityError, match="no room for questions: all 2 slots are taken"):
             runtime.start(Hand(), session=sessions[0])
         runtime.call(sessions[1].close)
-        assert runtime.start(Hand(), session=sessions[0]).ask("sure?").result(5)
+        assert runtime.start(Hand(), session=sessions[0]).ask("sure?").result(20)
 
 
 def test_a_larger_stream_gets_a_larger_spare_slot(runtime: Runtime) -> None:
     small = runtime.start(Hand(), pace=Pace.LIVE, policy="streaming:vision=2,sink=8,text=8")
-    before = small.ask("sure?").result(5)
+    before = small.ask("sure?").result(20)
     large = runtime.start(Hand(), pace=Pace.LIVE, policy="streaming:vision=40,turns=40")
-    assert large.ask("sure?").result(5).tokens == small.ask("sure?").result(5).tokens == before.tokens
+    assert large.ask("sure?").result(20).tokens == small.ask("sure?").result(20).tokens == before.tokens
 
 
 REFUSED = [
@@ -387,7 +385,7 @@ def test_a_streams_queue_is_bounded(runtime: Runtime) -> None:
 
     asks = runtime.call(flood)
     assert [ask.number for ask in asks] == [*range(1, QUESTIONS + 1), 1]
-    assert all(ask.result(5).text == "yes, quite" for ask in asks)
+    assert all(ask.result(20).text == "yes, quite" for ask in asks)
     assert full.ask("again?").number == QUESTIONS + 1
 
 
@@ -415,7 +413,7 @@ def test_a_question_has_thirty_seconds(runtime: Runtime, hand: Hand) -> None:
         ask.result(0.05)
     clock.ahead = ANSWER_SECONDS + 1
     with pytest.raises(SessionError, match="too late"):
-        ask.result(5)
+        ask.result(20)
     until(lambda: replies)
     assert "too late" in str(replies[0][0])
     assert "too late" in kept.outcomes[0]
@@ -434,12 +432,12 @@ def test_a_question_that_is_being_answered_can_be_cancelled_and_come_too_late() 
             else:
                 ask.cancel()
             with pytest.raises(SessionError, match="too late" if late else "cancelled") as first:
-                ask.result(5)
+                ask.result(20)
             with pytest.raises(SessionError) as again:
                 list(ask)
             assert first.value is again.value
             assert kept.outcomes == [str(first.value)]
-            assert stream.ask("sure?").result(5).text == "yes, quite"
+            assert stream.ask("sure?").result(20).text == "yes, quite"
 
 
 # --- Ends
@@ -459,8 +457,8 @@ def test_a_streams_questions_end_with_it_and_are_told_before_its_end(runtime: Ru
     asks = runtime.call(leave)
     for ask in asks[::2]:
         with pytest.raises(SessionError, match="the stream has ended"):
-            ask.result(5)
-    assert asks[1].result(5)
+            ask.result(20)
+    assert asks[1].result(20)
     assert kept.outcomes == ["the stream has ended"] * 2
     assert isinstance(kept.events[-1], Closed)
     assert [str(one) for one in replies[0]] == ["the stream has ended"] * 2
@@ -480,7 +478,7 @@ def test_a_runtime_that_closes_leaves_nobody_waiting() -> None:
         runtime.call(lambda: runtime.talk.weigh(streams[0].pipeline, [LETTERS], replies.append))
     for ask in asks:
         with pytest.raises(SessionError, match="ended"):
-            ask.result(5)
+            ask.result(20)
         ask.cancel()
     assert len(replies) == 1
     with pytest.raises(SessionError, match="closed"):
@@ -503,7 +501,7 @@ def test_a_batch_is_asked_on_one_copy_behind_people(runtime: Runtime) -> None:
         return stream.ask("sure?", lambda _: order.append("person"))
 
     ask = runtime.call(both)
-    ask.result(5)
+    ask.result(20)
     until(lambda: replies)
     first, second, third = replies[0]
     assert isinstance(first, Answer)
@@ -557,8 +555,8 @@ def test_a_rule_that_fails_when_called_back_ends_its_stream_alone(runtime: Runti
 
     runtime.call(lambda: runtime.talk.weigh(bad.pipeline, [LETTERS], breaks))
     with pytest.raises(ValueError, match="no such rule"):
-        bad.wait(5)
-    assert good.ask("sure?").result(5)
+        bad.wait(20)
+    assert good.ask("sure?").result(20)
 
 
 # --- Everything at once
@@ -602,7 +600,7 @@ def test_two_hundred_commands_of_sixteen_threads() -> None:
             assert stream.wait(20)
         until(lambda: all(ask.done for ask in asks))
         until(lambda: runtime.talk.rest is None)
-        until(lambda: len(engine.pool._free) == 3, 2.0)
+        until(lambda: len(engine.pool._free) == 3)
     for sink in kept:
         assert [one.text for one in sink.all(Commentary)] == [says(n, n + 1, 1) for n in range(60)]
         asked, ended = ([one.number for one in sink.all(kind)] for kind in (Asked, Answered))
@@ -618,8 +616,10 @@ def test_two_hundred_commands_of_sixteen_threads() -> None:
 # --- Lag
 
 
-def test_live_steps_do_not_wait_for_answers() -> None:
+def test_live_steps_do_not_wait_for_answers(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
     """A long answer in the slack of a live stream: no round of a step has it in its batch."""
+    for bound in ("PATIENCE", "TOTAL_PATIENCE"):
+        monkeypatch.setattr(slack, bound, 60.0)  # a busy machine may take its time
     together: list[int] = []
 
     class Seen(ScriptedModel):
@@ -627,16 +627,17 @@ def test_live_steps_do_not_wait_for_answers() -> None:
             together.append(len({segment.slot for segment in batch.segments}))
             return super().forward(embeds, batch, deepstack)
 
-    slow = Seen(lambda *_: "step", answer=lambda _: "word " * 24, prefill_seconds=0.005, decode_seconds=0.005)
+    slow = Seen(lambda *_: "step", answer=lambda _: "word " * 24, decode_seconds=0.01)
     with Runtime(Engine(slow, slots=2), questions=True) as runtime:
-        stream = runtime.start(ScriptedSource(10, step=0.2), sinks=[kept := Kept()], pace=Pace.LIVE, fps=10.0, step=0.2)
+        stream = runtime.start(hand, sinks=[kept := Kept()], pace=Pace.LIVE)
+        hand.put(step(0))
         until(lambda: kept.words)
-        answer = stream.ask(Question("sure?", max_new_tokens=ANSWER_TOKENS)).result(5)
-        assert stream.wait(5)
-    assert answer.finish_reason == "stop"
-    during = [one for one in kept.all(Commentary) if not one.dropped]
-    assert len(during) == 10
+        ask = stream.ask(Question("sure?", max_new_tokens=ANSWER_TOKENS))
+        assert next(iter(ask)) == "wo"
+        for number in range(1, 4):
+            hand.put(step(number))
+            until(lambda count=number + 1: len(kept.words) == count)  # type: ignore[misc]
+        assert ask.result(20).finish_reason == "stop"
     assert set(together) == {1}
-    first = kept.events.index(next(one for one in kept.events if isinstance(one, AnswerDelta)))
-    last = kept.events.index(next(one for one in kept.events if isinstance(one, Answered)))
-    assert any(isinstance(one, Delta | Commentary) for one in kept.events[first:last]), "the stream went on meanwhile"
+    first, last = (kept.events.index(kept.all(kind)[0]) for kind in (AnswerDelta, Answered))
+    assert sum(isinstance(one, Commentary) for one in kept.events[first:last]) >= 1, "the stream went on meanwhile"

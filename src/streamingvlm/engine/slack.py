@@ -18,7 +18,7 @@ from .stream import OpenStream
 GRACE = 0.1
 #: Seconds that a request in the background is held in one go, and in all; behind that it shares the steps' batch.
 PATIENCE = 1.0
-TOTAL_PATIENCE = 5.0
+TOTAL_PATIENCE = 3.0
 #: Seconds after which a request that is held by steps under way is looked at again.
 LOOK = 0.02
 #: What is expected to take so long takes up to so many times as long.
