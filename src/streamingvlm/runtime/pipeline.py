@@ -188,9 +188,9 @@ class Pipeline:
         if not self._telling and not self.ended:
             self._guarded(self._emit)
 
-    def add_companion(self, companion: Companion) -> None:
-        """One more companion, from the next step's end on."""
-        self._companions.append(companion)
+    def add_companion(self, companion: Companion, first: bool = False) -> None:
+        """One more companion, from the next step's end on; ``first``: it is called before the others."""
+        self._companions.insert(0 if first else len(self._companions), companion)
 
     def add_sink(self, sink: Sink) -> None:
         """One more sink, from the next event on; one that comes too late is only told how the stream has ended."""

@@ -149,7 +149,7 @@ class Stream:
         """Called by the runtime: have the stream watched."""
         self.watcher = watcher
         self.pipeline.add_sink(watcher)
-        self.pipeline.add_companion(watcher)
+        self.pipeline.add_companion(watcher, first=True)  # what is told is known to whoever keeps the stream
         watcher.begin(self.pipeline)
         return watcher
 

@@ -53,8 +53,8 @@ class Watcher:
 
     ``asker``: asks the stream (None: only rules on words can be watched, OptionError for others). ``state``: what
     :meth:`state` of an earlier run gave: a rule that is the same goes on as it stood, and rules that were added while
-    the stream ran are there again; its ``told``, if any, are the alerts that were told behind it, as records of a
-    journal. ``skipped``: times that rules were due while the questions before were still under way.
+    the stream ran are there again; its ``told``, if any, are the alerts that were told behind it, as events or as
+    records of a journal. ``skipped``: times that rules were due while the questions before were still under way.
     """
 
     def __init__(
@@ -268,8 +268,10 @@ def _finding(spec: RuleSpec, reply: Answer | StreamingVLMError, now: float) -> F
     return Finding(reply.time, *spec.verdict(reply))
 
 
-def _alert_of(record: Mapping[str, Any]) -> Alert:
+def _alert_of(record: Alert | Mapping[str, Any]) -> Alert:
     """The alert of a record, as far as the state of a rule follows from it."""
+    if isinstance(record, Alert):
+        return record
     kind, last = record["kind"], record.get("last")
     if kind not in ("raised", "updated", "cleared"):
         raise ValueError(f"no alert is {kind!r}")
