@@ -26,6 +26,7 @@ from streamingvlm.core.events import (
     FrameSink,
     Gap,
     SourceStatus,
+    StepFailed,
     StepInput,
     StreamOpened,
 )
@@ -33,8 +34,8 @@ from streamingvlm.engine.engine import Engine
 from streamingvlm.runtime.clock import Pace
 from streamingvlm.runtime.runtime import Runtime
 from streamingvlm.sinks import burned
-from streamingvlm.sinks.burned import BurnedOutput, Captions, canvas, fit
-from streamingvlm.sinks.files import FileOutput
+from streamingvlm.sinks.burned import BurnedOutput, Captions, canvas, fit, mend
+from streamingvlm.sinks.files import FileOutput, PieceFile
 from streamingvlm.sinks.lettering import Lettering, plain
 from streamingvlm.sinks.outputs import open_outputs, wait_for
 from streamingvlm.testing import ScriptedModel, ScriptedSource
@@ -108,24 +109,48 @@ def test_it_can_be_played_while_it_is_written_and_when_it_was_cut(tmp_path: Path
     output = BurnedOutput(tmp_path / "out.mp4")
     feed(output, *["word"] * 6)
     until = time.monotonic() + 5
-    while (not output.path.exists() or output.path.stat().st_size < 3000) and time.monotonic() < until:
+    while (not output.path.exists() or b"mdat" not in output.path.read_bytes()) and time.monotonic() < until:
         time.sleep(0.01)
     running = shutil.copy(output.path, tmp_path / "running.mp4")
     assert len(frames_of(Path(running))) >= 4
     whole = finish(output)
     content = output.path.read_bytes()
+    assert len(whole) == 12
     first = content.index(b"moof", content.index(b"mdat")) - 4
     counts = []
-    for length in range(first, len(content), max((len(content) - first) // 40, 1)):
+    for length in [*range(first, first + 120, 3), *range(first + 120, len(content), 97)]:
         part = tmp_path / "part.mp4"
         part.write_bytes(content[:length])
+        mend(part)
         frames = frames_of(part)
         for one, other in zip(frames, whole, strict=False):
             assert np.array_equal(one.picture, other.picture)
         counts.append(len(frames))
-    assert min(counts) >= 4
+    assert set(counts) == {4, 8, 12}
     assert counts == sorted(counts)
-    assert len(whole) == 12
+
+
+def test_what_is_on_the_disk_is_whole_fragments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the size of a fragment, one call writes it, so that no kill can end within one."""
+    sizes: list[int] = []
+    counts: list[int] = []
+    write = PieceFile.write
+
+    def noted(self: PieceFile, piece: bytes) -> None:
+        write(self, piece)
+        sizes.append(len(piece))
+        counts.append(len(frames_of(tmp_path / "out.mp4")))
+
+    monkeypatch.setattr(PieceFile, "write", noted)
+    output = BurnedOutput(tmp_path / "out.mp4", patient=True)
+    noise = np.random.default_rng(0)
+    for index in range(6):
+        frames = noise.integers(0, 255, (2, 360, 640, 3)).astype(np.uint8)
+        output.see(StepInput(Chunk(frames, (index, index + 0.5), index, index + 1)))
+        output.write(Commentary(index, index + 1, "a"))
+    assert len(finish(output)) == 12
+    assert counts == [0, 4, 8, 12, 12], "the head, three fragments, the index"
+    assert min(sizes[1:4]) > 100_000
 
 
 def test_a_hole_is_the_last_picture_dimmed_with_the_reason(tmp_path: Path) -> None:
@@ -205,7 +230,7 @@ def test_sizes(size: tuple[int, int], expected: tuple[int, int], tmp_path: Path)
         (["aaaa bbbb", "cccc dddd"], 1, [[["aaaa bbbb"]], [["aaaa bbbb", "cccc dddd"]]]),
         (["aaaa bbbb cccc dddd", "eeee"], 1, [[["aaaa bbbb", "cccc dddd"]], [["eeee"]]]),
         (["aaaa bbbb cccc dddd eeee"], 2, [[["aaaa bbbb", "cccc dddd"], ["eeee"]]]),
-        (["aaaa bbbb cccc dddd eeee"], 1, [[["aaaa bbbb", "cccc d..."]]]),
+        (["aaaa bbbb cccc dddd eeee"], 1, [[["aaaa bbbb", "cccc dd..."]]]),
         (["a" * 25], 2, [[["a" * 10, "a" * 10], ["a" * 5]]]),
         (["a", "", "", "", ""], 1, [[["a"]], [["a"]], [["a"]], [["a"]], [[]]]),
     ],
@@ -275,6 +300,15 @@ def test_frames_without_words_go_on_in_time(tmp_path: Path) -> None:
     assert [frame.has_words for frame in frames] == [frame.time >= 8 for frame in frames]
 
 
+def test_a_step_that_fails_has_frames_without_words(tmp_path: Path) -> None:
+    output = BurnedOutput(tmp_path / "out.mp4")
+    output.see(step(0))
+    output.write(StepFailed(0, 1, "timeout", "late"))
+    assert not output._wordless
+    feed(output, "w", begin=1)
+    assert [frame.has_words for frame in finish(output)] == [False, False, True, True]
+
+
 def test_parts_of_a_step_are_one_step(tmp_path: Path) -> None:
     output = BurnedOutput(tmp_path / "out.mp4")
     for part in (0.0, 0.5):
@@ -316,6 +350,11 @@ def test_what_is_resumed_goes_into_a_file_beside(tmp_path: Path) -> None:
         assert isinstance(output, BurnedOutput)
         feed(output, "a", begin=index)
         assert len(finish(output)) == 2
+        with output.path.open("ab") as file:
+            file.write(b"\0\0\0\x80moof, and the power failed")
+    open_outputs([tmp_path / "out.mp4"], resume=True)
+    assert len(frames_of(tmp_path / "out-3.mp4")) == 2, "what is torn is mended"
+    open_outputs([tmp_path / "out-2.mp4"])  # a torn one of ours may be written over
 
 
 @pytest.mark.parametrize("content", [b"no video", b"film"])
@@ -349,11 +388,12 @@ def test_a_folder_that_vanishes_is_one_line(tmp_path: Path) -> None:
 def test_a_disk_that_fills_up_is_one_line_and_leaves_a_video(tmp_path: Path) -> None:
     output = BurnedOutput(tmp_path / "out.mp4")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (700_000, before[1]))
     try:
         check_fails(output, "File too large", lambda: np.random.default_rng(0).integers(0, 255, (2, 360, 640, 3)))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert len(frames_of(output.path)) in (4, 8), "whole fragments"
 
 
 def check_fails(output: BurnedOutput, said: str, noise: Callable[[], NDArray[np.int64]] | None = None) -> None:
@@ -422,7 +462,7 @@ def test_a_pipeline_shows_every_frame_before_its_words(parts: bool, each: list[i
     watcher = Watcher()
     with Runtime(Engine(ScriptedModel(lambda start, *_: "a" if start else ""))) as runtime:
         source = ScriptedSource(3, frames=4)
-        runtime.start(source, sinks=[watcher], pace=Pace.INLINE, parts=parts, said_until=1.0).wait()
+        runtime.start(source, fps=4.0, sinks=[watcher], pace=Pace.INLINE, parts=parts, said_until=1.0).wait()
     assert [(start, count) for kind, start, count in watcher.log if kind == "frames"] == [
         (start, count) for start in (1.0, 2.0) for count in each
     ], "what an earlier run has told is not shown again"

@@ -37,8 +37,8 @@ class StreamSession(Protocol):
 
     ``context``: what is known before its video starts; ``version``: of the newest instruction; ``patch_frames``: frames
     of the least part of a step that :meth:`submit` takes (None: steps come whole); ``between_steps``: whether it can be
-    saved and copied, as far as the stream knows; ``ready``: whether it takes a step now (live, what comes while it
-    takes none is dropped and counted). ``longest_time``: seconds of the stream that the model can be told (infinity:
+    saved and copied, as far as the stream knows; ``ready``: whether it takes a step now. Live, what comes while it
+    takes none is dropped and counted. ``longest_time``: seconds of the stream that the model can be told (infinity:
     any).
     """
 

@@ -6,6 +6,9 @@ for them. Where nothing was seen, the last picture is shown, dimmed, with the re
 
 from __future__ import annotations
 
+import math
+import mmap
+import os
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -20,9 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import OutputError
-from ..core.events import Chunk, Commentary, Event, Gap, StepInput
+from ..core.events import Chunk, Commentary, Event, Gap, StepFailed, StepInput
 from .cues import LINE, LINES, SENTENCE_ENDS, hole_text, wrap
-from .files import check_writable
+from .files import PieceFile, check_writable
 from .lettering import WIDTH, Lettering, plain
 from .limits import FRAME_BYTES, WORDLESS_STEPS
 from .text import printable
@@ -73,7 +76,7 @@ class BurnedOutput:
     """
 
     def __init__(self, path: Path, *, resume: bool = False, patient: bool = False) -> None:
-        self.path = _free(path) if resume else path
+        self.path = _beside(path) if resume else path
         check_writable(self.path)
         _check_ours(self.path)
         self._encoder = _Encoder(self.path)
@@ -99,6 +102,8 @@ class BurnedOutput:
         match event:
             case Commentary():
                 self._release(event.start, event)
+            case StepFailed():
+                self._release(event.start, None)
             case Gap():
                 self._release(event.start, None)
                 self._put(event)
@@ -182,6 +187,7 @@ class _Encoder:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._file: FragmentFile | None = None
         self._container: Any = None
         self._stream: Any = None
         self._lettering: Lettering | None = None
@@ -206,16 +212,21 @@ class _Encoder:
         if self._container is not None:
             self._container.mux(self._stream.encode())
             self._container.close()
+        if self._file is not None:
+            self._file.close()
 
     def give_up(self) -> None:
+        if self._file is not None:
+            self._file.close()
         if self._container is not None:
-            with suppress(av.error.FFmpegError, OSError):
+            with suppress(av.error.FFmpegError, OSError, ValueError):
                 self._container.close()
 
     def _open(self, frame: Picture, time: float) -> None:
         width, height = canvas(frame.shape[1], frame.shape[0])
         self._lettering, self._captions, self._origin = Lettering(), Captions(_columns(width, height)), time
-        self._container = av.open(str(self._path), "w", format="mp4", options=_FLAGS)
+        self._file = FragmentFile(self._path)
+        self._container = av.open(self._file, "w", format="mp4", options=_FLAGS)
         self._container.metadata["comment"] = COMMENT
         self._stream = self._container.add_stream("libx264", rate=25)  # of no meaning: each frame has its time
         self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
@@ -233,11 +244,10 @@ class _Encoder:
         if self._last is None:
             return
         lines = wrap(plain(hole_text(gap.reason)).split(), _columns(self._stream.width, self._stream.height))[:LINES]
-        every = max(CARD_SECONDS, (gap.end - gap.start) / CARDS)
-        time = gap.start
-        while time < gap.end:
-            self._show(self._last // 3, time, lines, CENTRE)
-            time += every
+        length = max(gap.end - gap.start, 0.0)
+        count = min(math.ceil(length / CARD_SECONDS), CARDS)
+        for index in range(count):
+            self._show(self._last // 3, gap.start + length * index / count, lines, CENTRE)
 
     def _show(self, picture: Picture, time: float, lines: list[str], middle: float) -> None:
         drawn = picture.copy()
@@ -320,12 +330,63 @@ def _columns(width: int, height: int) -> int:
     return max(min(LINE, width // (WIDTH * _scale(width, height)) - 1), 1)
 
 
-def _free(path: Path) -> Path:
-    """``path``, or the next name beside it that is not taken."""
-    number, free = 1, path
-    while free.exists() and free.stat().st_size:
-        number += 1
+class FragmentFile:
+    """What FFmpeg writes into: fragments go to the disk whole, each in one go.
+
+    A file that ends within the header of a fragment cannot be opened by FFmpeg, though all else is there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file: PieceFile | None = PieceFile(path)
+        self._waiting = bytearray()
+
+    def write(self, data: bytes) -> int:
+        """Called by FFmpeg."""
+        self._waiting += data
+        whole = whole_fragments(self._waiting)
+        if whole and self._file is not None:
+            self._file.write(bytes(self._waiting[:whole]))
+            del self._waiting[:whole]
+        return len(data)
+
+    def close(self) -> None:
+        """Nothing follows."""
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
+
+
+def whole_fragments(data: bytes | bytearray | mmap.mmap) -> int:
+    """Bytes of ``data``, an MP4 file or what follows in one, up to the end of the last whole fragment."""
+    at = whole = 0
+    while at + 8 <= len(data):
+        size, kind = int.from_bytes(data[at : at + 4], "big"), bytes(data[at + 4 : at + 8])
+        at += size
+        if size < 8 or at > len(data):
+            break
+        if kind in (b"moov", b"mdat", b"mfra"):
+            whole = at
+    return whole
+
+
+def mend(path: Path) -> None:
+    """Cut off the fragment that was not written to its end when the power failed."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        whole, length = whole_fragments(content), len(content)
+    if whole < length:
+        os.truncate(path, whole)
+
+
+def _beside(path: Path) -> Path:
+    """``path``, or the next name beside it that is not taken. The last that is taken is mended."""
+    number, free, last = 1, path, None
+    while free.is_file() and free.stat().st_size:
+        number, last = number + 1, free
         free = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    if last is not None:
+        _check_ours(last)
+        with _one_line(last):
+            mend(last)
     return free
 
 
@@ -333,13 +394,9 @@ def _check_ours(path: Path) -> None:
     """Raise OutputError if a video is there that was not made here: a film is not easily had again."""
     if not path.is_file() or not path.stat().st_size:
         return
-    try:
-        with av.open(str(path)) as container:
-            ours = container.metadata.get("comment") == COMMENT
-    except (av.error.FFmpegError, OSError):
-        ours = False
-    if not ours:
-        raise OutputError(f"{path} is no video with captions of an earlier run; choose another name or remove it")
+    with _one_line(path), path.open("rb") as file:
+        if COMMENT.encode() not in file.read(1 << 16):
+            raise OutputError(f"{path} is no video with captions of an earlier run; choose another name or remove it")
 
 
 @contextmanager

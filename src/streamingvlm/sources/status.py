@@ -47,6 +47,8 @@ BY_NUMBER: dict[int, SourceCode] = {
     errno.ENXIO: "not_found",
     errno.ENOTCONN: "ended",
 }
+#: What FFmpeg may call a reply that has not come in time.
+UNTOLD = frozenset({errno.EIO, errno.EAGAIN, errno.EPERM})
 #: What a code means, in words.
 MEANING: dict[SourceCode, str] = {
     "refused": "it refuses",
@@ -108,7 +110,7 @@ def code_of(
     if isinstance(error, TroubleError):
         return error.trouble.code
     number = getattr(error, "errno", None)
-    if opening and waited and (isinstance(error, raised.InvalidDataError) or number in (errno.EIO, errno.EAGAIN)):
+    if opening and waited and (isinstance(error, raised.InvalidDataError) or number in UNTOLD):
         return "timeout"
     for kind, code in BY_TYPE:
         if isinstance(error, kind):
