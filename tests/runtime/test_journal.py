@@ -65,6 +65,7 @@ EVENTS: list[Event] = [
     Resumed(3.0, 1.5, 0.5),
     Rebased(100.0, 0.0),
     Dropped(3),
+    StepFailed(3.0, 4.0, "rate_limit", "too many requests", 2, 4.0, 3),
     Closed("unplugged"),
 ]  # fmt: skip
 

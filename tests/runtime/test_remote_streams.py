@@ -34,6 +34,7 @@ from streamingvlm.core.events import (
     Event,
     InstructionUpdated,
     Question,
+    SourceStatus,
     StepFailed,
     StepInput,
 )
@@ -271,6 +272,23 @@ def test_a_server_that_is_down_for_long(server: ChatServer) -> None:
     shown = numbers(server.requests[4])
     assert len(shown) == 8
     assert shown == list(range(shown[0], shown[0] + 8))
+
+
+def test_what_a_source_tells_does_not_wait_for_a_pause(server: ChatServer) -> None:
+    class Camera(Video):
+        def __iter__(self) -> Iterator[Any]:
+            yield from Video.__iter__(self)
+            until(lambda: bool(kept.of(StepFailed)))
+            yield SourceStatus("reconnecting", "timeout")
+            until(lambda: bool(kept.of(SourceStatus)))
+
+    server.faults += [broken()]
+    kept = Kept()
+    began = time.perf_counter()
+    stream = watch(server, Camera(1, 0.01), kept, pause=60)
+    assert time.perf_counter() - began < 2
+    assert stream.complete
+    assert [type(event) for event in kept.of(StepFailed, SourceStatus, Closed)] == [StepFailed, SourceStatus, Closed]
 
 
 @pytest.mark.parametrize(

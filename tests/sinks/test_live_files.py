@@ -70,6 +70,7 @@ ALL: list[Event] = [
     SourceStatus("reconnecting", "timeout", "", 1, 5.0),
     Gap(3, 3603, "timeout"),
     Resumed(3603.0, 12.5),
+    StepFailed(3604.0, 3605.0, "server", "the server has failed", retry_in=1.0),
     Rebased(3603.0, 3.0),
     said(3603, "nobody is there"),
     alert(3604.0, "cleared"),

@@ -36,10 +36,10 @@ class Pace(StrEnum):
 class Feed(Protocol):
     """Where a pipeline takes its steps from."""
 
-    def poll(self) -> StepInput | Notice | None:
+    def poll(self, steps: bool = True) -> StepInput | Notice | None:
         """The next step, part of one, or what the source tells between two; None if nothing has come yet.
 
-        Raises what the source raised, behind the rest.
+        ``steps``: False for what comes before the next step alone. Raises what the source raised, behind the rest.
         """
         ...
 
@@ -121,16 +121,16 @@ class _Mailbox:
             missed, self._missed = self._missed, 0
         return replace(step, arrival=replace(step.arrival, dropped=missed)), late
 
-    def poll(self) -> StepInput | Notice | None:
+    def poll(self, steps: bool = True) -> StepInput | Notice | None:
         """The next step or notice, if there is one; raises what the source raised, behind those made before."""
         with self.changed:
-            if self.waiting:
+            if self.waiting and (steps or not isinstance(self.waiting[0], StepInput)):
                 step = self.waiting.popleft()
                 if isinstance(step, StepInput):
                     self._begun = step.chunk.start
                 self.changed.notify_all()
                 return step
-            if self.done and self.error is not None:
+            if self.done and self.error is not None and not self.waiting:
                 raise self.error
             return None
 
@@ -195,9 +195,9 @@ class Threaded:
         self._thread = threading.Thread(target=self._make, name="streamingvlm-source", daemon=True)
         self._thread.start()
 
-    def poll(self) -> StepInput | Notice | None:
+    def poll(self, steps: bool = True) -> StepInput | Notice | None:
         """See :meth:`Feed.poll`."""
-        step = self._box.poll()
+        step = self._box.poll(steps)
         if not isinstance(step, StepInput):
             return step
         # Without a clock a frame is "there" once it is read and asked for: waiting in line is not lag.
@@ -263,8 +263,10 @@ class Inline:
         self._next: StepInput | None = None
         self._ended = False
 
-    def poll(self) -> StepInput | Notice | None:
+    def poll(self, steps: bool = True) -> StepInput | Notice | None:
         """See :meth:`Feed.poll`."""
+        if not steps:  # what comes is only known when it is read
+            return None
         step = None if self._ended else next(self._steps, None)
         self._ended = step is None
         return step

@@ -152,6 +152,11 @@ class Pipeline:
             self._guarded(self._poll)
         return self._next is not None or self.ended
 
+    def listen(self) -> None:
+        """While the stream takes no step: what its source tells is told, and its end is noticed."""
+        if not self.ended and self._request is None and self._next is None:
+            self._guarded(partial(self._poll, False))
+
     def take(self) -> None:
         """Hand the step that has come to the engine."""
         step, self._next = self._next, None
@@ -241,9 +246,9 @@ class Pipeline:
         if not self._acting:
             self._close(patience)
 
-    def _poll(self) -> None:
+    def _poll(self, steps: bool = True) -> None:
         self._save()
-        while (item := self._feed.poll()) is not None and not isinstance(item, StepInput):
+        while (item := self._feed.poll(steps)) is not None and not isinstance(item, StepInput):
             self._emit(item)
             if self.ended:  # a sink has stopped the stream
                 return

@@ -441,6 +441,9 @@ class Runtime:
         idle = [pipeline for pipeline in pipelines if pipeline.idle]
         if self._lockstep and (len(idle) < sum(not pipeline.ended for pipeline in pipelines) or not _all_look(idle)):
             return False
+        for pipeline in pipelines:
+            if pipeline not in idle:
+                pipeline.listen()
         ready = [pipeline for pipeline in idle if pipeline.look()]
         for pipeline in ready:
             pipeline.take()
