@@ -102,13 +102,13 @@ def cases_of(game: Game) -> list[Case]:
 def pattern(kind: EventKind, side: str | None, colours: Sequence[str]) -> str:
     """Any wording of a kind, of one side or of either."""
     who = side or "(?:" + "|".join(colours) + ")"
-    places = {"{colour}": who, "{who}": rf"(?:player )?{who}", "{zone}": "(?:" + "|".join(kind.zones) + ")"}
+    places = {"{colour}": who, "{who}": rf"(?:player {who} \w+|{who})", "{zone}": "(?:" + "|".join(kind.zones) + ")"}
     wordings = []
     for wording in kind.wordings:
         for place, text in places.items():
             wording = wording.replace(place, text)
         wordings.append(wording)
-    return rf"\b(?:{'|'.join(wordings)})\b"
+    return rf"(?:^|; )(?:{'|'.join(wordings)})(?: ;|$)"  # a whole clause: "game point green" tells no point
 
 
 def replies_if_ahead(game: Game) -> dict[str, list[str]]:

@@ -12,7 +12,9 @@ import pytest
 from streamingvlm.core.errors import CapacityError, OptionError, SessionError, StreamingVLMError
 from streamingvlm.core.events import Alert, Answer, Closed, Commentary, Delta, Event, Gap, Question, RuleChanged
 from streamingvlm.engine.ask import QUESTION_TOKENS
+from streamingvlm.engine.endpoint import Endpoint
 from streamingvlm.engine.engine import Engine
+from streamingvlm.engine.remote import RemoteOptions, RemoteSession
 from streamingvlm.runtime.clock import Pace
 from streamingvlm.runtime.pipeline import Pipeline
 from streamingvlm.runtime.rules import AskedRule, RuleSpec, SaysRule
@@ -21,6 +23,7 @@ from streamingvlm.runtime.talk import Replies
 from streamingvlm.runtime.watcher import rule_tokens
 from streamingvlm.sinks.records import record_of
 from streamingvlm.testing import ScriptedModel, ScriptedSource
+from support.chat_server import ChatServer, texts
 
 GOAL = SaysRule(name="goal", text="goal", off_after=2)
 FALL = AskedRule(name="fall", text="someone lies on the floor", on_after=1, off_after=1, merge_gap=0.0, cooldown=0.0)
@@ -296,6 +299,25 @@ def test_rules_go_on_where_an_earlier_run_stood() -> None:
     assert [rule.name for rule in stream.rules] == ["fall", "more"]
 
 
+def test_a_stream_that_begins_anew_is_asked_at_once() -> None:
+    state = saved_at(7.0, [FALL])
+    asker = FakeAsker(lambda _: 0.1)
+    run([FALL], asker, rule_state=state)
+    assert [time for time, _ in asker.asked] == [1, 3, 5, 7]
+
+
+def test_a_rule_that_was_disarmed_is_armed_by_setting_it_again() -> None:
+    once = SaysRule(name="goal", text="goal", off_after=1, cooldown=0.0, until="raised")
+
+    def again(stream: Stream, event: Event) -> None:
+        if isinstance(event, Commentary) and event.end == 5.0:
+            stream.add_rule(once)
+
+    kept, _ = run([once], words=lambda start: "" if start % 2 else "goal", then=again)
+    kinds = [(one.kind, one.number, one.time) for one in kept.of(Alert)]
+    assert kinds == [("raised", 1, 1.0), ("cleared", 1, 2.0), ("raised", 2, 5.0), ("cleared", 2, 6.0)]
+
+
 def test_a_rule_that_was_changed_meanwhile_begins_anew() -> None:
     other = AskedRule(name="fall", text="someone sits", on_after=1)
     kept, _ = run([other], FakeAsker(lambda _: 0.9), rule_state=saved_at(5.0, [FALL]), said_until=5.0)
@@ -368,3 +390,20 @@ def test_eight_rules_are_asked_for_real_and_the_commentary_is_the_same() -> None
     assert min(one["findings"] for one in counts.values()) >= 2
     assert [name for name, one in counts.items() if one["unknown"]] == ["r5"]
     assert not any(one["failed"] for one in counts.values())
+
+
+def test_a_model_behind_an_endpoint_is_asked_in_words() -> None:
+    replies = iter(["Yes.", "yes, nothing happens", '{"verdict": "no"}', "I cannot tell"])
+    with ChatServer(lambda _: next(replies)) as server:
+        endpoint = Endpoint(server.url, "m", key=None, sleep=lambda _: None)
+        with RemoteSession(endpoint, RemoteOptions(fps=2, seconds=4)) as session:
+            session.see(next(iter(ScriptedSource(1))))
+            kept, stream = run([FALL], FakeAsker(lambda _: session.ask(FALL.asked.text)))
+        prompts = {texts(request)[-1] for request in server.requests}
+    assert kept.alerts == [("fall", "raised", 1.0, 1.0), ("fall", "cleared", 1.0, 5.0)]
+    assert [alert.probability for alert in kept.of(Alert)] == [None, None]
+    assert stream.watcher is not None
+    assert stream.watcher.counts["fall"]["unknown"] == 2
+    (prompt,) = prompts
+    assert FALL.text in prompt
+    assert "one word alone: yes, no or unknown" in prompt

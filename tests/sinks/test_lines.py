@@ -28,6 +28,7 @@ from streamingvlm.core.events import (
     RuleChanged,
     SourceFormat,
     SourceStatus,
+    StepFailed,
     StreamOpened,
 )
 from streamingvlm.sinks.lines import REASONS, event_lines
@@ -69,6 +70,11 @@ STOP = "\x1b[2J"
         (Dropped(3), "[  12.0s] -- 3 events were lost"),
         (Commentary(3, 4, "a\tb", finish_reason="length"), "[   3.0s] a b [length]"),
         (Commentary(3, 4, ""), None),
+        (
+            StepFailed(3, 4, "rate_limit", f"too many\n{STOP}", dropped=1, retry_in=2.0),
+            "[   3.0s] -- no words: too many \ufffd[2J (rate_limit), 1 steps dropped before, next try in 2 s",
+        ),
+        (StepFailed(3, 4, "no_text", "it declines"), "[   3.0s] -- no words: it declines (no_text)"),
         (Delta(3, 4, "a"), None),
         (AnswerDelta(1, "a"), None),
         (StreamOpened("a", ""), None),

@@ -40,6 +40,10 @@ class PipeWriter:
     def stall(self) -> None:
         self._stalled.set()
 
+    def go(self) -> None:
+        """Go on after :meth:`stall`, with what was to be sent meanwhile."""
+        self._stalled.clear()
+
     def kill(self) -> None:
         self._dead.set()
         with contextlib.suppress(OSError):

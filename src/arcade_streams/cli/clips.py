@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streamingvlm import OptionError, OutputError, SourceError
-from streamingvlm.cli.follow import Watched, follow
+from streamingvlm.cli.follow import follow
 from streamingvlm.cli.loading import load_engine
 from streamingvlm.cli.options import PaceOption, WeightsOption, check_numbers
+from streamingvlm.cli.plan import Watched
 
 if TYPE_CHECKING:
     from streamingvlm.core.events import Event

@@ -1,7 +1,7 @@
 """What questions cost the streams that are asked: lag of live streams with and without them, in turns within one run.
 
 The machine may not be the same all the time, so turns with a question every few seconds and turns without any follow
-each other, each ``TURN`` seconds long. A step counts as one with questions if one was under way when it ended.
+each other, each ``TURN`` seconds long; one with questions ends with the last answer.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from .setup import Request
 
 #: Seconds of a turn with questions, or without.
 TURN = 20.0
+#: How often turns are drawn anew for the spread of a ratio.
+DRAWS = 1000
 #: Seconds that the last answers may still take.
 PATIENCE = 60.0
 PERCENTILES = (50, 95, 99)
@@ -62,15 +64,15 @@ class _Asked:
 
 @dataclass(slots=True)
 class _Lags:
-    """The lag of every step of all streams, with and without questions; nothing while it is not ``open``.
+    """The lag of every step of all streams; nothing while it is not ``open``.
 
-    ``ends``: of question (stream, number), when it ended (``time.perf_counter()``).
+    ``turn``: the one under way, of which every second is one with questions; ``steps``: (turn, lag). ``ends``: of
+    question (stream, number), when it ended (``time.perf_counter()``).
     """
 
     open: bool = False
-    asking: bool = False
-    quiet: list[float] = field(default_factory=list)
-    asked: list[float] = field(default_factory=list)
+    turn: int = 0
+    steps: list[tuple[int, float]] = field(default_factory=list)
     dropped: dict[bool, int] = field(default_factory=lambda: {False: 0, True: 0})
     errors: list[str] = field(default_factory=list)
     ends: dict[tuple[int, int], float] = field(default_factory=dict)
@@ -86,8 +88,8 @@ class _Listener:
     def write(self, event: Event) -> None:
         lags = self.lags
         if isinstance(event, Commentary) and lags.open:
-            (lags.asked if lags.asking else lags.quiet).append(event.timing.lag)
-            lags.dropped[lags.asking] += event.dropped
+            lags.steps.append((lags.turn, event.timing.lag))
+            lags.dropped[lags.turn % 2 == 1] += event.dropped
         elif isinstance(event, Answered):
             lags.ends[self.stream, event.number] = time.perf_counter()
         elif isinstance(event, Closed) and event.error:
@@ -99,7 +101,8 @@ class _Listener:
 def measure_questions(request: Request, plan: Plan, on_second: Callable[[float], None] = lambda _: None) -> Metrics:
     """Lag of live streams with and without questions, and how soon these are answered.
 
-    ``lag``: percentiles in seconds of steps ``without`` and ``with`` questions, and their ``ratio``; ``first_text`` and
+    ``lag``: percentiles in seconds of steps ``without`` and ``with`` questions, their ``ratio``, and how far that goes
+    where the turns are drawn anew (``ratio_low``, ``ratio_high``: 5 and 95 of 100 draws are below); ``first_text`` and
     ``answer``: seconds from asking to the first text and to the end.
     """
     model = request.make_model()
@@ -113,7 +116,7 @@ def measure_questions(request: Request, plan: Plan, on_second: Callable[[float],
         lags.open = False
         ran = how_it_ran(runtime.engine)
         work = runtime.load.busy / max(runtime.load.busy + runtime.load.idle, 1e-9)
-    if lags.errors or not lags.quiet or not lags.asked:
+    if lags.errors or len({turn % 2 for turn, _ in lags.steps}) < 2:
         raise OptionError(f"nothing was measured: {next(iter(lags.errors), 'the source ends before the warm-up does')}")
     return {
         **_figures(lags, asked),
@@ -153,10 +156,10 @@ def _take_turns(
     while (turn + 1) * TURN <= plan.seconds:
         ends = began + (turn + 1) * TURN
         moment = began + turn * TURN
-        while turn % 2 and moment + plan.every <= ends:
+        while turn % 2 and moment + plan.every <= ends + 1e-6:
             # Not always at the same moment of a step.
             _sleep_until(moment + dice.uniform(0.0, min(plan.every, 1.0)))
-            lags.asking = True
+            lags.turn = turn
             asked.append(_ask(streams, len(asked) % len(streams), plan.question))
             moment += plan.every
             on_second(time.perf_counter() - began)
@@ -164,8 +167,8 @@ def _take_turns(
         if turn % 2:
             for one in asked:
                 _wait(one, lags)
-            lags.asking = False
         turn += 1
+        lags.turn = turn
         on_second(time.perf_counter() - began)
 
 
@@ -189,19 +192,37 @@ def _wait(one: _Asked, lags: _Lags) -> None:
     one.end, one.tokens = lags.ends[one.stream, one.handle.number], len(answer.tokens)
 
 
+def _percentiles(turns: Sequence[Sequence[float]]) -> dict[str, float]:
+    lags = [lag for turn in turns for lag in turn]
+    return {f"p{one}": percentile(lags, one) for one in PERCENTILES}
+
+
+def _spread(turns: Sequence[Sequence[float]]) -> tuple[dict[str, float], dict[str, float]]:
+    """The 5th and the 95th percentile of each ratio, where turns are drawn anew with replacement."""
+    dice, drawn = random.Random(0), list[dict[str, float]]()
+    for _ in range(DRAWS):
+        quiet, asked = (_percentiles(dice.choices(side, k=len(side))) for side in (turns[::2], turns[1::2]))
+        drawn.append({key: asked[key] / quiet[key] for key in asked})
+    keys = drawn[0]
+    low, high = ({key: percentile([one[key] for one in drawn], at) for key in keys} for at in (5, 95))
+    return low, high
+
+
 def _sleep_until(moment: float) -> None:
     time.sleep(max(moment - time.perf_counter(), 0.0))
 
 
 def _figures(lags: _Lags, asked: list[_Asked]) -> Metrics:
-    sides = {"without": lags.quiet, "with": lags.asked}
-    lag: Metrics = {name: {f"p{one}": percentile(side, one) for one in PERCENTILES} for name, side in sides.items()}
+    turns = [[lag for number, lag in lags.steps if number == turn] for turn in range(lags.turn)]
+    sides = {"without": turns[::2], "with": turns[1::2]}
+    lag: Metrics = {name: _percentiles(side) for name, side in sides.items()}
     lag["ratio"] = {key: lag["with"][key] / lag["without"][key] for key in lag["with"]}
+    lag["ratio_low"], lag["ratio_high"] = _spread(turns)
     firsts = [one.first - one.at for one in asked if one.first is not None]
     ends = [one.end - one.at for one in asked if one.end is not None]
     return {
         "lag": lag,
-        "steps": {name: len(side) for name, side in sides.items()},
+        "steps": {name: sum(map(len, side)) for name, side in sides.items()},
         "dropped": {"without": lags.dropped[False], "with": lags.dropped[True]},
         "questions": len(asked),
         "answered": len(ends),

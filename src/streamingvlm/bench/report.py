@@ -166,7 +166,8 @@ def ask_table(figures: Metrics) -> Table:
         [f"{name} questions", str(figures["steps"][name]), *(ms(lag[name][place]) for place in places)]
         for name in ("without", "with")
     ]
-    rows.append(["ratio", "", *(f"{lag['ratio'][place]:.3f}" for place in places)])
+    for name in ("ratio", "ratio_low", "ratio_high"):
+        rows.append([name.replace("_", ", "), "", *(f"{lag[name][place]:.3f}" for place in places)])
     title = f"Lag of {figures['streams']} live streams, ms; a question every {figures['every']:g} s"
     return make_table(title, ["steps", "count", *places], rows)
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from .plan import Watched
 from .streams import mute_stdout
 from .typing_line import can_type, typing
 
 if TYPE_CHECKING:
-    from ..core.events import Sink, Source, StepSource
+    from ..core.events import Sink
     from ..core.run_stats import RunStats
     from ..engine.engine import Engine
     from ..runtime.clock import Pace
@@ -27,38 +27,22 @@ class Stopped(BaseException):
     """The system asked the process to end (SIGTERM)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Watched:
-    """One stream of a command. ``options``: as :meth:`Engine.open` takes them; ``outputs``: files and the like."""
-
-    name: str
-    video: Source | StepSource
-    options: Mapping[str, Any]
-    outputs: Sequence[Sink] = ()
-
-    def pace(self, wanted: Pace | None) -> Pace:
-        """The pace that was asked for; a live source has its own clock."""
-        from ..runtime.clock import Pace
-
-        if self.video.live:
-            return Pace.LIVE
-        return wanted or Pace.FAST
-
-
 def follow(
     streams: Sequence[Watched],
     engine: Engine,
     style: str,
     pace: Pace | None = None,
     truth: Beside | None = None,
+    questions: bool = False,
     types: bool = False,
 ) -> int:
     """Watch all to their ends, or to an interrupt; returns the exit code.
 
-    ``style``: see :func:`make_screen`; ``types``: a person types under the view of the one stream, which takes one slot
-    more of the engine (:func:`can_talk`). However it ends, the outputs are whole and the summaries are printed. A
-    stream that fails ends alone; its error is raised when all have ended.
+    ``style``: see :func:`make_screen`; ``questions``: the engine has a slot more, for them; ``types``: a person types
+    under the view of the one stream (:func:`can_talk`), which needs that slot. However it ends, the outputs are whole
+    and the summaries are printed. A stream that fails ends alone; its error is raised when all have ended.
     """
+    from ..runtime.clock import Pace
     from ..runtime.runtime import LONG_PATIENCE, Runtime
     from ..sinks.files import printable
     from ..sinks.prompt_line import PromptLine
@@ -66,7 +50,7 @@ def follow(
     prompt = PromptLine() if types else None
     started: list[tuple[Watched, Stream]] = []
     alone = len(streams) == 1
-    runtime = Runtime(engine, patience=LONG_PATIENCE, questions=types)
+    runtime = Runtime(engine, patience=LONG_PATIENCE, questions=questions)
     try:
         with stoppable(), ExitStack() as end:
             for number, one in enumerate(streams):
@@ -75,9 +59,10 @@ def follow(
                 stream = runtime.start(
                     one.video,
                     sinks=sinks,
-                    pace=one.pace(pace),
+                    pace=Pace.LIVE if one.video.live else pace or Pace.FAST,
                     encode_ahead=alone,
                     name=one.name,
+                    rules=one.rules,
                     stream=number,
                     **one.options,
                 )

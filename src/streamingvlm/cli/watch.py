@@ -8,9 +8,8 @@ from typing import Annotated
 import typer
 
 from ..core.errors import OptionError
-from .follow import Watched, can_talk, follow
+from .follow import can_talk, follow
 from .loading import load_engine
-from .naming import expand, output_paths, stream_names
 from .options import (
     CaptureOption,
     DeviceOption,
@@ -22,6 +21,7 @@ from .options import (
     WeightsOption,
     check_numbers,
 )
+from .plan import SourceRequest, WebhookRequest, are_asked, plan, read_rules
 
 
 def watch(
@@ -45,6 +45,37 @@ def watch(
     output: Annotated[
         list[Path] | None,
         typer.Option("-o", "--output", metavar="PATH", help="Also write a .vtt, .srt or .jsonl file; repeatable."),
+    ] = None,
+    rule: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="RULE",
+            help="'NAME: a person is lying on the floor' or 'NAME: says: REGEX' raises an alert; repeatable.",
+        ),
+    ] = None,
+    rules: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="Rules as TOML or JSON; repeatable.")] = None,
+    webhook: Annotated[
+        str | None, typer.Option(metavar="URL", help="POST alerts, answers, gaps and status there, signed.")
+    ] = None,
+    webhook_secret: Annotated[
+        str | None, typer.Option(metavar="SECRET", help="What they are signed with: '${NAME}' of the environment.")
+    ] = None,
+    webhook_kind: Annotated[
+        list[str] | None, typer.Option(metavar="TYPE", help="Types of events to send; repeatable. [default: see docs]")
+    ] = None,
+    webhook_private: Annotated[
+        bool, typer.Option("--webhook-private", help="The server may have an address that is not public.")
+    ] = False,
+    source_option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="For live sources: transport=udp, or an option of FFmpeg; repeatable."),
+    ] = None,
+    kind: Annotated[
+        str, typer.Option(help="What a live source shows, for a checkpoint that knows few things; see info.")
+    ] = "",
+    user: Annotated[str | None, typer.Option(help="User of a live source, if it is not in the URL.")] = None,
+    password: Annotated[
+        str | None, typer.Option(help="Its password: '${NAME}' of the environment, or the text itself.")
     ] = None,
     max_pixels: Annotated[
         int | None, typer.Option(help="Most pixels of a frame after the resize. [default: the checkpoint's own]")
@@ -79,48 +110,39 @@ def watch(
     from ..models.hub import find_checkpoint
     from ..models.knows import check_source
     from ..runtime.clock import Pace
-    from ..sinks.outputs import open_outputs
-    from ..sources.open import open_source
 
     make_policy(policy)
-    locators = [expand(source) for source in sources]
-    texts: list[str | None] = list(instruct) if instruct else [None]
-    wanted = [(locator, text) for locator in locators for text in texts]
-    videos = [
-        open_source(locator, fps=fps, step=step, start=start, duration=duration, video_stream=video_stream)
-        for locator, _ in wanted
-    ]
-    # A locator may hold a password, the name of a source never does.
-    names = stream_names(
-        [locator if Path(locator).exists() else video.name for (locator, _), video in zip(wanted, videos, strict=True)]
+    options = {
+        "policy": policy,
+        "seed": seed,
+        "temperature": temperature,
+        "fps": fps,
+        "step": step,
+        "max_pixels": max_pixels,
+    }
+    hook = None
+    if webhook is not None:
+        hook = WebhookRequest(webhook, webhook_secret, webhook_kind or [], webhook_private)
+    streams = plan(
+        sources,
+        instruct or [],
+        SourceRequest(fps, step, start, duration, video_stream, source_option or [], user, password),
+        context=context,
+        output=output or [],
+        rules=read_rules(rule or [], rules or []),
+        webhook=hook,
+        options=options,
     )
-    outputs = [open_outputs(paths, inputs=locators) for paths in output_paths(output or [], names)]
     folder = find_checkpoint(model)
-    for video in videos:
-        check_source(folder, model or "the bundled model", video)
+    for one in streams:
+        check_source(folder, model or "the bundled model", one.video, kind)
     path = None if model is None else str(folder)
     style = "quiet" if quiet else "json" if as_json else "auto"
-    types = can_talk(style, [locator for locator, _ in wanted])
-    slots = len(videos) + types
+    types = len(streams) == 1 and can_talk(style, sources)
+    questions = types or are_asked(streams)
+    slots = len(streams) + questions
     engine = load_engine(
         path, device=device, dtype=dtype, weights=weights, capture=capture, kernels=kernels, slots=slots
     )
-    streams = [
-        Watched(
-            name,
-            video,
-            {
-                "policy": policy,
-                "context": video.context if context is None else context,
-                "instruction": text,
-                "seed": seed,
-                "temperature": temperature,
-                "fps": fps,
-                "step": step,
-                "max_pixels": max_pixels,
-            },
-            files,
-        )
-        for name, video, (_, text), files in zip(names, videos, wanted, outputs, strict=True)
-    ]
-    return follow(streams, engine, style, None if pace is None else Pace(pace.value), types=types)
+    clock = None if pace is None else Pace(pace.value)
+    return follow(streams, engine, style, clock, questions=questions, types=types)

@@ -24,7 +24,7 @@ from .planner import StepPlanner
 from .request import AskRequest, StepRequest, Trace, TurnRequest
 from .runner import ModelRunner
 from .scheduler import Scheduler
-from .slack import LOOK
+from .slack import LOOK, PIECE
 from .state import StreamState
 from .stream import OpenStream
 
@@ -83,7 +83,7 @@ class EngineCore:
         """In how many seconds a turn of ``tokens`` may begin in the background, behind ``before`` seconds of other
         work, without a live step that waits for it (0: now)."""
         slack = self._scheduler.slack
-        return LOOK if self._scheduler.live else slack.wait(slack.start_seconds(tokens) + before)
+        return LOOK if self._scheduler.live else slack.wait(slack.start_seconds(min(tokens, PIECE)) + before)
 
     def check_thread(self) -> None:
         """Raise :class:`SessionError` in another thread than the one that the engine works for."""
@@ -140,7 +140,7 @@ class EngineCore:
             on_text,
             question=question,
             background=background,
-            size=stream.planner.question_tokens(question),
+            size=min(stream.planner.question_tokens(question), PIECE),
             held_since=since,
         )
         self._scheduler.add(request)
@@ -293,7 +293,8 @@ class EngineCore:
         for group in [begun] if self._runner.batches_prefills else [[request] for request in begun]:
             for request, last in self._each(group, self._runner.prefill):
                 if not self._scheduler.prefilled(request):
-                    self._end(request)
+                    if not request.pieces:  # a part of a step has been done
+                        self._end(request)
                     continue
                 assert last is not None, "a whole turn has a first token"
                 logits[request] = last

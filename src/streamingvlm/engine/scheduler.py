@@ -12,7 +12,7 @@ from ..core.grammar import Grammar
 from ..core.positions import FloatArray
 from ..core.timeline import IntArray
 from .request import AskRequest, Status, StepRequest, TurnRequest
-from .slack import Slack
+from .slack import PIECE, Slack
 from .stream import Before, OpenStream
 
 
@@ -96,7 +96,7 @@ class Scheduler:
     def begin(self, request: TurnRequest) -> Eviction | None:
         """Where a turn begins: apply the policy. None for one that shows nothing, or of which parts have been shown."""
         stream = request.stream
-        if stream.state.opened is not None:
+        if stream.state.opened is not None or request.pieces:
             return None
         stream.before = Before(stream.state.before_step())
         if request.step is None:
@@ -112,11 +112,16 @@ class Scheduler:
         return Eviction(rows, positions, rewritten, forget)
 
     def build(self, request: TurnRequest) -> None:
-        """Append the turn or more of it: what has to be prefilled."""
+        """Append the turn or more of it: what has to be prefilled. In the background that is a piece at a time."""
+        if request.pieces:
+            request.prefill = request.pieces.pop(0)
+            return
         stream, asked = request.stream, request.question if isinstance(request, AskRequest) else None
         if request.step is None or request.ahead is None:
             assert asked is not None, "a turn shows something or asks something"
             request.prefill = stream.planner.build_question(stream.state, asked)
+            if request.background:
+                request.prefill, *request.pieces = request.prefill.split(PIECE)
             return
         request.prefill, told = stream.planner.build_turn(stream.state, request.step, request.ahead.patches, asked)
         if isinstance(request, StepRequest):
@@ -126,14 +131,16 @@ class Scheduler:
             request.trace.prefill_positions = np.concatenate(numbers, axis=1)
 
     def prefilled(self, request: TurnRequest) -> bool:
-        """What had to be prefilled has rows now; whether a reply follows (not to a part of a step)."""
+        """What had to be prefilled has rows now; whether a reply follows (not to a part of a step, or to a piece)."""
         state = request.stream.state
         state.mark_cached(request.to_prefill().positions)
         if request.whole:
             request.status = Status.RUNNING
             return True
-        assert state.opened is not None, "a part belongs to a turn"
-        state.opened.timing = request.timing
+        if not request.pieces:
+            assert state.opened is not None, "a part belongs to a turn"
+            state.opened.timing = request.timing
+        request.size = sum(len(piece.tokens) for piece in request.pieces[:1])
         return False
 
     def decoded(self, request: TurnRequest) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..cache.kv_pool import KVPool
 from ..core.errors import OptionError, SessionError
@@ -71,6 +71,16 @@ class Session:
         self._engine.run_until(request)
         assert request.result is not None, "a whole step has a commentary"
         return request.result
+
+    def submit(self, step: StepInput, *, on_text: Callable[[str], None] | None = None) -> StepRequest | None:
+        """See :meth:`Engine.submit`. None for a part of a step where all that stays is prefilled anyway: it is kept."""
+        if not step.last and self.options.recomputes:
+            self.feed(step)
+            return None
+        return self._engine.submit_stream(self.stream, step, on_text=on_text)
+
+    def dropped(self, step: StepInput) -> None:
+        """A step that will not come: the model never sees it."""
 
     def feed(self, part: Chunk | StepInput) -> None:
         """Show a part of the coming step ahead, so that only the rest is left to do when its last frame is there.
@@ -149,6 +159,11 @@ class Session:
         self.state.time_offset = moment - shown
         return Rebased(moment, shown)
 
+    @property
+    def longest_time(self) -> float:
+        """Seconds of a time stamp up to which the checkpoint knows them."""
+        return self.model.defaults.longest_time
+
     def shown_time(self, time: float) -> float:
         """What the model is told in place of second ``time`` of the stream."""
         return self.state.shown_time(time)
@@ -156,6 +171,10 @@ class Session:
     def save(self, path: Path) -> None:
         """Write the stream as it is between two steps: see :func:`streamingvlm.engine.snapshot.save`."""
         snapshot.save(self.stream, self.model, self._engine.pool, path)
+
+    def take(self, extra: Mapping[str, Any] | None = None) -> snapshot.Taken:
+        """Copy the stream as it is between two steps: see :func:`streamingvlm.engine.snapshot.take`."""
+        return snapshot.take(self.stream, self.model, self._engine.pool, extra)
 
     def restore(self, path: Path) -> Path:
         """Take up a saved stream, opened in the same way: see :func:`streamingvlm.engine.snapshot.restore`."""
@@ -211,6 +230,26 @@ class Session:
     def closed(self) -> bool:
         """Whether the slot was given back."""
         return self.stream.closed
+
+    @property
+    def context(self) -> str:
+        """What is known before the video starts."""
+        return self.options.context
+
+    @property
+    def version(self) -> int:
+        """Of the newest instruction (0: the one that the stream was opened with)."""
+        return self.state.version
+
+    @property
+    def between_steps(self) -> bool:
+        """Whether no part of a step was fed of which the rest is still to come."""
+        return self.state.between_steps
+
+    @property
+    def ready(self) -> bool:
+        """Whether the stream takes a step: always, when the one before has ended."""
+        return True
 
     @property
     def patch_frames(self) -> int:

@@ -25,6 +25,8 @@ LOOK = 0.02
 MARGIN = 1.5
 #: The slowest of so many measurements counts.
 MEASUREMENTS = 16
+#: Most tokens that are prefilled in the background at a time: a step that comes meanwhile waits for no more.
+PIECE = 64
 #: A prefill of fewer tokens takes as long as one of so many.
 MIN_TOKENS = 32
 
@@ -67,7 +69,7 @@ class Slack:
     def wait(self, seconds: float) -> float:
         """In how many seconds work of ``seconds`` may begin (0: now), if the frames that are expected come."""
         now = self.clock()
-        near = [at for stream, at in self._expected.items() if at - seconds < now < at + GRACE and not stream.closed]
+        near = [at for stream, at in self._expected.items() if at - seconds <= now < at + GRACE and not stream.closed]
         return max(near) + GRACE - now if near else 0.0
 
     def hold(self, request: TurnRequest, live: bool) -> float:

@@ -19,7 +19,7 @@ import struct
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import MISSING, astuple, fields, is_dataclass
+from dataclasses import MISSING, astuple, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,8 @@ from .state import StreamState
 from .stream import OpenStream
 
 MAGIC = b"SVLMSNAP"
+#: What the record of a stream has that a model behind an endpoint watches; its state has no tensors.
+REMOTE = "remote_stream"
 FORMAT = 3
 #: Magic, number of the format, length of the payload; the digest follows.
 _HEADER = struct.Struct("<8sIQ")
@@ -90,15 +92,59 @@ def remove(path: Path) -> None:
             file.unlink(missing_ok=True)
 
 
-def save(stream: OpenStream, model: Model, pool: KVPool, path: Path) -> None:
-    """Write the stream as it is between two steps. ``pool``: the engine's.
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A stream as it was between two steps, in host memory: what happens to the stream does not reach it.
 
-    The file is whole or not there, also after a loss of power; the one that was there is kept as :func:`previous`.
-    Raises :class:`SnapshotError` within a step, :class:`OutputError` if the file cannot be written: then the snapshots
-    that were there still are.
+    ``tensors``: by the names that they have in a file; ``record``: the rest, as a JSON value.
+    """
+
+    tensors: Mapping[str, Tensor]
+    record: Mapping[str, Any]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensors: nearly those of the file."""
+        return sum(tensor.nbytes for tensor in self.tensors.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What a file tells without a model. ``path``: the file; ``time``: seconds, where the stream's last step ended;
+    ``extra``: what was saved beside the stream (empty in a file of an earlier version). ``problem``: why the newest
+    file was not taken, if this is the one before it ("").
+    """
+
+    path: Path
+    time: float
+    extra: Mapping[str, Any]
+    problem: str = ""
+
+
+def save(stream: OpenStream, model: Model, pool: KVPool, path: Path) -> None:
+    """Write the stream as it is between two steps: :func:`take`, then :func:`write`. ``pool``: the engine's."""
+    write(path, take(stream, model, pool))
+
+
+def take(stream: OpenStream, model: Model, pool: KVPool, extra: Mapping[str, Any] | None = None) -> Taken:
+    """Copy the stream as it is between two steps to host memory. ``pool``: the engine's.
+
+    ``extra``: a JSON value that goes into the file. Raises :class:`SnapshotError` within a step, TypeError or
+    ValueError for an ``extra`` that is not JSON.
     """
     _check_between(stream)
-    payload = to_bytes(*_pack(stream, model, pool))
+    plain = json.loads(json.dumps(dict(extra or {}), allow_nan=False))
+    tensors, record = _pack(stream, model, pool)
+    return Taken(tensors, record | {"extra": plain})
+
+
+def write(path: Path, taken: Taken) -> None:
+    """Write what was taken; in any thread, but in one at a time for one path.
+
+    The file is whole or not there, also after a loss of power; the one that was there is kept as :func:`previous`.
+    Raises :class:`OutputError` if the file cannot be written: then the snapshots that were there still are.
+    """
+    payload = to_bytes(dict(taken.tensors), {"stream": json.dumps(taken.record)})
     with _writing(path):
         try:
             _write(_part(path), header(payload), payload)
@@ -111,6 +157,28 @@ def save(stream: OpenStream, model: Model, pool: KVPool, path: Path) -> None:
         _sync(path.parent)
 
 
+def read(path: Path) -> Kept:
+    """What :func:`restore` would take: the file at ``path`` or, if that is missing or not whole, the one before it.
+
+    Raises :class:`BrokenError` if there is none, :class:`SnapshotError` if none is whole.
+    """
+    _, record, taken, problem = _whole_one(path)
+    with _contents(taken):
+        return Kept(taken, _value("time", record["time"]), dict(record.get("extra", {})), problem)
+
+
+def read_record(path: Path) -> tuple[Mapping[str, Any], Path]:
+    """The JSON value of the snapshot that :func:`restore` would take, and its file; raises as :func:`read` does."""
+    _, record, taken, problem = _whole_one(path)
+    _warn_of(problem, taken)
+    return record, taken
+
+
+def _warn_of(problem: str, taken: Path) -> None:
+    if problem:
+        warnings.warn(f"{problem}; the stream goes on from the one before it, {taken}", stacklevel=3)
+
+
 def restore(stream: OpenStream, model: Model, pool: KVPool, path: Path) -> Path:
     """Put a session that was opened in the same way where the saved one was; the file that was taken.
 
@@ -120,7 +188,10 @@ def restore(stream: OpenStream, model: Model, pool: KVPool, path: Path) -> Path:
     """
     _check_between(stream)
     own, weights = _options(stream, model), model.fingerprint
-    tensors, record, taken = _whole_one(path)
+    tensors, record, taken, problem = _whole_one(path)
+    _warn_of(problem, taken)
+    if REMOTE in record:
+        raise SnapshotError(f"{taken} is of a stream that a model behind an endpoint watched, not {model.name}")
     with _contents(taken):
         _check_options(taken, record, own, _defaults(stream))
         if record["weights"] != weights:
@@ -198,20 +269,18 @@ def _sync(folder: Path) -> None:
         os.close(handle)
 
 
-def _whole_one(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], Path]:
-    """Tensors and record of the newest whole snapshot, and which file that is."""
+def _whole_one(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], Path, str]:
+    """Tensors and record of the newest whole snapshot, which file that is, and why it is not the one at ``path``."""
     before = previous(path)
     try:
-        return *_parse(path, _read(path)), path
+        return *_parse(path, _read(path)), path, ""
     except BrokenError as error:
         if not before.exists():
             raise
         try:
-            found = _parse(before, _read(before))
+            return *_parse(before, _read(before)), before, str(error)
         except SnapshotError as other:
             raise SnapshotError(f"{error}; and the one before: {other}") from None
-        warnings.warn(f"{error}; the stream goes on from the one before it, {before}", stacklevel=3)
-        return *found, before
 
 
 def _read(path: Path) -> bytes:
@@ -262,12 +331,13 @@ def _contents(path: Path) -> Iterator[None]:
 # A stream as tensors and plain values.
 
 
-def _pack(stream: OpenStream, model: Model, pool: KVPool) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """A stream as tensors, and the rest of it as metadata."""
+def _pack(stream: OpenStream, model: Model, pool: KVPool) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """A stream as tensors of its own in host memory, and the rest of it as plain values."""
     state, slot, rows = stream.state, stream.slot, pool.length[stream.slot]
-    tensors = {name: getattr(pool, name)[:, slot, :, :rows].cpu().contiguous() for name in _STORES}
-    tensors["positions"] = torch.from_numpy(np.ascontiguousarray(state.positions))
-    tensors |= {f"retained.{turn}": part.pixels.cpu().contiguous() for turn, part in state.retained.items()}
+    parts = {name: getattr(pool, name)[:, slot, :, :rows] for name in _STORES}
+    parts |= {f"retained.{turn}": part.pixels for turn, part in state.retained.items()}
+    tensors = _to_host(parts)
+    tensors["positions"] = torch.from_numpy(state.positions.copy())
     shown = None
     if state.shown is not None:
         tensors["shown"] = torch.from_numpy(np.ascontiguousarray(state.shown.frames))
@@ -282,7 +352,18 @@ def _pack(stream: OpenStream, model: Model, pool: KVPool) -> tuple[dict[str, Ten
         "retained": {str(turn): (part.grid, part.merged) for turn, part in state.retained.items()},
         "shown": shown,
     }
-    return tensors, {"stream": json.dumps(record)}
+    return tensors, record
+
+
+def _to_host(parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies in host memory. From a GPU all are on their way at once, into pages that it can write to by itself."""
+    out = {}
+    for name, part in parts.items():
+        pinned = part.device.type == "cuda"
+        out[name] = torch.empty(part.shape, dtype=part.dtype, pin_memory=pinned).copy_(part, non_blocking=pinned)
+    for device in {part.device for part in parts.values() if part.device.type == "cuda"}:
+        torch.cuda.current_stream(device).synchronize()
+    return out
 
 
 def _unpack(tensors: Mapping[str, Tensor], record: Mapping[str, Any], stream: OpenStream, model: Model) -> StreamState:

@@ -28,3 +28,10 @@ EVIDENCE = 600
 RULE_TEXT = 2000
 #: Bytes of a file of rules.
 RULE_FILE = 1 << 20
+#: A journal's file is ended at so many bytes or seconds, and another one begun.
+JOURNAL_FILE_BYTES = 16 * 2**20
+JOURNAL_FILE_SECONDS = 86400.0
+#: What a journal keeps: the oldest file is removed when all together have more bytes, or when its last event is older.
+#: A stream that speaks every second writes about 40 MB a day.
+JOURNAL_BYTES = 512 * 2**20
+JOURNAL_SECONDS = 31 * 86400.0

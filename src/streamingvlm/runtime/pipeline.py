@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 import time
 from collections import deque
@@ -10,14 +11,23 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..core.errors import OptionError, OutputError, SessionError
-from ..core.events import AnswerDelta, Closed, Commentary, Delta, Event, Sink, StepInput, StreamOpened
+from ..core.events import (
+    AnswerDelta,
+    Closed,
+    Commentary,
+    Delta,
+    Event,
+    FrameSink,
+    Sink,
+    StepFailed,
+    StepInput,
+    StreamOpened,
+)
 from ..core.run_stats import RunStats
-from ..engine.engine import Engine
-from ..engine.request import StepRequest
-from ..engine.session import Session
+from .backend import Request, StreamSession
 from .clock import Feed
 
 #: Second at which time stamps start anew, at most: there a stream's memory is full, as in chunks of training that
@@ -51,7 +61,8 @@ class Numbering:
 class Companion(Protocol):
     """Goes along with a stream: rules, say, or whatever keeps snapshots. Its calls come on the engine's thread.
 
-    What it raises ends the stream. :meth:`Pipeline.tell` is how it tells events.
+    What it raises ends the stream. :meth:`Pipeline.tell` is how it tells events. One with a method ``ending`` (see
+    :class:`Keeper`) is also called, with the pipeline, when the stream ends and its session is still open.
     """
 
     def between(self, pipeline: Pipeline) -> None:
@@ -78,13 +89,13 @@ class Pipeline:
 
     def __init__(
         self,
-        session: Session,
+        session: StreamSession,
         feed: Feed,
         sinks: Sequence[Sink],
         opened: StreamOpened,
-        on_step: Callable[[StepRequest], None] = lambda _: None,
-        before_step: Callable[[Session, StepInput], None] = lambda *_: None,
-        on_end: Callable[[Session], None] = lambda _: None,
+        on_step: Callable[[Any], None] = lambda _: None,
+        before_step: Callable[[Any, StepInput], None] = lambda *_: None,
+        on_end: Callable[[Any], None] = lambda _: None,
         keep: bool = False,
         numbering: Numbering | None = None,
         said_until: float = 0.0,
@@ -92,7 +103,7 @@ class Pipeline:
         longest_time: float | None = None,
     ) -> None:
         self.session = session
-        self._longest_time = session.model.defaults.longest_time if longest_time is None else longest_time
+        self._longest_time = session.longest_time if longest_time is None else longest_time
         self._rebase_to: float | None = None  # where a rebase that was asked for goes
         self.numbering = numbering or Numbering()
         self._said_until = said_until
@@ -111,7 +122,7 @@ class Pipeline:
         self._at_end = False
         self._acting = False
         self._last: Event | None = None  # what the sinks were told last
-        self._request: StepRequest | None = None
+        self._request: Request | None = None
         self._next: StepInput | None = None
         self._deltas: list[Delta] = []
         self._snapshots: list[tuple[Path, Future[Path]]] = []
@@ -126,9 +137,14 @@ class Pipeline:
         return self._at_end and self.error is None
 
     @property
+    def said_until(self) -> float:
+        """Seconds: what is said of steps before was told, now or by an earlier run."""
+        return max(self._said_until, self.session.time)
+
+    @property
     def idle(self) -> bool:
-        """Whether no step is under way."""
-        return not self.ended and self._request is None
+        """Whether a step would be taken now: none is under way."""
+        return not self.ended and self._request is None and self.session.ready
 
     def look(self) -> bool:
         """Whether a step can be taken, or the end has come; never waits for a source with a thread of its own."""
@@ -136,11 +152,11 @@ class Pipeline:
             self._guarded(self._poll)
         return self._next is not None or self.ended
 
-    def take(self, engine: Engine) -> None:
+    def take(self) -> None:
         """Hand the step that has come to the engine."""
         step, self._next = self._next, None
         if step is not None and not self.ended:
-            self._guarded(lambda: self._submit(engine, step))
+            self._guarded(lambda: self._submit(step))
 
     def flush(self) -> None:
         """Tell the sinks the text that has come."""
@@ -200,6 +216,8 @@ class Pipeline:
         """
         if self.ended:
             raise SessionError("the stream has ended; it cannot be rebased")
+        if not math.isfinite(self.session.longest_time):
+            raise OptionError("the times that this model is told have no end: there is nothing to rebase")
         if shown is not None and not 0 <= shown < self._longest_time:
             raise OptionError(f"a rebase goes to 0 s or more and less than {self._longest_time:g} s, not {shown:g}")
         self._rebase_to = self._restart if shown is None else shown
@@ -243,7 +261,7 @@ class Pipeline:
     def _rebase_for(self, step: StepInput) -> None:
         """Rebase the stream before ``step`` where that was asked for, or where its stamp would be too large."""
         session, chunk = self.session, step.chunk
-        if not session.state.between_steps:
+        if not session.between_steps:
             return
         shown, self._rebase_to = self._rebase_to, None
         if shown is None and session.shown_time(chunk.end) > self._longest_time:
@@ -253,13 +271,12 @@ class Pipeline:
             if not self._was_said(chunk.start):
                 self._emit(event)
 
-    def _submit(self, engine: Engine, step: StepInput) -> None:
+    def _submit(self, step: StepInput) -> None:
         self._rebase_for(step)
         if self.ended:  # whoever was told of it has stopped the stream
             return
-        if not step.last and self.session.options.recomputes:
-            self.session.feed(step)
-            return
+        if not self._was_said(step.chunk.start):
+            self._show(step)
         chunk = step.chunk
         new = not self._was_said(chunk.start)
         if step.last:
@@ -272,14 +289,23 @@ class Pipeline:
         def on_text(text: str) -> None:
             self._deltas.append(Delta(chunk.start, chunk.end, text))
 
-        self._request = engine.submit(self.session, step, on_text=on_text if new else None)
+        self._request = self.session.submit(step, on_text=on_text if new else None)
+
+    def _show(self, step: StepInput) -> None:
+        """Show the frames to the sinks that want them."""
+        for sink in self._sinks:
+            if isinstance(sink, FrameSink) and sink not in self._failed:
+                sink.see(step)
 
     def _was_said(self, start: float) -> bool:
         return start < self._said_until - SAME_MOMENT
 
-    def _deliver(self, request: StepRequest, event: Commentary) -> None:
-        event = replace(event, wall_start=request.step.chunk.wall)
+    def _deliver(self, request: Request, event: Commentary | StepFailed) -> None:
         self.stats.add(event)
+        if isinstance(event, StepFailed):
+            self._emit(event)
+            return
+        event = replace(event, wall_start=request.step.chunk.wall)
         self._on_step(request)
         if not self._was_said(event.start):
             self._emit(*event.instructions, event)
@@ -330,7 +356,7 @@ class Pipeline:
     @property
     def _between_steps(self) -> bool:
         """Whether the stream can be saved; a step that has come and was not taken is none of it."""
-        return self._request is None and self.session.state.between_steps
+        return self._request is None and self.session.between_steps
 
     @property
     def between_steps(self) -> bool:
@@ -354,6 +380,9 @@ class Pipeline:
 
     def _close(self, patience: float) -> None:
         self._tried(lambda: self._feed.stop(patience))
+        for companion in self._companions:
+            if (ending := getattr(companion, "ending", None)) is not None:
+                self._tried(partial(ending, self))
         self._tried(self._give_back)
         for _, done in self._snapshots:
             done.set_exception(OutputError("the stream ended before its snapshot was written"))

@@ -20,9 +20,7 @@ from typing import Any, TypeVar
 from ..core.errors import SessionError
 from ..core.events import Dropped, Event, Question, Sink, Source, StepInput, StepSource, StreamOpened
 from ..core.run_stats import RunStats
-from ..engine.engine import Engine
-from ..engine.request import StepRequest
-from ..engine.session import Session
+from .backend import Backend, StreamSession
 from .clock import PATIENCE as JOIN
 from .clock import Feed, Inline, Pace, fast, live
 from .limits import COMMANDS, SUBSCRIBER_EVENTS
@@ -216,15 +214,17 @@ class Load:
 class Runtime:
     """Runs streams on ``engine``, which is the runtime's own thread's from now on; close it, or use ``with``.
 
+    ``engine``: an :class:`Engine`, a :class:`RemoteEngine`, or whatever has the members of :class:`Backend`.
+
     ``lockstep``: the next step of a stream waits until every other one has one too, so that all go as one batch.
     ``patience``: seconds that :meth:`close` waits at most. ``questions``: keep one slot of the engine for questions to
     the streams (:meth:`Stream.ask`), from the first stream on: an engine with N + 1 slots holds N streams then.
     """
 
     def __init__(
-        self, engine: Engine, *, lockstep: bool = False, patience: float = PATIENCE, questions: bool = False
+        self, engine: Backend, *, lockstep: bool = False, patience: float = PATIENCE, questions: bool = False
     ) -> None:
-        self.engine = engine
+        self.engine: Any = engine
         #: Asks the streams; for the engine's thread (others: :meth:`Stream.ask`).
         self.talk = Talk(engine, self, enabled=questions)
         #: Asks what rules want to know; another one is set before a stream is started.
@@ -235,6 +235,7 @@ class Runtime:
         self._commands: queue.Queue[Callable[[], None]] = queue.Queue(COMMANDS)
         self._streams: list[Stream] = []
         self._wake = threading.Event()
+        engine.wake_by(self._wake.set)
         self._closing = False
         self._failure: BaseException | None = None
         self._first_error: BaseException | None = None  # of a stream
@@ -243,7 +244,7 @@ class Runtime:
 
     def start(
         self,
-        source: Source | StepSource | Callable[[Session], Source | StepSource],
+        source: Source | StepSource | Callable[[Any], Source | StepSource],
         *,
         sinks: Sequence[Sink] = (),
         pace: Pace = Pace.FAST,
@@ -251,7 +252,7 @@ class Runtime:
         parts: bool = False,
         prepare: bool = True,
         restore: Path | None = None,
-        session: Session | None = None,
+        session: StreamSession | None = None,
         name: str | None = None,
         numbering: Numbering | None = None,
         said_until: float = 0.0,
@@ -259,9 +260,9 @@ class Runtime:
         rules: Sequence[RuleSpec] = (),
         rule_state: Mapping[str, Any] | None = None,
         longest_time: float | None = None,
-        on_step: Callable[[StepRequest], None] = lambda _: None,
-        before_step: Callable[[Session, StepInput], None] = lambda *_: None,
-        on_end: Callable[[Session], None] = lambda _: None,
+        on_step: Callable[[Any], None] = lambda _: None,
+        before_step: Callable[[Any, StepInput], None] = lambda *_: None,
+        on_end: Callable[[Any], None] = lambda _: None,
         **options: Any,
     ) -> Stream:
         """Start a stream.
@@ -270,7 +271,7 @@ class Runtime:
         on the engine's thread. ``encode_ahead``: the source's thread also asks the vision tower (for one stream; of
         several the engine asks once for all). ``prepare``: it makes patches of the frames. ``parts``: temporal patches
         of a step are shown as they come (always where the pace is live). ``restore``: a snapshot to go on from.
-        ``options``: as :meth:`Engine.open` takes them; or ``session``: one that is open and stays so behind the end.
+        ``options``: as the engine's ``open`` takes them; or ``session``: one that is open and stays so behind the end.
         ``name``: of the stream (None: its source's). ``numbering``, ``said_until``, ``companions`` and
         ``longest_time``: see :class:`Pipeline`. ``rules``: what the stream is watched for; ``rule_state``: see
         :class:`Watcher`. ``before_step`` is told of a whole step before it is submitted, ``on_step`` of its request
@@ -351,10 +352,10 @@ class Runtime:
 
     def _start(
         self,
-        kept: Session | None,
+        kept: StreamSession | None,
         options: Mapping[str, Any],
         restore: Path | None,
-        feed: Callable[[Session], tuple[Feed, StreamOpened]],
+        feed: Callable[[StreamSession], tuple[Feed, StreamOpened]],
         make: Callable[..., Pipeline],
         name: str | None,
         watcher: Watcher | None,
@@ -384,18 +385,18 @@ class Runtime:
 
     def _feed(
         self,
-        source: Source | StepSource | Callable[[Session], Source | StepSource],
+        source: Source | StepSource | Callable[[Any], Source | StepSource],
         pace: Pace,
         encode_ahead: bool,
         parts: bool,
         prepare: bool,
-        session: Session,
+        session: StreamSession,
     ) -> tuple[Feed, StreamOpened]:
         video = source(session) if callable(source) else source
-        event = StreamOpened(video.name, session.options.context)
+        event = StreamOpened(video.name, session.context)
         ahead = partial(session.prepare, encode=encode_ahead) if prepare else None
         if pace is Pace.LIVE:
-            return live(video, ahead, session.patch_frames, self._wake.set), event
+            return live(video, ahead, session.patch_frames, self._wake.set, session.dropped), event
         if pace is Pace.FAST:
             return fast(video, ahead, self._wake.set), event
         return Inline(video, session.patch_frames if parts else None), event
@@ -419,7 +420,7 @@ class Runtime:
                 if moved:
                     self.load.busy += time.perf_counter() - began
                 else:
-                    self._wake.wait(self.talk.rest)
+                    self._wake.wait(_sooner(self.engine.alarm, self.talk.rest))
                     self.load.idle += time.perf_counter() - began
         except BaseException as error:
             self._failure = error
@@ -442,7 +443,7 @@ class Runtime:
             return False
         ready = [pipeline for pipeline in idle if pipeline.look()]
         for pipeline in ready:
-            pipeline.take(self.engine)
+            pipeline.take()
         return bool(ready)
 
     def _settle(self) -> None:
@@ -470,6 +471,11 @@ class Runtime:
     def _mark_ended(self, stream: Stream) -> None:
         self._first_error = self._first_error or stream.error
         stream.mark_ended()
+
+
+def _sooner(*waits: float | None) -> float | None:
+    """The shortest of some waits (None: for ever)."""
+    return min((wait for wait in waits if wait is not None), default=None)
 
 
 def _all_look(pipelines: Sequence[Pipeline]) -> bool:

@@ -11,16 +11,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from ..core.errors import CapacityError, OptionError, SessionError, StreamingVLMError
 from ..core.events import Answer, AnswerDelta, Answered, Asked, Question
-from ..engine.ask import ANSWER_SAMPLING, QUESTION_TOKENS, Fork
-from ..engine.engine import Engine
-from ..engine.request import AskRequest
-from ..engine.session import Session
 from ..engine.slack import PATIENCE
+from .backend import AskRequest, Backend, Fork, StreamSession
 from .limits import ANSWER_SECONDS, ANSWER_TOKENS, QUESTIONS, WEIGHINGS
 from .pipeline import Pipeline
 
@@ -159,7 +156,7 @@ class Talk:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: Backend,
         thread: EngineThread,
         *,
         enabled: bool,
@@ -168,7 +165,7 @@ class Talk:
         if enabled and engine.slots < 2:
             raise OptionError("questions need a spare slot: open the engine with 2 slots or more, not 1")
         self.enabled = enabled
-        self._engine, self._thread, self._clock = engine, thread, clock
+        self._engine, self._thread, self.clock = engine, thread, clock
         self._fork: Fork | None = None
         self._people: deque[_Inquiry] = deque()
         self._rules: deque[_Inquiry] = deque()
@@ -180,7 +177,7 @@ class Talk:
 
     # What streams and rules ask for.
 
-    def admit(self, session: Session) -> None:
+    def admit(self, session: StreamSession) -> None:
         """Keep room for questions to a stream that opens. :class:`CapacityError` if there is none."""
         if not self.enabled:
             return
@@ -206,7 +203,7 @@ class Talk:
             raise CapacityError(f"{QUESTIONS} questions to this stream wait already; ask again when one is answered")
         pipeline.numbering.asked += 1
         handle = Ask(self._thread, self._cancel, pipeline.numbering.asked, question)
-        inquiry = _Inquiry(pipeline, (question,), lambda _: None, self._clock(), handle, on_text)
+        inquiry = _Inquiry(pipeline, (question,), lambda _: None, self.clock(), handle, on_text)
         self._people.append(inquiry)
         pipeline.tell(Asked(handle.number, question.text, pipeline.session.time))
         return handle
@@ -216,7 +213,7 @@ class Talk:
 
         ``done`` is never called within this call. What it raises ends the stream.
         """
-        inquiry = _Inquiry(pipeline, tuple(questions), done, self._clock())
+        inquiry = _Inquiry(pipeline, tuple(questions), done, self.clock())
         if self._fork is None or not self.enabled:
             self._refused.append((inquiry, CapacityError(NO_ROOM)))
         elif pipeline.ended:
@@ -237,7 +234,7 @@ class Talk:
         """Before steps are handed in: end what is too late, and ask what can be asked now."""
         while self._refused:
             self._end(*self._refused.popleft())
-        now = self._clock()
+        now = self.clock()
         for inquiry in self._all():
             if now - inquiry.asked >= ANSWER_SECONDS:
                 self._end(inquiry, SessionError(TOO_LATE))
@@ -369,10 +366,9 @@ class Talk:
         inquiry.pipeline.tell(Answered(handle.number, answer, why))
         handle.end(reply)
 
-    def _open(self, session: Session) -> Fork:
-        sampling = replace(ANSWER_SAMPLING, max_new_tokens=ANSWER_TOKENS)
+    def _open(self, session: StreamSession) -> Fork:
         try:
-            return self._engine.fork(session, question_tokens=QUESTION_TOKENS, sampling=sampling)
+            return self._engine.fork(session, answer_tokens=ANSWER_TOKENS)
         except CapacityError as error:
             raise CapacityError(f"no room for questions: {error}") from error
 

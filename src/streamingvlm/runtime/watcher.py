@@ -12,6 +12,7 @@ from ..core.events import Alert, Answer, Commentary, Event, Gap, Question, Resum
 from ..engine.ask import QUESTION_TOKENS
 from ..engine.session import Session
 from ..sinks.files import printable
+from .backend import StreamSession
 from .limits import ANSWER_TOKENS
 from .pipeline import Pipeline
 from .rule_files import check_rules, rule_of
@@ -38,6 +39,14 @@ class _Watched:
     def spec(self) -> RuleSpec:
         return self.rule.spec
 
+    @property
+    def every(self) -> float:
+        return self.spec.every if isinstance(self.spec, AskedRule) else 0.0
+
+    def is_due(self, now: float) -> bool:
+        """Whether it is asked at ``now`` seconds; also where the stream began anew before the time that was saved."""
+        return now >= self.due - EPS or self.due > now + self.every + EPS
+
 
 class Watcher:
     """A sink and a companion of one stream. All is called on the engine's thread.
@@ -45,8 +54,7 @@ class Watcher:
     ``asker``: asks the stream (None: only rules on words can be watched, OptionError for others). ``state``: what
     :meth:`state` of an earlier run gave: a rule that is the same goes on as it stood, and rules that were added while
     the stream ran are there again; its ``told``, if any, are the alerts that were told behind it, as records of a
-    journal. ``skipped``: times that rules were due while the questions before were still under
-    way; one more would only wait.
+    journal. ``skipped``: times that rules were due while the questions before were still under way.
     """
 
     def __init__(
@@ -82,7 +90,7 @@ class Watcher:
 
     # What happens to the rules.
 
-    def check(self, session: Session) -> None:
+    def check(self, session: StreamSession) -> None:
         """Whether the questions of all rules fit into the stream; CapacityError if not."""
         for one in self._watched.values():
             one.tokens = check_fits(one.spec, session)
@@ -101,10 +109,10 @@ class Watcher:
     def set(self, pipeline: Pipeline, spec: RuleSpec) -> None:
         """Set a rule, in place of the one of its name. OptionError for one too many, CapacityError if it does not fit.
 
-        The same rule again changes nothing. What the one before has raised is cleared.
+        The same rule again changes nothing, unless it was disarmed. What the one before has raised is cleared.
         """
         before = self._watched.get(spec.name)
-        if before is not None and before.spec == spec:
+        if before is not None and before.spec == spec and before.rule.state.armed:
             return
         check_rules([*(one for one in self.rules if one.name != spec.name), spec])
         watched = self._new(spec, True)
@@ -166,12 +174,11 @@ class Watcher:
         """Ask all rules that are due, in one go, so that they share one copy of the stream."""
         now = pipeline.session.time
         asked = [one for one in self._watched.values() if isinstance(one.spec, AskedRule) and one.rule.state.armed]
-        due = [one for one in asked if now >= one.due - EPS]
+        due = [one for one in asked if one.is_due(now)]
         if not due or self._asker is None:
             return
         for one in due:
-            assert isinstance(one.spec, AskedRule)
-            one.due = now + one.spec.every
+            one.due = now + one.every
         if self._asking:
             self.skipped += 1
             return
@@ -236,7 +243,7 @@ def rule_tokens(spec: RuleSpec, session: Session) -> int:
     return planner.question_tokens(spec.asked) + sum(map(len, planner.option_tokens(spec.asked)))
 
 
-def check_fits(spec: RuleSpec, session: Session) -> int:
+def check_fits(spec: RuleSpec, session: StreamSession) -> int:
     """The tokens of a rule; CapacityError if its questions are longer than what is reserved for one."""
     if not isinstance(spec, AskedRule) or not isinstance(session, Session):  # an endpoint reserves nothing
         return 0

@@ -10,10 +10,9 @@ import re
 import shutil
 import stat
 from collections import deque
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import IO
 from uuid import uuid4
 
 from ..core.errors import OutputError
@@ -22,7 +21,16 @@ from .formats import FORMATS, json_line
 from .limits import HELD_EVENTS
 from .text import json_text, printable
 
-__all__ = ["FileOutput", "check_writable", "json_line", "json_text", "make_folder", "printable", "write_whole"]
+__all__ = [
+    "FileOutput",
+    "PieceFile",
+    "check_writable",
+    "json_line",
+    "json_text",
+    "make_folder",
+    "printable",
+    "write_whole",
+]
 
 #: With the first of these a run has something to show for itself: what was in the file may go.
 _BEGIN = (Commentary, Gap, Alert, Answered, Resumed)
@@ -53,10 +61,10 @@ class FileOutput:
             raise OutputError(f"cannot write {path}: its name must end in one of {', '.join(FORMATS)}")
         self.path = path
         self._format = FORMATS[path.suffix.lower()]()
-        self._file: IO[bytes] | None = None
+        self._file: PieceFile | None = None
         self._error: OutputError | None = None
         self._held: deque[Event] = deque(maxlen=HELD_EVENTS)
-        #: Bytes of whole pieces.
+        #: Bytes of an earlier run that stay.
         self._length = 0
         self.done_until = 0.0
         check_writable(path)
@@ -78,7 +86,7 @@ class FileOutput:
         try:
             with _one_line(self.path):
                 file = self._file or self._open()
-                self._put(file, (piece for one in [*self._held, event] for piece in self._format.text(one)))
+                file.write("".join(text for one in [*self._held, event] for text in self._format.text(one)).encode())
                 self._held.clear()
         except OutputError as error:
             self._error = error
@@ -88,10 +96,10 @@ class FileOutput:
         """Write what is left. Nothing happens if nothing was written; what went wrong earlier is raised again."""
         if self._file is not None:
             file, self._file = self._file, None
-            with _one_line(self.path), file:
+            with _one_line(self.path), closing(file):
                 if self._error is not None:
                     raise self._error
-                self._put(file, self._format.rest())
+                file.write("".join(self._format.rest()).encode())
 
     def _begins(self, event: Event) -> bool:
         return isinstance(event, _BEGIN) or (isinstance(event, SourceStatus) and not self._spares)
@@ -101,14 +109,10 @@ class FileOutput:
             return self.done_until > 0 and event.end <= self.done_until + _SAME
         return isinstance(event, Alert) and event.time < self.done_until - _SAME
 
-    def _open(self) -> IO[bytes]:
-        # Appending: a piece that did not fit is cut off again, and the next must not leave a hole.
-        mode = "ab" if self._length else "wb"
-        self._file = file = open(self.path, mode, buffering=0, opener=_appending)  # noqa: SIM115
-        if self._length:
-            os.ftruncate(file.fileno(), self._length)
-        else:
-            self._put(file, [self._format.head()])
+    def _open(self) -> PieceFile:
+        self._file = file = PieceFile(self.path, self._length)
+        if not self._length:
+            file.write(self._format.head().encode())
         return file
 
     def _go_on(self) -> None:
@@ -136,22 +140,40 @@ class FileOutput:
                     return
                 window *= 8
 
-    def _put(self, file: IO[bytes], pieces: Iterable[str]) -> None:
-        """Write pieces in one go: a killed run ends between two cues, not within one, and so does a full disk."""
-        state = os.fstat(file.fileno())
+
+class PieceFile:
+    """A file that is written in whole pieces: a killed run ends between two of them, and so does a full disk.
+
+    ``keep``: bytes at the beginning that stay; the rest of what was there goes. Raises OSError, and OutputError for a
+    file that was removed meanwhile.
+    """
+
+    def __init__(self, path: Path, keep: int = 0) -> None:
+        self._path, self._length = path, keep
+        # Appending: a piece that did not fit is cut off again, and the next must not leave a hole.
+        self._file = open(path, "ab" if keep else "wb", buffering=0, opener=_appending)  # noqa: SIM115
+        if keep:
+            os.ftruncate(self._file.fileno(), keep)
+
+    def write(self, piece: bytes) -> None:
+        """Write a piece in one go."""
+        state = os.fstat(self._file.fileno())
         plain = stat.S_ISREG(state.st_mode)
         if plain and not state.st_nlink:
-            raise OutputError(f"{self.path} was removed while it was written")
-        left = memoryview("".join(pieces).encode())
-        size = len(left)
+            raise OutputError(f"{self._path} was removed while it was written")
+        left = memoryview(piece)
         try:
             while left:
-                left = left[file.write(left) :]
+                left = left[self._file.write(left) :]
         except OSError:
             if plain:
-                os.ftruncate(file.fileno(), self._length)
+                os.ftruncate(self._file.fileno(), self._length)
             raise
-        self._length += size
+        self._length += len(piece)
+
+    def close(self) -> None:
+        """Nothing follows."""
+        self._file.close()
 
 
 def _appending(path: str, flags: int) -> int:

@@ -20,6 +20,7 @@ from ..core.events import (
     SourceCode,
     SourceFormat,
     SourceStatus,
+    StepFailed,
 )
 from .text import printable
 
@@ -60,6 +61,8 @@ def event_lines(event: Event, now: float, beside: Beside | None = None) -> list[
             return [_line(now, reply, "bold green" if event.answer else "yellow")]
         case Asked(number=number, text=text, time=time):
             return [_line(time, f"question {number}: {text}", "green")]
+        case StepFailed():
+            return [_line(event.start, f"-- no words: {_failure(event)}", "yellow")]
         case SourceStatus(code=code):
             return [_line(now, f"-- {_status(event)}", "yellow" if code else "dim")]
     text = _told(event)
@@ -99,6 +102,12 @@ def _status(event: SourceStatus) -> str:
     text = "no video" if broken else state.get(event.state, "no video")
     text += f": {why}" if why else ""
     return text if event.retry_in is None else f"{text}, next try in {event.retry_in:.0f} s"
+
+
+def _failure(event: StepFailed) -> str:
+    text = f"{event.reason} ({event.code})"
+    text += f", {event.dropped} steps dropped before" if event.dropped else ""
+    return f"{text}, next try in {event.retry_in:.0f} s" if event.retry_in else text
 
 
 def _alert(event: Alert) -> Line:

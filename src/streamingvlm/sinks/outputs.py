@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol
 
 from ..core.errors import OutputError
 from ..core.events import Event
+from .burned import BurnedOutput
 from .files import FileOutput
 from .formats import FORMATS
 
@@ -22,16 +24,21 @@ class Output(Protocol):
     def close(self) -> None: ...
 
 
-#: Suffix -> what makes the output, of its path and whether an earlier run is continued.
-OUTPUTS: dict[str, Callable[[Path, bool], Output]] = {
-    **dict.fromkeys(FORMATS, lambda path, resume: FileOutput(path, resume=resume)),
+#: Suffix -> what makes the output, of its path, whether an earlier run is continued, and whether it may be waited for.
+OUTPUTS: dict[str, Callable[[Path, bool, bool], Output]] = {
+    **dict.fromkeys(FORMATS, lambda path, resume, _: FileOutput(path, resume=resume)),
+    ".mp4": lambda path, resume, patient: BurnedOutput(path, resume=resume, patient=patient),
 }
 
 
-def open_outputs(paths: Iterable[Path], inputs: Iterable[str] = (), *, resume: bool = False) -> list[Output]:
+def open_outputs(
+    paths: Iterable[Path], inputs: Iterable[str] = (), *, resume: bool = False, patient: bool = False
+) -> list[Output]:
     """Check all of them before any is touched.
 
-    ``inputs``: what is read, and so may not be written. ``resume``: files that are there are continued. OutputError.
+    ``inputs``: what is read, and so may not be written. ``resume``: files that are there are continued. ``patient``:
+    the stream waits for an encoder that is slow, as one that is not live can; otherwise that leaves frames out.
+    OutputError.
     """
     outputs: list[Output] = []
     for path in paths:
@@ -41,8 +48,21 @@ def open_outputs(paths: Iterable[Path], inputs: Iterable[str] = (), *, resume: b
             raise OutputError(f"{path} is the video that is watched; choose another name for what is said")
         if path.suffix.lower() not in OUTPUTS:
             raise OutputError(f"cannot write {path}: its name must end in one of {', '.join(OUTPUTS)}")
-        outputs.append(OUTPUTS[path.suffix.lower()](path, resume))
+        outputs.append(OUTPUTS[path.suffix.lower()](path, resume, patient))
     return outputs
+
+
+def wait_for(sinks: Iterable[object], seconds: float) -> list[object]:
+    """Behind the end of their streams: until the sinks with threads of their own are done, ``seconds`` in all.
+
+    Those that are not done then. Raises OutputError if one of them could not write.
+    """
+    until, late = time.monotonic() + seconds, []
+    for sink in sinks:
+        wait = getattr(sink, "wait", None)
+        if wait is not None and not wait(max(until - time.monotonic(), 0.0)):
+            late.append(sink)
+    return late
 
 
 def _same(one: Path, other: Path) -> bool:

@@ -1,6 +1,7 @@
 """Events as JSON: one vocabulary for ``--json``, ``.jsonl`` files, the journal and webhooks.
 
 A record has ``type`` (see :data:`TYPES`), ``id``, ``wall`` (UTC, ISO 8601) and the fields of its event.
+:func:`event_of` makes an event of a record again.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 from ..core.events import (
     Alert,
+    Answer,
     AnswerDelta,
     Answered,
     Asked,
@@ -23,12 +25,15 @@ from ..core.events import (
     Event,
     Gap,
     InstructionUpdated,
+    Question,
     Rebased,
     Resumed,
     RuleChanged,
     SourceFormat,
     SourceStatus,
+    StepFailed,
     StreamOpened,
+    Timing,
     Told,
 )
 
@@ -44,6 +49,7 @@ TYPES: dict[type[Told], str] = {
     Closed: "stream.closed",
     Delta: "commentary.delta",
     Commentary: "commentary.done",
+    StepFailed: "commentary.failed",
     InstructionUpdated: "instruction.updated",
     Asked: "answer.created",
     AnswerDelta: "answer.delta",
@@ -51,6 +57,8 @@ TYPES: dict[type[Told], str] = {
     RuleChanged: "rule.changed",
     Alert: "rule.alert",
 }
+#: The other way round.
+_CLASSES: dict[str, type[Told]] = {name: kind for kind, name in TYPES.items()}
 #: Of these every field of the envelope and the text; nothing else is bulky or of use outside the process.
 _LEFT_OUT = frozenset({"tokens", "timing", "capacity", "instructions", "question"})
 
@@ -85,6 +93,29 @@ def utc(moment: float) -> str:
 def moment_of(stamp: str) -> float:
     """What :func:`utc` made of a moment. ValueError for anything else."""
     return datetime.datetime.fromisoformat(stamp.replace("Z", "+00:00")).timestamp()
+
+
+def event_of(record: Mapping[str, Any]) -> Event | None:
+    """The event of a record; what the record left out has its default. None for a type that this version does not know.
+
+    Of the timing of a step only its lag comes back, and of an answer not the question: that is in the event before.
+    Raises ValueError for what :func:`record_of` did not make.
+    """
+    kind = _CLASSES.get(str(record.get("type")))
+    if kind is None:
+        return None
+    try:
+        values = {one.name: record[one.name] for one in fields(kind) if one.name in record}
+        values |= {name: moment_of(values[name]) for name in ("wall", "wall_start") if name in values}
+        if kind is Commentary:
+            values["timing"] = Timing(lag=float(record.get("lag", 0.0)))
+            values["instructions"] = tuple(InstructionUpdated(**one) for one in record.get("instructions", ()))
+        if kind is Answered and record.get("answer") is not None:
+            answer = dict(record["answer"])
+            values["answer"] = Answer(Question(""), **answer | {"logprobs": tuple(answer.get("logprobs", ()))})
+        return kind(**values)  # type: ignore[return-value]
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"no record of an event: {error}") from None
 
 
 def _plain(value: Any) -> Any:

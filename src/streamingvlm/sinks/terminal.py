@@ -7,7 +7,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ..core.events import AnswerDelta, Commentary, Delta, Event, Gap, StreamOpened
+from ..core.events import AnswerDelta, Commentary, Delta, Event, Gap, StepFailed, StreamOpened
 from ..core.run_stats import RunStats, memory
 from .formats import json_line
 from .lines import Beside, event_lines, stamp
@@ -99,6 +99,9 @@ class Terminal:
             case Commentary():
                 self._stats.add(event)
                 self._text, self._status = "", _status(event, self._stats)
+            case StepFailed():  # what was shown of it does not count
+                self._stats.add(event)
+                self._text = ""
         self._prompt.write(event)
         for line in event_lines(event, self._now, self.beside):
             self._live.console.print(Text(*line))
@@ -117,11 +120,15 @@ class Terminal:
 
 def _status(event: Commentary, stats: RunStats) -> RenderableType:
     table = Table.grid(padding=(0, 2))
-    table.add_row("time", f"{event.end:.1f} s, {stats.dropped} steps dropped")
+    table.add_row(
+        "time",
+        f"{event.end:.1f} s, {stats.dropped} steps dropped" + (f", {stats.failed} failed" if stats.failed else ""),
+    )
     table.add_row("lag", f"{event.timing.lag:.2f} s, p95 {stats.lag(0.95):.2f} s")
-    table.add_row("cache", _bar(event))
-    used = f"{sum(event.rows.values())} of {event.capacity} rows: "
-    table.add_row("", used + ", ".join(f"{kind} {count}" for kind, count in event.rows.items()))
+    if event.capacity:
+        table.add_row("cache", _bar(event))
+        used = f"{sum(event.rows.values())} of {event.capacity} rows: "
+        table.add_row("", used + ", ".join(f"{kind} {count}" for kind, count in event.rows.items()))
     table.add_row("memory", f"{memory() / 2**20:.0f} MiB")
     return table
 
@@ -139,4 +146,4 @@ def _bar(event: Commentary) -> Text:
 
 def _now(event: Event, before: float) -> float:
     """Seconds of the stream when ``event`` is told, as far as events say so."""
-    return event.end if isinstance(event, Commentary | Gap) else before
+    return event.end if isinstance(event, Commentary | StepFailed | Gap) else before

@@ -184,7 +184,14 @@ class _Keeper(threading.Thread):
             reader.leave()
             self._left.append(reader)
             return trouble
-        return reader.trouble or Trouble("ended")
+        trouble = reader.trouble or Trouble("ended")
+        self._left.append(reader)  # it may still be closing
+        if trouble.code != "timeout" or not reader.frames or self._stopped:
+            return trouble
+        # FFmpeg has given up before the watch did.
+        trouble = Trouble("stalled", trouble.detail)
+        self._tell(SourceStatus("stalled", trouble.code, trouble.reason, self._tries))
+        return trouble
 
     def _deadline(self, reader: Reader) -> float:
         options = self._options

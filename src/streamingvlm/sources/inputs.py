@@ -39,7 +39,7 @@ class Input:
     ``host``, ``port``: to look up first ("": none). ``tls``: over a secure connection. ``paced``: it comes faster than
     it is meant to be seen (a segment of HLS, a file), so whoever reads keeps the time. ``ends``: see :data:`Ends`;
     ``once``: it cannot be opened a second time, and an error of opening is for good. ``pipe``: what is read in place
-    of a URL.
+    of a URL. ``kind``: what is shown, in a word (see :class:`~streamingvlm.core.events.Source`).
     """
 
     name: str
@@ -54,6 +54,7 @@ class Input:
     ends: Ends = "never"
     once: bool = False
     pipe: Pipe | None = None
+    kind: str = ""
 
     @property
     def at_leisure(self) -> Input:
@@ -72,7 +73,7 @@ def input_of(
     """What FFmpeg is given for a locator of a live source. Raises SourceError, without any password."""
     given = dict(options or {})
     scheme = scheme_of(locator)
-    transport = given.pop("transport", None)
+    transport, kind = given.pop("transport", None), given.pop("kind", "")
     if transport is not None and scheme not in ("rtsp", "rtsps"):
         raise SourceError(f"{scheme}: has no transport to choose; that is for rtsp://")
     if transport is not None and transport not in TRANSPORTS:
@@ -89,7 +90,7 @@ def input_of(
     without = {"rtsp_transport"} if transport == "auto" else set()
     merged = {key: value for key, value in (SHORT_PROBE | SOUND | dict(found.options)).items() if key not in without}
     hidden = spellings(value for key, value in given.items() if _SECRET_OPTION.search(key))
-    return replace(found, options=merged | chosen | given, secrets=(*found.secrets, *hidden))
+    return replace(found, options=merged | chosen | given, secrets=(*found.secrets, *hidden), kind=kind)
 
 
 def scheme_of(locator: str) -> str:

@@ -18,48 +18,51 @@ class LiveSource:
 
     A :class:`~streamingvlm.core.events.StepSource`. It is opened when it is iterated, and opened again for ever when
     it breaks; what becomes of it comes as notices. Second 0 is the first frame, and the host's clock goes on from
-    there, whether there are frames or not. ``duration``: seconds to watch (None: without end). Iterating raises
-    SourceError only where trying again is of no use. It opens the source anew, until :meth:`close`.
+    there, whether there are frames or not. ``duration``: seconds to watch from then on (None: without end).
+    Iterating raises SourceError only where trying again is of no use. It opens the source anew, until :meth:`close`.
     """
 
     live = True
     context = ""
-    kind = ""
 
     def __init__(self, hub: LiveHub, *, fps: float = 2.0, step: float = 1.0, duration: float | None = None) -> None:
         if not (math.isfinite(fps) and fps > 0 and math.isfinite(step) and step * fps >= 1 - 1e-9) or not (
             duration is None or duration > 0
         ):
             raise OptionError(f"a step needs at least one frame: {fps=:g}, {step=:g}, {duration=}")
-        self.hub, self.name = hub, hub.name
+        self.hub, self.name, self.kind = hub, hub.name, hub.source.kind
         self.fps, self.step, self.duration = fps, step, duration
-        self._steps = Assembler(fps, step, duration, hub.options)
+        self._running: list[Assembler] = []
         self._closed = False
 
     def __iter__(self) -> Iterator[StepInput | Notice]:
         if self._closed:
             return
-        self._steps = steps = Assembler(self.fps, self.step, self.duration, self.hub.options)
+        steps = Assembler(self.fps, self.step, self.duration, self.hub.options)
+        self._running.append(steps)
         self.hub.join(steps)
         try:
             while not self._closed and (item := steps.take()) is not None:
                 yield item
         finally:
+            self._running.remove(steps)
             steps.close()
             self.hub.leave(steps)
 
     def close(self) -> None:
         """Nothing is wanted any more: whoever iterates is let go. Returns at once, whatever FFmpeg is doing."""
         self._closed = True
-        self._steps.close()
-        self.hub.leave(self._steps)
+        for steps in list(self._running):
+            steps.close()
+            self.hub.leave(steps)
 
 
 class LiveHub(Hub):
     """A live source that is decoded once for all who subscribe.
 
     ``locator``: ``rtsp://``, ``http://`` and so on, ``camera:0``, ``screen:``, ``lavfi:GRAPH`` or ``-``. ``options``:
-    FFmpeg's, and ``transport`` (tcp, udp, auto) for RTSP. ``user`` and ``password``: plain, where they do not stand in
+    FFmpeg's, ``transport`` (tcp, udp, auto) for RTSP, and ``kind``: what is shown, for a checkpoint that knows only
+    some kinds of video. ``user`` and ``password``: plain, where they do not stand in
     the URL. ``live``: how patient it is. ``name``: the locator without any password. Raises SourceError if the locator
     cannot be understood, never because the source is down.
     """

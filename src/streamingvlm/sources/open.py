@@ -134,7 +134,7 @@ def _find_opener(locator: str) -> Opener:
     others = registered("sources")
     if scheme in others:
         return load(others[scheme], SourceError)
-    known = f"known: {', '.join([*BUILT_IN, *URLS, *DEVICES, *others])}, or a path"
+    known = f"known: {', '.join(dict.fromkeys([*BUILT_IN, *URLS, *DEVICES, *others]))}, or a path"
     if rest.startswith("//"):
         raise SourceError(f"unknown kind of source {scheme}: ({known})")
     if not Path(locator).exists():

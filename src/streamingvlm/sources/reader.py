@@ -91,25 +91,21 @@ class Reader(threading.Thread):
 
     def run(self) -> None:
         """The thread."""
+        container = None
         try:
-            self.trouble = self._run()
+            self._look_up()
+            self._enter("opening")
+            container, stream = self._open()
+            self._enter("reading")
+            self.trouble = Trouble("ended") if self.left else self._read(container, stream)
         except TroubleError as error:
             self.trouble = error.trouble
         except BaseException as error:  # a bug, which is no reason to try again
             self.fault = error
+        self._left.set()
         self._ended()
-
-    def _run(self) -> Trouble:
-        self._look_up()
-        self._enter("opening")
-        container, stream = self._open()
-        try:
-            if self.left:
-                return Trouble("ended")
-            self._enter("reading")
-            return self._read(container, stream)
-        finally:
-            with suppress(Exception):  # of a connection that is given up
+        if container is not None:  # saying goodbye to a camera that is gone takes as long as any time-out
+            with suppress(Exception):
                 container.close()
 
     def _enter(self, stage: Stage) -> None:
@@ -154,8 +150,10 @@ class Reader(threading.Thread):
                 **ESCAPED,
             )
         except Exception as error:  # the library has no list of what it raises; its text may hold the password
-            waited = bool(source.host) and time.perf_counter() - began >= self.options.io_timeout
-            trouble = trouble_of(error, source.secrets, opening=True, tls=source.tls, waited=waited)
+            network = bool(source.host)
+            least = min(self.options.io_timeout, self.options.first_frame)
+            waited = network and time.perf_counter() - began >= least
+            trouble = trouble_of(error, source.secrets, opening=True, network=network, tls=source.tls, waited=waited)
         if source.pipe is not None and source.pipe.is_mp4:
             trouble = Trouble("format", MP4_ADVICE)
         raise TroubleError(trouble)
@@ -239,6 +237,8 @@ class Reader(threading.Thread):
         """Hand a frame over when its time has come; false if nobody wants it any more."""
         arrival = time.perf_counter()
         moment = clock.read(stamp, arrival)
+        if moment is None:
+            return not self.left
         if moment > arrival:
             self.since = moment
             if self._left.wait(moment - arrival):

@@ -43,6 +43,7 @@ class _OpenStep:
     times: list[float] = field(default_factory=list)
     arrival: float = 0.0
     wall: float = 0.0
+    why: SourceCode = ""
 
 
 class Assembler:
@@ -75,7 +76,7 @@ class Assembler:
         self._until = 0.0  # the end of the last step that was whole
         self._floor = 0.0  # the same, of those whose time was over: what comes late belongs to the next
         self._spent: float | None = None
-        self._why: SourceCode = "stalled"
+        self._why: SourceCode = ""  # what went wrong first since the last step was begun
         self._ended = False
         self._error: BaseException | None = None
 
@@ -107,7 +108,7 @@ class Assembler:
         with self._changed:
             if self._ended:
                 return
-            self._why = why or self._why
+            self._why = self._why or why
             self._push(notice)
             self._changed.notify_all()
 
@@ -156,11 +157,13 @@ class Assembler:
 
     def _add(self, picture: Picture, at: float) -> None:
         index = self._index_of(at)
-        current = self._open or _OpenStep(index)
+        current = self._open or _OpenStep(index, why=self._why or "stalled")
         pixels = picture.rgb(current.frames[0].shape[:2] if current.frames else None)
         if pixels is None:
             return
-        self._open, self._slot = current, self._slot_of(at)
+        if self._open is None:
+            self._open, self._why = current, ""
+        self._slot = self._slot_of(at)
         current.frames.append(pixels)
         # The frame that ends one step may belong, by a hair, to the next.
         current.times.append(max(at, current.index * self.step))
@@ -176,8 +179,8 @@ class Assembler:
             return
         start, end = step.index * self.step, self._end_of(step.index)
         if self._until and start - self._until > self.options.gap_steps * self.step + EPS:
-            self._push(Gap(self._until, start, self._why))
-        self._until, self._why = end, "stalled"
+            self._push(Gap(self._until, start, step.why))
+        self._until = end
         work = max((spent or 0.0) - (self._spent or 0.0), 0.0)
         self._spent = spent if spent is not None else self._spent
         chunk = Chunk(np.stack(step.frames), tuple(step.times), start, end, read_seconds=work, wall=step.wall)

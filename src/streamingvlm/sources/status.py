@@ -47,6 +47,8 @@ BY_NUMBER: dict[int, SourceCode] = {
     errno.ENXIO: "not_found",
     errno.ENOTCONN: "ended",
 }
+#: What FFmpeg may call a reply that has not come in time.
+UNTOLD = frozenset({errno.EIO, errno.EAGAIN, errno.EPERM})
 #: What a code means, in words.
 MEANING: dict[SourceCode, str] = {
     "refused": "it refuses",
@@ -91,33 +93,47 @@ class TroubleError(SourceError):
         self.trouble = trouble
 
 
-def code_of(error: BaseException, *, opening: bool = False, tls: bool = False, waited: bool = False) -> SourceCode:
+def code_of(
+    error: BaseException,
+    *,
+    opening: bool = False,
+    network: bool = False,
+    tls: bool = False,
+    waited: bool = False,
+) -> SourceCode:
     """The code for what a library has raised.
 
-    ``opening``: while the source was opened; ``tls``: over a secure connection, where FFmpeg has no other error than
-    that of input and output for a handshake that fails; ``waited``: as long as the time-out, which FFmpeg may then call
-    invalid data.
+    ``opening``: while the source was opened; ``network``: it has a host, whose early end FFmpeg calls an error of input
+    and output; ``tls``: over a secure connection, where a handshake that fails has no other name either; ``waited``: as
+    long as the time-out, which FFmpeg may then call invalid data.
     """
     if isinstance(error, TroubleError):
         return error.trouble.code
     number = getattr(error, "errno", None)
-    if opening and waited and (isinstance(error, raised.InvalidDataError) or number in (errno.EIO, errno.EAGAIN)):
+    if opening and waited and (isinstance(error, raised.InvalidDataError) or number in UNTOLD):
         return "timeout"
     for kind, code in BY_TYPE:
         if isinstance(error, kind):
             return code
     if number in BY_NUMBER:
         return BY_NUMBER[number]
-    if opening:
-        return "tls" if tls else "refused"
-    return "ended"
+    if opening and not network:
+        return "refused"
+    return "tls" if opening and tls else "ended"
 
 
 def trouble_of(
-    error: BaseException, secrets: tuple[str, ...], *, opening: bool = False, tls: bool = False, waited: bool = False
+    error: BaseException,
+    secrets: tuple[str, ...],
+    *,
+    opening: bool = False,
+    network: bool = False,
+    tls: bool = False,
+    waited: bool = False,
 ) -> Trouble:
-    """Code and line for what a library has raised; of its own words only those that hold no URL."""
+    """Code and line for what a library has raised; of its own words only those without a URL. See :func:`code_of`."""
     if isinstance(error, TroubleError):
         return error.trouble
     words = getattr(error, "strerror", None) or type(error).__name__
-    return Trouble(code_of(error, opening=opening, tls=tls, waited=waited), redact(str(words), secrets))
+    code = code_of(error, opening=opening, network=network, tls=tls, waited=waited)
+    return Trouble(code, redact(str(words), secrets))

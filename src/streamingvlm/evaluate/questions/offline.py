@@ -21,7 +21,7 @@ from ...models.load import load_model
 from ...models.patches import Patcher
 from ...sources import images
 from ...sources.open import open_recording
-from ..presets import EVERY_FRAME, Answers, OfflinePreset
+from ..presets import Answers, OfflinePreset
 from .examples import PREFIX, REPLY_TOKENS, reply_of
 from .items import Form, Item, Reply
 
@@ -101,7 +101,7 @@ class RemoteAnswerer:
 
     def answer(self, item: Item, shown: Chunk | None) -> Reply:
         """See :class:`Answerer`."""
-        with RemoteSession(self.endpoint, replace(self.options, fps=EVERY_FRAME)) as session:
+        with RemoteSession(self.endpoint, replace(self.options, fps=None)) as session:
             if shown is not None:
                 session.see(shown)
             return Reply(item.id, session.ask(item.prompt))

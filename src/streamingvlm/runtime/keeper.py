@@ -1,0 +1,227 @@
+"""Snapshots of streams that run: taken between two steps, written beside the steps that follow."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import OutputError
+from ..core.events import Asked, Commentary, Event
+from ..engine.snapshot import Taken, write
+from .journal import Journal
+from .pipeline import Pipeline
+
+_LOG = logging.getLogger(__name__)
+#: Seconds between two snapshots of a stream.
+EVERY = 10.0
+#: Part of the interval by which each stream comes later than the one before it (modulo 1): no two are close together.
+STAGGER = 0.618
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A point in time that another run of the program can compare with its own.
+
+    ``wall``: seconds since 1970 in UTC, by a clock that somebody may set; ``uptime``: seconds since the machine was
+    started, in the run that ``boot`` names ("": unknown).
+    """
+
+    wall: float
+    boot: str = ""
+    uptime: float = 0.0
+
+    @staticmethod
+    def now() -> Moment:
+        """This moment."""
+        clock = getattr(time, "CLOCK_BOOTTIME", None)
+        try:
+            boot = _BOOT.read_text(encoding="ascii").strip()
+        except OSError:
+            boot = ""
+        if not boot or clock is None:
+            return Moment(time.time())
+        return Moment(time.time(), boot, time.clock_gettime(clock))
+
+    def since(self, earlier: Moment) -> float:
+        """Seconds from ``earlier`` until now, never below 0; a clock that was set meanwhile counts after a restart
+        of the machine only."""
+        if self.boot and self.boot == earlier.boot:
+            return max(self.uptime - earlier.uptime, 0.0)
+        return max(self.wall - earlier.wall, 0.0)
+
+
+class SnapshotWriter:
+    """A thread that writes one snapshot at a time, for all streams of a program."""
+
+    def __init__(self) -> None:
+        self._jobs: deque[Callable[[], None]] = deque()
+        self._changed = threading.Condition()
+        self._busy = self._closed = False
+        self._thread: threading.Thread | None = None
+
+    def offer(self, job: Callable[[], None]) -> bool:
+        """Do ``job`` now; false, and nothing happens, while another one is under way or waits."""
+        with self._changed:
+            if self.busy or self._closed:
+                return False
+            self._add(job)
+        return True
+
+    def put(self, job: Callable[[], None]) -> None:
+        """Do ``job`` behind the others: for the last snapshot of a stream, so that one waits for each at most."""
+        with self._changed:
+            if not self._closed:
+                self._add(job)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a job is under way or waits."""
+        return self._busy or bool(self._jobs)
+
+    def close(self, timeout: float | None = None) -> bool:
+        """Take no more jobs; wait until those that were taken are done, and say whether they are."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join(timeout)
+        return self._thread is None or not self._thread.is_alive()
+
+    def _add(self, job: Callable[[], None]) -> None:
+        self._jobs.append(job)
+        self._changed.notify_all()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="streamingvlm-snapshots", daemon=True)
+            self._thread.start()
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._busy = False
+                self._changed.wait_for(lambda: bool(self._jobs) or self._closed)
+                if not self._jobs:
+                    return
+                job, self._busy = self._jobs.popleft(), True
+            job()
+
+
+class Keeper:
+    """A sink and a companion of one stream that keeps it on disk; it comes behind the other companions.
+
+    ``path``: of the snapshot. ``writer``: shared by the streams of a program. ``journal``: of the stream; it is on the
+    disk before a snapshot is. ``every``: seconds between two; ``number``: of the stream, which sets when its first one
+    is due. ``extras``: JSON values of others that are kept with it, by name, asked for between two steps. ``about``:
+    kept as it is. ``ends``: the source has an end, which is kept too.
+
+    One that cannot be taken or written is told once in the log, and the stream goes on. While the disk is slow, none
+    waits: ``skipped`` counts those that were due meanwhile, ``failed`` those that could not be written. ``seconds``:
+    what the last one took of the engine's thread.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        writer: SnapshotWriter,
+        journal: Journal | None = None,
+        *,
+        every: float = EVERY,
+        number: int = 0,
+        extras: Mapping[str, Callable[[], Any]] | None = None,
+        about: Mapping[str, Any] | None = None,
+        ends: bool = True,
+        asked: int = 0,
+    ) -> None:
+        self.path = path
+        self.written = self.skipped = self.failed = 0
+        self.seconds = 0.0
+        self._writer, self._journal = writer, journal
+        self._every, self._extras, self._about, self._ends = every, dict(extras or {}), dict(about or {}), ends
+        self._due = time.monotonic() + every * (STAGGER * (number + 1) % 1.0)
+        self._late = False
+        self._told_failure = False
+        self._lag = 0.0
+        self._asked = asked
+
+    def write(self, event: Event) -> None:
+        """See :meth:`Sink.write`."""
+        if isinstance(event, Commentary):
+            self._lag = event.timing.lag
+        elif isinstance(event, Asked):
+            self._asked = max(self._asked, event.number)
+
+    def between(self, pipeline: Pipeline) -> None:
+        """See :meth:`Companion.between`."""
+        now = time.monotonic()
+        if now < self._due:
+            return
+        if self._writer.busy:  # tried again after the next step
+            self.skipped += not self._late
+            self._late = True
+            return
+        self._due, self._late = now + self._every, False
+        if (taken := self._take(pipeline)) is not None:
+            self._writer.offer(lambda: self._write(taken))
+
+    def ending(self, pipeline: Pipeline) -> None:
+        """The stream ends, however that is: a last snapshot, without the step that is under way."""
+        if pipeline.session.closed:
+            return
+        pipeline.session.abandon()
+        if (taken := self._take(pipeline)) is not None:
+            self._writer.put(lambda: self._write(taken))
+
+    def close(self) -> None:
+        """See :meth:`Sink.close` and :meth:`Companion.close`."""
+
+    def _take(self, pipeline: Pipeline) -> Taken | None:
+        began = time.perf_counter()
+        try:
+            return pipeline.session.take(self._extra(pipeline))
+        except Exception as error:  # it is better to watch on than to end for a copy
+            self._fail(error)
+            return None
+        finally:
+            self.seconds = time.perf_counter() - began
+
+    def _extra(self, pipeline: Pipeline) -> dict[str, Any]:
+        now = Moment.now()
+        return {
+            "about": self._about,
+            "epoch": pipeline.numbering.epoch,
+            "next": pipeline.numbering.next,
+            "said_until": pipeline.said_until,
+            "asked": self._asked,
+            "now": pipeline.session.time + self._lag,
+            "moment": {"wall": now.wall, "boot": now.boot, "uptime": now.uptime},
+            "complete": self._ends and pipeline.complete,
+            "own": {name: state() for name, state in self._extras.items()},
+        }
+
+    def _write(self, taken: Taken) -> None:
+        """On the writer's thread."""
+        try:
+            if self._journal is not None:
+                self._journal.sync()
+            write(self.path, taken)
+        except Exception as error:
+            self._fail(error)
+            return
+        self.written += 1
+        if self._told_failure:
+            self._told_failure = False
+            _LOG.warning("snapshots are written to %s again", self.path)
+
+    def _fail(self, error: Exception) -> None:
+        self.failed += 1
+        if self._told_failure:
+            return
+        self._told_failure = True
+        why = str(error) if isinstance(error, OutputError) else f"no snapshot for {self.path}: {error!r}"
+        _LOG.warning("%s; the stream goes on, and what it says until this works again is lost if it is killed", why)

@@ -1,0 +1,385 @@
+"""A folder from which streams go on after a restart: their events, their snapshots, and where they stood.
+
+``StateFolder(DIR)`` has a folder for each stream, with its journal (:mod:`.journal`), its snapshot and the one before::
+
+    with StateFolder(folder) as state, Runtime(engine) as runtime:
+        stream = state.start(runtime, "match.mp4", lambda at: open_source("match.mp4", start=at), sinks=[...])
+        if stream is None:
+            print("match.mp4 was watched to its end")
+
+A recording is opened at the snapshot's second; what was said behind it is watched again and told nobody, so each event
+is told once. A live source goes on by the clock, and a :class:`~..core.events.Gap` tells what nobody has watched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from ..core.errors import EndedError, OptionError, OutputError
+from ..core.events import (
+    Alert,
+    Answered,
+    Asked,
+    Commentary,
+    Event,
+    Gap,
+    InstructionUpdated,
+    Resumed,
+    Sink,
+    Source,
+    StepSource,
+)
+from ..engine.snapshot import SnapshotError, read, there_is
+from ..sinks.files import make_folder
+from .folder_lock import FolderLock
+from .journal import Journal, number_of
+from .keeper import EVERY, Keeper, Moment, SnapshotWriter
+from .pipeline import SAME_MOMENT, Companion, Numbering, Pipeline
+from .runtime import Runtime, Stream
+from .shifted import Shifted, by_clock
+
+_LOG = logging.getLogger(__name__)
+#: Opens a source at a second of the stream (None: where it begins). A live source pays no heed to it.
+Open = Callable[[float | None], Source | StepSource]
+NOT_RUNNING = "the program was not running"
+CLOCK_UNKNOWN = "the program was not running; the clock was set meanwhile and cannot say for how long"
+UNANSWERED = "the program ended before it was answered"
+#: A loss of more seconds is no loss but a clock that was wrong.
+LONGEST_LOSS = 31 * 86400.0
+#: Events before a snapshot among which questions without an answer are looked for.
+LOOK_BACK = 256
+#: Seconds that closing waits for the last snapshots to be on the disk.
+PATIENCE = 60.0
+SNAPSHOT = "snapshot"
+
+
+@dataclass(frozen=True)
+class Past:
+    """What an earlier run has left of a stream.
+
+    ``snapshot``: to restore (None: it was ended before there was one); ``time``: seconds, where its memory ends;
+    ``said_until``: what is said of steps before this second was told. ``numbering``: goes on with the ids. ``told``:
+    the events behind the snapshot; ``unanswered``: questions that have no answer; ``asked``: number of the last
+    question. ``own``: what others have kept, by name. ``complete``: the source was watched to its end. ``moment``:
+    when the second ``now`` of the stream was (None: unknown); ``snapshot_age``: see :class:`Resumed`.
+    """
+
+    snapshot: Path | None
+    time: float
+    said_until: float
+    numbering: Numbering
+    told: tuple[Event, ...]
+    unanswered: tuple[Asked, ...]
+    asked: int
+    own: Mapping[str, Any]
+    complete: bool
+    moment: Moment | None
+    now: float
+    snapshot_age: float
+
+    @property
+    def alerts(self) -> tuple[Alert, ...]:
+        """Alerts that were told behind the snapshot."""
+        return tuple(event for event in self.told if isinstance(event, Alert))
+
+    @property
+    def instructions(self) -> tuple[InstructionUpdated, ...]:
+        """Instructions that were told behind the snapshot: its memory does not know them."""
+        return tuple(event for event in self.told if isinstance(event, InstructionUpdated))
+
+    def elapsed(self) -> tuple[float, bool]:
+        """The second that the stream has come to by the clock, and whether the clock can be believed."""
+        least = max(self.said_until, self.time)
+        if self.moment is None:
+            return least, True
+        lost = Moment.now().since(self.moment)
+        return (least, False) if lost > LONGEST_LOSS else (max(least, self.now + lost), True)
+
+
+class StreamFolder:
+    """The folder of one stream. ``past``: what an earlier run has left (None: nothing).
+
+    ``source``: what is watched, in words without a password; another one than before is refused. Raises OutputError
+    for a folder that is in use or cannot be written, SnapshotError if no snapshot in it is whole or it is of another
+    source: one line that says how to start anew.
+    """
+
+    def __init__(
+        self, folder: Path, source: str, writer: SnapshotWriter, *, every: float = EVERY, number: int = 0
+    ) -> None:
+        self.folder, self.source = folder, source
+        self._writer, self._every, self._number = writer, every, number
+        self.keeper: Keeper | None = None
+        make_folder(folder)
+        self._lock = FolderLock(folder)
+        try:
+            self.journal = Journal(folder, lock=self._lock)
+            try:
+                self.past = self._read()
+                self._lock.note({"boot": Moment.now().boot, "lost": False, "clean": False})
+            except BaseException:
+                self.journal.wait_closed(PATIENCE)
+                raise
+        except BaseException:
+            self._lock.close()
+            raise
+
+    @property
+    def snapshot(self) -> Path:
+        """Where the snapshot is, or will be."""
+        return self.folder / SNAPSHOT
+
+    @property
+    def complete(self) -> bool:
+        """Whether an earlier run has watched the source to its end."""
+        return self.past is not None and self.past.complete
+
+    def start(
+        self,
+        runtime: Runtime,
+        open: Open,
+        *,
+        sinks: Sequence[Sink] = (),
+        companions: Sequence[Companion] = (),
+        extras: Mapping[str, Callable[[], Any]] | None = None,
+        **options: Any,
+    ) -> Stream | None:
+        """Start the stream, or let it go on; None if it is complete, or its recording has no more.
+
+        ``open``: see :data:`Open`. ``extras``: JSON values to be kept in each snapshot, by name; a later run finds them
+        in ``past.own``. ``options``: as :meth:`Runtime.start` takes them. Raises what opening the source and the stream
+        raises; SnapshotError if the stream was opened otherwise before.
+        """
+        if self.complete:
+            return None
+        past = self.past
+        try:
+            source = open(past.time if past is not None and past.snapshot is not None else None)
+        except EndedError:
+            if past is None or past.snapshot is None:
+                raise
+            return None
+        events: list[Event] = []
+        if past is not None:
+            source, events = _gone_on(past, source)
+        self.keeper = Keeper(
+            self.snapshot,
+            self._writer,
+            self.journal,
+            every=self._every,
+            number=self._number,
+            extras=extras,
+            about={"source": self.source},
+            ends=not source.live,
+            asked=0 if past is None else past.asked,
+        )
+        again = _Instructions(() if past is None else past.instructions, source.live)
+        keeper = self.keeper
+
+        def begin() -> Stream:
+            stream = runtime.start(
+                source,
+                sinks=[self.journal, keeper, *sinks],
+                companions=[again, *companions, keeper],
+                restore=None if past is None else past.snapshot,
+                numbering=None if past is None else past.numbering,
+                said_until=0.0 if past is None else past.said_until,
+                **options,
+            )
+            again.between(stream.pipeline)
+            stream.pipeline.tell(*events)
+            return stream
+
+        try:
+            return runtime.call(begin)
+        except SnapshotError as error:
+            raise SnapshotError(f"{error}; {self._anew}") from None
+
+    def close(self, timeout: float = PATIENCE) -> bool:
+        """Behind the end of the stream: let the folder go when all is on the disk; whether it is, in ``timeout`` s."""
+        clean = self.journal.wait_closed(timeout)
+        if clean and not self.journal.behind:
+            with suppress(OutputError):
+                self._lock.note(self._lock.now | {"clean": True})
+        self._lock.close()
+        return clean
+
+    @property
+    def _anew(self) -> str:
+        return f"to start the stream anew, remove {self.folder}"
+
+    def _read(self) -> Past | None:
+        kept, extra = None, {}
+        try:
+            if there_is(self.snapshot):
+                kept = read(self.snapshot)
+                extra = dict(kept.extra)
+        except SnapshotError as error:
+            raise SnapshotError(f"{error}; {self._anew}") from None
+        if kept is None and not self.journal.number:
+            return None
+        if kept is not None and kept.problem:
+            _LOG.warning("%s; the stream goes on from the snapshot before, %s", kept.problem, kept.path)
+        before = extra.get("about", {}).get("source", self.source)
+        if before != self.source:
+            raise SnapshotError(f"{self.folder} is of a stream of {before}, not of {self.source}; {self._anew}")
+        return self._past(kept.path if kept else None, kept.time if kept else 0.0, extra)
+
+    def _past(self, snapshot: Path | None, time_: float, extra: Mapping[str, Any]) -> Past:
+        number = int(extra.get("next", 1)) - 1
+        late = self.journal.after(max(number - LOOK_BACK, 0))
+        told = tuple(event for event in late if number_of(event.id)[1] > number)
+        said = [event for event in told if isinstance(event, Commentary)]
+        answered = {event.number for event in late if isinstance(event, Answered)}
+        asked = [event for event in late if isinstance(event, Asked)]
+        moment, now = _moment(extra, said)
+        newest = max((event.wall for event in told), default=0.0)
+        return Past(
+            snapshot=snapshot,
+            time=time_,
+            said_until=max([float(extra.get("said_until", 0.0)), time_, *(event.end for event in said)]),
+            numbering=self._numbering(extra),
+            told=told,
+            unanswered=tuple(one for one in asked if one.number not in answered),
+            asked=max([int(extra.get("asked", 0)), *(one.number for one in asked)]),
+            own=dict(extra.get("own", {})),
+            complete=bool(extra.get("complete", False)),
+            moment=moment,
+            now=now,
+            snapshot_age=max(newest - moment.wall, 0.0) if snapshot is not None and moment is not None else 0.0,
+        )
+
+    def _numbering(self, extra: Mapping[str, Any]) -> Numbering:
+        """Goes on with the numbers; in another epoch if some may have been told that no file knows any more."""
+        note, boot = self._lock.before, Moment.now().boot
+        torn = not note.get("clean") and (not boot or note.get("boot") != boot)
+        epoch = self.journal.epoch or str(extra.get("epoch", ""))
+        if torn or note.get("lost") or not epoch:
+            epoch = secrets.token_hex(4)
+        return Numbering(epoch, max(self.journal.number + 1, int(extra.get("next", 1))))
+
+
+class StateFolder:
+    """Streams that go on where an earlier run of the program has left them, each in a folder of its own.
+
+    ``every``: seconds between two snapshots of a stream. Close it behind the runtime: then all is on the disk.
+    """
+
+    def __init__(self, folder: Path, *, every: float = EVERY) -> None:
+        self.folder, self.every = folder, every
+        self.writer = SnapshotWriter()
+        self._streams: dict[str, StreamFolder] = {}
+        make_folder(folder)
+
+    def stream(self, locator: str, name: str = "") -> StreamFolder:
+        """The folder of a stream, with what an earlier run has left in it.
+
+        ``locator``: of its source; it may hold a password. ``name``: of the stream, where one source has several.
+        Raises as :class:`StreamFolder` does, and OptionError for two streams of one name.
+        """
+        shown = without_password(locator)
+        key = folder_name(f"{name} {shown}" if name else shown)
+        if key in self._streams:
+            raise OptionError(f"two streams of {shown} would be kept in one folder; give each a name of its own")
+        one = StreamFolder(self.folder / key, shown, self.writer, every=self.every, number=len(self._streams))
+        self._streams[key] = one
+        return one
+
+    def start(self, runtime: Runtime, locator: str, open: Open, *, name: str = "", **options: Any) -> Stream | None:
+        """:meth:`stream`, then :meth:`StreamFolder.start`."""
+        return self.stream(locator, name).start(runtime, open, **options)
+
+    @property
+    def streams(self) -> tuple[StreamFolder, ...]:
+        """Those that were asked for, in their order."""
+        return tuple(self._streams.values())
+
+    def close(self, timeout: float = PATIENCE) -> bool:
+        """Wait until all is on the disk, and let all folders go; whether it is, within ``timeout`` seconds."""
+        until = time.monotonic() + timeout
+        done = self.writer.close(timeout)
+        for one in self._streams.values():
+            done &= one.close(max(until - time.monotonic(), 0.0))
+        if not done:
+            _LOG.warning("the disk is slow: the last snapshots may be missing in %s", self.folder)
+        return done
+
+    def __enter__(self) -> StateFolder:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+
+class _Instructions:
+    """Tells a session the instructions that its snapshot does not know: a recording at their steps, a live one now."""
+
+    def __init__(self, missing: Sequence[InstructionUpdated], live: bool) -> None:
+        self._missing, self._live = list(missing), live
+
+    def between(self, pipeline: Pipeline) -> None:
+        """See :meth:`Companion.between`. One that came to nothing (no start) goes with the next one that did not."""
+        starts = [one.start for one in self._missing if one.start is not None]
+        while self._missing:
+            start = starts[0] if starts else 0.0
+            if not self._live and pipeline.session.time < start - SAME_MOMENT:
+                return
+            one = self._missing.pop(0)
+            if one.start is not None:
+                starts.pop(0)
+            if one.version > pipeline.session.version:
+                pipeline.session.instruct(one.text)
+
+    def close(self) -> None:
+        """See :meth:`Companion.close`."""
+
+
+def folder_name(text: str) -> str:
+    """A name for a folder that no two streams share and that any file system takes."""
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")[-60:]
+    return f"{plain or 'stream'}-{hashlib.sha256(text.encode(errors='replace')).hexdigest()[:8]}"
+
+
+def without_password(locator: str) -> str:
+    """A URL without user, password and the values of its parameters; anything else as it is."""
+    scheme, mark, rest = locator.partition("://")
+    if not mark:
+        return locator
+    rest, query, parameters = rest.rpartition("@")[2].partition("?")
+    keys = "&".join(part.partition("=")[0] for part in parameters.split("&"))
+    return f"{scheme}://{rest}{query}{keys}"
+
+
+def _gone_on(past: Past, source: Source | StepSource) -> tuple[Source | StepSource, list[Event]]:
+    """The source of a stream that goes on, and what is told before its first step."""
+    events: list[Event] = []
+    lost = 0.0
+    if source.live:
+        start = max(past.said_until, past.time)
+        now, known = past.elapsed()
+        lost = now - start
+        events.append(Gap(start, now, NOT_RUNNING if known else CLOCK_UNKNOWN))
+        began = time.monotonic()
+        source = Shifted(source, by_clock(lambda: now + time.monotonic() - began, now), now)
+    events.append(Resumed(past.time, lost, past.snapshot_age))
+    events += [Answered(one.number, None, UNANSWERED) for one in past.unanswered]
+    return source, events
+
+
+def _moment(extra: Mapping[str, Any], said: Sequence[Commentary]) -> tuple[Moment | None, float]:
+    """A moment, and the second of the stream that it was."""
+    if "moment" in extra:
+        return Moment(**extra["moment"]), float(extra["now"])
+    if said:
+        return Moment(said[-1].wall), said[-1].end + said[-1].timing.lag
+    return None, 0.0

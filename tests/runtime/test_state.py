@@ -1,0 +1,673 @@
+"""A stream goes on from its folder: what was told is not told again, and the words are those of an unbroken run."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import logging
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streamingvlm.core.errors import EndedError, OptionError, OutputError, SourceError
+from streamingvlm.core.events import (
+    Alert,
+    Answer,
+    Answered,
+    Asked,
+    Chunk,
+    Closed,
+    Commentary,
+    Event,
+    Gap,
+    InstructionUpdated,
+    Question,
+    Resumed,
+    SourceStatus,
+    StepInput,
+    StreamOpened,
+)
+from streamingvlm.engine import snapshot
+from streamingvlm.engine.engine import Engine
+from streamingvlm.engine.snapshot import SnapshotError, previous, read
+from streamingvlm.runtime import keeper as keepers
+from streamingvlm.runtime import state_folder
+from streamingvlm.runtime.keeper import Moment, SnapshotWriter
+from streamingvlm.runtime.runtime import Runtime, Stream
+from streamingvlm.runtime.shifted import NO_PICTURE, Shifted, by_clock
+from streamingvlm.runtime.state_folder import (
+    CLOCK_UNKNOWN,
+    LONGEST_LOSS,
+    NOT_RUNNING,
+    UNANSWERED,
+    StateFolder,
+    folder_name,
+    without_password,
+)
+from streamingvlm.testing import ScriptedModel, ScriptedSource
+
+COUNT = 12
+
+
+def says(start: float, end: float, patches: int) -> str:  # noqa: ARG001
+    return f"from {start:g}"
+
+
+class Film(ScriptedSource):
+    """A recording that can be opened at a second; ``live``: it begins anew each time it is opened."""
+
+    def __init__(self, count: int = COUNT, at: float = 0.0, live: bool = False, **options: Any) -> None:
+        super().__init__(count, **options)
+        if at >= count and not live:
+            raise EndedError(f"it ends before {at:g} s")
+        self.live, self.at = live, 0.0 if live else at
+
+    def __iter__(self) -> Iterator[Chunk]:
+        return itertools.islice(super().__iter__(), round(self.at), None)
+
+
+def film(count: int = COUNT, **options: Any) -> Callable[[float | None], Film]:
+    return lambda at: Film(count, at or 0.0, **options)
+
+
+class Kept:
+    def __init__(self, then: Callable[[Event], None] = lambda _: None) -> None:
+        self.events: list[Event] = []
+        self.then = then
+
+    def write(self, event: Event) -> None:
+        self.events.append(event)
+        self.then(event)
+
+    def close(self) -> None: ...
+
+
+def run(
+    folder: Path,
+    open_: Callable[[float | None], Any] | None = None,
+    *,
+    sinks: Sequence[Any] = (),
+    killed_after: int | None = None,
+    every: float = 0.0,
+    during: Callable[[Stream], None] = lambda _: None,
+    before: Callable[[Stream], None] = lambda _: None,
+    **options: Any,
+) -> tuple[list[Event], Stream | None]:
+    """One run of a program; what was told in it, and its stream. ``killed_after``: steps, then nothing is kept."""
+    told = Kept()
+    if killed_after is not None:
+        sinks = [*sinks, _Killer(killed_after)]
+    model = ScriptedModel(says)
+    with StateFolder(folder, every=every) as state, Runtime(Engine(model, slots=2)) as runtime:
+        stream = None
+
+        def start() -> None:
+            nonlocal stream
+            stream = state.start(runtime, "film", open_ or film(), sinks=[told, *sinks], **options)
+            if stream is not None:
+                before(stream)
+
+        runtime.call(start)
+        if stream is not None:
+            during(stream)
+            stream.wait_ended()
+    if killed_after is not None:
+        _after_kill(folder)
+    return told.events, stream
+
+
+class _Killer:
+    """Stops the stream; :func:`_after_kill` then removes what a killed process would not have written."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    def write(self, event: Event) -> None:
+        if isinstance(event, Commentary):
+            self.left -= 1
+            if not self.left:
+                raise SourceError("killed")
+
+    def close(self) -> None: ...
+
+
+def _after_kill(folder: Path) -> None:
+    """The snapshot that a clean end leaves is taken away, and the last events."""
+    (one,) = folder.iterdir()
+    before = previous(one / "snapshot")
+    if before.exists():
+        os.replace(before, one / "snapshot")
+    else:
+        (one / "snapshot").unlink()
+    (file,) = one.glob("events-*")
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join(line for line in lines if b"stream.closed" not in line))
+
+
+def words(events: Sequence[Event]) -> list[tuple[float, str]]:
+    return [(event.start, event.text) for event in events if isinstance(event, Commentary)]
+
+
+def only(events: Sequence[Event], kind: type[Any]) -> list[Any]:
+    return [event for event in events if isinstance(event, kind)]
+
+
+def ids(events: Sequence[Event]) -> list[str]:
+    return [event.id for event in events if event.id]
+
+
+WHOLE = [(float(second), f"from {second}") for second in range(COUNT)]
+
+
+# Recordings.
+
+
+def test_a_run_that_is_never_ended_keeps_its_end(tmp_path: Path) -> None:
+    events, _ = run(tmp_path)
+    assert words(events) == WHOLE
+    (one,) = tmp_path.iterdir()
+    assert read(one / "snapshot").extra["complete"]
+    for _ in range(2):
+        assert run(tmp_path, lambda _: pytest.fail("it is not opened")) == ([], None)
+
+
+@pytest.mark.parametrize("after", [1, 2, 5, COUNT - 1])
+@pytest.mark.parametrize("every", [0.0, 1000.0])
+def test_a_killed_run_goes_on_without_saying_anything_twice(tmp_path: Path, after: int, every: float) -> None:
+    first, _ = run(tmp_path, killed_after=after, every=every)
+    first = [event for event in first if not isinstance(event, Closed)]
+    opened_at: list[float | None] = []
+
+    def open_(at: float | None) -> Film:
+        opened_at.append(at)
+        return Film(at=at or 0.0)
+
+    second, stream = run(tmp_path, open_)
+    assert words(first) + words(second) == WHOLE
+    assert ids(first) + ids(second) == [
+        f"{first[0].id.partition('-')[0]}-{n}" for n in range(1, len(ids(first)) + len(ids(second)) + 1)
+    ]
+    kinds = [type(event) for event in second[:3]]
+    assert kinds[:2] == [StreamOpened, Resumed]
+    (resumed,) = only(second, Resumed)
+    assert resumed.time == (opened_at[0] or 0.0)
+    assert resumed.lost_seconds == 0.0
+    assert not only(second, Gap)
+    assert stream is not None
+    assert stream.complete
+    assert run(tmp_path)[1] is None
+
+
+def test_many_restarts(tmp_path: Path) -> None:
+    told: list[Event] = []
+    while True:
+        events, stream = run(tmp_path, killed_after=2)
+        told += events
+        if stream is None:
+            break
+        if stream.complete:
+            break
+        assert len(told) < 200
+    said = [event for event in told if isinstance(event, Commentary)]
+    assert words(said) == WHOLE
+
+
+def test_a_clean_stop_goes_on_from_its_last_step(tmp_path: Path) -> None:
+    def stop(stream: Stream) -> None:
+        while stream.stats.steps < 3:
+            time.sleep(0.002)
+        stream.stop()
+
+    first, _ = run(tmp_path, film(stuck=5), every=1000.0, during=stop)
+    (one,) = tmp_path.iterdir()
+    kept = read(one / "snapshot")
+    assert kept.time == words(first)[-1][0] + 1.0
+    assert not kept.extra["complete"]
+    second, _ = run(tmp_path)
+    assert words(first) + words(second) == WHOLE
+    assert only(second, Resumed)[0].time == kept.time
+
+
+def test_a_recording_that_has_no_more_is_complete(tmp_path: Path) -> None:
+    """It was killed behind its last step."""
+    run(tmp_path, film(4), killed_after=4)
+    assert run(tmp_path, film(3))[1] is None
+    with pytest.raises(EndedError):
+        run(tmp_path / "other", lambda _: Film(3, 5.0))
+
+
+def test_a_live_source_that_ends_is_never_complete(tmp_path: Path) -> None:
+    run(tmp_path, film(2, live=True))
+    events, stream = run(tmp_path, film(2, live=True))
+    assert stream is not None
+    assert len(words(events)) == 2
+
+
+def test_instructions_that_came_behind_the_snapshot_hold_again(tmp_path: Path) -> None:
+    seen: list[tuple[float, str]] = []
+
+    def at_two(stream: Stream) -> Callable[[Event], None]:
+        def instruct(event: Event) -> None:
+            if isinstance(event, Commentary) and event.start in (2.0, 3.0):
+                stream.pipeline.session.instruct(f"after {event.start:g}")
+
+        return instruct
+
+    first_sink = Kept()
+
+    def before(stream: Stream) -> None:
+        first_sink.then = at_two(stream)
+
+    first, _ = run(tmp_path, sinks=[first_sink], before=before, killed_after=6, every=1000.0)
+    assert [(event.version, event.start) for event in only(first, InstructionUpdated)] == [(1, 3.0), (2, 4.0)]
+
+    def look(stream: Stream) -> None:
+        session = stream.pipeline.session
+        stream.pipeline._on_step = lambda request: seen.extend(
+            (request.step.chunk.start, one.text) for one in request.result.instructions
+        )
+        assert session.state.version == 0
+
+    second, stream = run(tmp_path, before=look)
+    assert words(first) + words(second) == WHOLE
+    assert seen == [(3.0, "after 2"), (4.0, "after 3")], "silently, at their steps"
+    assert not only(second, InstructionUpdated)
+    assert stream is not None
+    assert stream.pipeline.session.state.version == 2
+
+
+def test_what_others_keep_comes_back(tmp_path: Path) -> None:
+    run(tmp_path, film(stuck=4), during=_stop_after(3), extras={"rules": lambda: {"goal": [1, 2.5]}})
+    with StateFolder(tmp_path) as state:
+        past = state.stream("film").past
+        assert past is not None
+        assert past.own == {"rules": {"goal": [1, 2.5]}}
+
+
+def _stop_after(steps: int) -> Callable[[Stream], None]:
+    def stop(stream: Stream) -> None:
+        while stream.stats.steps < steps:
+            time.sleep(0.002)
+        stream.stop()
+
+    return stop
+
+
+def test_questions_without_an_answer_are_ended_and_their_numbers_go_on(tmp_path: Path) -> None:
+    def ask(stream: Stream) -> None:
+        stream.pipeline.tell(
+            Asked(1, "who?", 0.0),
+            Answered(1, Answer(Question("who?"), 0.0, "Ann")),
+            Asked(2, "where?", 0.0),
+            Alert("goal", "raised", 1, 0.0, 0.0),
+        )
+
+    run(tmp_path, before=ask, killed_after=3, every=1000.0)
+    with StateFolder(tmp_path) as state:
+        past = state.stream("film").past
+        assert past is not None
+        assert past.asked == 2
+        assert [alert.rule for alert in past.alerts] == ["goal"]
+    events, _ = run(tmp_path)
+    assert [(event.number, event.error) for event in only(events, Answered)] == [(2, UNANSWERED)]
+    with StateFolder(tmp_path) as state:
+        past = state.stream("film").past
+        assert past is not None
+        assert (past.asked, past.unanswered) == (2, ())
+
+
+# Refused.
+
+
+def test_another_source_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    run(tmp_path, killed_after=3)
+    (one,) = tmp_path.iterdir()
+    with pytest.raises(SnapshotError, match=f"is of a stream of film, not of other; to start .* remove {one}$"):
+        state_folder.StreamFolder(one, "other", SnapshotWriter())
+    state_folder.StreamFolder(one, "film", SnapshotWriter()).close()
+
+
+def test_other_options_are_refused_and_named(tmp_path: Path) -> None:
+    run(tmp_path, killed_after=3)
+    (one,) = tmp_path.iterdir()
+    with pytest.raises(SnapshotError, match=rf"seed 0, here 5; to start the stream anew, remove {one}$") as error:
+        run(tmp_path, seed=5)
+    assert "\n" not in str(error.value)
+    events, _ = run(tmp_path)
+    assert words(events)[-1] == WHOLE[-1], "nothing was lost by trying"
+
+
+def test_a_broken_snapshot_is_replaced_by_the_one_before(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first, _ = run(tmp_path, film(stuck=3), during=_stop_after(3), every=1000.0)
+    first += run(tmp_path, film(stuck=7), during=_stop_after(4), every=1000.0)[0]
+    (one,) = tmp_path.iterdir()
+    content = bytearray((one / "snapshot").read_bytes())
+    content[len(content) // 2] ^= 4
+    (one / "snapshot").write_bytes(content)
+    second, _ = run(tmp_path)
+    assert words(first) + words(second) == WHOLE
+    assert only(second, Resumed)[0].time == 3.0
+    assert "goes on from the snapshot before" in caplog.text
+    assert caplog.text.count("\n") == 1
+
+
+def test_two_broken_snapshots_are_never_a_silent_new_start(tmp_path: Path) -> None:
+    run(tmp_path, film(stuck=7), during=_stop_after(7))
+    (one,) = tmp_path.iterdir()
+    for file in (one / "snapshot", previous(one / "snapshot")):
+        file.write_bytes(file.read_bytes()[:-9])
+    for _ in range(2):
+        with pytest.raises(SnapshotError, match=rf"checksum.*the one before.*to start the stream anew, remove {one}$"):
+            run(tmp_path)
+
+
+def test_two_programs_and_two_streams_of_one_name(tmp_path: Path) -> None:
+    with StateFolder(tmp_path) as state, StateFolder(tmp_path) as other:
+        state.stream("film")
+        with pytest.raises(OutputError, match="in use by another program"):
+            other.stream("film")
+        with pytest.raises(OptionError, match="two streams of film"):
+            state.stream("film")
+        other.stream("film", "second")
+
+
+@pytest.mark.parametrize(
+    ("locator", "shown"),
+    [
+        ("rtsp://ann:s3cret@cam/live", "rtsp://cam/live"),
+        ("rtsp://ann:a@b/s3cret?@cam:554/live", "rtsp://cam:554/live"),
+        ("http://cam/v?user=ann&password=s3cret", "http://cam/v?user&password"),
+        ("match.mp4", "match.mp4"),
+        ("/a/b @ s3.mp4", "/a/b @ s3.mp4"),
+    ],
+)
+def test_no_password_is_in_the_name_of_a_folder(locator: str, shown: str) -> None:
+    assert without_password(locator) == shown
+    assert "s3cret" not in folder_name(without_password(locator))
+
+
+def test_names_of_folders_are_safe_and_differ() -> None:
+    names = [folder_name(text) for text in ("../x", "..", "", "a/b", "a-b", "a:b", "\udc80", "x" * 300, "CON", "ü")]
+    assert len(set(names)) == len(names)
+    assert all(len(name) < 80 and "/" not in name and not name.startswith(".") for name in names)
+
+
+# Ids.
+
+
+@pytest.mark.parametrize(
+    ("note", "same"),
+    [
+        ({}, True),
+        ({"boot": "another"}, False),
+        ({"boot": "another", "clean": True}, True),
+        ({"lost": True}, False),
+    ],
+)
+def test_an_id_that_somebody_may_have_seen_is_not_given_to_another_event(
+    tmp_path: Path, note: dict[str, Any], same: bool
+) -> None:
+    first, _ = run(tmp_path, killed_after=4)
+    (one,) = tmp_path.iterdir()
+    lock = state_folder.FolderLock(one)
+    lock.note({"boot": Moment.now().boot, "clean": False, "lost": False} | note)
+    lock.close()
+    second, _ = run(tmp_path)
+    epochs = [event.id.partition("-")[0] for event in (first[0], second[0])]
+    assert (epochs[0] == epochs[1]) == same
+    numbers = [int(one_id.partition("-")[2]) for one_id in ids(first)[:-1] + ids(second)]
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+# Live sources.
+
+
+def test_a_live_source_goes_on_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, _ = run(tmp_path, film(4, live=True))
+    (one,) = tmp_path.iterdir()
+    kept = read(one / "snapshot").extra
+    earlier = Moment(**kept["moment"])
+    monkeypatch.setattr(Moment, "now", staticmethod(lambda: Moment(earlier.wall + 100.0, "", 0.0)))
+    second, _ = run(tmp_path, film(4, live=True))
+    opened, gap, resumed = second[:3]
+    assert isinstance(opened, StreamOpened)
+    assert isinstance(gap, Gap)
+    assert isinstance(resumed, Resumed)
+    assert (gap.start, gap.reason) == (4.0, NOT_RUNNING)
+    assert gap.end == pytest.approx(kept["now"] + 100.0)
+    assert resumed.time == 4.0
+    assert resumed.lost_seconds == gap.end - gap.start
+    starts = [start for start, _ in words(second)]
+    assert starts == [starts[0] + n for n in range(4)]
+    assert starts[0] == int(starts[0])
+    assert gap.end <= starts[0] <= gap.end + 1
+    assert ids(first) + ids(second) == [f"{kept['epoch']}-{n}" for n in range(1, len(ids(first) + ids(second)) + 1)]
+
+
+@pytest.mark.parametrize("back", [-1e9, -5.0, 0.0])
+def test_a_clock_that_was_set_back_never_takes_time_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, back: float
+) -> None:
+    run(tmp_path, film(4, live=True), killed_after=3)
+    now = time.time()
+    monkeypatch.setattr(Moment, "now", staticmethod(lambda: Moment(now + back, "another", 0.0)))
+    second, _ = run(tmp_path, film(3, live=True))
+    (gap,) = only(second, Gap)
+    assert gap.start == 3.0
+    assert gap.end == pytest.approx(3.0, abs=1.0)
+    starts = [start for start, _ in words(second)]
+    assert starts[0] >= 3.0
+    assert starts == sorted(starts)
+
+
+def test_a_clock_that_was_years_off_tells_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(tmp_path, film(4, live=True))
+    now = time.time()
+    monkeypatch.setattr(Moment, "now", staticmethod(lambda: Moment(now + 2 * LONGEST_LOSS, "another", 0.0)))
+    second, _ = run(tmp_path, film(3, live=True))
+    (gap,) = only(second, Gap)
+    assert (gap.start, gap.end, gap.reason) == (4.0, 4.0, CLOCK_UNKNOWN)
+    assert words(second)[0][0] == 4.0
+
+
+def test_instructions_of_a_live_stream_hold_from_the_first_step(tmp_path: Path) -> None:
+    sink = Kept()
+
+    def before(stream: Stream) -> None:
+        def instruct(event: Event) -> None:
+            if isinstance(event, Commentary) and event.start == 1.0:
+                stream.pipeline.session.instruct("less")
+
+        sink.then = instruct
+
+    run(tmp_path, film(6, live=True), sinks=[sink], before=before, killed_after=4, every=1000.0)
+    second, stream = run(tmp_path, film(3, live=True))
+    (told,) = only(second, InstructionUpdated)
+    assert (told.version, told.text, told.start) == (1, "less", words(second)[0][0])
+    assert stream is not None
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later", "seconds"),
+    [
+        (Moment(100.0, "a", 5.0), Moment(50.0, "a", 8.0), 3.0),
+        (Moment(100.0, "a", 5.0), Moment(160.0, "b", 1.0), 60.0),
+        (Moment(100.0, "a", 5.0), Moment(90.0, "b", 1.0), 0.0),
+        (Moment(100.0), Moment(101.5), 1.5),
+        (Moment(100.0), Moment(101.5, "a", 900.0), 1.5),
+    ],
+)
+def test_seconds_between_two_runs(earlier: Moment, later: Moment, seconds: float) -> None:
+    assert later.since(earlier) == seconds
+
+
+def test_a_shifted_source_moves_all_times() -> None:
+    class Camera:
+        name, context, kind, live = "camera", "", "", True
+        closed = False
+
+        def __iter__(self) -> Iterator[Any]:
+            chunks = list(ScriptedSource(3))
+            yield SourceStatus("connecting")
+            yield chunks[0]
+            yield Gap(1.0, 2.0, "stalled")
+            yield StepInput(chunks[2])
+
+        def close(self) -> None:
+            self.closed = True
+
+    camera = Camera()
+    status, first, gap, last = Shifted(camera, 100.0)
+    assert status == SourceStatus("connecting")
+    assert isinstance(first, StepInput)
+    assert isinstance(last, StepInput)
+    assert (first.chunk.start, first.chunk.end, first.chunk.times) == (100.0, 101.0, (100.0, 100.5))
+    assert gap == Gap(101.0, 102.0, "stalled")
+    assert last.chunk.start == 102.0
+    shifted = Shifted(camera, by_clock(lambda: 57.8, 50.0), gone_on=50.0)
+    _, hole, first, *_ = shifted
+    assert hole == Gap(50.0, 57.0, NO_PICTURE)
+    assert isinstance(first, StepInput)
+    assert first.chunk.start == 57.0
+    shifted.close()
+    assert camera.closed
+
+
+# Snapshots while it runs.
+
+
+def test_snapshots_are_written_beside_the_steps_and_one_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that hangs keeps no step waiting, and nothing queues up."""
+    go, writing = threading.Event(), threading.Event()
+    write = keepers.write
+    calls: list[str] = []
+
+    def slow(path: Path, taken: Any) -> None:
+        calls.append(threading.current_thread().name)
+        writing.set()
+        go.wait(10)
+        write(path, taken)
+
+    monkeypatch.setattr(keepers, "write", slow)
+    with StateFolder(tmp_path, every=0.0) as state, Runtime(Engine(ScriptedModel(says))) as runtime:
+        one = state.stream("film")
+        stream = one.start(runtime, film(50))
+        assert stream is not None
+        assert stream.wait(10), "it has ended while the first snapshot was being written"
+        keeper = one.keeper
+        assert keeper is not None
+        assert len(calls) == 1
+        assert keeper.skipped == 1, "once due, and late since"
+        go.set()
+        assert state.close()
+        assert (len(calls), keeper.written, keeper.failed) == (2, 2, 0)
+        assert set(calls) == {"streamingvlm-snapshots"}
+    assert read(one.snapshot).time == 50.0
+    assert read(one.snapshot).extra["complete"]
+
+
+@pytest.mark.parametrize("fails", ["fsync", "replace", "_write"])
+def test_a_snapshot_that_cannot_be_written_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fails: str
+) -> None:
+    caplog.set_level(logging.WARNING)
+    with StateFolder(tmp_path, every=0.0) as state, Runtime(Engine(ScriptedModel(says))) as runtime:
+        one = state.stream("film")
+
+        def full(*_: Any, **__: Any) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(snapshot if fails == "_write" else os, fails, full)
+        sink = Kept(lambda _: time.sleep(0.005))
+        stream = one.start(runtime, film(10), sinks=[sink])
+        assert stream is not None
+        stream.wait()
+        assert words(sink.events) == WHOLE[:10]
+        keeper = one.keeper
+        assert keeper is not None
+        assert keeper.written == 0
+        until = time.monotonic() + 5
+        while state.writer.busy and time.monotonic() < until:
+            time.sleep(0.005)
+        assert keeper.failed >= 2
+        monkeypatch.undo()
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 1
+    assert "cannot write" in told[0]
+    assert "No space left on device" in told[0]
+    events, _ = run(tmp_path, film(10))
+    assert not words(events), "the journal knows what was said"
+
+
+def test_what_works_again_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fails = [True]
+    write = keepers.write
+
+    def sometimes(path: Path, taken: Any) -> None:
+        if fails[0]:
+            raise OutputError(f"cannot write {path} (No space left on device)")
+        write(path, taken)
+
+    monkeypatch.setattr(keepers, "write", sometimes)
+    sink = Kept()
+
+    def works_again(event: Event) -> None:
+        time.sleep(0.005)
+        if isinstance(event, Commentary) and event.start == 5.0:
+            fails.clear()
+            fails.append(False)
+
+    sink.then = works_again
+    run(tmp_path, film(10), sinks=[sink])
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 2
+    assert "cannot write" in told[0]
+    assert "again" in told[1]
+
+
+def test_what_cannot_be_taken_ends_no_stream(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    events, stream = run(tmp_path, extras={"bad": lambda: {1, 2}})
+    assert words(events) == WHOLE
+    assert stream is not None
+    assert stream.complete
+    assert "no snapshot for" in caplog.text
+    assert caplog.text.count("\n") == 1
+
+
+def test_a_folder_that_is_removed_while_it_runs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def remove(event: Event) -> None:
+        if isinstance(event, Commentary) and event.start == 3.0:
+            shutil.rmtree(tmp_path / "state")
+
+    events, stream = run(tmp_path / "state", sinks=[Kept(remove)])
+    assert words(events) == WHOLE
+    assert stream is not None
+    assert stream.complete
+    assert "was removed" in caplog.text
+    assert run(tmp_path / "state")[1] is None, "what was kept since holds"
+
+
+def test_a_state_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="cannot make the folder"):
+        StateFolder(tmp_path / "file")
+
+
+def test_streams_take_their_snapshots_at_different_moments(tmp_path: Path) -> None:
+    due = sorted(
+        (keepers.Keeper(tmp_path / "s", SnapshotWriter(), every=10.0, number=n)._due - time.monotonic())
+        for n in range(8)
+    )
+    assert due[0] > 0
+    assert due[-1] < 10
+    assert min(b - a for a, b in itertools.pairwise(due)) > 0.4
