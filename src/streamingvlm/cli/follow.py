@@ -16,7 +16,7 @@ from .typing_line import can_type, typing
 if TYPE_CHECKING:
     from ..core.events import Sink
     from ..core.run_stats import RunStats
-    from ..engine.engine import Engine
+    from ..runtime.backend import Backend
     from ..runtime.clock import Pace
     from ..runtime.runtime import Stream
     from ..sinks.prompt_line import PromptLine
@@ -29,7 +29,7 @@ class Stopped(BaseException):
 
 def follow(
     streams: Sequence[Watched],
-    engine: Engine,
+    engine: Backend,
     style: str,
     pace: Pace | None = None,
     truth: Beside | None = None,
@@ -45,6 +45,7 @@ def follow(
     from ..runtime.clock import Pace
     from ..runtime.runtime import LONG_PATIENCE, Runtime
     from ..sinks.files import printable
+    from ..sinks.outputs import wait_for
     from ..sinks.prompt_line import PromptLine
 
     prompt = PromptLine() if types else None
@@ -53,21 +54,15 @@ def follow(
     runtime = Runtime(engine, patience=LONG_PATIENCE, questions=questions)
     try:
         with stoppable(), ExitStack() as end:
-            for number, one in enumerate(streams):
-                # Files first: what a person has seen is on the disk.
-                sinks = [*one.outputs, make_screen(style, truth, "" if alone else one.name, prompt)]
-                stream = runtime.start(
-                    one.video,
-                    sinks=sinks,
-                    pace=Pace.LIVE if one.video.live else pace or Pace.FAST,
-                    encode_ahead=alone,
-                    name=one.name,
-                    rules=one.rules,
-                    stream=number,
-                    **one.options,
-                )
-                started.append((one, stream))
-            if prompt is not None:
+            for one in streams:
+                screen = make_screen(style, truth, "" if alone else one.name, prompt)
+                own = Pace.LIVE if one.video.live else pace or Pace.FAST
+                stream = one.start(runtime, screen, pace=own, encode_ahead=alone)
+                if stream is None:
+                    print(f"{printable(one.name)} was watched to its end by an earlier run", file=sys.stderr)
+                else:
+                    started.append((one, stream))
+            if prompt is not None and started:
                 end.enter_context(typing(started[0][1], prompt))
             runtime.wait()
     except KeyboardInterrupt:
@@ -78,10 +73,14 @@ def follow(
         mute_stdout()  # whoever read our lines has enough
     finally:
         runtime.close()
-        for one, stream in started:
-            if not alone:
-                print(f"stream   {printable(one.name)}", file=sys.stderr)
-            report(stream.stats, getattr(one.video, "broken", 0), getattr(one.video, "breaks", 0))
+        try:
+            for late in wait_for([sink for one, _ in started for sink in one.outputs], LONG_PATIENCE):
+                print(f"{getattr(late, 'path', 'the webhook')} was not ready in time", file=sys.stderr)
+        finally:
+            for one, stream in started:
+                if not alone:
+                    print(f"stream   {printable(one.name)}", file=sys.stderr)
+                report(stream.stats, getattr(one.video, "broken", 0), getattr(one.video, "breaks", 0))
     return 0
 
 
