@@ -1,6 +1,6 @@
 """What late time stamps cost the bundled model, and what a rebase gives back.
 
-    python scripts/rebase_figures.py [--seconds 600] [--seeds 4] [--games pong,tennis] [--json figures.json]
+    python scripts/rebase_figures.py [--seconds 600] [--seeds 4] [--games pong,tennis] [--cases 4] [--json figures.json]
 
 Watches the same matches several times: from second 0, from hours that a stream reaches in days and weeks with the time
 stamps that belong to them, and rebased. The frames are the same each time; only what the model is told of the time
@@ -13,6 +13,7 @@ import argparse
 import json
 import math
 import os
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -50,11 +51,11 @@ class Case:
 BASE = Case("from 0 s, never rebased")
 CASES = [
     BASE,
-    Case("from hour 80 (in training)", 80 * 3600.0),
     Case("from hour 240, not rebased", 240 * 3600.0),
-    Case("from hour 2400, not rebased", 2400 * 3600.0),
     Case("from hour 240, rebased", 240 * 3600.0, None),
     Case("rebased every minute", 0.0, 120.0),
+    Case("from hour 80 (in training)", 80 * 3600.0),
+    Case("from hour 2400, not rebased", 2400 * 3600.0),
 ]
 
 
@@ -130,19 +131,24 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=600)
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--games", default=",".join(GAMES))
+    parser.add_argument("--cases", type=int, default=len(CASES), help="The first so many of the cases.")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     streams = matches(options.games.split(","), range(EVALUATION_SEEDS, EVALUATION_SEEDS + options.seeds))
     model = load_model()
     settle_threads(model)
     engine = Engine(model, slots=len(streams))
-    heard: dict[Case, list[Heard]] = {}
-    for case in CASES:
+    rows: list[dict[str, Any]] = []
+    base: list[Heard] = []
+    print_head(options.games.split(","))
+    for case in CASES[: max(options.cases, 1)]:
         began = time.perf_counter()
-        heard[case] = watch(engine, streams, options.seconds, case)
-        print(f"{case.name}: {time.perf_counter() - began:.0f} s", flush=True)
-    rows = table(streams, options.seconds, heard)
-    print_table(rows)
+        heard = watch(engine, streams, options.seconds, case)
+        base = base or heard
+        print(f"{case.name}: {time.perf_counter() - began:.0f} s", file=sys.stderr)
+        for one in rows_of(case, streams, options.seconds, heard, base):
+            print_row(one)
+            rows.append(one)
     if options.json:
         about = {"games": options.games, "seconds": options.seconds, "seeds": options.seeds}
         found = {**about, "longest_time": model.defaults.longest_time, "rows": rows}
@@ -150,15 +156,15 @@ def main() -> None:
         options.json.write_text(json.dumps(found, indent=2) + "\n")
 
 
-def table(streams: Sequence[Match], seconds: int, heard: Mapping[Case, Sequence[Heard]]) -> list[dict[str, Any]]:
-    """A row for every case, and one for the seconds behind its rebases where it has some in mid-stream."""
-    rows = []
-    for case, own in heard.items():
-        rows.append(row(case.name, streams, seconds, own, heard[BASE], None))
-        jumps = [[at for at in one.rebased if at > 0] for one in own]
-        if all(jumps):
-            name = f"  the {BEHIND} s behind each of {len(jumps[0])} rebases"
-            rows.append(row(name, streams, seconds, own, heard[BASE], jumps))
+def rows_of(
+    case: Case, streams: Sequence[Match], seconds: int, own: Sequence[Heard], base: Sequence[Heard]
+) -> list[dict[str, Any]]:
+    """The row of a case, and one for the seconds behind its rebases where it has some in mid-stream."""
+    rows = [row(case.name, streams, seconds, own, base, None)]
+    jumps = [[at for at in one.rebased if at > 0] for one in own]
+    if all(jumps):
+        name = f"  the {BEHIND} s behind each of {len(jumps[0])} rebases"
+        rows.append(row(name, streams, seconds, own, base, jumps))
     return rows
 
 
@@ -195,16 +201,19 @@ def row(
     }  # fmt: skip
 
 
-def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
-    """The rows as a table in Markdown."""
-    games = list(rows[0]["games"])
+def print_head(games: Sequence[str]) -> None:
+    """The head of the table, in Markdown."""
     print("| stamps | F1, same second | difference | " + " | ".join(games) + " | same words |")
-    print("|---" * (4 + len(games)) + "|")
-    for one in rows:
-        apart = one["difference"]
-        bounds = "" if apart["low"] is None else f" ({apart['low']:+.3f} to {apart['high']:+.3f})"
-        each = " | ".join(f"{one['games'][game]:.3f}" for game in games)
-        print(f"| {one['name']} | {one['f1']:.3f} | {apart['value']:+.3f}{bounds} | {each} | {one['same_words']:.3f} |")
+    print("|---" * (4 + len(games)) + "|", flush=True)
+
+
+def print_row(one: Mapping[str, Any]) -> None:
+    """One row of it."""
+    apart = one["difference"]
+    bounds = "" if apart["low"] is None else f" ({apart['low']:+.3f} to {apart['high']:+.3f})"
+    each = " | ".join(f"{f1:.3f}" for f1 in one["games"].values())
+    text = f"| {one['name']} | {one['f1']:.3f} | {apart['value']:+.3f}{bounds} | {each} | {one['same_words']:.3f} |"
+    print(text, flush=True)
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ def test_a_person_talks_to_a_running_stream() -> None:
         run.expect("> what he")
         run.type(b"\x1b[200~ is\ndoing\x1b[201~\r")
         run.expect("question 1: what he is doing")
-        run.expect("answer 1: forty-two, what he")
+        run.expect("answer 1: forty-two")
         run.type("/nothing\r")
         run.expect("there is no command /nothing")
         run.type("/rule goal: says: step\r")

@@ -23,7 +23,7 @@ def script(start, end, patches):
     return text + "." * (count % 3 == 0)
 
 def answer(turn):
-    return "forty-two, " + turn.partition("user\\n")[2][:8]
+    return "forty-two"
 
 def load_model(*arguments, **options):
     return ScriptedModel(script, prefill_seconds=float(os.environ.get("FAKE_SECONDS", "0")), answer=answer)

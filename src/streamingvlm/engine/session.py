@@ -140,8 +140,8 @@ class Session:
         return self.state.instruct(text)
 
     def rebase(self, shown: float, at: float | None = None) -> Rebased:
-        """Start the time stamps anew: second ``at`` of the stream (None: where its last step ended) is told the model
-        as ``shown`` from now on.
+        """Start the time stamps anew: for second ``at`` of the stream (None: where its last step ended) the model is
+        told ``shown`` from now on.
 
         All that the stream remembers stays, rows, positions and old stamps included; so do the times of its events,
         and what its policy keeps by the second. For streams that outlive the times that a checkpoint was trained on.
