@@ -19,7 +19,7 @@ import struct
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import MISSING, astuple, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,8 @@ class BrokenError(SnapshotError):
 
 #: Fields of a stream that stand in the JSON as they are, and their types.
 _PLAIN = {"turn": int, "sampled": int, "time": float, "first": float, "last_position": float, "version": int}
+#: Fields of a span, in the order that they have in a file.
+_SPAN = tuple(field.name for field in fields(Span))
 
 
 def previous(path: Path) -> Path:
@@ -422,7 +424,7 @@ def _number(value: Any) -> int:
 
 
 def _plain(span: Span) -> tuple[Any, ...]:
-    kind, role, *rest = astuple(span)
+    kind, role, *rest = (getattr(span, name) for name in _SPAN)
     return (str(kind), str(role), *rest)
 
 
