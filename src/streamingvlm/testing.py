@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .cache.batch import Batch
+from .cache.batch import Batch, Segment
 from .cache.kv_pool import KVShape
 from .cache.rope import Rope
 from .core.events import Chunk
@@ -31,6 +31,8 @@ from .models.patches import Patcher, Patches
 Script = Callable[[float, float, int], str]
 
 MARKS = Marks(turn_start=0x3000, turn_end=0x3001, vision_start=0x3002, vision_end=0x3003, vision_pad=0x3004)
+#: Score of the token that comes next; all others have 0.
+CERTAIN = 30.0
 _TIME = re.compile(r"Time=([\d.]+)-([\d.]+)s")
 
 
@@ -49,7 +51,8 @@ class CharacterTokenizer:
 class ScriptedModel:
     """A :class:`~streamingvlm.models.base.Model` that says what ``script`` writes.
 
-    It reads the times of a step out of the tokens that it is fed. A frame is one token, whatever its size.
+    It reads the times of a step out of the tokens that it is fed. A frame is one token, whatever its size. To a turn
+    without times, a question, it says what ``answer`` makes of the turn's text (default: nothing).
     ``prefill_seconds`` and ``decode_seconds``: how long every prefill and every token take at least.
     """
 
@@ -65,8 +68,15 @@ class ScriptedModel:
     rope = Rope(torch.zeros(1), torch.zeros(1, dtype=torch.long))
     kernels = PlainKernels()
 
-    def __init__(self, script: Script, *, prefill_seconds: float = 0.0, decode_seconds: float = 0.0) -> None:
-        self.script = script
+    def __init__(
+        self,
+        script: Script,
+        *,
+        prefill_seconds: float = 0.0,
+        decode_seconds: float = 0.0,
+        answer: Callable[[str], str] = lambda _: "",
+    ) -> None:
+        self.script, self.answer = script, answer
         self.prefill_seconds, self.decode_seconds = prefill_seconds, decode_seconds
         self.grammar = Grammar(CharacterTokenizer(), MARKS, system="", opening="", closing="")
         self.patcher = _OneTokenPatcher(patch=1, merge=1, temporal=2, min_pixels=1, max_pixels=1)
@@ -97,23 +107,35 @@ class ScriptedModel:
             tokens = embeds[segment.first : segment.last, 0].long().tolist()
             if len(tokens) > 1 and segment.at is None:
                 self._left[segment.slot] = self._reply(tokens)
-            left = self._left.get(segment.slot) or [MARKS.turn_end]
-            out[row, 0] = left.pop(0) if segment.at is None else MARKS.turn_end
+            out[row, 0] = self._next(segment.slot, None if segment.at is None else segment.at - _first(batch, segment))
         batch.finish()
         return out
 
     def logits(self, hidden: Tensor) -> Tensor:
         """See :meth:`Model.logits`."""
         scores = torch.zeros(len(hidden), self.vocabulary)
-        return scores.scatter_(1, hidden.long(), 1.0)
+        return scores.scatter_(1, hidden.long(), CERTAIN)
+
+    def _next(self, slot: int, ahead: int | None) -> int:
+        """The next token of a reply; ``ahead``: where an option is weighed, the one so many tokens behind it."""
+        left = self._left.get(slot, [])
+        if ahead is not None:
+            return left[ahead] if ahead < len(left) else MARKS.turn_end
+        return left.pop(0) if left else MARKS.turn_end
 
     def _reply(self, tokens: Sequence[int]) -> list[int]:
-        times = _TIME.findall(CharacterTokenizer().decode(tokens))
+        shown = CharacterTokenizer().decode(tokens)
+        times = _TIME.findall(shown)
         if not times:
-            return [MARKS.turn_end]
+            return [*CharacterTokenizer().encode(self.answer(shown)), MARKS.turn_end]
         start, end = map(float, times[-1])
         text = self.script(start, end, sum(token == MARKS.vision_pad for token in tokens))
         return [*CharacterTokenizer().encode(text), MARKS.turn_end]
+
+
+def _first(batch: Batch, segment: Segment) -> int:
+    """The first row that a forward pass writes of those whose place in the slot of ``segment`` is given."""
+    return min(one.at for one in batch.segments if one.slot == segment.slot and one.at is not None)
 
 
 class _OneTokenPatcher(Patcher):

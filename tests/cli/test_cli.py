@@ -63,7 +63,8 @@ def test_json_and_outputs(clip: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "opened none" in done.stderr
     events = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [event["start"] for event in events] == list(range(8))
+    assert [event["start"] for event in events if event["type"] == "commentary.done"] == list(range(8))
+    assert (events[0]["type"], events[-1]["type"]) == ("stream.opened", "stream.closed")
     assert outputs[2].read_text() == done.stdout
     assert "00:00:00.000 --> 00:00:03.000\nstep 1 sees 1 step 2 sees 1 step 3 sees 1." in outputs[0].read_text()
     assert outputs[1].read_text().startswith("1\n00:00:00,000 --> 00:00:03,000\n")
@@ -259,3 +260,58 @@ def test_a_small_model_runs_on_one_thread_unless_asked(asked: str, found: int) -
     environment = {**os.environ, "OMP_NUM_THREADS": asked}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert int(done.stdout) == found
+
+
+def test_several_streams_of_one_command(clip: Path, tmp_path: Path) -> None:
+    target = tmp_path / "{stream}.vtt"
+    done = run("watch", clip, clip, "--instruct", "Be brief.", "--instruct", "Count.", "--duration", 3, "-o", target)
+    assert done.returncode == 0, done.stderr
+    names = [f"clip-{number}" for number in (1, 2, 3, 4)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{name}.vtt" for name in names]
+    for name in names:
+        assert f"{name} [   0.0s] step " in done.stdout
+        assert f"stream   {name}\nwatched  3 s" in done.stderr
+    done = run("watch", clip, clip, "-o", tmp_path / "one.vtt")
+    refused(done.returncode, done.stdout, done.stderr, "2 streams", "{stream}")
+
+
+def test_a_source_may_name_a_variable(clip: Path) -> None:
+    done = run("watch", "${FOLDER}/clip.mp4", "--duration", 1, FOLDER=str(clip.parent))
+    assert done.returncode == 0, done.stderr
+    done = run("watch", "${NOBODY_SETS_THIS}/clip.mp4")
+    refused(done.returncode, done.stdout, done.stderr, "NOBODY_SETS_THIS")
+
+
+def test_rules_and_live_sources(tmp_path: Path) -> None:
+    """A test picture of FFmpeg that passes for a camera, two instructions on one decode, a rule on the words."""
+    target = tmp_path / "{stream}.jsonl"
+    done = run(
+        *("watch", "lavfi:testsrc2=size=64x48:rate=10", "--kind", "arcade:pong", "--duration", 3, "--json"),
+        *("--instruct", "Be brief.", "--instruct", "Count.", "-o", target),
+        *("--rule", "steps: says: step [0-9]+; on_after=1"),
+    )
+    assert done.returncode == 0, done.stderr
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    for name in ("lavfi-testsrc2-size-64x48-rate-10-1", "lavfi-testsrc2-size-64x48-rate-10-2"):
+        own = [record for record in records if record["stream"] == name]
+        types = [record["type"] for record in own]
+        assert types[:3] == ["stream.opened", "rule.changed", "source.status"]
+        assert types[-1] == "stream.closed"
+        assert {"source.format", "commentary.done", "rule.alert"} <= set(types)
+        assert [record["id"].split("-")[1] for record in own] == [str(number + 1) for number in range(len(own))]
+        lines = (tmp_path / f"{name}.jsonl").read_text().splitlines()
+        assert [json.loads(line)["id"] for line in lines] == [record["id"] for record in own]
+
+
+def test_bad_options_of_live_streams_are_one_line(clip: Path) -> None:
+    def check(words: list[str], *arguments: object) -> None:
+        done = run("watch", *arguments)
+        refused(done.returncode, done.stdout, done.stderr, *words)
+
+    check(["transport=udp"], "rtsp://127.0.0.1/x", "--source-option", "udp")
+    check(["takes no", "live"], clip, "--source-option", "transport=udp")
+    check(["--webhook-secret"], clip, "--webhook", "https://example.org/x")
+    check(["is live", "from now on"], "rtsp://127.0.0.1/x", "--start", 5)
+    check(["two rules", "'a'"], clip, "--rule", "a: says: x", "--rule", "a: says: y")
+    check(["knows only arcade:pong", "--kind arcade:pong"], "rtsp://127.0.0.1/x")
+    check(["CAM_PASSWORD"], "rtsp://127.0.0.1/x", "--user", "u", "--password", "${CAM_PASSWORD}")

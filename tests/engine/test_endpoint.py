@@ -18,7 +18,7 @@ import pytest
 from streamingvlm.core.errors import EndpointError, OptionError
 from streamingvlm.engine.accepted import Accepted, Verdict
 from streamingvlm.engine.chat_protocol import PATIENCE
-from streamingvlm.engine.endpoint import FIRST_WAIT, LONGEST_WAIT, Endpoint
+from streamingvlm.engine.endpoint import FIRST_WAIT, LONGEST_WAIT, CallLimit, Endpoint
 from support.chat_server import ChatServer, Fault, broken, hang_up, malformed, refusal, slow, too_many
 
 ASK = [{"role": "user", "content": "which one?"}]
@@ -455,3 +455,45 @@ class TestParameters:
             tables = list(threads.map(endpoint.probe, [self.WANTED] * 4))
         assert len(server.requests) == 5
         assert tables == [tables[0]] * 4
+
+
+class TestLimits:
+    def test_a_call_takes_no_longer_than_its_bound(self) -> None:
+        with ChatServer(faults=[slow(3)]) as server:
+            began = time.monotonic()
+            with pytest.raises(EndpointError) as caught:
+                opened(server, timeout=5.0).chat([{"role": "user", "content": "?"}], {}, limit=CallLimit(0.1))
+            assert time.monotonic() - began < 1.0
+            assert (caught.value.kind, caught.value.tries) == ("timeout", 1)
+
+    @pytest.mark.parametrize(("limit", "tries"), [(CallLimit(retries=0), 1), (CallLimit(retries=1), 2), (None, 4)])
+    def test_its_tries(self, limit: CallLimit | None, tries: int) -> None:
+        with ChatServer(faults=[too_many(0.01)] * 9) as server:
+            with pytest.raises(EndpointError) as caught:
+                opened(server).chat([{"role": "user", "content": "?"}], {}, limit=limit)
+            assert (caught.value.tries, len(server.requests)) == (tries, tries)
+            assert caught.value.after == 0.01
+
+    def test_no_try_is_begun_behind_it(self) -> None:
+        with ChatServer(faults=[too_many(5)] * 9) as server:
+            with pytest.raises(EndpointError) as caught:
+                opened(server).chat([{"role": "user", "content": "?"}], {}, limit=CallLimit(1.0))
+            assert (caught.value.kind, caught.value.after, len(server.requests)) == ("rate_limit", 5, 1)
+
+    def test_nor_when_it_was_given_up(self) -> None:
+        with ChatServer(faults=[too_many(0.3)] * 9) as server:
+            limit = CallLimit(30.0)
+            threading.Timer(0.1, limit.given_up.set).start()
+            with pytest.raises(EndpointError):
+                opened(server).chat([{"role": "user", "content": "?"}], {}, limit=limit)
+            assert len(server.requests) == 1
+
+    def test_a_turn_is_not_waited_for_longer(self) -> None:
+        with ChatServer(faults=[slow(1)]) as server, ThreadPoolExecutor() as pool:
+            endpoint = opened(server, in_flight=1)
+            pool.submit(endpoint.chat, [{"role": "user", "content": "?"}], {})
+            while not server.requests:
+                time.sleep(0.005)
+            with pytest.raises(EndpointError, match="under way") as caught:
+                endpoint.chat([{"role": "user", "content": "?"}], {}, limit=CallLimit(0.1))
+            assert (caught.value.kind, caught.value.tries) == ("timeout", 0)

@@ -153,6 +153,91 @@ def test_which_pictures(server: ChatServer, options: RemoteOptions, first: list[
     assert [numbers(one) for one in server.requests] == [first, second]
 
 
+def sampled(rate: float, fps: float, step: float, steps: int, late: float = 0.0) -> list[Chunk]:
+    """Steps of a video of ``rate`` frames a second: of each moment asked for, the frame nearest to it (``late``: not
+    before it is due)."""
+    chunks = []
+    for number in range(steps):
+        wanted = [number * step + one / fps for one in range(round(step * fps))]
+        times = tuple(round(moment * rate + late) / rate for moment in wanted)
+        frames = np.stack([media.flat(round(moment * fps), 64, 48) for moment in wanted])
+        chunks.append(Chunk(frames, times, number * step, (number + 1) * step))
+    return chunks
+
+
+@pytest.mark.parametrize("late", [0.0, 0.499])
+@pytest.mark.parametrize(("rate", "fps"), [(29.97, 2), (29.97, 3), (29.97, 10), (23.976, 2), (25, 3), (59.94, 24)])
+@pytest.mark.parametrize("asked", ["own", "every"])
+def test_a_video_that_was_sampled_at_this_rate_keeps_every_picture(
+    server: ChatServer, rate: float, fps: float, late: float, asked: str
+) -> None:
+    options = replace(PLAIN, fps=fps if asked == "own" else None, seconds=None, frames=1000)
+    session = opened(server, options)
+    chunks = sampled(rate, fps, 1.0, 8, late)
+    for one in chunks:
+        session.see(one)
+    session.ask("What?")
+    assert len(images(server.requests[0])) == sum(len(one.frames) for one in chunks)
+
+
+@pytest.mark.parametrize(("seconds", "count"), [(1.0, 16), (0.25, 16)])
+def test_a_denser_video_is_thinned_to_the_rate(server: ChatServer, seconds: float, count: int) -> None:
+    """The frame that is nearest to each moment, also where that is a little early."""
+    session = opened(server, replace(PLAIN, fps=2, seconds=None, frames=1000))
+    times = [number / 29.97 for number in range(240)]
+    for start in np.arange(0, 8, seconds):
+        mine = tuple(one for one in times if start <= one < start + seconds)
+        session.see(Chunk(np.zeros((len(mine), 8, 8, 3), np.uint8), mine, start, start + seconds))
+    shown = session.state()["pictures"]
+    assert len(shown) == count
+    assert max(abs(one - number / 2) for number, one in enumerate(shown)) <= 0.5 / 29.97 + 1e-6
+
+
+def test_what_was_encoded_ahead_is_what_is_sent(server: ChatServer) -> None:
+    one, other = opened(server), opened(server)
+    for chunks in (chunk(0, 1, fps=4), chunk(1, 2, fps=4)):
+        one.step(chunks)
+        other.step(StepInput(chunks, prepared=other.encode(chunks)))
+    assert server.requests[0] == server.requests[1]
+    assert server.requests[2] == server.requests[3]
+    one.see(one.encode(chunk(2, 3)))
+    assert one.time == 3
+
+
+def test_a_fork_goes_on_by_itself(server: ChatServer) -> None:
+    session = opened(server)
+    session.step(chunk(0, 1))
+    before, fork = session.state(), session.fork()
+    fork.step(chunk(1, 2))
+    fork.instruct("In verse.")
+    assert session.state() == before
+    assert (fork.turn, session.turn) == (2, 1)
+
+
+def test_going_on_without_the_pictures(server: ChatServer) -> None:
+    session = opened(server)
+    session.step(chunk(0, 2))
+    restored = opened(server, state=json.loads(json.dumps(session.state())))
+    with pytest.raises(SessionError, match="show it the video"):
+        restored.step(chunk(9, 10))
+    restored.forget_pictures()
+    restored.step(chunk(9, 10))
+    assert numbers(server.requests[-1]) == [18, 19]
+    assert texts(server.requests[-1])[0] == "You have said so far: ok"
+
+
+def test_a_restored_stream_takes_the_pictures_that_it_had(server: ChatServer) -> None:
+    """Also where only the end of a chunk is shown again, or the rate is not told."""
+    session = opened(server, replace(PLAIN, fps=2, seconds=2))
+    session.step(chunk(0, 4, fps=8))
+    state = session.state()
+    for fps in (2, None):
+        restored = opened(server, replace(PLAIN, fps=fps, seconds=2), state=json.loads(json.dumps(state)))
+        times = tuple(number / 8 for number in range(round(state["frames_from"] * 8), 32))
+        restored.see(Chunk(np.zeros((len(times), 8, 8, 3), np.uint8), times, 0.0, 4.0))
+        assert restored.state() == state
+
+
 def test_what_is_kept_of_an_endless_stream_is_bounded(server: ChatServer) -> None:
     for options in (replace(PLAIN, seconds=None, frames=5), PLAIN):
         session = opened(server, options)

@@ -11,7 +11,9 @@ import pytest
 
 from streamingvlm.core.errors import ModelError
 from streamingvlm.core.events import Chunk
+from streamingvlm.models.base import LONGEST_TIME
 from streamingvlm.models.checkpoint import stream_defaults
+from streamingvlm.models.hub import BUNDLED
 from streamingvlm.models.knows import check_source, example_source, read_known_kinds
 
 
@@ -60,3 +62,17 @@ def test_what_cannot_be_meant_is_one_line(wrong: Any, tmp_path: Path) -> None:
     folder_that_says(tmp_path, {"example_source": 7})
     with pytest.raises(ModelError, match="example_source must be a text"):
         example_source(tmp_path)
+
+
+def test_a_checkpoint_says_which_time_stamps_it_knows(tmp_path: Path) -> None:
+    assert stream_defaults(folder_that_says(tmp_path, {"longest_time": 7200})).longest_time == 7200.0
+    for nothing in (None, {}, {"longest_time": None}):
+        assert stream_defaults(folder_that_says(tmp_path, nothing)).longest_time == LONGEST_TIME
+    assert 10**5.5 - 1000 < stream_defaults(BUNDLED).longest_time < 10**5.5  # as arcade_streams.recipe draws times
+
+
+@pytest.mark.parametrize("wrong", ["7200", 59, -1, True, [7200], float("inf")])
+def test_time_stamps_that_no_checkpoint_knows_are_refused(wrong: Any, tmp_path: Path) -> None:
+    folder_that_says(tmp_path, {"longest_time": wrong})
+    with pytest.raises(ModelError, match=r"longest_time must be a number of 60 or more, not"):
+        stream_defaults(tmp_path)

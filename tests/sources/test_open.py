@@ -64,7 +64,7 @@ def test_a_broken_package_is_one_line_and_leaves_the_others_alone(tmp_path: Path
 
 def test_an_unknown_scheme_names_those_that_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for locator in ("gopher:x", "gopher://x"):
-        with pytest.raises(SourceError, match=r"gopher: .*\(known: file, broken, empty, or a path\)$"):
+        with pytest.raises(SourceError, match=r"gopher: .*\(known: file, .*rtsp, .*, broken, empty, or a path\)$"):
             open_source(locator)
     monkeypatch.chdir(tmp_path)
     media.write_clip(tmp_path / "gopher:x.mp4", count=5)

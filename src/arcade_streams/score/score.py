@@ -83,7 +83,8 @@ def read(path: Path) -> Said:
         raise ScoreError(f"{path}: every line must be a JSON object")
     if lines and "content" in lines[0]:
         return dict(lines[0])
-    return [line for line in lines if "start" in line and "text" in line]
+    said = [line for line in lines if line.get("type", "commentary.done") == "commentary.done"]
+    return [line for line in said if "start" in line and "text" in line]
 
 
 def _rows(said: Said) -> list[Row]:

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from streamingvlm import Chunk, SourceError
 
-from .game import FRAMES_PER_SECOND, Game, World
+from .game import Game
 from .games import GAMES, find_game
-from .record import CLIP_FPS, enlarge
+from .record import CLIP_FPS, clip_frame
 from .stream import GameStream
 
 
@@ -89,7 +89,7 @@ class ArcadeSource:
                 at = self.start + sample / self.fps
                 if at >= self.stop - 1e-9:
                     break
-                frames.append(_show(world, at))
+                frames.append(clip_frame(world, int(at * CLIP_FPS + 1e-6)))
                 times.append(at)
                 sample += 1
             if frames:
@@ -104,11 +104,3 @@ class ArcadeSource:
         missing = max(0, last - len(self._texts))
         self._texts += [second.text for second in islice(self._rest, missing)]
         return " ; ".join(text for text in self._texts[max(0, first) : last] if text)
-
-
-def _show(world: World, at: float) -> NDArray[np.uint8]:
-    """The (420, 320, 3) picture of a clip at that moment."""
-    target = int(at * CLIP_FPS + 1e-6) * (FRAMES_PER_SECOND // CLIP_FPS)
-    while world.frame < target:
-        world.advance()
-    return enlarge(world.screen())

@@ -159,6 +159,29 @@ def stream_lines(figures: Metrics) -> list[str]:
     return lines if figures["complete"] else [*lines, "the time was up before every count was tried: lower bounds"]
 
 
+def ask_table(figures: Metrics) -> Table:
+    """One line for steps without questions, one with, and their ratio; lag in ms."""
+    lag, places = figures["lag"], ("p50", "p95", "p99")
+    rows = [
+        [f"{name} questions", str(figures["steps"][name]), *(ms(lag[name][place]) for place in places)]
+        for name in ("without", "with")
+    ]
+    for name in ("ratio", "ratio_low", "ratio_high"):
+        rows.append([name.replace("_", ", "), "", *(f"{lag[name][place]:.3f}" for place in places)])
+    title = f"Lag of {figures['streams']} live streams, ms; a question every {figures['every']:g} s"
+    return make_table(title, ["steps", "count", *places], rows)
+
+
+def ask_line(figures: Metrics) -> str:
+    """How soon questions were answered."""
+    first, end = figures["first_text"], figures["answer"]
+    return (
+        f"{figures['answered']} of {figures['questions']} questions answered, "
+        f"{figures['answer_tokens']:.0f} tokens each; "
+        f"first text {ms(first['p50'])} ms (p95 {ms(first['p95'])}), end {ms(end['p50'])} ms (p95 {ms(end['p95'])})"
+    )
+
+
 def soak_table(figures: Metrics) -> Table:
     """First against last, and the slopes."""
     rows = []

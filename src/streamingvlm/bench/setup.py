@@ -23,7 +23,7 @@ from ..models.hub import BUNDLED, find_checkpoint
 from ..models.knows import check_source, example_source
 from ..models.load import load_model, pick_device, pick_dtype, settle_threads
 from ..models.quantize import quantize
-from ..sources.open import open_source
+from ..sources.open import open_recording
 from .measure import synced, synced_pool
 from .shapes import build, shape_named
 
@@ -111,7 +111,7 @@ class Request:
         """Open the source. SourceError if it cannot be, ModelError if the checkpoint does not know such video."""
         if self.source is None:
             return Synthetic(self.frame_size, self.fps, self.step, duration, self.seed)
-        source = open_source(self.source, fps=self.fps, step=self.step, duration=duration)
+        source = open_recording(self.source, fps=self.fps, step=self.step, duration=duration)
         if self.random_weights is None:
             check_source(find_checkpoint(self.model), self.model or "the bundled model", source)
         return source

@@ -212,6 +212,46 @@ def soak(
 
 
 @app.command()
+def ask(
+    source: SourceArgument = None,
+    streams: Annotated[int, typer.Option(help="Live streams of the source.")] = 1,
+    seconds: Annotated[float, typer.Option(help="Seconds that are measured.")] = 240.0,
+    every: Annotated[float, typer.Option(help="Seconds between two questions, in every second turn.")] = 5.0,
+    question: Annotated[str, typer.Option(help="What is asked.")] = "What has happened so far?",
+    warm_up: Annotated[float, typer.Option(help="Seconds at the start that are not counted.")] = 20.0,
+    model: ModelOption = None,
+    random_weights: RandomWeightsOption = None,
+    fps: FpsOption = 2.0,
+    step: StepOption = 1.0,
+    size: SizeOption = None,
+    tokens: TokensOption = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    weights: WeightsOption = None,
+    capture: CaptureOption = "auto",
+    kernels: KernelsOption = "auto",
+    json_file: JsonOption = None,
+) -> None:
+    """Watch live streams with and without questions, in turns, and tell what these cost in lag."""
+    check_numbers(fps=fps, step=step, seed=seed)
+    from ..bench import ask as bench
+    from ..bench import report
+    from ..runtime import reports
+
+    plan = bench.Plan(streams, seconds, every, warm_up, question)
+    request = _request(
+        model, random_weights, source, fps, step, size, tokens, seed, device, dtype, weights, capture, kernels
+    )
+    reports.check_targets(json_file)
+    with reports.progress("seconds", seconds) as done:
+        figures = bench.measure_questions(request, plan, done)
+    reports.write_json(json_file, figures)
+    report.show(report.ask_table(figures), figures)
+    print(report.ask_line(figures))
+
+
+@app.command()
 def roofline(
     count: Annotated[
         bool, typer.Option("--count", help="Count what a GPU would do, without one (needs --random-weights).")

@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from .plan import Watched
 from .streams import mute_stdout
 
 if TYPE_CHECKING:
-    from ..core.events import Sink, Source
+    from ..core.events import Sink
     from ..core.run_stats import RunStats
     from ..engine.engine import Engine
     from ..runtime.clock import Pace
+    from ..runtime.runtime import Stream
     from ..sinks.terminal import Beside
 
 
@@ -28,29 +30,43 @@ class Stopped(BaseException):
 
 
 def follow(
-    video: Source,
+    streams: Sequence[Watched],
     engine: Engine,
-    options: Mapping[str, Any],
-    outputs: Sequence[Sink],
     style: str,
-    pace: Pace,
+    pace: Pace | None = None,
     truth: Beside | None = None,
+    questions: bool = False,
 ) -> int:
-    """Watch to the end, or to an interrupt; returns the exit code.
+    """Watch all to their ends, or to an interrupt; returns the exit code.
 
-    ``options``: as :meth:`Engine.open` takes them; ``style``: see :func:`make_screen`. However it ends, the outputs are
-    whole and the summary is printed.
+    ``style``: see :func:`make_screen`; ``questions``: the engine has a slot more, for them. However it ends, the
+    outputs are whole and the summaries are printed. A stream that fails ends alone; its error is raised when all have
+    ended.
     """
+    from ..runtime.clock import Pace
     from ..runtime.runtime import LONG_PATIENCE, Runtime
+    from ..sinks.files import printable
 
-    stream = None
-    runtime = Runtime(engine, patience=LONG_PATIENCE)
+    started: list[tuple[Watched, Stream]] = []
+    alone = len(streams) == 1
+    runtime = Runtime(engine, patience=LONG_PATIENCE, questions=questions)
     try:
         with stoppable():
-            # Files first: what a person has seen is on the disk.
-            sinks = [*outputs, make_screen(style, truth)]
-            stream = runtime.start(video, sinks=sinks, pace=pace, encode_ahead=True, **options)
-            stream.wait()
+            for number, one in enumerate(streams):
+                # Files first: what a person has seen is on the disk.
+                sinks = [*one.outputs, make_screen(style, truth, "" if alone else one.name)]
+                stream = runtime.start(
+                    one.video,
+                    sinks=sinks,
+                    pace=Pace.LIVE if one.video.live else pace or Pace.FAST,
+                    encode_ahead=alone,
+                    name=one.name,
+                    rules=one.rules,
+                    stream=number,
+                    **one.options,
+                )
+                started.append((one, stream))
+            runtime.wait()
     except KeyboardInterrupt:
         return 130
     except Stopped as end:
@@ -59,8 +75,10 @@ def follow(
         mute_stdout()  # whoever read our lines has enough
     finally:
         runtime.close()
-        if stream is not None:
-            report(stream.stats, getattr(video, "broken", 0), getattr(video, "breaks", 0))
+        for one, stream in started:
+            if not alone:
+                print(f"stream   {printable(one.name)}", file=sys.stderr)
+            report(stream.stats, getattr(one.video, "broken", 0), getattr(one.video, "breaks", 0))
     return 0
 
 
@@ -85,17 +103,20 @@ def stoppable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def make_screen(style: str, truth: Beside | None) -> Sink:
-    """``style``: quiet, json, or auto: a live view if a person watches, else lines."""
+def make_screen(style: str, truth: Beside | None = None, name: str = "") -> Sink:
+    """``style``: quiet, json, or auto: a live view if a person watches, else lines.
+
+    ``name``: of one of several streams ("": there is one alone); their lines are marked with it.
+    """
     from ..sinks import terminal
 
     if style == "quiet":
         return terminal.Quiet()
     if style == "json":
-        return terminal.JsonStdout()
-    if sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb":
+        return terminal.JsonStdout(name)
+    if not name and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb":
         return terminal.Terminal(truth)
-    return terminal.Plain(truth)
+    return terminal.Plain(truth, name)
 
 
 def report(stats: RunStats, broken: int, breaks: int = 0) -> None:

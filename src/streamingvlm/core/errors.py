@@ -65,7 +65,7 @@ class EndpointError(StreamingVLMError):
 
     ``kind``: what has gone wrong; ``reason``: the server's words or the network's; ``parameter``: the one that is
     refused ("" otherwise); ``status``: of the reply (0: there was none); ``tries``: how often the call was sent (0: not
-    at all).
+    at all); ``after``: seconds that the server asks to wait before the next call (0: it does not).
     """
 
     def __init__(
@@ -77,10 +77,11 @@ class EndpointError(StreamingVLMError):
         parameter: str = "",
         status: int = 0,
         tries: int = 0,
+        after: float = 0.0,
     ) -> None:
         super().__init__(message)
         self.kind, self.reason, self.parameter = kind, reason, parameter
-        self.status, self.tries = status, tries
+        self.status, self.tries, self.after = status, tries, after
 
     def __reduce__(self) -> tuple[type[EndpointError], tuple[str, EndpointFailure], dict[str, object]]:
         return type(self), (str(self), self.kind), vars(self)  # it may come from another process

@@ -11,6 +11,8 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from .errors import EndpointFailure
+
 #: Why a reply ended.
 FinishReason = Literal["stop", "length", "deadline"]
 #: Where a live source stands.
@@ -214,6 +216,24 @@ class Commentary(Told):
 
 
 @dataclass(frozen=True, slots=True)
+class StepFailed(Told):
+    """There are no words for the step from ``start`` to ``end`` seconds; the stream goes on.
+
+    Text that was told of it before (:class:`Delta`) does not count. ``code``: what has gone wrong, with ``reason`` as
+    one line; ``dropped``: steps skipped just before this one; ``retry_in``: seconds until the next step is tried;
+    ``tries``: steps that have failed since one last succeeded, this one included.
+    """
+
+    start: float
+    end: float
+    code: EndpointFailure
+    reason: str
+    dropped: int = 0
+    retry_in: float = 0.0
+    tries: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
     """Something that a stream is asked beside its commentary.
 
@@ -293,7 +313,7 @@ class Alert(Told):
 
     ``number``: of what has happened, counting from 1 in its rule; ``since``, ``time``: seconds of the stream, when it
     began and when this was found; ``verdict`` and ``probability`` (None: of a rule on words): the last finding;
-    ``evidence``: words that were said meanwhile.
+    ``evidence``: words that were said meanwhile; ``last``: seconds, when it was last found to be so.
     """
 
     rule: str
@@ -304,6 +324,7 @@ class Alert(Told):
     verdict: Verdict = "yes"
     probability: float | None = None
     evidence: str = ""
+    last: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,6 +378,7 @@ Event = (
     | Delta
     | InstructionUpdated
     | Commentary
+    | StepFailed
     | Notice
     | Asked
     | AnswerDelta
@@ -383,6 +405,15 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """Nothing follows. Called once, however the stream has ended."""
+        ...
+
+
+@runtime_checkable
+class FrameSink(Sink, Protocol):
+    """A sink that is shown what the model sees, too."""
+
+    def see(self, step: StepInput) -> None:
+        """Take the frames of a step, or of a part of it, before any of its words. They may be kept, not changed."""
         ...
 
 

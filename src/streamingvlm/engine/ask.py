@@ -6,6 +6,7 @@ asked in a turn of its own behind the last reply, or in the turn of the step tha
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from types import TracebackType
@@ -37,8 +38,12 @@ class ForkPort(EnginePort, Protocol):
         step: StepInput | None = None,
         *,
         on_text: Callable[[str], None] | None = None,
+        background: bool = False,
+        since: float | None = None,
     ) -> AskRequest: ...
     def rewind(self, stream: OpenStream, state: StreamState) -> None: ...
+    def reserve(self, capacity: int) -> None: ...
+    def background_wait(self, tokens: int, before: float = 0.0) -> float: ...
 
 
 class Fork:
@@ -60,6 +65,18 @@ class Fork:
         self._taken: Session | None = None
         #: Whether rows of the base were evicted by a question that was asked with a step.
         self._stale = False
+        #: Seconds that the last copy has taken.
+        self._copy_seconds = 0.0
+
+    def widen(self, session: Session) -> None:
+        """Make room for a stream that is larger than the one that the fork was opened for, at any time between rounds.
+
+        Raises :class:`CapacityError` if that cannot be; the fork is then as it was.
+        """
+        planner = session.stream.planner.for_questions(self._question_tokens, self._sampling)
+        if planner.capacity > self._capacity:
+            self._engine.reserve(planner.capacity)
+            self._capacity = planner.capacity
 
     def take(self, session: Session) -> None:
         """Become the stream that ``session`` is between two steps.
@@ -93,17 +110,25 @@ class Fork:
         return request.result
 
     def submit(
-        self, question: Question, step: Chunk | StepInput | None = None, on_text: Callable[[str], None] | None = None
+        self,
+        question: Question,
+        step: Chunk | StepInput | None = None,
+        on_text: Callable[[str], None] | None = None,
+        *,
+        background: bool = False,
+        since: float | None = None,
     ) -> AskRequest:
         """Hand in a question; its answer is decoded in one batch with whatever else the engine has to do.
 
         ``step``: the one that comes next: the question is asked in its turn, behind its video, in place of an
         instruction (None: in a turn without video, behind the last reply). One question is under way at a time.
+        ``background``: it is worked on in the slack between live steps; ``since``: the moment
+        (``time.perf_counter()``) since when it has waited for that already.
         Raises :class:`CapacityError` for a question over its budget, and what :meth:`Session.step` raises.
         """
         if self._base is None:
             raise SessionError("take a stream before a question is asked")
-        self._check(question)
+        self.check(question)
         self._engine.check_free(self._stream)
         if self._stale:
             self._copy()
@@ -111,7 +136,23 @@ class Fork:
             self._engine.rewind(self._stream, self._base)
         whole = None if step is None else replace(StepInput.of(step), last=True)
         self._stale = whole is not None
-        return self._engine.submit_question(self._stream, question, whole, on_text=on_text)
+        return self._engine.submit_question(
+            self._stream, question, whole, on_text=on_text, background=background, since=since
+        )
+
+    def wait(self, question: Question) -> float:
+        """In how many seconds a stream can be taken and asked without a live step that waits for it (0: now)."""
+        return self._engine.background_wait(self._stream.planner.question_tokens(question), self._copy_seconds)
+
+    def cancel(self) -> None:
+        """Give up the question that is under way, if there is one: its request ends with an error."""
+        if not self.closed:
+            self._engine.cancel(self._stream)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the slot was given back: by :meth:`close`, or since a fault could not be undone."""
+        return self._stream.closed
 
     def close(self) -> None:
         """Give the slot back; a question that is under way ends with an error. Safe to call twice."""
@@ -130,12 +171,15 @@ class Fork:
         assert self._base is not None, "with its state"
         if self._taken.closed or self._taken.state.timeline.spans != self._base.timeline.spans:
             raise SessionError("the stream has gone on since it was taken; take it again")
+        began = time.perf_counter()
         self._stream.state = self._base.before_step()
         self._engine.pool.copy(self._taken.stream.slot, self._stream.slot)
-        self._stale = False
+        self._stale, self._copy_seconds = False, time.perf_counter() - began
 
-    def _check(self, question: Question) -> None:
-        planner, most = self._stream.planner, self._stream.options.sampling.max_new_tokens
+    def check(self, question: Question, session: Session | None = None) -> None:
+        """Raise what :meth:`submit` raises for a question that ``session`` cannot be asked (None: who was taken)."""
+        planner = self._stream.planner if session is None else session.stream.planner
+        most = self._stream.options.sampling.max_new_tokens
         if question.max_new_tokens > most and not question.options:
             raise CapacityError(f"an answer of {question.max_new_tokens} tokens; the fork was opened for {most}")
         for text in (question.text, question.prefix, *question.options):

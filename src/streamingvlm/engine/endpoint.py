@@ -13,7 +13,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -38,7 +38,7 @@ from .chat_protocol import (
 if TYPE_CHECKING:
     import openai
 
-__all__ = ["Accepted", "Completion", "Endpoint", "Usage", "Verdict"]
+__all__ = ["Accepted", "CallLimit", "Completion", "Endpoint", "Usage", "Verdict"]
 
 #: Seconds: the wait before the first retry, doubled for every further one, and the longest such wait.
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
@@ -46,6 +46,30 @@ FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
 PROBE = ({"role": "user", "content": "Reply with OK, as JSON where a form is asked for."},)
 #: Longest part of a server's own words in an error, characters.
 QUOTED = 300
+
+
+@dataclass(slots=True)
+class CallLimit:
+    """How long one call may go on.
+
+    ``seconds``: from its start, with all its tries and waits (None: as long as these take); ``retries``: further tries
+    (None: the endpoint's); ``given_up``: set by whoever no longer waits for the reply: no further try is begun.
+    """
+
+    seconds: float | None = None
+    retries: int | None = None
+    given_up: threading.Event = field(default_factory=threading.Event)
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def left(self) -> float | None:
+        """Seconds that are left (None: no bound)."""
+        return None if self.seconds is None else max(self.seconds - (time.monotonic() - self.began), 0.0)
+
+    def allows(self, wait: float) -> bool:
+        """Whether a further try, ``wait`` seconds from now, makes sense."""
+        left = self.left
+        return not self.given_up.is_set() and (left is None or wait < left)
 
 
 class Endpoint:
@@ -78,7 +102,7 @@ class Endpoint:
         if accepted is not None and (accepted.url, accepted.model) != (self.url, model):
             raise OptionError(f"the accepted parameters are of {accepted.model} at {accepted.url}, not of {self!r}")
         self._key = _checked_key(key)
-        self._client = _connect(self.url, self._key, timeout)
+        self._client, self._timeout = _connect(self.url, self._key, timeout), timeout
         self._accepted = accepted or Accepted(self.url, model)
         self._probing = threading.Lock()
         self._turns = threading.BoundedSemaphore(in_flight)
@@ -108,12 +132,14 @@ class Endpoint:
         params: Mapping[str, Any],
         *,
         on_text: Callable[[str], None] | None = None,
+        limit: CallLimit | None = None,
     ) -> Completion:
         """The reply to ``messages``, each as the protocol has it, with ``params`` in the request as they are.
 
         Only the bound of a reply is renamed, where the table says so. ``on_text`` receives the text as it comes: the
         reply is then streamed. Rate limits, server errors, timeouts and broken connections are tried again, unless
-        ``on_text`` has seen text already; the waits grow and are never shorter than the server asks for. Raises
+        ``on_text`` has seen text already; the waits grow and are never shorter than the server asks for.
+        ``limit``: how long all that may take, for callers for whom a late reply is worth nothing. Raises
         :class:`EndpointError`, of kind ``refused_parameter`` before any request where the table has a refusal.
         """
         for refused in self._accepted.refused(params):
@@ -122,7 +148,7 @@ class Endpoint:
         sent = self._accepted.rename(params)
         if on_text is not None:
             sent |= {"stream": True, "stream_options": {"include_usage": True}}
-        return self._call(messages, sent, on_text)
+        return self._call(messages, sent, on_text, limit)
 
     def probe(self, params: Mapping[str, Any]) -> Accepted:
         """Find out which of ``params`` the endpoint takes: a short call for each that the table does not have yet.
@@ -162,19 +188,31 @@ class Endpoint:
         return reason
 
     def _call(
-        self, messages: Sequence[Mapping[str, Any]], sent: Mapping[str, Any], on_text: Callable[[str], None] | None
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        sent: Mapping[str, Any],
+        on_text: Callable[[str], None] | None,
+        limit: CallLimit | None = None,
     ) -> Completion:
         began = time.monotonic()
+        if not self._turns.acquire(timeout=None if limit is None else limit.left):
+            raise self._error(Failure("timeout", "too many other calls of this program are under way"), 0)
         # The turn is kept while waiting: a server that is overrun must not meet those who wait for theirs as well.
-        with self._turns:
+        try:
             for tries in itertools.count(1):
-                reply = self._try(messages, sent, on_text)
+                reply = self._try(messages, sent, on_text, limit)
                 if isinstance(reply, Completion):
                     return replace(reply, sent=sent, tries=tries, seconds=time.monotonic() - began)
-                if tries > self.retries or not reply.passing:
+                if not self._tries_again(reply, tries, wait := self._wait(reply, tries), limit):
                     raise self._error(reply, tries)
-                self._sleep(self._wait(reply, tries))
+                self._sleep(wait) if limit is None else limit.given_up.wait(wait)
+        finally:
+            self._turns.release()
         raise AssertionError("a call ends with a reply or an error")
+
+    def _tries_again(self, failure: Failure, tries: int, wait: float, limit: CallLimit | None) -> bool:
+        most = self.retries if limit is None or limit.retries is None else limit.retries
+        return tries <= most and failure.passing and (limit is None or limit.allows(wait))
 
     def _wait(self, failure: Failure, tries: int) -> float:
         """Seconds before the next try: at random in the upper half of a bound that doubles, so that callers part."""
@@ -182,13 +220,21 @@ class Endpoint:
         return max(failure.after, longest * (1 + self._random.random()) / 2)
 
     def _try(
-        self, messages: Sequence[Mapping[str, Any]], sent: Mapping[str, Any], on_text: Callable[[str], None] | None
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        sent: Mapping[str, Any],
+        on_text: Callable[[str], None] | None,
+        limit: CallLimit | None = None,
     ) -> Completion | Failure:
         """One request. All that the SDK or the network raises becomes a failure here, and nowhere else."""
         import openai
 
         emitted: list[str] = []
         request: dict[str, Any] = {"model": self.model, "messages": list(messages), "extra_body": dict(sent)}
+        if limit is not None and (left := limit.left) is not None:
+            if limit.given_up.is_set() or not left:
+                return Failure("timeout", "the call was given up", final=True)
+            request["timeout"] = min(self._timeout, left)
         try:
             if on_text is not None:
                 return self._streamed(request, on_text, emitted)
@@ -228,6 +274,7 @@ class Endpoint:
             parameter=failure.parameter,
             status=failure.status,
             tries=tries,
+            after=failure.after,
         )
 
 

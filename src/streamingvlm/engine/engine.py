@@ -85,6 +85,22 @@ class Engine:
         """Whether requests are under way."""
         return self._core.busy
 
+    @property
+    def rest(self) -> float:
+        """Seconds for which :meth:`advance` has nothing to do, unless more is handed in (0: it has, or none is busy).
+
+        Questions in the background wait where a live step would wait for them.
+        """
+        return self._core.rest
+
+    @property
+    def alarm(self) -> float | None:
+        """Seconds until :meth:`advance` has something to do though nothing was handed in: never."""
+        return None
+
+    def wake_by(self, wake: Callable[[], None]) -> None:
+        """Nothing comes to this engine by itself, so it never calls ``wake``."""
+
     def open(
         self,
         *,
@@ -159,13 +175,21 @@ class Engine:
         return request.result
 
     def fork(
-        self, session: Session, *, question_tokens: int = QUESTION_TOKENS, sampling: Sampling = ANSWER_SAMPLING
+        self,
+        session: Session,
+        *,
+        question_tokens: int = QUESTION_TOKENS,
+        sampling: Sampling = ANSWER_SAMPLING,
+        answer_tokens: int | None = None,
     ) -> Fork:
         """Open a spare slot in which ``session``, or a session opened alike, is asked questions: see :class:`Fork`.
 
-        ``question_tokens``: most tokens of a question with its markup and prefix; ``sampling``: of the answers.
+        ``question_tokens``: most tokens of a question with its markup and prefix; ``sampling``: of the answers;
+        ``answer_tokens`` replaces their bound.
         Raises :class:`CapacityError` when there is no free slot.
         """
+        if answer_tokens is not None:
+            sampling = replace(sampling, max_new_tokens=answer_tokens)
         return Fork(self._core, session, question_tokens, sampling)
 
     def submit(

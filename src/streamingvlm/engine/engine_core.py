@@ -24,6 +24,7 @@ from .planner import StepPlanner
 from .request import AskRequest, StepRequest, Trace, TurnRequest
 from .runner import ModelRunner
 from .scheduler import Scheduler
+from .slack import LOOK, PIECE
 from .state import StreamState
 from .stream import OpenStream
 
@@ -55,18 +56,34 @@ class EngineCore:
     def advance(self) -> list[TurnRequest]:
         """See :meth:`Engine.advance`."""
         with self._working():
+            slack = self._scheduler.slack
             if waiting := self._scheduler.waiting():
+                began = slack.clock()
                 self._start(waiting)
+                slack.learn_start(waiting, slack.clock() - began)
             if running := self._scheduler.running():
+                began = slack.clock()
                 for request, (token, logits) in self._each(running, self._runner.decode):
                     self._scheduler.decoded(request)
                     self._take(request, token, logits)
+                slack.learn_decode(slack.clock() - began)
         return self._scheduler.take_ended()
 
     @property
     def busy(self) -> bool:
         """Whether requests are under way."""
         return bool(self._scheduler.all())
+
+    @property
+    def rest(self) -> float:
+        """See :attr:`Engine.rest`."""
+        return self._scheduler.rest
+
+    def background_wait(self, tokens: int, before: float = 0.0) -> float:
+        """In how many seconds a turn of ``tokens`` may begin in the background, behind ``before`` seconds of other
+        work, without a live step that waits for it (0: now)."""
+        slack = self._scheduler.slack
+        return LOOK if self._scheduler.live else slack.wait(slack.start_seconds(min(tokens, PIECE)) + before)
 
     def check_thread(self) -> None:
         """Raise :class:`SessionError` in another thread than the one that the engine works for."""
@@ -104,13 +121,28 @@ class EngineCore:
         step: StepInput | None = None,
         *,
         on_text: Callable[[str], None] | None = None,
+        background: bool = False,
+        since: float | None = None,
     ) -> AskRequest:
-        """Hand in a question, asked in the turn of ``step`` if there is one; refused as a step is."""
+        """Hand in a question, asked in the turn of ``step`` if there is one; refused as a step is.
+
+        ``background``: see :class:`TurnRequest`; ``since``: the moment since when it has waited for slack already.
+        """
         self.check_free(stream)
         submitted, ahead = time.perf_counter(), None
         if step is not None:
             step, ahead = self._prepared(stream, step)
-        request = AskRequest(stream, step, ahead, submitted, on_text, question=question)
+        request = AskRequest(
+            stream,
+            step,
+            ahead,
+            submitted,
+            on_text,
+            question=question,
+            background=background,
+            size=min(stream.planner.question_tokens(question), PIECE),
+            held_since=since,
+        )
         self._scheduler.add(request)
         return request
 
@@ -189,16 +221,24 @@ class EngineCore:
 
     def _admit(self, capacity: int) -> int:
         """A slot of at least ``capacity`` rows, for a stream that opens."""
-        if self._fixed_rows is not None and capacity > self._fixed_rows:
-            raise CapacityError(f"the stream needs {capacity} rows; the engine was opened with {self._fixed_rows}")
+        self._check_rows(capacity)
         slot = self.pool.acquire()
         try:
-            self.pool.grow(capacity)
-            self._runner.warm_up()
+            self.reserve(capacity)
         except BaseException:
             self.pool.release(slot)
             raise
         return slot
+
+    def reserve(self, capacity: int) -> None:
+        """Make every slot at least ``capacity`` rows long."""
+        self._check_rows(capacity)
+        self.pool.grow(capacity)
+        self._runner.warm_up()
+
+    def _check_rows(self, capacity: int) -> None:
+        if self._fixed_rows is not None and capacity > self._fixed_rows:
+            raise CapacityError(f"the stream needs {capacity} rows; the engine was opened with {self._fixed_rows}")
 
     # A round.
 
@@ -253,7 +293,8 @@ class EngineCore:
         for group in [begun] if self._runner.batches_prefills else [[request] for request in begun]:
             for request, last in self._each(group, self._runner.prefill):
                 if not self._scheduler.prefilled(request):
-                    self._end(request)
+                    if not request.pieces:  # a part of a step has been done
+                        self._end(request)
                     continue
                 assert last is not None, "a whole turn has a first token"
                 logits[request] = last

@@ -35,6 +35,15 @@ class PrefillInput:
     patches: list[Patches]
     at: int | None = None
 
+    def split(self, most: int) -> list[PrefillInput]:
+        """The same in pieces of at most ``most`` tokens, to be prefilled one behind the other; text alone."""
+        assert not self.patches, "what is shown stays in one piece"
+        assert self.at is None, "and so does what is written anew"
+        return [
+            PrefillInput(self.tokens[i : i + most], self.pads[i : i + most], self.positions[:, i : i + most], [])
+            for i in range(0, len(self.tokens), most)
+        ]
+
 
 @dataclass(slots=True)
 class OpenTurn:

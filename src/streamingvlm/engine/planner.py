@@ -84,8 +84,10 @@ class StepPlanner:
         chunk = step.chunk
         if chunk.start < state.time - 1e-6:
             raise ValueError(f"a chunk from {chunk.start:.3f} s cannot follow one that ended at {state.time:.3f} s")
-        if max(chunk.end, chunk.times[-1]) > LONGEST_STREAM:
-            raise CapacityError(f"a stream has at most {LONGEST_STREAM:g} s; a chunk ends at {chunk.end:g} s")
+        if state.shown_time(max(chunk.end, chunk.times[-1])) > LONGEST_STREAM:
+            raise CapacityError(
+                f"a stream has at most {LONGEST_STREAM:g} s without a rebase; a chunk ends at {chunk.end:g} s"
+            )
         shown = self._check_parts(state, step)
         left = self.options.policy.seconds_left(chunk.start - (state.first if state.turn else chunk.start))
         if left is not None and chunk.end - chunk.start > left + 1e-6:
@@ -218,15 +220,7 @@ class StepPlanner:
             query = question.text
         elif step.last:
             query, told = self._query(state, step.chunk)
-        spans += self.grammar.turn(
-            state.turn,
-            opened.start,
-            shown.end,
-            opened.grid,
-            patch_seconds=self.patcher.temporal / self.options.fps,
-            times=opened.times,
-            query=query,
-        )
+        spans += self._turn(state, opened, shown.end, query)
         if question is not None:
             spans += self._prefix(state, question)
         state.timeline.replace_from(opened.at, spans)
@@ -235,6 +229,23 @@ class StepPlanner:
             state.shown = replace(shown, read_seconds=0.0)
         fed = opened.take_unfed(spans, self.tokens_per_second, step.last)
         return PrefillInput(*fed, self._to_encode(state, [*opened.before, *spans], patches)), told
+
+    def _turn(self, state: StreamState, opened: OpenTurn, end: float, query: str) -> list[Span]:
+        """The spans of an open turn that ends at ``end``: stamps in the time that the model is told, the spans' own
+        times in that of the stream."""
+        spans = self.grammar.turn(
+            state.turn,
+            state.shown_time(opened.start),
+            state.shown_time(end),
+            opened.grid,
+            patch_seconds=self.patcher.temporal / self.options.fps,
+            times=[state.shown_time(time) for time in opened.times],
+            query=query,
+        )
+        if not state.time_offset:
+            return spans
+        timed = (Kind.TIME, Kind.VISION)
+        return [replace(span, start=opened.start, end=end) if span.kind in timed else span for span in spans]
 
     def build_question(self, state: StreamState, question: Question) -> PrefillInput:
         """Append a turn that shows nothing and asks ``question``; what has to be prefilled: what is pending and it."""

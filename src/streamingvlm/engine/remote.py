@@ -16,8 +16,9 @@ from types import TracebackType
 from typing import Any
 
 from ..core.errors import EndpointError, OptionError, SessionError
-from ..core.events import Chunk, Commentary, InstructionUpdated, StepInput, Timing
-from .endpoint import Completion, Endpoint
+from ..core.events import Answer, Chunk, Commentary, FinishReason, InstructionUpdated, Question, StepInput, Timing
+from .accepted import LIMITS
+from .endpoint import CallLimit, Completion, Endpoint
 from .jpeg import data_url, encode_jpeg
 from .remote_prompt import (
     OURS,
@@ -25,13 +26,15 @@ from .remote_prompt import (
     SILENCE,
     RemoteOptions,
     Still,
+    check_question,
     check_text,
+    choice_of,
     last_words,
     question_messages,
     step_messages,
 )
 
-__all__ = ["OURS", "PAPER_BASELINE", "RemoteOptions", "RemoteSession"]
+__all__ = ["OURS", "PAPER_BASELINE", "Pictures", "RemoteOptions", "RemoteSession"]
 
 #: Number of the form of :meth:`RemoteSession.state`.
 STATE_FORMAT = 1
@@ -40,11 +43,25 @@ NEAR = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
+class Pictures:
+    """What a chunk shows, encoded: see :meth:`RemoteSession.encode`. Some ten kilobytes a picture."""
+
+    start: float
+    end: float
+    stills: tuple[Still, ...]
+
+    @property
+    def times(self) -> tuple[float, ...]:
+        """Seconds of the stream, one per picture."""
+        return tuple(still.time for still in self.stills)
+
+
+@dataclass(frozen=True, slots=True)
 class _State:
     """Where a stream stands. Replaced as a whole once a step has succeeded.
 
     ``start``: where the last chunk began; ``stills``: what may be shown again; ``missing``: of a restored stream, the
-    second from which its pictures are still to be fed.
+    second from which its pictures are still to be fed; ``expected``: when they were taken (None: not known).
     """
 
     time: float = 0.0
@@ -56,6 +73,7 @@ class _State:
     pending: tuple[InstructionUpdated, ...] = ()
     stills: tuple[Still, ...] = ()
     missing: float | None = None
+    expected: tuple[float, ...] | None = None
 
 
 class RemoteSession:
@@ -86,14 +104,26 @@ class RemoteSession:
         return self._state.turn
 
     @property
+    def version(self) -> int:
+        """Of the newest instruction (0: the one that the stream was opened with)."""
+        return self._state.version
+
+    @property
     def closed(self) -> bool:
         """Whether the session was closed."""
         return self._closed
 
-    def step(self, item: Chunk | StepInput, *, on_text: Callable[[str], None] | None = None) -> Commentary:
+    def step(
+        self,
+        item: Chunk | StepInput,
+        *,
+        on_text: Callable[[str], None] | None = None,
+        limit: CallLimit | None = None,
+    ) -> Commentary:
         """Watch one chunk, of any length, and say what happens in it; an empty reply is a silent step.
 
-        ``on_text`` receives new text as it comes: all of it joined is the commentary's text. Raises
+        What :meth:`encode` made of it may stand in ``prepared``. ``on_text`` receives new text as it comes: all of it
+        joined is the commentary's text. ``limit``: see :meth:`Endpoint.chat`. Raises
         :class:`EndpointError` where there is no reply, ValueError for a chunk that does not follow the last one; then,
         and when ``on_text`` raises, the stream stands as before the call.
         """
@@ -103,13 +133,15 @@ class RemoteSession:
             if step.chunk.start < self.time - NEAR:
                 raise ValueError(f"a chunk from {step.chunk.start:g} s cannot follow one that ended at {self.time:g} s")
             began = time.perf_counter()
-            state = _told(self._seen(step.chunk))
+            shown = step.prepared if isinstance(step.prepared, Pictures) else step.chunk
+            state = _told(self._seen(shown))
             messages = step_messages(
                 self.options, state.instruction, self._shown(state), state.said, state.start, state.time
             )
             prepared = time.perf_counter() - began
             outgoing = None if on_text is None else _Outgoing(on_text)
-            reply = _with_words(self.endpoint.chat(messages, self.options.params, on_text=outgoing), self.endpoint)
+            reply = self.endpoint.chat(messages, self.options.params, on_text=outgoing, limit=limit)
+            reply = _with_words(reply, self.endpoint)
             text = _spoken(reply.text)
             if outgoing is not None:
                 outgoing.end(text)
@@ -119,7 +151,7 @@ class RemoteSession:
             self.last = reply
             return commentary
 
-    def see(self, chunk: Chunk) -> None:
+    def see(self, chunk: Chunk | Pictures) -> None:
         """Add what a chunk shows, without a call: what a restored stream has lost, or a step that is left out.
 
         A restored stream is fed the video from ``frames_from`` of its state to its time. ValueError for a chunk whose
@@ -127,6 +159,22 @@ class RemoteSession:
         """
         with self._alone():
             self._state = self._seen(chunk)
+
+    def encode(self, chunk: Chunk) -> Pictures:
+        """The pictures of a chunk as they are sent, for :meth:`see` and :meth:`step`; from any thread."""
+        stills = tuple(self._still(chunk, index) for index in _picked(chunk, self.options.fps, None))
+        return Pictures(chunk.start, chunk.end, stills)
+
+    def fork(self) -> RemoteSession:
+        """Another session that stands where this one does; the two go on by themselves."""
+        other = RemoteSession(self.endpoint, self.options)
+        other._state = self._state
+        return other
+
+    def forget_pictures(self) -> None:
+        """Go on without what was seen: a restored stream whose video is gone keeps its words and its instruction."""
+        with self._alone():
+            self._state = replace(self._state, stills=(), missing=None, expected=None)
 
     def run(self, source: Iterable[Chunk]) -> Iterator[Commentary]:
         """Watch a source to its end."""
@@ -159,14 +207,49 @@ class RemoteSession:
             self.last = _with_words(self.endpoint.chat(messages, self.options.params), self.endpoint)
             return self.last.text.strip()
 
+    def answer(
+        self, question: Question, *, on_text: Callable[[str], None] | None = None, limit: CallLimit | None = None
+    ) -> Answer:
+        """The reply to ``question``, as an event; the stream stays as it is.
+
+        With ``options`` the model is asked for a letter; a reply that is neither a letter nor an option, alone, is an
+        :class:`EndpointError` of kind ``malformed``. Options are not weighed: there are no ``logprobs``. The bound of
+        the reply is ``max_new_tokens`` where the parameters of the calls have a bound. OptionError for what an endpoint
+        cannot be asked: a prefix, or options as commentary.
+        """
+        check_question(question)
+        with self._alone():
+            self._check_whole()
+            state = self._state
+            messages = question_messages(self.options, self._shown(state), state.said, question.text, question.options)
+            params = dict(self.options.params)
+            if not question.options:
+                params |= {name: question.max_new_tokens for name in LIMITS if name in params}
+            reply = self.endpoint.chat(messages, params, on_text=on_text, limit=limit)
+            self.last = reply = _with_words(reply, self.endpoint)
+        text = reply.text.strip()
+        if question.options:
+            text = self._chosen(question.options, text)
+        finish: FinishReason = "length" if reply.finish_reason == "length" else "stop"
+        return Answer(question, state.time, text, finish_reason=finish, timing=Timing(decode=reply.seconds))
+
+    def _chosen(self, options: Sequence[str], reply: str) -> str:
+        chosen = choice_of(options, reply)
+        if chosen is None:
+            reason = f"the reply names none of the {len(options)} options: {reply[:80]!r}"
+            raise EndpointError(f"{self.endpoint!r}: {reason}", "malformed", reason=reason, status=200)
+        return chosen
+
     def state(self) -> dict[str, Any]:
         """The stream between two steps as a JSON value, without its pictures.
 
         A session made of it is fed the video from ``frames_from`` seconds (None: there were no pictures) up to
-        ``time`` with :meth:`see`; its next request is then the same.
+        ``time`` with :meth:`see`; its next request is then the same. ``pictures``: the times of those that it takes.
+        Where the video is gone, :meth:`forget_pictures` lets it go on without.
         """
         state = self._state
         oldest = state.stills[0].time if state.stills else None
+        pictures = [still.time for still in state.stills] if state.missing is None else state.expected
         return {
             "format": STATE_FORMAT,
             "time": state.time,
@@ -177,6 +260,7 @@ class RemoteSession:
             "version": state.version,
             "pending": [[one.version, one.text] for one in state.pending],
             "frames_from": oldest if state.missing is None else state.missing,
+            "pictures": list(pictures) if pictures is not None else None,
         }
 
     def close(self) -> None:
@@ -207,18 +291,15 @@ class RemoteSession:
                 "first, with see()"
             )
 
-    def _seen(self, chunk: Chunk) -> _State:
+    def _seen(self, chunk: Chunk | Pictures) -> _State:
         """The state with what ``chunk`` shows."""
         state, options = self._state, self.options
-        if state.stills and chunk.times[0] < state.stills[-1].time - NEAR:
+        if state.stills and chunk.times and chunk.times[0] < state.stills[-1].time - NEAR:
             raise ValueError(f"a frame of {chunk.times[0]:.3f} s cannot follow one of {state.stills[-1].time:.3f} s")
-        if state.missing is not None and not state.stills and chunk.times[0] > state.missing + 0.5 / options.fps:
-            raise ValueError(f"the video is missing from {state.missing:g} s on, not from {chunk.times[0]:g} s")
         now = max(state.time, chunk.end)
-        own = [self._still(chunk, index) for index in self._picked(chunk)]
         if state.missing is not None:  # what comes is what was kept
-            missing = None if chunk.end >= state.time - NEAR else state.missing
-            return replace(state, time=now, stills=(*state.stills, *own), missing=missing)
+            return self._mended(chunk, state.missing)
+        own = [self._still(chunk, index) for index in self._picked(chunk)]
         since = -math.inf if options.seconds is None else now - options.seconds
         kept = [still for still in state.stills if still.time >= since - NEAR]
         if options.seconds is None and options.frames is not None:
@@ -227,20 +308,28 @@ class RemoteSession:
             own = [self._still(chunk, 0)]
         return replace(state, time=now, start=chunk.start, stills=(*kept, *own))
 
-    def _picked(self, chunk: Chunk) -> list[int]:
-        """Which frames of a chunk count: the first one in every interval of 1/fps seconds from the stream's start."""
-        picked = []
-        last = self._cell(self._state.stills[-1].time) if self._state.stills else -1
-        for index, moment in enumerate(chunk.times):
-            if self._cell(moment) > last:
-                picked.append(index)
-                last = self._cell(moment)
-        return picked
+    def _mended(self, chunk: Chunk | Pictures, missing: float) -> _State:
+        """The state of a restored stream that is shown again what it has seen: the same pictures count."""
+        state = self._state
+        tolerance = NEAR if self.options.fps is None else 0.5 / self.options.fps
+        if not state.stills and chunk.times[0] > missing + tolerance:
+            raise ValueError(f"the video is missing from {missing:g} s on, not from {chunk.times[0]:g} s")
+        places: Iterable[int] = self._picked(chunk)
+        if (expected := state.expected) is not None:
+            near = (any(abs(moment - one) <= NEAR for one in expected) for moment in chunk.times)
+            places = [place for place, counts in enumerate(near) if counts]
+        own = [self._still(chunk, place) for place in places]
+        whole = chunk.end >= state.time - NEAR
+        mended = replace(state, time=max(state.time, chunk.end), stills=(*state.stills, *own))
+        return replace(mended, missing=None, expected=None) if whole else mended
 
-    def _cell(self, moment: float) -> int:
-        return math.floor(moment * self.options.fps + NEAR)
+    def _picked(self, chunk: Chunk | Pictures) -> list[int]:
+        last = self._state.stills[-1].time if self._state.stills else None
+        return _picked(chunk, self.options.fps, last)
 
-    def _still(self, chunk: Chunk, index: int) -> Still:
+    def _still(self, chunk: Chunk | Pictures, index: int) -> Still:
+        if isinstance(chunk, Pictures):
+            return chunk.stills[index]
         jpeg = encode_jpeg(chunk.frames[index], height=self.options.height, quality=self.options.quality)
         return Still(chunk.times[index], data_url(jpeg))
 
@@ -255,6 +344,26 @@ class RemoteSession:
         if len(own) > most:
             own = [own[(number + 1) * len(own) // most - 1] for number in range(most)]
         return [*earlier[max(0, len(earlier) + len(own) - most) :], *own]
+
+
+def _picked(chunk: Chunk | Pictures, fps: float | None, last: float | None) -> list[int]:
+    """Which frames of a chunk count, with ``fps`` of them a second (None: every one), behind one at ``last`` seconds.
+
+    All of them if there are no more than that: a video that was sampled at this rate has frames a little before and
+    behind the moments asked for, and none of them is one too many. Else the frame nearest to every multiple of
+    ``1 / fps``, as far as that can be told without the next chunk: the first one less than half of the time between two
+    frames before it.
+    """
+    seconds, count = chunk.end - chunk.start, len(chunk.times)
+    if fps is None or count <= seconds * fps + NEAR:
+        return list(range(count))
+    early = max(min(seconds / count * fps, 1.0) / 2 - NEAR, NEAR)
+    picked, cell = [], -1 if last is None else math.floor(last * fps + early)
+    for index, moment in enumerate(chunk.times):
+        if math.floor(moment * fps + early) > cell:
+            picked.append(index)
+            cell = math.floor(moment * fps + early)
+    return picked
 
 
 class _Outgoing:
@@ -324,6 +433,7 @@ def _restored(state: Mapping[str, Any]) -> _State:
         if state["format"] != STATE_FORMAT:
             raise OptionError(f"this state has form {state['format']!r}; this version reads {STATE_FORMAT}")
         said, instruction, missing = state["said"], state["instruction"], state["frames_from"]
+        pictures = state.get("pictures")
         pending = tuple(InstructionUpdated(int(number), text, None) for number, text in state["pending"])
         moments = [float(one) for one in (state["time"], state["start"], 0.0 if missing is None else missing)]
         texts = [said, instruction, *(one.text for one in pending)]
@@ -338,6 +448,7 @@ def _restored(state: Mapping[str, Any]) -> _State:
             version=int(state["version"]),
             pending=pending,
             missing=None if missing is None else moments[2],
+            expected=None if missing is None or pictures is None else tuple(map(float, pictures)),
         )
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, OptionError):

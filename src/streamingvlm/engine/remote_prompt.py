@@ -8,11 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..core.errors import OptionError
+from ..core.events import Question
 
 #: What a model says for a step without words; an empty reply means the same.
 SILENCE = "..."
 #: Characters that one word of the history may take: bounds text that has no spaces.
 WORD_CHARACTERS = 8
+#: Options of a question: each has a letter.
+MOST_OPTIONS = 26
 
 Message = dict[str, Any]
 
@@ -37,15 +40,16 @@ class Still:
 class RemoteOptions:
     """How a stream is shown to a model behind an endpoint.
 
-    Pictures: ``fps`` of them per second of video, those of the step and, before it, those of the last ``seconds`` up to
-    its end (None: without a bound in time); at most ``frames`` (None: no bound) of at most ``height`` lines (None: as
-    they are), JPEG of ``quality``. ``history_words``: how many of its own last words the model is shown (0: none).
-    ``system``: the system text; ``context``: what is known before the video starts; ``instruction``: the standing
-    instruction, which :meth:`RemoteSession.instruct` replaces. ``words_per_second``: the length that is asked for, per
-    second of the step (0: none is asked for). ``params``: of every call, as :meth:`Endpoint.chat` takes them.
+    Pictures: ``fps`` of them per second of video (None: every frame of the source), those of the step and, before it,
+    those of the last ``seconds`` up to its end (None: without a bound in time); at most ``frames`` (None: no bound) of
+    at most ``height`` lines (None: as they are), JPEG of ``quality``. ``history_words``: how many of its own last words
+    the model is shown (0: none). ``system``: the system text; ``context``: what is known before the video starts;
+    ``instruction``: the standing instruction, which :meth:`RemoteSession.instruct` replaces. ``words_per_second``: the
+    length that is asked for, per second of the step (0: none is asked for). ``params``: of every call, as
+    :meth:`Endpoint.chat` takes them.
     """
 
-    fps: float = 2.0
+    fps: float | None = 2.0
     seconds: float | None = 16.0
     frames: int | None = None
     height: int | None = 360
@@ -58,7 +62,7 @@ class RemoteOptions:
     params: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.fps) and self.fps > 0):
+        if self.fps is not None and not (math.isfinite(self.fps) and self.fps > 0):
             raise OptionError(f"fps must be a number above 0, not {self.fps}")
         if self.seconds is None and self.frames is None:
             raise OptionError("pictures need a bound: seconds, frames or both")
@@ -123,6 +127,34 @@ def question_messages(
     if choices:
         lines.append("Answer with the letter of the right choice alone.")
     return _messages(options, stills, said, "\n".join(lines))
+
+
+def check_question(question: Question) -> None:
+    """OptionError for what a model behind an endpoint cannot be asked."""
+    if not question.text.strip():
+        raise OptionError("a question needs words")
+    if question.prefix or question.as_commentary:
+        raise OptionError("a model behind an endpoint is asked in words: its reply cannot be begun for it")
+    if len(question.options) > MOST_OPTIONS:
+        raise OptionError(f"a question has at most {MOST_OPTIONS} options, not {len(question.options)}")
+    if len(set(question.options)) != len(question.options) or not all(map(str.strip, question.options)):
+        raise OptionError("the options of a question are different texts, none of them empty")
+    for text in (question.text, *question.options):
+        check_text("question", text)
+
+
+def choice_of(options: Sequence[str], reply: str) -> str | None:
+    """The option that ``reply`` names: by its letter or its words, with nothing else beside (None: it names none).
+
+    Capitals, quotes, brackets and a full stop do not matter. A letter that is an option itself is that option.
+    """
+    text = reply.strip().strip("\"'`*().:").casefold()
+    named = [one for one in options if one.strip().strip("\"'`*().:").casefold() == text]
+    if len(named) == 1:
+        return named[0]
+    letters = {chr(ord("a") + number): one for number, one in enumerate(options)}
+    pairs = {f"{letter}. {one}".casefold().strip(".): "): one for letter, one in letters.items()}
+    return letters.get(text) or pairs.get(text)
 
 
 def last_words(text: str, most: int) -> str:

@@ -45,7 +45,10 @@ class TurnRequest:
 
     ``step``: what it shows (None: nothing); ``ahead``: what was made of its frames, also what the tower sees in them as
     soon as that is known. ``prefill`` and ``rearchive``: what has to be prefilled, known when it is begun; ``visions``:
-    what the tower sees in that.
+    what the tower sees in that. ``background``: it is worked on where that makes no live step wait; ``size``: tokens
+    that it is expected to prefill there next; ``pieces``: what is to be prefilled behind ``prefill``; ``held`` and
+    ``held_since``: seconds that it was held back before, and the moment (``time.perf_counter()``) since when it is now
+    (None: it is not).
     """
 
     stream: OpenStream
@@ -62,6 +65,11 @@ class TurnRequest:
     timing: Timing = field(default_factory=Timing)
     status: Status = Status.WAITING
     error: BaseException | None = None
+    background: bool = False
+    size: int = 0
+    pieces: list[PrefillInput] = field(default_factory=list)
+    held: float = 0.0
+    held_since: float | None = None
 
     @property
     def done(self) -> bool:
@@ -70,8 +78,8 @@ class TurnRequest:
 
     @property
     def whole(self) -> bool:
-        """Whether a reply follows: not to a part of a step."""
-        return self.step is None or self.step.last
+        """Whether a reply follows: not to a part of a step, and not before the last piece."""
+        return not self.pieces and (self.step is None or self.step.last)
 
     @property
     def span(self) -> tuple[float, float]:

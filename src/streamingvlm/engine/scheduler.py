@@ -12,6 +12,7 @@ from ..core.grammar import Grammar
 from ..core.positions import FloatArray
 from ..core.timeline import IntArray
 from .request import AskRequest, Status, StepRequest, TurnRequest
+from .slack import PIECE, Slack
 from .stream import Before, OpenStream
 
 
@@ -29,10 +30,14 @@ class Eviction:
 
 
 class Scheduler:
-    """The requests that are under way, in the order in which they came."""
+    """The requests that are under way, in the order in which they came.
 
-    def __init__(self, end_tokens: frozenset[int]) -> None:
+    Those in the background are held where a live step would wait for them: ``slack`` knows when.
+    """
+
+    def __init__(self, end_tokens: frozenset[int], slack: Slack | None = None) -> None:
         self._end_tokens = end_tokens
+        self.slack = slack or Slack()
         self._requests: list[TurnRequest] = []
         self._ended: list[TurnRequest] = []
 
@@ -47,6 +52,7 @@ class Scheduler:
                 vision_encode=request.ahead.vision_seconds,
             )
         self._requests.append(request)
+        self.slack.handed_in(request)
 
     def __contains__(self, request: TurnRequest) -> bool:
         return request in self._requests
@@ -60,12 +66,25 @@ class Scheduler:
         return [request for request in self._requests if request.stream is stream]
 
     def waiting(self) -> list[TurnRequest]:
-        """Those that have not been begun."""
-        return [request for request in self._requests if request.status is Status.WAITING]
+        """Those that have not been begun and may begin now."""
+        return [one for one in self._requests if one.status is Status.WAITING and not self._hold(one)]
 
     def running(self) -> list[TurnRequest]:
-        """Those whose reply is being decoded."""
-        return [request for request in self._requests if request.status is Status.RUNNING]
+        """Those whose reply is being decoded and may go on now."""
+        return [one for one in self._requests if one.status is Status.RUNNING and not self._hold(one)]
+
+    @property
+    def rest(self) -> float:
+        """In how many seconds one of them may go on (0: now, or there is none)."""
+        return min(map(self._hold, self._requests), default=0.0)
+
+    @property
+    def live(self) -> bool:
+        """Whether a step is under way that has a clock."""
+        return any(request.due is not None and not request.background for request in self._requests)
+
+    def _hold(self, request: TurnRequest) -> float:
+        return self.slack.hold(request, self.live) if request.background else 0.0
 
     def take_ended(self) -> list[TurnRequest]:
         """Those that have ended since this was last asked."""
@@ -77,7 +96,7 @@ class Scheduler:
     def begin(self, request: TurnRequest) -> Eviction | None:
         """Where a turn begins: apply the policy. None for one that shows nothing, or of which parts have been shown."""
         stream = request.stream
-        if stream.state.opened is not None:
+        if stream.state.opened is not None or request.pieces:
             return None
         stream.before = Before(stream.state.before_step())
         if request.step is None:
@@ -93,11 +112,16 @@ class Scheduler:
         return Eviction(rows, positions, rewritten, forget)
 
     def build(self, request: TurnRequest) -> None:
-        """Append the turn or more of it: what has to be prefilled."""
+        """Append the turn or more of it: what has to be prefilled. In the background that is a piece at a time."""
+        if request.pieces:
+            request.prefill = request.pieces.pop(0)
+            return
         stream, asked = request.stream, request.question if isinstance(request, AskRequest) else None
         if request.step is None or request.ahead is None:
             assert asked is not None, "a turn shows something or asks something"
             request.prefill = stream.planner.build_question(stream.state, asked)
+            if request.background:
+                request.prefill, *request.pieces = request.prefill.split(PIECE)
             return
         request.prefill, told = stream.planner.build_turn(stream.state, request.step, request.ahead.patches, asked)
         if isinstance(request, StepRequest):
@@ -107,14 +131,16 @@ class Scheduler:
             request.trace.prefill_positions = np.concatenate(numbers, axis=1)
 
     def prefilled(self, request: TurnRequest) -> bool:
-        """What had to be prefilled has rows now; whether a reply follows (not to a part of a step)."""
+        """What had to be prefilled has rows now; whether a reply follows (not to a part of a step, or to a piece)."""
         state = request.stream.state
         state.mark_cached(request.to_prefill().positions)
         if request.whole:
             request.status = Status.RUNNING
             return True
-        assert state.opened is not None, "a part belongs to a turn"
-        state.opened.timing = request.timing
+        if not request.pieces:
+            assert state.opened is not None, "a part belongs to a turn"
+            state.opened.timing = request.timing
+        request.size = sum(len(piece.tokens) for piece in request.pieces[:1])
         return False
 
     def decoded(self, request: TurnRequest) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -11,7 +12,8 @@ from typing import Any, Protocol
 
 from ..cache.kv_pool import KVPool
 from ..core.errors import OptionError, SessionError
-from ..core.events import Chunk, Commentary, StepInput
+from ..core.events import Chunk, Commentary, Rebased, StepInput
+from ..core.grammar import LONGEST_STREAM
 from ..models.base import Model, Prepared
 from . import snapshot
 from .options import INSTRUCTION_BUDGET, StreamOptions
@@ -70,6 +72,16 @@ class Session:
         assert request.result is not None, "a whole step has a commentary"
         return request.result
 
+    def submit(self, step: StepInput, *, on_text: Callable[[str], None] | None = None) -> StepRequest | None:
+        """See :meth:`Engine.submit`. None for a part of a step where all that stays is prefilled anyway: it is kept."""
+        if not step.last and self.options.recomputes:
+            self.feed(step)
+            return None
+        return self._engine.submit_stream(self.stream, step, on_text=on_text)
+
+    def dropped(self, step: StepInput) -> None:
+        """A step that will not come: the model never sees it."""
+
     def feed(self, part: Chunk | StepInput) -> None:
         """Show a part of the coming step ahead, so that only the rest is left to do when its last frame is there.
 
@@ -126,6 +138,35 @@ class Session:
             raise OptionError("an instruction needs words; to open a stream without one, give instruction=''")
         self.stream.planner.check_budget("instruction", text, INSTRUCTION_BUDGET)
         return self.state.instruct(text)
+
+    def rebase(self, shown: float, at: float | None = None) -> Rebased:
+        """Start the time stamps anew: second ``at`` of the stream (None: where its last step ended) is told the model
+        as ``shown`` from now on.
+
+        All that the stream remembers stays, rows, positions and old stamps included; so do the times of its events,
+        and what its policy keeps by the second. For streams that outlive the times that a checkpoint was trained on.
+        Between two steps only (:class:`SessionError`). Raises :class:`OptionError` for a time that is no stamp, or a
+        moment that is over.
+        """
+        self._engine.check_free(self.stream)
+        if not self.state.between_steps:
+            raise SessionError("a stream is rebased between two steps")
+        if not (math.isfinite(shown) and 0 <= shown <= LONGEST_STREAM):
+            raise OptionError(f"time stamps start anew from 0 to {LONGEST_STREAM:g} s, not {shown:g}")
+        moment = self.time if at is None else at
+        if not (math.isfinite(moment) and moment >= self.time - 1e-6):
+            raise OptionError(f"the stream stands at {self.time:g} s; it cannot be rebased at {moment:g} s")
+        self.state.time_offset = moment - shown
+        return Rebased(moment, shown)
+
+    @property
+    def longest_time(self) -> float:
+        """Seconds of a time stamp up to which the checkpoint knows them."""
+        return self.model.defaults.longest_time
+
+    def shown_time(self, time: float) -> float:
+        """What the model is told in place of second ``time`` of the stream."""
+        return self.state.shown_time(time)
 
     def save(self, path: Path) -> None:
         """Write the stream as it is between two steps: see :func:`streamingvlm.engine.snapshot.save`."""
@@ -189,6 +230,26 @@ class Session:
     def closed(self) -> bool:
         """Whether the slot was given back."""
         return self.stream.closed
+
+    @property
+    def context(self) -> str:
+        """What is known before the video starts."""
+        return self.options.context
+
+    @property
+    def version(self) -> int:
+        """Of the newest instruction (0: the one that the stream was opened with)."""
+        return self.state.version
+
+    @property
+    def between_steps(self) -> bool:
+        """Whether no part of a step was fed of which the rest is still to come."""
+        return self.state.between_steps
+
+    @property
+    def ready(self) -> bool:
+        """Whether the stream takes a step: always, when the one before has ended."""
+        return True
 
     @property
     def patch_frames(self) -> int:

@@ -41,6 +41,8 @@ from .state import StreamState
 from .stream import OpenStream
 
 MAGIC = b"SVLMSNAP"
+#: What the record of a stream has that a model behind an endpoint watches; its state has no tensors.
+REMOTE = "remote_stream"
 FORMAT = 3
 #: Magic, number of the format, length of the payload; the digest follows.
 _HEADER = struct.Struct("<8sIQ")
@@ -60,7 +62,17 @@ class BrokenError(SnapshotError):
 
 
 #: Fields of a stream that stand in the JSON as they are, and their types.
-_PLAIN = {"turn": int, "sampled": int, "time": float, "first": float, "last_position": float, "version": int}
+_PLAIN = {
+    "turn": int,
+    "sampled": int,
+    "time": float,
+    "first": float,
+    "last_position": float,
+    "version": int,
+    "time_offset": float,
+}
+#: What a snapshot of an earlier version does not say.
+_LATER = {"time_offset": 0.0}
 #: Fields of a span, in the order that they have in a file.
 _SPAN = tuple(field.name for field in fields(Span))
 
@@ -157,6 +169,18 @@ def read(path: Path) -> Kept:
         return Kept(taken, _value("time", record["time"]), dict(record.get("extra", {})), problem)
 
 
+def read_record(path: Path) -> tuple[Mapping[str, Any], Path]:
+    """The JSON value of the snapshot that :func:`restore` would take, and its file; raises as :func:`read` does."""
+    _, record, taken, problem = _whole_one(path)
+    _warn_of(problem, taken)
+    return record, taken
+
+
+def _warn_of(problem: str, taken: Path) -> None:
+    if problem:
+        warnings.warn(f"{problem}; the stream goes on from the one before it, {taken}", stacklevel=3)
+
+
 def restore(stream: OpenStream, model: Model, pool: KVPool, path: Path) -> Path:
     """Put a session that was opened in the same way where the saved one was; the file that was taken.
 
@@ -167,8 +191,9 @@ def restore(stream: OpenStream, model: Model, pool: KVPool, path: Path) -> Path:
     _check_between(stream)
     own, weights = _options(stream, model), model.fingerprint
     tensors, record, taken, problem = _whole_one(path)
-    if problem:
-        warnings.warn(f"{problem}; the stream goes on from the one before it, {taken}", stacklevel=2)
+    _warn_of(problem, taken)
+    if REMOTE in record:
+        raise SnapshotError(f"{taken} is of a stream that a model behind an endpoint watched, not {model.name}")
     with _contents(taken):
         _check_options(taken, record, own, _defaults(stream))
         if record["weights"] != weights:
@@ -353,6 +378,7 @@ def _unpack(tensors: Mapping[str, Tensor], record: Mapping[str, Any], stream: Op
     positions = tensors["positions"]
     if positions.shape != (3, timeline.cached) or positions.dtype != torch.float32 or not positions.isfinite().all():
         raise ValueError(f"{timeline.cached} rows, positions {tuple(positions.shape)} {positions.dtype}")
+    record = {**_LATER, **record}
     plain = {name: _value(name, record[name]) for name in _PLAIN}
     _check_retained(timeline, record["retained"], stream)
     retained = {

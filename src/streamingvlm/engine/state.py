@@ -33,7 +33,8 @@ class StreamState:
     ``timeline``: its text. ``turn``: steps that have ended; ``sampled``: tokens that were sampled so far. ``time`` and
     ``first``: seconds, where the last step ended and where the first one began. ``positions``: (3, rows) float32, one
     of every row; ``last_position``: the largest that was ever used (-1 before the first). ``version``: of the newest
-    instruction; ``instructions``: those that the model has not been told yet.
+    instruction; ``instructions``: those that the model has not been told yet. ``time_offset``: seconds that the time
+    stamps shown to the model are behind the stream's own time; see :meth:`shown_time`.
     """
 
     timeline: Timeline = field(default_factory=Timeline)
@@ -55,6 +56,7 @@ class StreamState:
     shown: Chunk | None = None
     version: int = 0
     instructions: tuple[InstructionUpdated, ...] = ()
+    time_offset: float = 0.0
     #: What ``positions`` is the front of, (3, more) float32; each state has its own.
     _room: FloatArray = field(default_factory=no_positions, compare=False, repr=False)
 
@@ -100,6 +102,14 @@ class StreamState:
         )
 
     __hash__ = None  # type: ignore[assignment]
+
+    def shown_time(self, time: float) -> float:
+        """What the model is told in place of second ``time``: the stamp of it.
+
+        Only stamps are written with it. Spans, events and policies have the stream's own time throughout.
+        """
+        # What a rebased stream shows again of earlier frames may stand before its new zero.
+        return max(0.0, time - self.time_offset) if self.time_offset else time
 
     def instruct(self, text: str) -> int:
         """Another instruction, from the next step on; its version."""

@@ -19,7 +19,7 @@ from ..models.hub import find_checkpoint
 from ..models.knows import check_source, read_known_kinds
 from ..models.load import pick_device
 from ..runtime import reports
-from ..sources.open import open_source
+from ..sources.open import open_recording
 from .benchmark import Benchmark, CommentaryBenchmark, QuestionBenchmark, Video
 from .checkpoint import Checkpoint
 from .features import Features
@@ -124,7 +124,7 @@ def check_known(benchmark: Benchmark, job: Job) -> None:
     folder = find_checkpoint(job.model)
     first = next((video for video in videos_of(benchmark, job.limit) if there(video)), None)
     if first is not None and read_known_kinds(folder):
-        check_source(folder, job.model or "the bundled model", open_source(str(first.path)))
+        check_source(folder, job.model or "the bundled model", open_recording(str(first.path)))
 
 
 def videos_of(benchmark: Benchmark, limit: int | None) -> Sequence[Video]:

@@ -28,10 +28,6 @@ PAPER_POLICY = "streaming:vision=16,turns=16,sink=512,text=512"
 PAPER_PIXELS = 768 * 28 * 28
 
 
-#: Rate of an endpoint's pictures where frames are sampled already: each counts, also one that is shown a little early.
-EVERY_FRAME = 1000.0
-
-
 @dataclass(frozen=True, slots=True)
 class Preset:
     """How streams are watched.

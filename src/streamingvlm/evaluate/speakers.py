@@ -24,7 +24,7 @@ from .checkpoint import Checkpoint
 from .commentary.examples import EPS, GameExample, go_on, open_video
 from .features import Features
 from .generate import WINDOWS
-from .presets import EVERY_FRAME, Preset
+from .presets import Preset
 from .record import Record, Row
 from .runner import TaskRunner, raise_first
 
@@ -137,7 +137,8 @@ class RemoteSpeaker:
         raise_first(errors)
 
     def _session(self, game: GameExample, state: Mapping[str, Any] | None = None) -> RemoteSession:
-        options = replace(self.options, fps=EVERY_FRAME, context=game.context)
+        # The games' frames are sampled already: each counts, also one that is shown a little early.
+        options = replace(self.options, fps=None, context=game.context)
         return RemoteSession(self.endpoint, options, state=state)
 
     def _record(self, game: GameExample, folder: Path) -> Record:
@@ -172,7 +173,7 @@ class RemoteSpeaker:
     def _describe(self, game: GameExample, window: Window) -> Commentary:
         seconds = window.end - window.start
         # A window that is shorter than the time between two pictures shows its first.
-        frames = replace(self.preset, fps=max(self.options.fps, 1 / seconds), step=seconds)
+        frames = replace(self.preset, fps=max(self.options.fps or self.preset.fps, 1 / seconds), step=seconds)
         shown = next(iter(open_video(str(game.game.video.path), frames, window.start, window.end, game.blind)), None)
         if shown is None:
             raise SourceError(f"{game.game.video.key} shows nothing from {window.start:g} s to {window.end:g} s")

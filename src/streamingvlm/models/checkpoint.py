@@ -16,7 +16,7 @@ from transformers.utils import logging
 from ..core.errors import ModelError, OptionError
 from ..core.policy import make_policy
 from ..core.sampling_params import Sampling
-from .base import StreamDefaults, window_options
+from .base import LONGEST_TIME, StreamDefaults, window_options
 from .edge import library
 from .files import number, read_json, triple
 from .knows import GENERATION, known_kinds, read_streaming
@@ -33,6 +33,9 @@ _EDGES = ("shortest_edge", "longest_edge")
 
 #: Windows and replies that a folder may ask for, in seconds and tokens: the cache is allocated for the largest.
 _LARGEST = {"vision": 3600, "turns": 3600, "sink": 2**17, "text": 2**17, "max_new_tokens": 2**14}
+
+#: Seconds that a checkpoint must know at least: time stamps start anew within it.
+_SHORTEST_TIME = 60.0
 
 _DEFAULT_INSTRUCTION = "Commentate on this video."
 
@@ -186,7 +189,9 @@ def stream_defaults(folder: Path) -> StreamDefaults:
     try:
         make_policy("streaming", policy)
         sampling = Sampling(**_sampling(streaming, path))
-        return StreamDefaults(sampling, policy, instruction or "", known_kinds(streaming, path))
+        longest = number(streaming, "longest_time", path, _SHORTEST_TIME)
+        longest = LONGEST_TIME if longest is None else float(longest)
+        return StreamDefaults(sampling, policy, instruction or "", known_kinds(streaming, path), longest)
     except OptionError as error:
         raise ModelError(f"{path}: {error}") from None
 

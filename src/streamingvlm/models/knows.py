@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import ModelError
-from ..core.events import Source
+from ..core.events import Source, StepSource
 from .files import read_json
 
 GENERATION = "generation_config.json"
@@ -50,11 +50,16 @@ def read_known_kinds(folder: Path) -> tuple[str, ...]:
     return known_kinds(read_streaming(folder) or {}, folder / GENERATION)
 
 
-def check_source(folder: Path, name: str, source: Source) -> None:
-    """Raise :class:`ModelError` for video of a kind that the checkpoint does not know. ``name``: how it is called."""
+def check_source(folder: Path, name: str, source: Source | StepSource, kind: str = "") -> None:
+    """Raise :class:`ModelError` for video of a kind that the checkpoint does not know.
+
+    ``name``: how it is called; ``kind``: what the user says that the source shows ("": what it says itself; a live one
+    says nothing).
+    """
     kinds = read_known_kinds(folder)
-    if kinds and source.kind not in kinds:
+    if kinds and (kind or source.kind) not in kinds:
+        hint = f"; if it shows one of these, say so: --kind {kinds[0]}" if source.live and not kind else ""
         raise ModelError(
-            f"{name} knows only {', '.join(kinds)} (and recordings of them), not {source.name}; "
-            "to watch other video, name a checkpoint: --model Qwen/Qwen2.5-VL-7B-Instruct or a folder"
+            f"{name} knows only {', '.join(kinds)} (and recordings of them), not {kind or source.name}; "
+            f"to watch other video, name a checkpoint: --model Qwen/Qwen2.5-VL-7B-Instruct or a folder{hint}"
         )

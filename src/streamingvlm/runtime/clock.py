@@ -60,7 +60,14 @@ class _Mailbox:
     that nobody has begun to take when another step comes, and counts them on the last part of that one.
     """
 
-    def __init__(self, keep: int, newest: bool, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        keep: int,
+        newest: bool,
+        on_change: Callable[[], None],
+        on_drop: Callable[[StepInput], None] = lambda _: None,
+    ) -> None:
+        self._on_drop = on_drop
         self.keep, self.newest = keep, newest
         self.waiting: deque[StepInput | Notice] = deque()
         self.changed = threading.Condition()
@@ -73,10 +80,13 @@ class _Mailbox:
 
     def put(self, step: StepInput) -> bool:
         """Hand over a step; false when nobody takes any more."""
+        if self.newest:
+            with self.changed:
+                step, late = self._drop_for(step)
+            for other in late:  # nobody waits for this lock meanwhile: it may take as long as a picture takes
+                self._on_drop(other)
         with self.changed:
-            if self.newest:
-                step = self._drop_for(step)
-            else:
+            if not self.newest:
                 self.changed.wait_for(lambda: self.stopped or len(self.waiting) < self.keep)
             self.waiting.append(step)
             self.changed.notify_all()
@@ -94,8 +104,9 @@ class _Mailbox:
             self.changed.notify_all()
         self._on_change()
 
-    def _drop_for(self, step: StepInput) -> StepInput:
-        """Drop the steps that ``step`` makes old; ``step`` with their number if it is its step's last part."""
+    def _drop_for(self, step: StepInput) -> tuple[StepInput, list[StepInput]]:
+        """Drop the steps that ``step`` makes old; ``step`` with their number if it is its step's last part, and what
+        was dropped."""
         kept = (step.chunk.start, self._begun)
 
         def is_late(other: StepInput | Notice) -> bool:
@@ -108,7 +119,7 @@ class _Mailbox:
         missed = 0
         if step.last:
             missed, self._missed = self._missed, 0
-        return replace(step, arrival=replace(step.arrival, dropped=missed))
+        return replace(step, arrival=replace(step.arrival, dropped=missed)), late
 
     def poll(self) -> StepInput | Notice | None:
         """The next step or notice, if there is one; raises what the source raised, behind those made before."""
@@ -164,7 +175,7 @@ class Threaded:
     ``clock``: hand out each step when its last frame has come, and if ``part`` is given, so many frames of it at a
     time as they come. ``newest``: drop a step that is not taken in time; ``arrival.due`` is then one step behind its
     last frame. ``prepare``: what the thread still does with each step before it hands it over. ``on_change`` is called
-    when there is something to poll.
+    when there is something to poll, ``on_drop`` with every step, or part of one, that is dropped.
     """
 
     def __init__(
@@ -176,10 +187,11 @@ class Threaded:
         prepare: Prepare | None = None,
         part: int | None = None,
         on_change: Callable[[], None] = lambda: None,
+        on_drop: Callable[[StepInput], None] = lambda _: None,
     ) -> None:
         self._source, self._clock, self._newest, self._prepare = source, clock, newest, prepare
         self._part = part if clock else None
-        self._box = _Mailbox(LIVE_STEPS if newest else STEPS_AHEAD, newest, on_change)
+        self._box = _Mailbox(LIVE_STEPS if newest else STEPS_AHEAD, newest, on_change, on_drop)
         self._thread = threading.Thread(target=self._make, name="streamingvlm-source", daemon=True)
         self._thread.start()
 
@@ -303,13 +315,16 @@ def live(
     prepare: Prepare | None = None,
     part: int | None = None,
     on_change: Callable[[], None] = lambda: None,
+    on_drop: Callable[[StepInput], None] = lambda _: None,
 ) -> Threaded:
     """The source at its own pace: a step comes with its last frame, a late consumer gets the newest step.
 
     ``part``: hand a step out in parts of so many frames, each when it is there (for :meth:`Session.feed`). Of each
     step, ``arrival.ready_at`` is the moment of its last frame, ``due`` one step later, ``dropped`` what was skipped.
     """
-    return Threaded(source, clock=not source.live, newest=True, prepare=prepare, part=part, on_change=on_change)
+    return Threaded(
+        source, clock=not source.live, newest=True, prepare=prepare, part=part, on_change=on_change, on_drop=on_drop
+    )
 
 
 def fast(

@@ -12,6 +12,22 @@ NOTICES = 64
 COMMANDS = 256
 #: Events that wait for a subscriber; the oldest are lost when it does not take them, and it is told how many.
 SUBSCRIBER_EVENTS = 1024
+#: Questions of people that wait or are answered, for each stream; one more is refused.
+QUESTIONS = 8
+#: Batches of questions of rules, the same.
+WEIGHINGS = 8
+#: Most tokens of an answer (those of a question: ``engine.ask.QUESTION_TOKENS``).
+ANSWER_TOKENS = 128
+#: Seconds from asking to the end of the answer.
+ANSWER_SECONDS = 30.0
+#: Rules of one stream.
+RULES = 16
+#: Characters of commentary that an alert carries as its evidence; the oldest are lost.
+EVIDENCE = 600
+#: Characters of one step's commentary that a rule on words reads.
+RULE_TEXT = 2000
+#: Bytes of a file of rules.
+RULE_FILE = 1 << 20
 #: A journal's file is ended at so many bytes or seconds, and another one begun.
 JOURNAL_FILE_BYTES = 16 * 2**20
 JOURNAL_FILE_SECONDS = 86400.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 import time
 from collections import deque
@@ -10,29 +11,43 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from ..core.errors import OutputError, SessionError
-from ..core.events import AnswerDelta, Closed, Commentary, Delta, Event, Sink, StepInput, StreamOpened
+from ..core.errors import OptionError, OutputError, SessionError
+from ..core.events import (
+    AnswerDelta,
+    Closed,
+    Commentary,
+    Delta,
+    Event,
+    FrameSink,
+    Sink,
+    StepFailed,
+    StepInput,
+    StreamOpened,
+)
 from ..core.run_stats import RunStats
-from ..engine.engine import Engine
-from ..engine.request import StepRequest
-from ..engine.session import Session
+from .backend import Request, StreamSession
 from .clock import Feed
 
+#: Second at which time stamps start anew, at most: there a stream's memory is full, as in chunks of training that
+#: stand in mid-match; at zero it would be empty.
+REBASE_TO = 600.0
 #: Two starts closer than this, seconds, are of the same step.
 SAME_MOMENT = 1e-3
 
 
 @dataclass(slots=True)
 class Numbering:
-    """Gives the events of a stream their ids: ``EPOCH-NUMBER``. ``next``: the number of the next one.
+    """Gives the events of a stream their ids: ``EPOCH-NUMBER``. ``next``: the number of the next one; ``asked``: of the
+    last question.
 
     A stream that is resumed goes on with the epoch and the numbers that it had.
     """
 
     epoch: str = field(default_factory=lambda: secrets.token_hex(4))
     next: int = 1
+    asked: int = 0
 
     def stamp(self, event: Event) -> Event:
         """``event`` with its id and the time; a delta gets the time alone."""
@@ -64,6 +79,8 @@ class Pipeline:
 
     ``numbering``: gives events their ids. ``said_until``: seconds; what is said of steps before it was told by an
     earlier run: it goes into the memory of the stream and is told nobody. ``companions``: see :class:`Companion`.
+    ``longest_time``: seconds; before a step whose time stamp would be larger, stamps start anew (None: the
+    checkpoint's own; ``math.inf``: never).
     ``keep``: the session stays open behind the end. ``error``: what ended it, if it did not come to its source's end
     and was not stopped. ``on_step`` is told of every request that has ended well,
     ``before_step`` of every whole step that is about to be submitted, ``on_end`` that the source has come to its end,
@@ -72,19 +89,22 @@ class Pipeline:
 
     def __init__(
         self,
-        session: Session,
+        session: StreamSession,
         feed: Feed,
         sinks: Sequence[Sink],
         opened: StreamOpened,
-        on_step: Callable[[StepRequest], None] = lambda _: None,
-        before_step: Callable[[Session, StepInput], None] = lambda *_: None,
-        on_end: Callable[[Session], None] = lambda _: None,
+        on_step: Callable[[Any], None] = lambda _: None,
+        before_step: Callable[[Any, StepInput], None] = lambda *_: None,
+        on_end: Callable[[Any], None] = lambda _: None,
         keep: bool = False,
         numbering: Numbering | None = None,
         said_until: float = 0.0,
         companions: Sequence[Companion] = (),
+        longest_time: float | None = None,
     ) -> None:
         self.session = session
+        self._longest_time = session.longest_time if longest_time is None else longest_time
+        self._rebase_to: float | None = None  # where a rebase that was asked for goes
         self.numbering = numbering or Numbering()
         self._said_until = said_until
         self._companions = list(companions)
@@ -102,7 +122,7 @@ class Pipeline:
         self._at_end = False
         self._acting = False
         self._last: Event | None = None  # what the sinks were told last
-        self._request: StepRequest | None = None
+        self._request: Request | None = None
         self._next: StepInput | None = None
         self._deltas: list[Delta] = []
         self._snapshots: list[tuple[Path, Future[Path]]] = []
@@ -123,8 +143,8 @@ class Pipeline:
 
     @property
     def idle(self) -> bool:
-        """Whether no step is under way."""
-        return not self.ended and self._request is None
+        """Whether a step would be taken now: none is under way."""
+        return not self.ended and self._request is None and self.session.ready
 
     def look(self) -> bool:
         """Whether a step can be taken, or the end has come; never waits for a source with a thread of its own."""
@@ -132,11 +152,11 @@ class Pipeline:
             self._guarded(self._poll)
         return self._next is not None or self.ended
 
-    def take(self, engine: Engine) -> None:
+    def take(self) -> None:
         """Hand the step that has come to the engine."""
         step, self._next = self._next, None
         if step is not None and not self.ended:
-            self._guarded(lambda: self._submit(engine, step))
+            self._guarded(lambda: self._submit(step))
 
     def flush(self) -> None:
         """Tell the sinks the text that has come."""
@@ -158,7 +178,12 @@ class Pipeline:
                 self._guarded(partial(companion.between, self))
 
     def tell(self, *events: Event) -> None:
-        """Tell the sinks events, behind those that they are being told. They get their ids here."""
+        """Tell the sinks events, behind those that they are being told. They get their ids here.
+
+        Nothing follows :class:`Closed`.
+        """
+        if self._last is not None:
+            return
         self._outbox.extend(events)
         if not self._telling and not self.ended:
             self._guarded(self._emit)
@@ -183,6 +208,19 @@ class Pipeline:
             raise SessionError("the engine's thread cannot wait for the end of a step; take the snapshot behind it")
         self._snapshots.append((path, done))
         self._save()
+
+    def rebase(self, shown: float | None = None) -> None:
+        """Let time stamps start anew at ``shown`` seconds with the next step (None: where a rebase goes by itself).
+
+        OptionError for a time that the checkpoint does not know.
+        """
+        if self.ended:
+            raise SessionError("the stream has ended; it cannot be rebased")
+        if not math.isfinite(self.session.longest_time):
+            raise OptionError("the times that this model is told have no end: there is nothing to rebase")
+        if shown is not None and not 0 <= shown < self._longest_time:
+            raise OptionError(f"a rebase goes to 0 s or more and less than {self._longest_time:g} s, not {shown:g}")
+        self._rebase_to = self._restart if shown is None else shown
 
     def let_go(self) -> None:
         """Tell the source that nothing is wanted any more; does not wait for it."""
@@ -215,10 +253,30 @@ class Pipeline:
             self._at_end = True
             self.finish()
 
-    def _submit(self, engine: Engine, step: StepInput) -> None:
-        if not step.last and self.session.options.recomputes:
-            self.session.feed(step)
+    @property
+    def _restart(self) -> float:
+        """Where time stamps start anew."""
+        return min(REBASE_TO, self._longest_time / 2)
+
+    def _rebase_for(self, step: StepInput) -> None:
+        """Rebase the stream before ``step`` where that was asked for, or where its stamp would be too large."""
+        session, chunk = self.session, step.chunk
+        if not session.between_steps:
             return
+        shown, self._rebase_to = self._rebase_to, None
+        if shown is None and session.shown_time(chunk.end) > self._longest_time:
+            shown = self._restart
+        if shown is not None:
+            event = session.rebase(shown, chunk.start)
+            if not self._was_said(chunk.start):
+                self._emit(event)
+
+    def _submit(self, step: StepInput) -> None:
+        self._rebase_for(step)
+        if self.ended:  # whoever was told of it has stopped the stream
+            return
+        if not self._was_said(step.chunk.start):
+            self._show(step)
         chunk = step.chunk
         new = not self._was_said(chunk.start)
         if step.last:
@@ -231,14 +289,23 @@ class Pipeline:
         def on_text(text: str) -> None:
             self._deltas.append(Delta(chunk.start, chunk.end, text))
 
-        self._request = engine.submit(self.session, step, on_text=on_text if new else None)
+        self._request = self.session.submit(step, on_text=on_text if new else None)
+
+    def _show(self, step: StepInput) -> None:
+        """Show the frames to the sinks that want them."""
+        for sink in self._sinks:
+            if isinstance(sink, FrameSink) and sink not in self._failed:
+                sink.see(step)
 
     def _was_said(self, start: float) -> bool:
         return start < self._said_until - SAME_MOMENT
 
-    def _deliver(self, request: StepRequest, event: Commentary) -> None:
-        event = replace(event, wall_start=request.step.chunk.wall)
+    def _deliver(self, request: Request, event: Commentary | StepFailed) -> None:
         self.stats.add(event)
+        if isinstance(event, StepFailed):
+            self._emit(event)
+            return
+        event = replace(event, wall_start=request.step.chunk.wall)
         self._on_step(request)
         if not self._was_said(event.start):
             self._emit(*event.instructions, event)
@@ -289,7 +356,12 @@ class Pipeline:
     @property
     def _between_steps(self) -> bool:
         """Whether the stream can be saved; a step that has come and was not taken is none of it."""
-        return self._request is None and self.session.state.between_steps
+        return self._request is None and self.session.between_steps
+
+    @property
+    def between_steps(self) -> bool:
+        """Whether the stream can be copied now."""
+        return not self.ended and self._between_steps
 
     def _guarded(self, act: Callable[[], None]) -> None:
         """A fault, or the wish to exit, ends this stream and no other: no interrupt comes to the engine's thread."""
@@ -316,6 +388,7 @@ class Pipeline:
             done.set_exception(OutputError("the stream ended before its snapshot was written"))
         for companion in self._companions:
             self._tried(companion.close)
+        self._tried(self._emit)  # what companions have told
         reason = "" if self.error is None else str(self.error) or type(self.error).__name__
         self._last = closed = self.numbering.stamp(Closed(reason))
         for sink in self._sinks:

@@ -18,15 +18,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..core.errors import SessionError
-from ..core.events import Dropped, Event, Sink, Source, StepInput, StepSource, StreamOpened
+from ..core.events import Dropped, Event, Question, Sink, Source, StepInput, StepSource, StreamOpened
 from ..core.run_stats import RunStats
-from ..engine.engine import Engine
-from ..engine.request import StepRequest
-from ..engine.session import Session
+from .backend import Backend, StreamSession
 from .clock import PATIENCE as JOIN
 from .clock import Feed, Inline, Pace, fast, live
 from .limits import COMMANDS, SUBSCRIBER_EVENTS
 from .pipeline import Companion, Numbering, Pipeline
+from .rules import RuleSpec
+from .talk import Ask, Asker, Talk, to_question
+from .watcher import Watcher
 
 T = TypeVar("T")
 CLOSED = "this runtime is closed"
@@ -85,6 +86,8 @@ class Stream:
         self.pipeline = pipeline
         self._runtime = runtime
         self._ended = threading.Event()
+        #: Watches its rules; for the engine's thread (None: there never was a rule).
+        self.watcher: Watcher | None = None
 
     def mark_ended(self) -> None:
         """Called by the runtime when it is done with the stream."""
@@ -93,6 +96,26 @@ class Stream:
     def instruct(self, text: str) -> int:
         """See :meth:`Session.instruct`."""
         return self._runtime.call(lambda: self.pipeline.session.instruct(text))
+
+    def ask(self, question: str | Question, on_text: Callable[[str], None] | None = None) -> Ask:
+        """Ask the stream as it stands at its next moment between two steps; its commentary stays as it is.
+
+        Text and answer come by what is returned, and as events (``Asked``, ``AnswerDelta``, ``Answered``) to the sinks.
+        ``on_text``: called with text as it comes, on the engine's thread; it never waits. The bounds are in
+        :mod:`streamingvlm.runtime.limits`. Raises :class:`CapacityError` where no slot is kept for questions
+        (``Runtime(engine, questions=True)``), where too many wait, and for one over its budget; :class:`OptionError`
+        for one without words, :class:`SessionError` if the stream has ended.
+        """
+        return self._runtime.call(lambda: self._runtime.talk.ask(self.pipeline, to_question(question), on_text))
+
+    def rebase(self, shown: float | None = None) -> None:
+        """Let the time that the model is told start anew with the next step, which is told as ``shown`` seconds.
+
+        None: as the stream does it by itself, before time stamps leave what the checkpoint was trained on. What the
+        stream remembers stays; events keep its own time. :class:`Rebased` is told. Raises :class:`OptionError` for a
+        time that the checkpoint does not know.
+        """
+        self._runtime.call(lambda: self.pipeline.rebase(shown))
 
     def snapshot(self, path: Path) -> Path:
         """Write the stream to ``path`` between two steps; returns when it is on the disk. Raises as ``save`` does.
@@ -103,6 +126,32 @@ class Stream:
         now = self._runtime.own_thread
         self._runtime.call(lambda: self.pipeline.snapshot(path, done, now))
         return done.result()
+
+    def add_rule(self, spec: RuleSpec) -> None:
+        """Watch for one more thing, or for another one by the same name; see :meth:`Watcher.set`."""
+        self._runtime.call(lambda: self._own_watcher().set(self.pipeline, spec))
+
+    def remove_rule(self, name: str) -> None:
+        """Watch for something no more; see :meth:`Watcher.remove`."""
+        self._runtime.call(lambda: self._own_watcher().remove(self.pipeline, name))
+
+    @property
+    def rules(self) -> tuple[RuleSpec, ...]:
+        """What the stream is watched for."""
+        return () if self.watcher is None else self.watcher.rules
+
+    def _own_watcher(self) -> Watcher:
+        if self.pipeline.ended:
+            raise SessionError("the stream has ended; its rules cannot be changed")
+        return self.watcher or self.watch(Watcher((), self._runtime.asker))
+
+    def watch(self, watcher: Watcher) -> Watcher:
+        """Called by the runtime: have the stream watched."""
+        self.watcher = watcher
+        self.pipeline.add_sink(watcher)
+        self.pipeline.add_companion(watcher)
+        watcher.begin(self.pipeline)
+        return watcher
 
     def subscribe(self) -> Subscription:
         """The events from now on; of a stream that has ended, how it did."""
@@ -165,18 +214,28 @@ class Load:
 class Runtime:
     """Runs streams on ``engine``, which is the runtime's own thread's from now on; close it, or use ``with``.
 
+    ``engine``: an :class:`Engine`, a :class:`RemoteEngine`, or whatever has the members of :class:`Backend`.
+
     ``lockstep``: the next step of a stream waits until every other one has one too, so that all go as one batch.
-    ``patience``: seconds that :meth:`close` waits at most.
+    ``patience``: seconds that :meth:`close` waits at most. ``questions``: keep one slot of the engine for questions to
+    the streams (:meth:`Stream.ask`), from the first stream on: an engine with N + 1 slots holds N streams then.
     """
 
-    def __init__(self, engine: Engine, *, lockstep: bool = False, patience: float = PATIENCE) -> None:
-        self.engine = engine
+    def __init__(
+        self, engine: Backend, *, lockstep: bool = False, patience: float = PATIENCE, questions: bool = False
+    ) -> None:
+        self.engine: Any = engine
+        #: Asks the streams; for the engine's thread (others: :meth:`Stream.ask`).
+        self.talk = Talk(engine, self, enabled=questions)
+        #: Asks what rules want to know; another one is set before a stream is started.
+        self.asker: Asker | None = self.talk if questions else None
         self.load = Load()
         self._patience = patience
         self._lockstep = lockstep
         self._commands: queue.Queue[Callable[[], None]] = queue.Queue(COMMANDS)
         self._streams: list[Stream] = []
         self._wake = threading.Event()
+        engine.wake_by(self._wake.set)
         self._closing = False
         self._failure: BaseException | None = None
         self._first_error: BaseException | None = None  # of a stream
@@ -185,7 +244,7 @@ class Runtime:
 
     def start(
         self,
-        source: Source | StepSource | Callable[[Session], Source | StepSource],
+        source: Source | StepSource | Callable[[Any], Source | StepSource],
         *,
         sinks: Sequence[Sink] = (),
         pace: Pace = Pace.FAST,
@@ -193,14 +252,17 @@ class Runtime:
         parts: bool = False,
         prepare: bool = True,
         restore: Path | None = None,
-        session: Session | None = None,
+        session: StreamSession | None = None,
         name: str | None = None,
         numbering: Numbering | None = None,
         said_until: float = 0.0,
         companions: Sequence[Companion] = (),
-        on_step: Callable[[StepRequest], None] = lambda _: None,
-        before_step: Callable[[Session, StepInput], None] = lambda *_: None,
-        on_end: Callable[[Session], None] = lambda _: None,
+        rules: Sequence[RuleSpec] = (),
+        rule_state: Mapping[str, Any] | None = None,
+        longest_time: float | None = None,
+        on_step: Callable[[Any], None] = lambda _: None,
+        before_step: Callable[[Any, StepInput], None] = lambda *_: None,
+        on_end: Callable[[Any], None] = lambda _: None,
         **options: Any,
     ) -> Stream:
         """Start a stream.
@@ -209,12 +271,14 @@ class Runtime:
         on the engine's thread. ``encode_ahead``: the source's thread also asks the vision tower (for one stream; of
         several the engine asks once for all). ``prepare``: it makes patches of the frames. ``parts``: temporal patches
         of a step are shown as they come (always where the pace is live). ``restore``: a snapshot to go on from.
-        ``options``: as :meth:`Engine.open` takes them; or ``session``: one that is open and stays so behind the end.
-        ``name``: of the stream (None: its source's). ``numbering``, ``said_until`` and ``companions``: see
-        :class:`Pipeline`. ``before_step`` is told of a whole step before it is submitted, ``on_step`` of its request
+        ``options``: as the engine's ``open`` takes them; or ``session``: one that is open and stays so behind the end.
+        ``name``: of the stream (None: its source's). ``numbering``, ``said_until``, ``companions`` and
+        ``longest_time``: see :class:`Pipeline`. ``rules``: what the stream is watched for; ``rule_state``: see
+        :class:`Watcher`. ``before_step`` is told of a whole step before it is submitted, ``on_step`` of its request
         when it has ended, ``on_end`` that the source has ended while the session is still open, all on the engine's
         thread. Raises what opening and restoring raise.
         """
+        watcher = Watcher(rules, self.asker, rule_state) if rules or rule_state else None
         feed = partial(self._feed, source, pace, encode_ahead, parts, prepare)
         make = partial(
             Pipeline,
@@ -226,8 +290,9 @@ class Runtime:
             numbering=numbering,
             said_until=said_until,
             companions=companions,
+            longest_time=longest_time,
         )
-        return self.call(lambda: self._start(session, options, restore, feed, make, name))
+        return self.call(lambda: self._start(session, options, restore, feed, make, name, watcher))
 
     def call(self, function: Callable[[], T]) -> T:
         """Run ``function`` on the engine's thread, between two rounds; its result. :class:`SessionError` if closed."""
@@ -287,19 +352,23 @@ class Runtime:
 
     def _start(
         self,
-        kept: Session | None,
+        kept: StreamSession | None,
         options: Mapping[str, Any],
         restore: Path | None,
-        feed: Callable[[Session], tuple[Feed, StreamOpened]],
+        feed: Callable[[StreamSession], tuple[Feed, StreamOpened]],
         make: Callable[..., Pipeline],
         name: str | None,
+        watcher: Watcher | None,
     ) -> Stream:
         if self._closing:  # nobody would end it
             raise SessionError(CLOSED)
         session = kept or self.engine.open(**options)
         try:
+            self.talk.admit(session)
             if restore is not None:
                 session.restore(restore)
+            if watcher is not None:
+                watcher.check(session)
             steps, event = feed(session)
         except BaseException:
             if kept is None:
@@ -308,23 +377,26 @@ class Runtime:
         pipeline = make(session=session, feed=steps, opened=event)
         stream = Stream(self, pipeline, name or event.name)
         self._streams.append(stream)
+        self.talk.watch(pipeline)
         pipeline.open()
+        if watcher is not None and not pipeline.ended:
+            stream.watch(watcher)
         return stream
 
     def _feed(
         self,
-        source: Source | StepSource | Callable[[Session], Source | StepSource],
+        source: Source | StepSource | Callable[[Any], Source | StepSource],
         pace: Pace,
         encode_ahead: bool,
         parts: bool,
         prepare: bool,
-        session: Session,
+        session: StreamSession,
     ) -> tuple[Feed, StreamOpened]:
         video = source(session) if callable(source) else source
-        event = StreamOpened(video.name, session.options.context)
+        event = StreamOpened(video.name, session.context)
         ahead = partial(session.prepare, encode=encode_ahead) if prepare else None
         if pace is Pace.LIVE:
-            return live(video, ahead, session.patch_frames, self._wake.set), event
+            return live(video, ahead, session.patch_frames, self._wake.set, session.dropped), event
         if pace is Pace.FAST:
             return fast(video, ahead, self._wake.set), event
         return Inline(video, session.patch_frames if parts else None), event
@@ -338,15 +410,17 @@ class Runtime:
                     break
                 self._run_commands()
                 began = time.perf_counter()
+                self.talk.begin()
                 moved = self._submit()
-                if self.engine.busy:
+                if self.engine.busy and not self.engine.rest:
                     self.engine.advance()
                     moved = True
                 self._settle()
+                self.talk.settle()
                 if moved:
                     self.load.busy += time.perf_counter() - began
                 else:
-                    self._wake.wait()
+                    self._wake.wait(_sooner(self.engine.alarm, self.talk.rest))
                     self.load.idle += time.perf_counter() - began
         except BaseException as error:
             self._failure = error
@@ -369,7 +443,7 @@ class Runtime:
             return False
         ready = [pipeline for pipeline in idle if pipeline.look()]
         for pipeline in ready:
-            pipeline.take(self.engine)
+            pipeline.take()
         return bool(ready)
 
     def _settle(self) -> None:
@@ -391,11 +465,17 @@ class Runtime:
             stream.pipeline.finish(self._failure, max(until - time.perf_counter(), 0.0))
             self._mark_ended(stream)
         self._streams = []
+        self.talk.close()
         self._run_commands()
 
     def _mark_ended(self, stream: Stream) -> None:
         self._first_error = self._first_error or stream.error
         stream.mark_ended()
+
+
+def _sooner(*waits: float | None) -> float | None:
+    """The shortest of some waits (None: for ever)."""
+    return min((wait for wait in waits if wait is not None), default=None)
 
 
 def _all_look(pipelines: Sequence[Pipeline]) -> bool:

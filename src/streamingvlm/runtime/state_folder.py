@@ -337,7 +337,7 @@ class _Instructions:
             one = self._missing.pop(0)
             if one.start is not None:
                 starts.pop(0)
-            if one.version > pipeline.session.state.version:
+            if one.version > pipeline.session.version:
                 pipeline.session.instruct(one.text)
 
     def close(self) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ..core.events import Commentary, Delta, Event, StreamOpened
+from ..core.events import AnswerDelta, Commentary, Delta, Event, Gap, StepFailed, StreamOpened
 from ..core.run_stats import RunStats, memory
-from .files import json_line, printable
+from .formats import json_line
+from .lines import Beside, event_lines, stamp
+from .text import printable
+
+__all__ = ["Beside", "JsonStdout", "Plain", "Quiet", "Terminal"]
 
 COLOURS = {
     "system": "blue",
@@ -24,9 +26,6 @@ COLOURS = {
 }
 BAR = 48  # cells of the bar that shows the rows
 
-#: What to print beside the words from ``start`` to ``end`` seconds (the truth of a recorded match).
-Beside = Callable[[float, float], str]
-
 
 class Quiet:
     """Shows nothing."""
@@ -36,24 +35,36 @@ class Quiet:
 
 
 class JsonStdout(Quiet):
-    """One commentary a line on standard output."""
+    """One event a line on standard output, see :mod:`.records`; ``deltas``: those too.
+
+    ``name``: of the stream, in every record ("": none).
+    """
+
+    def __init__(self, name: str = "", deltas: bool = False) -> None:
+        self.name, self.deltas = name, deltas
 
     def write(self, event: Event) -> None:
         """See :meth:`Sink.write`."""
-        if isinstance(event, Commentary):
-            print(json_line(event), flush=True)
+        if self.deltas or not isinstance(event, Delta | AnswerDelta):
+            print(json_line(event, self.name), flush=True)
 
 
 class Plain(Quiet):
-    """A line for every step with something to say; no control characters."""
+    """A line for every step with something to say, and for what happens to the stream; no control characters.
 
-    def __init__(self, beside: Beside | None = None) -> None:
+    ``name``: of the stream, in front of every line ("": none).
+    """
+
+    def __init__(self, beside: Beside | None = None, name: str = "") -> None:
         self.beside = beside
+        self._prefix = f"{printable(name)} " if name else ""
+        self._now = 0.0
 
     def write(self, event: Event) -> None:
         """See :meth:`Sink.write`."""
-        for line in commentary_lines(event, self.beside) if isinstance(event, Commentary) else ():
-            print(line, flush=True)
+        for line in event_lines(event, self._now, self.beside):
+            print(self._prefix + line.text, flush=True)
+        self._now = _now(event, self._now)
 
 
 class Terminal:
@@ -81,11 +92,13 @@ class Terminal:
                 self._now, self._text = start, self._text + text if start == self._now else text
             case Commentary():
                 self._stats.add(event)
-                for line in commentary_lines(event, self.beside):
-                    self._live.console.print(Text(line, style="dim" if line.endswith("to keep up)") else ""))
                 self._text, self._status = "", _status(event, self._stats)
-            case _:
-                return
+            case StepFailed():  # what was shown of it does not count
+                self._stats.add(event)
+                self._text = ""
+        for line in event_lines(event, self._now, self.beside):
+            self._live.console.print(Text(*line))
+        self._now = _now(event, self._now)
         self._live.update(self.render())
 
     def close(self) -> None:
@@ -100,11 +113,15 @@ class Terminal:
 
 def _status(event: Commentary, stats: RunStats) -> RenderableType:
     table = Table.grid(padding=(0, 2))
-    table.add_row("time", f"{event.end:.1f} s, {stats.dropped} steps dropped")
+    table.add_row(
+        "time",
+        f"{event.end:.1f} s, {stats.dropped} steps dropped" + (f", {stats.failed} failed" if stats.failed else ""),
+    )
     table.add_row("lag", f"{event.timing.lag:.2f} s, p95 {stats.lag(0.95):.2f} s")
-    table.add_row("cache", _bar(event))
-    used = f"{sum(event.rows.values())} of {event.capacity} rows: "
-    table.add_row("", used + ", ".join(f"{kind} {count}" for kind, count in event.rows.items()))
+    if event.capacity:
+        table.add_row("cache", _bar(event))
+        used = f"{sum(event.rows.values())} of {event.capacity} rows: "
+        table.add_row("", used + ", ".join(f"{kind} {count}" for kind, count in event.rows.items()))
     table.add_row("memory", f"{memory() / 2**20:.0f} MiB")
     return table
 
@@ -120,21 +137,6 @@ def _bar(event: Commentary) -> Text:
     return bar.append("░" * (BAR - filled), style="dim")
 
 
-def stamp(seconds: float) -> str:
-    """``[  12.0s]``"""
-    return f"[{seconds:6.1f}s]"
-
-
-def commentary_lines(event: Commentary, beside: Beside | None = None) -> list[str]:
-    """What to print for a step: that steps were dropped before it, and its words (nothing for a silent step)."""
-    lines = []
-    if event.dropped:
-        steps = "step" if event.dropped == 1 else "steps"
-        lines.append(f"{stamp(event.start)} ({event.dropped} {steps} dropped to keep up)")
-    text = printable(event.text) + ("" if event.finish_reason == "stop" else f" [{event.finish_reason}]")
-    truth = printable(beside(event.start, event.end)) if beside else ""
-    if truth or (beside and text):
-        lines.append(f"{stamp(event.start)} {text or '-':40} | {truth or '-'}")
-    elif text:
-        lines.append(f"{stamp(event.start)} {text}")
-    return lines
+def _now(event: Event, before: float) -> float:
+    """Seconds of the stream when ``event`` is told, as far as events say so."""
+    return event.end if isinstance(event, Commentary | StepFailed | Gap) else before

@@ -1,20 +1,24 @@
 """Where video comes from: one table from a locator's scheme to what opens it.
 
 To add a source, write an iterable of :class:`~streamingvlm.core.events.Chunk` (see
-:class:`~streamingvlm.core.events.Source`) and one line in :data:`BUILT_IN`. Another package names its
-:class:`Opener` in an entry point of the group ``streamingvlm.sources``, whose name is the scheme.
+:class:`~streamingvlm.core.events.Source`) and one line in :data:`BUILT_IN`; a live one is a line in a table of
+:mod:`streamingvlm.sources.inputs`. Another package names its :class:`Opener` in an entry point of the group
+``streamingvlm.sources``, whose name is the scheme.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 from urllib.parse import unquote, urlsplit
 
 from ..core.errors import SourceError
-from ..core.events import Source
+from ..core.events import Source, StepSource
 from ..core.plugins import load, registered
+from .inputs import DEVICES, URLS, scheme_of
+from .live import LiveSource, open_live
 
 
 class Opener(Protocol):
@@ -64,19 +68,60 @@ def open_source(
     start: float = 0.0,
     duration: float | None = None,
     video_stream: int | None = None,
-) -> Source:
-    """Open a video file, a folder of pictures, or ``SCHEME:...`` where a package has registered it. Times in seconds.
+    options: Mapping[str, str] | None = None,
+    user: str | None = None,
+    password: str | None = None,
+) -> Source | StepSource:
+    """Open a video file, a folder of pictures, a live source, or ``SCHEME:...`` of another package. Times in seconds.
 
-    ``video_stream``: which of a file's video streams, from 0 (None: the film, not a cover or thumbnail beside it).
+    Live are ``rtsp://``, ``rtsps://``, ``http://``, ``https://``, ``rtmp://``, ``camera:0``, ``/dev/video0``,
+    ``screen:``, ``lavfi:GRAPH`` and ``-`` (standard input). They take ``options``, ``user`` and ``password``: see
+    :class:`~streamingvlm.sources.live.LiveHub`. ``duration`` is then how long to watch.
+
+    ``video_stream``: which of its video streams, from 0 (None: the film, not a cover or thumbnail beside it).
     Raises SourceError.
     """
+    if scheme_of(locator):
+        return open_live(
+            locator,
+            fps=fps,
+            step=step,
+            start=start,
+            duration=duration,
+            video_stream=video_stream,
+            options=options,
+            user=user,
+            password=password,
+        )
     opener = _find_opener(locator)
+    if options or user is not None or password is not None:
+        given = [name for name, value in (("options", options), ("user", user), ("password", password)) if value]
+        raise SourceError(f"{locator} takes no {' and no '.join(given or ['user'])}; live sources do")
     return opener(locator, fps=fps, step=step, start=start, duration=duration, video_stream=video_stream)
+
+
+def open_recording(
+    locator: str,
+    *,
+    fps: float = 2.0,
+    step: float = 1.0,
+    start: float = 0.0,
+    duration: float | None = None,
+    video_stream: int | None = None,
+) -> Source:
+    """:func:`open_source` for programs that read a video from end to end. SourceError if it is live."""
+    source = open_source(locator, fps=fps, step=step, start=start, duration=duration, video_stream=video_stream)
+    if isinstance(source, LiveSource):
+        source.close()
+        raise SourceError(f"{source.name} is live; only a recording can be used here")
+    return cast(Source, source)
 
 
 def is_locator(text: str) -> bool:
     """Whether ``text`` names a kind of source that needs no file."""
     scheme, colon, _ = text.partition(":")
+    if scheme_of(text):
+        return True
     return bool(colon) and scheme != "file" and (scheme in BUILT_IN or scheme in registered("sources"))
 
 
@@ -89,7 +134,7 @@ def _find_opener(locator: str) -> Opener:
     others = registered("sources")
     if scheme in others:
         return load(others[scheme], SourceError)
-    known = f"known: {', '.join(BUILT_IN | others)}, or a path"
+    known = f"known: {', '.join(dict.fromkeys([*BUILT_IN, *URLS, *DEVICES, *others]))}, or a path"
     if rest.startswith("//"):
         raise SourceError(f"unknown kind of source {scheme}: ({known})")
     if not Path(locator).exists():

@@ -11,7 +11,7 @@ import numpy as np
 
 from ...core.errors import EndedError
 from ...core.events import Chunk, Source
-from ...sources.open import open_source
+from ...sources.open import open_recording
 from ..benchmark import Game
 from ..presets import Preset
 from ..runs import digest
@@ -100,7 +100,7 @@ class GameExample:
 
 def open_video(locator: str, preset: Preset, start: float, end: float, blind: bool = False) -> Source:
     """A video from ``start`` to ``end`` seconds with a preset's frames; ``blind``: black ones."""
-    source = open_source(locator, fps=preset.fps, step=preset.step, start=start, duration=end - start)
+    source = open_recording(locator, fps=preset.fps, step=preset.step, start=start, duration=end - start)
     return BlackFrames(source) if blind else source
 
 

@@ -10,7 +10,7 @@ from ...core.errors import SourceError
 from ...data.report import Unusable
 from ...data.videos import Videos
 from ...sources.images import ImagesSource
-from ...sources.open import open_source
+from ...sources.open import open_recording
 from ..benchmark import Video
 from .items import Item
 
@@ -35,5 +35,5 @@ def seconds_of(video: Video) -> float:
         return told
     if video.made:
         raise SourceError(f"{video.key} has no end; a question about all of it cannot be asked")
-    *_, last = open_source(str(video.path), fps=1.0)
+    *_, last = open_recording(str(video.path), fps=1.0)
     return last.end

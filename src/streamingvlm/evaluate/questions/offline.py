@@ -20,8 +20,8 @@ from ...models.base import Model
 from ...models.load import load_model
 from ...models.patches import Patcher
 from ...sources import images
-from ...sources.open import open_source
-from ..presets import EVERY_FRAME, Answers, OfflinePreset
+from ...sources.open import open_recording
+from ..presets import Answers, OfflinePreset
 from .examples import PREFIX, REPLY_TOKENS, reply_of
 from .items import Form, Item, Reply
 
@@ -52,7 +52,7 @@ def sample(locator: str, start: float, end: float, preset: OfflinePreset, patche
     rate = count / seconds
     frames: list[NDArray[np.uint8]] = []
     times: list[float] = []
-    for chunk in open_source(locator, fps=rate, step=min(HELD, count) / rate, start=start, duration=seconds):
+    for chunk in open_recording(locator, fps=rate, step=min(HELD, count) / rate, start=start, duration=seconds):
         own = chunk.frames
         if patcher is not None:
             budget = patcher.with_budget(preset.max_pixels)
@@ -101,7 +101,7 @@ class RemoteAnswerer:
 
     def answer(self, item: Item, shown: Chunk | None) -> Reply:
         """See :class:`Answerer`."""
-        with RemoteSession(self.endpoint, replace(self.options, fps=EVERY_FRAME)) as session:
+        with RemoteSession(self.endpoint, replace(self.options, fps=None)) as session:
             if shown is not None:
                 session.see(shown)
             return Reply(item.id, session.ask(item.prompt))

@@ -1,0 +1,12 @@
+"""Every queue of the sinks has a bound; they are all here."""
+
+from __future__ import annotations
+
+#: Events that a file keeps until one has come that is worth overwriting what was there; the oldest are lost.
+HELD_EVENTS = 256
+#: Events that wait for a webhook's receiver; the oldest are lost and counted.
+WEBHOOK_EVENTS = 1000
+#: Steps whose frames wait for their words; the oldest go on without.
+WORDLESS_STEPS = 4
+#: Bytes of frames that wait for the encoder; more are dropped and counted.
+FRAME_BYTES = 128 << 20

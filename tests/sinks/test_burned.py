@@ -1,0 +1,473 @@
+"""The picture with words on it: each on its frames, playable at every moment, and nothing waits for the encoder."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from streamingvlm.core.errors import OutputError
+from streamingvlm.core.events import (
+    Chunk,
+    Closed,
+    Commentary,
+    Delta,
+    Event,
+    FrameSink,
+    Gap,
+    SourceStatus,
+    StepInput,
+    StreamOpened,
+)
+from streamingvlm.engine.engine import Engine
+from streamingvlm.runtime.clock import Pace
+from streamingvlm.runtime.runtime import Runtime
+from streamingvlm.sinks import burned
+from streamingvlm.sinks.burned import BurnedOutput, Captions, canvas, fit, mend
+from streamingvlm.sinks.files import FileOutput, PieceFile
+from streamingvlm.sinks.lettering import Lettering, plain
+from streamingvlm.sinks.outputs import open_outputs, wait_for
+from streamingvlm.testing import ScriptedModel, ScriptedSource
+from support import media
+
+GREY = 100
+
+
+def step(start: float, frames: int = 2, width: int = 640, height: int = 360, shade: int = GREY) -> StepInput:
+    times = tuple(start + index / frames for index in range(frames))
+    return StepInput(Chunk(np.full((frames, height, width, 3), shade, np.uint8), times, start, start + 1))
+
+
+def feed(output: BurnedOutput, *said: str, begin: int = 0) -> None:
+    for index, text in enumerate(said, begin):
+        output.see(step(index))
+        output.write(Commentary(index, index + 1, text))
+
+
+def finish(output: BurnedOutput) -> list[Frame]:
+    output.close()
+    assert output.wait(10)
+    return frames_of(output.path)
+
+
+@dataclass
+class Frame:
+    time: float
+    picture: NDArray[np.uint8]
+
+    @property
+    def has_words(self) -> bool:
+        return bool((self.picture[280:] > 200).any())
+
+
+def frames_of(path: Path) -> list[Frame]:
+    with av.open(str(path)) as container:
+        return [Frame(float(frame.time), frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
+
+
+def test_words_stand_on_the_frames_of_their_step(tmp_path: Path) -> None:
+    output = BurnedOutput(tmp_path / "out.mp4")
+    assert isinstance(output, FrameSink)
+    feed(output, "", "green scores.", "", "", "", "", "one nil")
+    frames = finish(output)
+    assert [frame.time for frame in frames] == [index / 2 for index in range(14)]
+    # A sentence of the second from 1 to 2 stays for three seconds.
+    assert [frame.has_words for frame in frames] == [1 <= frame.time < 5 or frame.time >= 6 for frame in frames]
+    assert abs(frames[0].picture.astype(int) - GREY).max() < 8
+    assert output.dropped == 0
+
+
+def test_what_is_drawn_is_what_was_said(tmp_path: Path) -> None:
+    output = BurnedOutput(tmp_path / "out.mp4")
+    words = "100% 'x': caf\xe9; a\\b {c} \x1b[31m"
+    feed(output, words)
+    picture = finish(output)[0].picture
+    ink = Lettering().mask("100% 'x': caf\xe9; a\\b {c} ?[31m", 1)
+    height, width = ink.shape
+    left = (640 - width) // 2
+    found = [
+        top
+        for top in range(260, 360 - height)
+        if ((picture[top : top + height, left : left + width].mean(-1) > 140) == ink).mean() > 0.97
+    ]
+    assert found, "the letters are where they belong"
+
+
+def test_it_can_be_played_while_it_is_written_and_when_it_was_cut(tmp_path: Path) -> None:
+    """A run that is killed at any moment behind the first key frame leaves a video."""
+    output = BurnedOutput(tmp_path / "out.mp4")
+    feed(output, *["word"] * 6)
+    until = time.monotonic() + 5
+    while (not output.path.exists() or b"mdat" not in output.path.read_bytes()) and time.monotonic() < until:
+        time.sleep(0.01)
+    running = shutil.copy(output.path, tmp_path / "running.mp4")
+    assert len(frames_of(Path(running))) >= 4
+    whole = finish(output)
+    content = output.path.read_bytes()
+    assert len(whole) == 12
+    first = content.index(b"moof", content.index(b"mdat")) - 4
+    counts = []
+    for length in [*range(first, first + 120, 3), *range(first + 120, len(content), 97)]:
+        part = tmp_path / "part.mp4"
+        part.write_bytes(content[:length])
+        mend(part)
+        frames = frames_of(part)
+        for one, other in zip(frames, whole, strict=False):
+            assert np.array_equal(one.picture, other.picture)
+        counts.append(len(frames))
+    assert set(counts) == {4, 8, 12}
+    assert counts == sorted(counts)
+
+
+def test_what_is_on_the_disk_is_whole_fragments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the size of a fragment, one call writes it, so that no kill can end within one."""
+    sizes: list[int] = []
+    counts: list[int] = []
+    write = PieceFile.write
+
+    def noted(self: PieceFile, piece: bytes) -> None:
+        write(self, piece)
+        sizes.append(len(piece))
+        counts.append(len(frames_of(tmp_path / "out.mp4")))
+
+    monkeypatch.setattr(PieceFile, "write", noted)
+    output = BurnedOutput(tmp_path / "out.mp4", patient=True)
+    noise = np.random.default_rng(0)
+    for index in range(6):
+        frames = noise.integers(0, 255, (2, 360, 640, 3)).astype(np.uint8)
+        output.see(StepInput(Chunk(frames, (index, index + 0.5), index, index + 1)))
+        output.write(Commentary(index, index + 1, "a"))
+    assert len(finish(output)) == 12
+    assert counts == [0, 4, 8, 12, 12], "the head, three fragments, the index"
+    assert min(sizes[1:4]) > 100_000
+
+
+def test_a_hole_is_the_last_picture_dimmed_with_the_reason(tmp_path: Path) -> None:
+    output = BurnedOutput(tmp_path / "out.mp4")
+    output.write(Gap(-5, 0, "refused"))  # there is no picture yet
+    feed(output, "here")
+    output.write(Gap(1, 31, "timeout"))
+    output.write(Gap(31, 31, "nothing"))
+    feed(output, "there", begin=31)
+    frames = finish(output)
+    assert [frame.time for frame in frames] == [0, 0.5, 1, 11, 21, 31, 31.5]
+    for frame in frames[2:5]:
+        assert frame.picture[:100].mean() == pytest.approx(GREY // 3, abs=8)
+        assert (frame.picture[160:200, 200:440] > 200).any(), "the reason, in the middle"
+        assert not frame.has_words
+    assert frames[5].picture[:100].mean() == pytest.approx(GREY, abs=8)
+    assert frames[5].has_words
+
+
+def test_a_week_without_video_is_small(tmp_path: Path) -> None:
+    output = BurnedOutput(tmp_path / "out.mp4")
+    feed(output, "here")
+    output.write(Gap(1, 7 * 86400, "timeout"))
+    feed(output, "there", begin=7 * 86400)
+    frames = finish(output)
+    assert len(frames) == 2 + burned.CARDS + 2
+    assert frames[-2].time == 7 * 86400
+    assert output.path.stat().st_size < 200_000
+
+
+def test_another_size_is_fitted_into_the_first(tmp_path: Path) -> None:
+    output = BurnedOutput(tmp_path / "out.mp4")
+    feed(output, "")
+    output.see(step(1, width=300, height=480, shade=200))
+    output.write(Commentary(1, 2, ""))
+    frames = finish(output)
+    assert {frame.picture.shape for frame in frames} == {(360, 640, 3)}
+    last = frames[-1].picture.astype(int)
+    assert last[:, 320].mean() == pytest.approx(200, abs=8)
+    assert last[:, 200].max() < 20
+    assert last[:, 440].max() < 20
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ((640, 360), (640, 360)),
+        ((641, 361), (640, 360)),
+        ((160, 210), (480, 630)),
+        ((1920, 1080), (1280, 720)),
+        ((3840, 2160), (1280, 720)),
+        ((1080, 1920), (720, 1280)),
+        ((4, 4), (480, 480)),
+        ((1, 1), (480, 480)),
+        ((1, 999), (2, 1280)),
+        ((5000, 1), (1280, 2)),
+    ],
+)
+def test_sizes(size: tuple[int, int], expected: tuple[int, int], tmp_path: Path) -> None:
+    assert canvas(*size) == expected
+    picture = np.full((size[1], size[0], 3), GREY, np.uint8)
+    fitted = fit(picture, *expected)
+    assert fitted.shape == (expected[1], expected[0], 3)
+    if size[0] > 2 < size[1]:
+        assert (fitted == GREY).all(), "no bars for a picture of the same shape"
+    output = BurnedOutput(tmp_path / "out.mp4")
+    output.see(step(0, width=size[0], height=size[1]))
+    output.write(Commentary(0, 1, "a word and another one, and so on for a while"))
+    assert [frame.picture.shape[1::-1] for frame in finish(output)] == [expected] * 2
+
+
+@pytest.mark.parametrize(
+    ("said", "count", "shown"),
+    [
+        (["a", "b"], 1, [[["a"]], [["a b"]]]),
+        (["a.", "b"], 1, [[["a."]], [["b"]]]),
+        (["aaaa bbbb", "cccc dddd"], 1, [[["aaaa bbbb"]], [["aaaa bbbb", "cccc dddd"]]]),
+        (["aaaa bbbb cccc dddd", "eeee"], 1, [[["aaaa bbbb", "cccc dddd"]], [["eeee"]]]),
+        (["aaaa bbbb cccc dddd eeee"], 2, [[["aaaa bbbb", "cccc dddd"], ["eeee"]]]),
+        (["aaaa bbbb cccc dddd eeee"], 1, [[["aaaa bbbb", "cccc dd..."]]]),
+        (["a" * 25], 2, [[["a" * 10, "a" * 10], ["a" * 5]]]),
+        (["a", "", "", "", ""], 1, [[["a"]], [["a"]], [["a"]], [["a"]], [[]]]),
+    ],
+)
+def test_captions(said: list[str], count: int, shown: list[list[list[str]]]) -> None:
+    captions = Captions(10)
+    events = [Commentary(index, index + 1, text) for index, text in enumerate(said)]
+    assert [captions.lines(event, (event.start,) * count) for event in events] == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "drawn"),
+    [
+        ("caf\xe9 na\xefve \xdcber", "caf\xe9 na\xefve \xdcber"),
+        ("\u201cnow\u201d \u2013 it\u2019s\u2026", '"now" - it\'s...'),
+        ("\u0141\xf3d\u017a \u010capek", "?\xf3dz Capek"),
+        ("\u4e16\u754c", "??"),
+        ("e\u0301", "e"),
+        ("a\u200db\ufffd", "ab?"),
+        ("\uff21\u00bd", "A\u00bd"),
+    ],
+)
+def test_letters_that_there_are(text: str, drawn: str) -> None:
+    assert plain(text) == drawn
+    assert Lettering().mask(text, 2).shape == (32, 16 * len(drawn))
+
+
+def test_nothing_waits_for_a_slow_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frames are left out and counted, words are not."""
+    go = slow(monkeypatch)
+    monkeypatch.setattr(burned, "FRAME_BYTES", 4 * 640 * 360 * 3)
+    output = BurnedOutput(tmp_path / "out.mp4")
+    began = time.monotonic()
+    feed(output, *[f"w{index}" for index in range(10)])
+    output.close()
+    assert time.monotonic() - began < 1
+    assert not output.wait(0.05)
+    go.set()
+    assert output.wait(5)
+    assert len(frames_of(output.path)) + output.dropped == 20
+    assert output.dropped >= 14
+
+
+def slow(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """An encoder that does nothing until the event is set."""
+    go, add = threading.Event(), burned._Encoder.add
+    monkeypatch.setattr(burned._Encoder, "add", lambda self, item: (go.wait(5), add(self, item))[1])
+    return go
+
+
+def test_a_patient_output_leaves_nothing_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(burned, "FRAME_BYTES", 4 * 640 * 360 * 3)
+    (output,) = open_outputs([tmp_path / "out.mp4"], patient=True)
+    assert isinstance(output, BurnedOutput)
+    feed(output, *["w"] * 10)
+    assert len(finish(output)) == 20
+
+
+def test_frames_without_words_go_on_in_time(tmp_path: Path) -> None:
+    output = BurnedOutput(tmp_path / "out.mp4")
+    for index in range(9):
+        output.see(step(index))
+        assert len(output._wordless) <= burned.WORDLESS_STEPS
+    output.write(Commentary(8, 9, "late"))
+    frames = finish(output)
+    assert len(frames) == 18
+    assert [frame.has_words for frame in frames] == [frame.time >= 8 for frame in frames]
+
+
+def test_parts_of_a_step_are_one_step(tmp_path: Path) -> None:
+    output = BurnedOutput(tmp_path / "out.mp4")
+    for part in (0.0, 0.5):
+        chunk = Chunk(np.full((2, 360, 640, 3), GREY, np.uint8), (part, part + 0.25), 0, 1)
+        output.see(StepInput(chunk, last=part > 0))
+    output.write(Commentary(0, 1, "w"))
+    frames = finish(output)
+    assert [(frame.time, frame.has_words) for frame in frames] == [(index / 4, True) for index in range(4)]
+
+
+def test_two_frames_of_one_time_are_both_there(tmp_path: Path) -> None:
+    output = BurnedOutput(tmp_path / "out.mp4")
+    output.see(StepInput(Chunk(np.zeros((3, 360, 640, 3), np.uint8), (0.0, 0.0, 0.0), 0, 1)))
+    output.write(Commentary(0, 1, ""))
+    assert [frame.time for frame in finish(output)] == [0, 0.001, 0.002]
+
+
+def test_when_a_file_is_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "out.mp4"
+    first = BurnedOutput(path)
+    feed(first, "a")
+    assert len(finish(first)) == 2
+    before = path.read_bytes()
+    second = BurnedOutput(path)
+    for event in (StreamOpened("a", ""), SourceStatus("running"), Delta(0, 1, ""), Closed("broken")):
+        second.write(event)
+    second.close()
+    assert second.wait(0)
+    assert path.read_bytes() == before
+    third = BurnedOutput(path)
+    feed(third, "a", "b")
+    assert len(finish(third)) == 4
+
+
+def test_what_is_resumed_goes_into_a_file_beside(tmp_path: Path) -> None:
+    for index, name in enumerate(("out.mp4", "out-2.mp4", "out-3.mp4")):
+        (output,) = open_outputs([tmp_path / "out.mp4"], resume=True)
+        assert output.path == tmp_path / name
+        assert isinstance(output, BurnedOutput)
+        feed(output, "a", begin=index)
+        assert len(finish(output)) == 2
+        with output.path.open("ab") as file:
+            file.write(b"\0\0\0\x80moof, and the power failed")
+    open_outputs([tmp_path / "out.mp4"], resume=True)
+    assert len(frames_of(tmp_path / "out-3.mp4")) == 2, "what is torn is mended"
+    open_outputs([tmp_path / "out-2.mp4"])  # a torn one of ours may be written over
+
+
+@pytest.mark.parametrize("content", [b"no video", b"film"])
+def test_a_film_is_not_overwritten(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "film.mp4"
+    if content == b"film":
+        media.write_clip(path, count=4)
+    else:
+        path.write_bytes(content)
+    before = path.read_bytes()
+    with pytest.raises(OutputError, match="no video with captions of an earlier run"):
+        open_outputs([path])
+    assert path.read_bytes() == before
+
+
+def test_what_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="cannot write"):
+        open_outputs([tmp_path / "none" / "out.mp4"])
+    with pytest.raises(OutputError, match=r"\.vtt, \.srt, \.jsonl, \.mp4"):
+        open_outputs([tmp_path / "out.mkv"])
+
+
+def test_a_folder_that_vanishes_is_one_line(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    output = BurnedOutput(folder / "out.mp4")
+    folder.rmdir()
+    check_fails(output, "No such file")
+
+
+def test_a_disk_that_fills_up_is_one_line_and_leaves_a_video(tmp_path: Path) -> None:
+    output = BurnedOutput(tmp_path / "out.mp4")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (700_000, before[1]))
+    try:
+        check_fails(output, "File too large", lambda: np.random.default_rng(0).integers(0, 255, (2, 360, 640, 3)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert len(frames_of(output.path)) in (4, 8), "whole fragments"
+
+
+def check_fails(output: BurnedOutput, said: str, noise: Callable[[], NDArray[np.int64]] | None = None) -> None:
+    def try_long() -> None:
+        for index in range(500):
+            frames = step(index).chunk.frames if noise is None else noise().astype(np.uint8)
+            output.see(StepInput(Chunk(frames, (index, index + 0.5), index, index + 1)))
+            output.write(Commentary(index, index + 1, "w"))
+            time.sleep(0.01)
+
+    with pytest.raises(OutputError, match=said) as error:
+        try_long()
+    assert str(output.path) in str(error.value)
+    assert "\n" not in str(error.value)
+    with pytest.raises(OutputError, match=said):
+        output.close()
+    with pytest.raises(OutputError, match=said):
+        output.wait(1)
+
+
+def test_an_error_that_nobody_foresaw_is_told_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("odd")
+
+    monkeypatch.setattr(burned._Encoder, "add", fail)
+    output = BurnedOutput(tmp_path / "out.mp4", patient=True)
+    feed(output, "a")
+    with pytest.raises(ZeroDivisionError):
+        output.wait(5)
+    with pytest.raises(ZeroDivisionError):
+        feed(output, "b")
+
+
+def test_all_that_have_threads_are_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    go = slow(monkeypatch)
+    outputs = open_outputs([tmp_path / "a.mp4", tmp_path / "a.vtt"])
+    for output in outputs:
+        if isinstance(output, BurnedOutput):
+            feed(output, "a")
+        output.close()
+    began = time.monotonic()
+    assert wait_for(outputs, 0.1) == outputs[:1]
+    assert time.monotonic() - began < 1
+    go.set()
+    assert wait_for(outputs, 5) == []
+
+
+class Watcher:
+    """A sink that keeps what it is shown and told, in order."""
+
+    def __init__(self) -> None:
+        self.log: list[tuple[str, float, int]] = []
+
+    def see(self, step: StepInput) -> None:
+        self.log.append(("frames", step.chunk.start, len(step.chunk.frames)))
+
+    def write(self, event: Event) -> None:
+        if isinstance(event, Delta | Commentary):
+            self.log.append((type(event).__name__, event.start, 0))
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize(("parts", "each"), [(False, [4]), (True, [2, 2])])
+def test_a_pipeline_shows_every_frame_before_its_words(parts: bool, each: list[int]) -> None:
+    watcher = Watcher()
+    with Runtime(Engine(ScriptedModel(lambda start, *_: "a" if start else ""))) as runtime:
+        source = ScriptedSource(3, frames=4)
+        runtime.start(source, fps=4.0, sinks=[watcher], pace=Pace.INLINE, parts=parts, said_until=1.0).wait()
+    assert [(start, count) for kind, start, count in watcher.log if kind == "frames"] == [
+        (start, count) for start in (1.0, 2.0) for count in each
+    ], "what an earlier run has told is not shown again"
+    kinds = [kind for kind, start, _ in watcher.log if start == 2.0]
+    assert kinds[: len(each)] == ["frames"] * len(each)
+    assert kinds[-1] == "Commentary"
+
+
+def test_a_stream_becomes_a_video(tmp_path: Path) -> None:
+    outputs = open_outputs([tmp_path / "out.mp4", tmp_path / "out.srt"], patient=True)
+    with Runtime(Engine(ScriptedModel(lambda start, *_: f"at {start:g}"))) as runtime:
+        runtime.start(ScriptedSource(5), sinks=outputs).wait()
+    assert wait_for(outputs, 5) == []
+    frames = frames_of(tmp_path / "out.mp4")
+    assert [frame.time for frame in frames] == [index / 2 for index in range(10)]
+    assert all((frame.picture > 200).any() for frame in frames)
+    assert isinstance(outputs[1], FileOutput)
+    assert os.path.getsize(tmp_path / "out.srt")
