@@ -37,6 +37,7 @@ from streamingvlm.core.events import (
     RuleChanged,
     SourceFormat,
     SourceStatus,
+    StepFailed,
     StreamOpened,
     Timing,
 )
@@ -55,6 +56,7 @@ EVENTS: list[Event] = [
         1.0, 2.0, "Goal \N{SOCCER BALL}\u2028!", (1, 2), "length", Timing(decode=0.2, lag=0.3), {"text": 4}, 90, 2,
         (InstructionUpdated(3, "more", 1.0),), 1.7e9,
     ),
+    StepFailed(2.0, 3.0, "timeout", "no reply in 5 s", 1, 2.0, 3),
     Asked(4, "who leads?", 2.0),
     Answered(4, Answer(Question("who leads?"), 2.0, "Ann", (5,), "stop", (-0.1, -2.0))),
     Answered(5, None, "cancelled"),

@@ -39,6 +39,7 @@ from streamingvlm.engine.snapshot import SnapshotError, previous, read
 from streamingvlm.runtime import keeper as keepers
 from streamingvlm.runtime import state_folder
 from streamingvlm.runtime.keeper import Moment, SnapshotWriter
+from streamingvlm.runtime.rules import SaysRule
 from streamingvlm.runtime.runtime import Runtime, Stream
 from streamingvlm.runtime.shifted import NO_PICTURE, Shifted, by_clock
 from streamingvlm.runtime.state_folder import (
@@ -272,14 +273,14 @@ def test_instructions_that_came_behind_the_snapshot_hold_again(tmp_path: Path) -
         stream.pipeline._on_step = lambda request: seen.extend(
             (request.step.chunk.start, one.text) for one in request.result.instructions
         )
-        assert session.state.version == 0
+        assert session.version == 0
 
     second, stream = run(tmp_path, before=look)
     assert words(first) + words(second) == WHOLE
     assert seen == [(3.0, "after 2"), (4.0, "after 3")], "silently, at their steps"
     assert not only(second, InstructionUpdated)
     assert stream is not None
-    assert stream.pipeline.session.state.version == 2
+    assert stream.pipeline.session.version == 2
 
 
 def test_what_others_keep_comes_back(tmp_path: Path) -> None:
@@ -312,14 +313,45 @@ def test_questions_without_an_answer_are_ended_and_their_numbers_go_on(tmp_path:
     with StateFolder(tmp_path) as state:
         past = state.stream("film").past
         assert past is not None
-        assert past.asked == 2
+        assert past.numbering.asked == 2
         assert [alert.rule for alert in past.alerts] == ["goal"]
     events, _ = run(tmp_path)
     assert [(event.number, event.error) for event in only(events, Answered)] == [(2, UNANSWERED)]
     with StateFolder(tmp_path) as state:
         past = state.stream("film").past
         assert past is not None
-        assert (past.asked, past.unanswered) == (2, ())
+        assert (past.numbering.asked, past.unanswered) == (2, ())
+
+
+@pytest.mark.parametrize("every", [0.0, 1000.0])
+@pytest.mark.parametrize("after", range(1, COUNT))
+def test_alerts_are_told_once_wherever_it_is_killed(tmp_path: Path, after: int, every: float) -> None:
+    rules = [SaysRule(name="goal", text="from [359]$", off_after=1, cooldown=0.0)]
+
+    def alerts(events: Sequence[Event]) -> list[tuple[str, int, float]]:
+        return [(event.kind, event.number, event.since) for event in only(events, Alert)]
+
+    whole, _ = run(tmp_path / "whole", rules=rules)
+    assert [kind for kind, *_ in alerts(whole)] == ["raised", "cleared"] * 3
+    first, _ = run(tmp_path / "killed", rules=rules, killed_after=after, every=every)
+    second, _ = run(tmp_path / "killed", rules=rules)
+    assert words(first) + words(second) == WHOLE
+    assert alerts(first) + alerts(second) == alerts(whole)
+
+
+def test_a_rule_that_was_set_is_kept_at_once(tmp_path: Path) -> None:
+    sink = Kept()
+
+    def before(stream: Stream) -> None:
+        def add(event: Event) -> None:
+            if isinstance(event, Commentary) and event.start == 2.0:
+                stream.add_rule(SaysRule(name="late", text="from 9"))
+
+        sink.then = add
+
+    run(tmp_path, sinks=[sink], before=before, killed_after=6, every=1000.0)
+    second, _ = run(tmp_path)
+    assert [alert.rule for alert in only(second, Alert)][:1] == ["late"]
 
 
 # Refused.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import OutputError
-from ..core.events import Asked, Commentary, Event
+from ..core.events import Commentary, Event, RuleChanged
 from ..engine.snapshot import Taken, write
 from .journal import Journal
 from .pipeline import Pipeline
@@ -113,7 +114,7 @@ class SnapshotWriter:
 
 
 class Keeper:
-    """A sink and a companion of one stream that keeps it on disk; it comes behind the other companions.
+    """A sink and a companion of one stream that keeps it on disk; the pipeline calls it behind other companions.
 
     ``path``: of the snapshot. ``writer``: shared by the streams of a program. ``journal``: of the stream; it is on the
     disk before a snapshot is. ``every``: seconds between two; ``number``: of the stream, which sets when its first one
@@ -136,7 +137,6 @@ class Keeper:
         extras: Mapping[str, Callable[[], Any]] | None = None,
         about: Mapping[str, Any] | None = None,
         ends: bool = True,
-        asked: int = 0,
     ) -> None:
         self.path = path
         self.written = self.skipped = self.failed = 0
@@ -147,14 +147,13 @@ class Keeper:
         self._late = False
         self._told_failure = False
         self._lag = 0.0
-        self._asked = asked
 
     def write(self, event: Event) -> None:
         """See :meth:`Sink.write`."""
         if isinstance(event, Commentary):
             self._lag = event.timing.lag
-        elif isinstance(event, Asked):
-            self._asked = max(self._asked, event.number)
+        elif isinstance(event, RuleChanged):  # no event tells enough of a rule to set it again
+            self._due = -math.inf
 
     def between(self, pipeline: Pipeline) -> None:
         """See :meth:`Companion.between`."""
@@ -197,7 +196,7 @@ class Keeper:
             "epoch": pipeline.numbering.epoch,
             "next": pipeline.numbering.next,
             "said_until": pipeline.said_until,
-            "asked": self._asked,
+            "asked": pipeline.numbering.asked,
             "now": pipeline.session.time + self._lag,
             "moment": {"wall": now.wall, "boot": now.boot, "uptime": now.uptime},
             "complete": self._ends and pipeline.complete,
