@@ -123,7 +123,8 @@ class Keeper:
 
     One that cannot be taken or written is told once in the log, and the stream goes on. While the disk is slow, none
     waits: ``skipped`` counts those that were due meanwhile, ``failed`` those that could not be written. ``seconds``:
-    what the last one took of the engine's thread.
+    what the last one took of the engine's thread; ``written_at``: when the last one was on the disk, seconds since 1970
+    (None: none yet).
     """
 
     def __init__(
@@ -141,6 +142,7 @@ class Keeper:
         self.path = path
         self.written = self.skipped = self.failed = 0
         self.seconds = 0.0
+        self.written_at: float | None = None
         self._writer, self._journal = writer, journal
         self._every, self._extras, self._about, self._ends = every, dict(extras or {}), dict(about or {}), ends
         self._due = time.monotonic() + every * (STAGGER * (number + 1) % 1.0)
@@ -213,6 +215,7 @@ class Keeper:
             self._fail(error)
             return
         self.written += 1
+        self.written_at = time.time()
         if self._told_failure:
             self._told_failure = False
             _LOG.warning("snapshots are written to %s again", self.path)
@@ -223,4 +226,4 @@ class Keeper:
             return
         self._told_failure = True
         why = str(error) if isinstance(error, OutputError) else f"no snapshot for {self.path}: {error!r}"
-        _LOG.warning("%s; the stream goes on, and what it says until this works again is lost if it is killed", why)
+        _LOG.warning("%s; the stream goes on, and would be resumed from an older snapshot until this works again", why)
