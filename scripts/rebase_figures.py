@@ -171,7 +171,7 @@ def row(
     jumps: Sequence[Sequence[float]] | None,
 ) -> dict[str, Any]:
     """F1 of a case, and how much it is above that of the same seconds of the base."""
-    parts = jumps or [None] * len(streams)
+    parts: Sequence[Sequence[float] | None] = jumps or [None] * len(streams)
     one, other = (
         replicates(streams, [counted(m, seconds, h.rows, p) for m, h, p in zip(streams, every, parts, strict=True)])
         for every in (own, base)

@@ -47,6 +47,7 @@ from streamingvlm.runtime.pipeline import Numbering
 from streamingvlm.sinks.records import TYPES, event_of, record_of
 
 EVENTS: list[Event] = [
+    StepFailed(1.0, 2.0, "timeout", "no answer within 30 s", 12.0, 1),
     StreamOpened("match.mp4", "Ann : Bea"),
     SourceStatus("reconnecting", "stalled", "no frame for 10 s", 3, 5.0),
     SourceFormat(1280, 720, "hevc", 25.0),

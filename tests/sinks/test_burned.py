@@ -26,6 +26,7 @@ from streamingvlm.core.events import (
     FrameSink,
     Gap,
     SourceStatus,
+    StepFailed,
     StepInput,
     StreamOpened,
 )
@@ -297,6 +298,15 @@ def test_frames_without_words_go_on_in_time(tmp_path: Path) -> None:
     frames = finish(output)
     assert len(frames) == 18
     assert [frame.has_words for frame in frames] == [frame.time >= 8 for frame in frames]
+
+
+def test_a_step_that_fails_has_frames_without_words(tmp_path: Path) -> None:
+    output = BurnedOutput(tmp_path / "out.mp4")
+    output.see(step(0))
+    output.write(StepFailed(0, 1, "timeout", "late"))
+    assert not output._wordless
+    feed(output, "w", begin=1)
+    assert [frame.has_words for frame in finish(output)] == [False, False, True, True]
 
 
 def test_parts_of_a_step_are_one_step(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ NAMES = ("out.vtt", "out.srt", "out.jsonl", "out.mp4")
 CHILD = """
 import sys
 from pathlib import Path
+import numpy as np
 
 from streamingvlm.core.events import Chunk, Commentary, StepInput
 from streamingvlm.sinks.outputs import open_outputs

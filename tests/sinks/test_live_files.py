@@ -30,6 +30,7 @@ from streamingvlm.core.events import (
     RuleChanged,
     SourceFormat,
     SourceStatus,
+    StepFailed,
     StreamOpened,
 )
 from streamingvlm.sinks import files
@@ -74,6 +75,7 @@ ALL: list[Event] = [
     alert(3604.0, "cleared"),
     InstructionUpdated(1, "be brief", 3604.0),
     said(3604, "still nobody."),
+    StepFailed(3605.0, 3606.0, "timeout", "the endpoint does not answer"),
     Dropped(3),
     Closed(),
 ]
@@ -139,6 +141,7 @@ def test_json_lines_have_everything_but_deltas(tmp_path: Path) -> None:
         (SourceFormat(2, 2, "h264"), False),
         (Closed("broken"), False),
         (Delta(0, 1, "x"), False),
+        (StepFailed(0, 1, "timeout", "late"), False),
         (said(0, ""), True),
         (Gap(0, 1, "x"), True),
         (alert(1), True),

@@ -34,6 +34,16 @@ def test_a_producer_at_its_own_pace(monkeypatch: pytest.MonkeyPatch, container: 
     assert not watched.gaps
 
 
+@pytest.mark.slow
+def test_what_was_piped_before_one_was_ready_is_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    with PipeWriter() as writer:
+        time.sleep(4.0)
+        with piped(monkeypatch, writer) as watched:
+            watched.wait_steps(5)
+    assert max(watched.ages) < 1.0
+    assert all(len(one.chunk.frames) == 5 for one in watched.steps)
+
+
 @pytest.mark.parametrize("container", ["mpegts", "matroska"])
 def test_a_producer_that_dies_in_the_middle_of_a_packet(monkeypatch: pytest.MonkeyPatch, container: str) -> None:
     with PipeWriter(container, after=2_345, fast=True) as writer, piped(monkeypatch, writer) as watched:

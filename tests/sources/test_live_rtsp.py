@@ -282,7 +282,7 @@ def test_opening_and_closing_leaves_nothing_behind(camera: RtspServer) -> None:
 
 @pytest.mark.slow
 def test_power_cuts_leave_nothing_behind() -> None:
-    with RtspServer() as server, watch(server.url()) as watched:
+    with RtspServer() as server, watch(server.url(), keep=False) as watched:
         for _ in range(3):
             watched.wait_steps(1, 10.0)
             server.restart()

@@ -30,12 +30,14 @@ SHORT = LiveOptions(
 class Watched:
     """``source`` as it goes on; a context that closes it. ``items``: everything that came, each with its moment.
 
+    ``keep``: with all pixels; else one of every frame, so that memory stays as it is.
+
     ``error``: what has ended it. ``ages``: of the last frame of every step when it was taken, for pictures of
     :mod:`support.timecode`.
     """
 
-    def __init__(self, source: Any) -> None:
-        self.source = source
+    def __init__(self, source: Any, *, keep: bool = True) -> None:
+        self.source, self.keep = source, keep
         self.items: list[tuple[float, StepInput | Notice]] = []
         self.ages: list[float] = []
         self.error: BaseException | None = None
@@ -123,9 +125,9 @@ class Watched:
         try:
             for item in self.source:
                 with self._changed:
-                    self.items.append((time.monotonic(), item))
                     if isinstance(item, StepInput):
                         self.ages.append(timecode.age(item.chunk.frames[-1]))
+                    self.items.append((time.monotonic(), item if self.keep else _small(item)))
                     self._changed.notify_all()
                 while self.paused.is_set():
                     time.sleep(0.01)
@@ -135,6 +137,12 @@ class Watched:
             self._changed.notify_all()
 
 
+def _small(item: StepInput | Notice) -> StepInput | Notice:
+    if not isinstance(item, StepInput):
+        return item
+    return replace(item, chunk=replace(item.chunk, frames=item.chunk.frames[:, :1, :1].copy()))
+
+
 def watch(
     locator: str,
     *,
@@ -142,9 +150,10 @@ def watch(
     fps: float = 10.0,
     step: float = 0.5,
     duration: float | None = None,
+    keep: bool = True,
     **more: Any,
 ) -> Watched:
     """Open a live source for a test; ``more`` goes to :class:`LiveHub`, or replaces options of ``live``."""
     names = LiveOptions.__dataclass_fields__
     live = replace(live, **{name: more.pop(name) for name in list(more) if name in names})
-    return Watched(LiveHub(locator, live=live, **more).subscribe(fps=fps, step=step, duration=duration))
+    return Watched(LiveHub(locator, live=live, **more).subscribe(fps=fps, step=step, duration=duration), keep=keep)

@@ -6,18 +6,20 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from .plan import Watched
 from .streams import mute_stdout
+from .typing_line import can_type, typing
 
 if TYPE_CHECKING:
     from ..core.events import Sink
     from ..core.run_stats import RunStats
-    from ..engine.engine import Engine
+    from ..runtime.backend import Backend
     from ..runtime.clock import Pace
     from ..runtime.runtime import Stream
+    from ..sinks.prompt_line import PromptLine
     from ..sinks.terminal import Beside
 
 
@@ -31,41 +33,41 @@ class Stopped(BaseException):
 
 def follow(
     streams: Sequence[Watched],
-    engine: Engine,
+    engine: Backend,
     style: str,
     pace: Pace | None = None,
     truth: Beside | None = None,
     questions: bool = False,
+    types: bool = False,
 ) -> int:
     """Watch all to their ends, or to an interrupt; returns the exit code.
 
-    ``style``: see :func:`make_screen`; ``questions``: the engine has a slot more, for them. However it ends, the
-    outputs are whole and the summaries are printed. A stream that fails ends alone; its error is raised when all have
-    ended.
+    ``style``: see :func:`make_screen`; ``questions``: the engine has a slot more, for them; ``types``: a person types
+    under the view of the one stream (:func:`can_talk`), which needs that slot. However it ends, the outputs are whole
+    and the summaries are printed. A stream that fails ends alone; its error is raised when all have ended.
     """
     from ..runtime.clock import Pace
     from ..runtime.runtime import LONG_PATIENCE, Runtime
     from ..sinks.files import printable
+    from ..sinks.outputs import wait_for
+    from ..sinks.prompt_line import PromptLine
 
+    prompt = PromptLine() if types else None
     started: list[tuple[Watched, Stream]] = []
     alone = len(streams) == 1
     runtime = Runtime(engine, patience=LONG_PATIENCE, questions=questions)
     try:
-        with stoppable():
-            for number, one in enumerate(streams):
-                # Files first: what a person has seen is on the disk.
-                sinks = [*one.outputs, make_screen(style, truth, "" if alone else one.name)]
-                stream = runtime.start(
-                    one.video,
-                    sinks=sinks,
-                    pace=Pace.LIVE if one.video.live else pace or Pace.FAST,
-                    encode_ahead=alone,
-                    name=one.name,
-                    rules=one.rules,
-                    stream=number,
-                    **one.options,
-                )
-                started.append((one, stream))
+        with stoppable(), ExitStack() as end:
+            for one in streams:
+                screen = make_screen(style, truth, "" if alone else one.name, prompt)
+                own = Pace.LIVE if one.video.live else pace or Pace.FAST
+                stream = one.start(runtime, screen, pace=own, encode_ahead=alone)
+                if stream is None:
+                    print(f"{printable(one.name)} was watched to its end by an earlier run", file=sys.stderr)
+                else:
+                    started.append((one, stream))
+            if prompt is not None and started:
+                end.enter_context(typing(started[0][1], prompt))
             runtime.wait()
     except KeyboardInterrupt:
         return 130
@@ -75,10 +77,14 @@ def follow(
         mute_stdout()  # whoever read our lines has enough
     finally:
         runtime.close()
-        for one, stream in started:
-            if not alone:
-                print(f"stream   {printable(one.name)}", file=sys.stderr)
-            report(stream.stats, getattr(one.video, "broken", 0), getattr(one.video, "breaks", 0))
+        try:
+            for late in wait_for([sink for one, _ in started for sink in one.outputs], LONG_PATIENCE):
+                print(f"{getattr(late, 'path', 'the webhook')} was not ready in time", file=sys.stderr)
+        finally:
+            for one, stream in started:
+                if not alone:
+                    print(f"stream   {printable(one.name)}", file=sys.stderr)
+                report(stream.stats, getattr(one.video, "broken", 0), getattr(one.video, "breaks", 0))
     return 0
 
 
@@ -103,10 +109,21 @@ def stoppable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def make_screen(style: str, truth: Beside | None = None, name: str = "") -> Sink:
+def has_view(style: str, alone: bool) -> bool:
+    """Whether a live view is drawn: for a person at a terminal who watches one stream."""
+    return style == "auto" and alone and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+
+def can_talk(style: str, sources: Sequence[str]) -> bool:
+    """Whether a person can type under the view of these sources: it is drawn, and keys can be read."""
+    return has_view(style, len(sources) == 1) and can_type(sources)
+
+
+def make_screen(style: str, truth: Beside | None = None, name: str = "", prompt: PromptLine | None = None) -> Sink:
     """``style``: quiet, json, or auto: a live view if a person watches, else lines.
 
-    ``name``: of one of several streams ("": there is one alone); their lines are marked with it.
+    ``name``: of one of several streams ("": there is one alone); their lines are marked with it. ``prompt``: what is
+    typed, for a live view.
     """
     from ..sinks import terminal
 
@@ -114,8 +131,8 @@ def make_screen(style: str, truth: Beside | None = None, name: str = "") -> Sink
         return terminal.Quiet()
     if style == "json":
         return terminal.JsonStdout(name)
-    if not name and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb":
-        return terminal.Terminal(truth)
+    if has_view(style, not name):
+        return terminal.Terminal(truth, prompt=prompt)
     return terminal.Plain(truth, name)
 
 

@@ -1,12 +1,22 @@
-"""From the options of a command to an engine. Here torch comes in, when it is called."""
+"""From the options of a command to an engine, to an endpoint, to a folder. Torch comes in when they are called."""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..core.errors import OptionError
 
 if TYPE_CHECKING:
     from ..engine.engine import Engine
+    from ..engine.remote_engine import RemoteEngine
+    from ..runtime.state_folder import StateFolder
+
+#: Where a key for an endpoint is taken from; it is never written.
+KEY = "OPENAI_API_KEY"
 
 
 def load_engine(
@@ -32,3 +42,30 @@ def chosen_threads() -> int | None:
     """Threads that the caller's environment asks for (None: it leaves that to us)."""
     text = os.environ.get("OMP_NUM_THREADS", "")
     return int(text) if text.isascii() and text.isdigit() and int(text) > 0 else None
+
+
+def check_endpoint(endpoint: str | None, remote_model: str, local: Mapping[str, Any]) -> None:
+    """Raise one line for options that do not go with an endpoint. ``local``: those of a model on this machine."""
+    if endpoint is not None and not remote_model:
+        raise OptionError("--endpoint needs --remote-model: which model to ask for")
+    if unused := [f"--{option}" for option, value in local.items() if value is not None]:
+        raise OptionError(f"{', '.join(unused)}: only of a local model, not of --endpoint")
+
+
+@contextmanager
+def open_endpoint(url: str, model: str) -> Iterator[RemoteEngine]:
+    """An engine whose streams are watched by a model behind an OpenAI-compatible endpoint."""
+    from ..engine.endpoint import Endpoint
+    from ..engine.remote_engine import RemoteEngine
+
+    with Endpoint(url, model, key=os.environ.get(KEY) or None) as endpoint:
+        yield RemoteEngine(endpoint)
+
+
+def open_state(folder: Path | None, end: ExitStack) -> StateFolder | None:
+    """The folder in which streams are kept (None: none), which is let go at the ``end``."""
+    if folder is None:
+        return None
+    from ..runtime.state_folder import StateFolder
+
+    return end.enter_context(StateFolder(folder))

@@ -2,29 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..core.errors import OptionError
+from ..core.errors import EndedError, OptionError
 from .naming import expand, output_paths, stream_names
 
 if TYPE_CHECKING:
     from ..core.events import Sink, Source, StepSource
     from ..runtime.rules import RuleSpec
+    from ..runtime.runtime import Runtime, Stream
+    from ..runtime.state_folder import StateFolder, StreamFolder
+    from ..sinks.outputs import Output
     from ..sinks.webhook import Webhook
+
+
+#: Events of an earlier run that are looked through for what its files have not been told.
+CATCH_UP = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """One stream of a command. ``options``: as :meth:`Engine.open` takes them; ``outputs``: files and the like."""
+    """One stream of a command.
+
+    ``options``: as :meth:`Engine.open` takes them; ``outputs``: files and the like. ``kept``: where it is kept, so that
+    it goes on after a restart (None: nowhere); ``reopen``: opens its source at a second of the stream.
+    """
 
     name: str
     video: Source | StepSource
     options: Mapping[str, Any]
     outputs: Sequence[Sink] = ()
     rules: Sequence[RuleSpec] = ()
+    kept: StreamFolder | None = None
+    reopen: Callable[[float | None], Source | StepSource] | None = None
+
+    def start(self, runtime: Runtime, screen: Sink, **options: Any) -> Stream | None:
+        """Start the stream, or let it go on; None if an earlier run has watched it to its end."""
+        # Files first: what a person has seen is on the disk.
+        options |= {"sinks": [*self.outputs, screen], "name": self.name, "rules": self.rules, **self.options}
+        if self.kept is None or self.reopen is None:
+            return runtime.start(self.video, **options)
+        if self.kept.past is not None:
+            self._catch_up(self.kept)
+        return self.kept.start(runtime, self.reopen, **options)
+
+    def _catch_up(self, kept: StreamFolder) -> None:
+        """Tell the files what an earlier run has told and not written. They pass over what they have."""
+        from ..sinks.files import FileOutput
+
+        files = [output for output in self.outputs if isinstance(output, FileOutput)]
+        for event in kept.journal.after(max(kept.journal.number - CATCH_UP, 0)) if files else ():
+            for file in files:
+                file.write(event)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +93,19 @@ class SourceRequest:
         first = one()
         return [*share(first, streams)] if first.live else [first, *(one() for _ in range(streams - 1))]
 
+    def reopener(self, locator: str, video: Source | StepSource) -> Callable[[float | None], Source | StepSource]:
+        """Opens ``video`` again at a second of it; a live one only goes on."""
+
+        def reopen(at: float | None) -> Source | StepSource:
+            if video.live or at is None:
+                return video
+            left = None if self.duration is None else self.start + self.duration - at
+            if left is not None and left <= 0:
+                raise EndedError(f"{video.name} was watched for {self.duration:g} s")
+            return replace(self, start=at, duration=left).open(locator, 1)[0]
+
+        return reopen
+
 
 @dataclass(frozen=True, slots=True)
 class WebhookRequest:
@@ -95,27 +140,47 @@ def plan(
     output: Sequence[Path] = (),
     rules: Sequence[RuleSpec] = (),
     webhook: WebhookRequest | None = None,
-    options: Mapping[str, Any],
+    state: StateFolder | None = None,
+    options: Callable[[int], Mapping[str, Any]],
 ) -> list[Watched]:
-    """The streams: of every source one for each instruction. Nothing is written yet."""
-    from ..sinks.outputs import open_outputs
+    """The streams: of every source one for each instruction. No file is changed yet.
 
+    ``options``: of the stream of a number, beside context and instruction.
+    """
     texts: list[str | None] = list(instructions) if instructions else [None]
     paths = [expand(locator) for locator in locators]
-    wanted = [(path, text, video) for path in paths for text, video in _with(texts, request.open(path, len(texts)))]
+    wanted = [
+        (path, text, video) for path in paths for text, video in zip(texts, request.open(path, len(texts)), strict=True)
+    ]
     # A locator may hold a password, the name of a source never does.
     names = stream_names([path if Path(path).exists() else video.name for path, _, video in wanted])
-    files = [open_outputs(own, inputs=paths) for own in output_paths(output, names)]
-    return [
-        Watched(
-            name,
-            video,
-            {**options, "context": video.context if context is None else context, "instruction": text},
-            [*own, *([webhook.open()] if webhook is not None else [])],
-            rules,
+    files = output_paths(output, names)
+    streams = []
+    for number, (name, (path, text, video), own) in enumerate(zip(names, wanted, files, strict=True)):
+        kept = None if state is None else state.stream(path, name)
+        texts_of = {"context": video.context if context is None else context, "instruction": text}
+        streams.append(
+            Watched(
+                name,
+                video,
+                {**options(number), **texts_of},
+                [*_outputs(own, paths, video, kept), *([webhook.open()] if webhook is not None else [])],
+                rules,
+                kept,
+                request.reopener(path, video),
+            )
         )
-        for name, (_, text, video), own in zip(names, wanted, files, strict=True)
-    ]
+    return streams
+
+
+def _outputs(
+    files: Sequence[Path], inputs: Sequence[str], video: Source | StepSource, kept: StreamFolder | None
+) -> list[Output]:
+    """The files of a stream; those of one that goes on are continued."""
+    from ..sinks.outputs import open_outputs
+
+    goes_on = kept is not None and kept.past is not None
+    return open_outputs(files, inputs=inputs, resume=goes_on, patient=not video.live)
 
 
 def read_rules(lines: Sequence[str], files: Sequence[Path]) -> list[RuleSpec]:
@@ -131,12 +196,6 @@ def are_asked(streams: Sequence[Watched]) -> bool:
     from ..runtime.rules import AskedRule
 
     return any(isinstance(rule, AskedRule) for one in streams for rule in one.rules)
-
-
-def _with(
-    texts: Sequence[str | None], videos: Sequence[Source | StepSource]
-) -> list[tuple[str | None, Source | StepSource]]:
-    return list(zip(texts, videos, strict=True))
 
 
 def _pairs(options: Sequence[str]) -> dict[str, str]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ..core.errors import OptionError
-from .follow import follow
-from .loading import load_engine
+from .follow import can_talk, follow
+from .loading import KEY, check_endpoint, load_engine, open_endpoint, open_state
 from .options import (
     CaptureOption,
     DeviceOption,
@@ -21,7 +23,7 @@ from .options import (
     WeightsOption,
     check_numbers,
 )
-from .plan import SourceRequest, WebhookRequest, are_asked, plan, read_rules
+from .plan import SourceRequest, Watched, WebhookRequest, are_asked, plan, read_rules
 
 
 def watch(
@@ -44,8 +46,17 @@ def watch(
     step: Annotated[float, typer.Option(help="Seconds of video per step.")] = 1.0,
     output: Annotated[
         list[Path] | None,
-        typer.Option("-o", "--output", metavar="PATH", help="Also write a .vtt, .srt or .jsonl file; repeatable."),
+        typer.Option("-o", "--output", metavar="PATH", help="Also write a .vtt, .srt, .jsonl or .mp4 file; repeatable."),
     ] = None,
+    state: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Keep events and snapshots there; the same command goes on after a crash."),
+    ] = None,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help=f"An OpenAI-compatible server in place of a local model; its key in {KEY}."),
+    ] = None,
+    remote_model: Annotated[str, typer.Option(metavar="NAME", help="The model to ask for at --endpoint.")] = "",
     rule: Annotated[
         list[str] | None,
         typer.Option(
@@ -106,41 +117,61 @@ def watch(
     )
     if quiet and as_json:
         raise OptionError("--quiet and --json exclude each other")
+    if endpoint is not None:
+        local = {"model": model, "device": device, "dtype": dtype, "weights": weights, "temperature": temperature}
+        check_endpoint(endpoint, remote_model, {**local, "max-pixels": max_pixels})
+    elif remote_model:
+        raise OptionError("--remote-model is of an --endpoint; a local model is told by --model")
     from ..core.policy import make_policy
-    from ..models.hub import find_checkpoint
-    from ..models.knows import check_source
     from ..runtime.clock import Pace
 
     make_policy(policy)
-    options = {
-        "policy": policy,
-        "seed": seed,
-        "temperature": temperature,
-        "fps": fps,
-        "step": step,
-        "max_pixels": max_pixels,
-    }
+    local_options = {"policy": policy, "seed": seed, "temperature": temperature, "max_pixels": max_pixels}
+
+    def options(number: int) -> dict[str, Any]:
+        rates = {"fps": fps, "step": step}
+        return rates if endpoint is not None else {**rates, **local_options, "stream": number}
+
     hook = None
     if webhook is not None:
         hook = WebhookRequest(webhook, webhook_secret, webhook_kind or [], webhook_private)
-    streams = plan(
-        sources,
-        instruct or [],
-        SourceRequest(fps, step, start, duration, video_stream, source_option or [], user, password),
-        context=context,
-        output=output or [],
-        rules=read_rules(rule or [], rules or []),
-        webhook=hook,
-        options=options,
-    )
+    asked_rules = read_rules(rule or [], rules or [])
+    style = "quiet" if quiet else "json" if as_json else "auto"
+    clock = None if pace is None else Pace(pace.value)
+    with ExitStack() as end:
+        streams = plan(
+            sources,
+            instruct or [],
+            SourceRequest(fps, step, start, duration, video_stream, source_option or [], user, password),
+            context=context,
+            output=output or [],
+            rules=asked_rules,
+            webhook=hook,
+            state=open_state(state, end),
+            options=options,
+        )
+        types = len(streams) == 1 and can_talk(style, sources)
+        questions = types or are_asked(streams)
+        if endpoint is not None:
+            remote = end.enter_context(open_endpoint(endpoint, remote_model))
+            return follow(streams, remote, style, clock, questions=questions, types=types)
+        path = check_sources(model, kind, streams)
+        slots = len(streams) + questions
+        engine = load_engine(
+            path, device=device, dtype=dtype, weights=weights, capture=capture, kernels=kernels, slots=slots
+        )
+        return follow(streams, engine, style, clock, questions=questions, types=types)
+
+
+def check_sources(model: str | None, kind: str, streams: Sequence[Watched]) -> str | None:
+    """The folder of a checkpoint that knows what the streams show (None: the bundled one). ModelError if it does not.
+
+    ``kind``: what the user says that live ones show.
+    """
+    from ..models.hub import find_checkpoint
+    from ..models.knows import check_source
+
     folder = find_checkpoint(model)
     for one in streams:
         check_source(folder, model or "the bundled model", one.video, kind)
-    questions = are_asked(streams)
-    path = None if model is None else str(folder)
-    slots = len(streams) + questions
-    engine = load_engine(
-        path, device=device, dtype=dtype, weights=weights, capture=capture, kernels=kernels, slots=slots
-    )
-    style = "quiet" if quiet else "json" if as_json else "auto"
-    return follow(streams, engine, style, None if pace is None else Pace(pace.value), questions=questions)
+    return None if model is None else str(folder)

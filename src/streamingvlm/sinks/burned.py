@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import OutputError
-from ..core.events import Chunk, Commentary, Event, Gap, StepInput
+from ..core.events import Chunk, Commentary, Event, Gap, StepFailed, StepInput
 from .cues import LINE, LINES, SENTENCE_ENDS, hole_text, wrap
 from .files import PieceFile, check_writable
 from .lettering import WIDTH, Lettering, plain
@@ -102,6 +102,8 @@ class BurnedOutput:
         match event:
             case Commentary():
                 self._release(event.start, event)
+            case StepFailed():
+                self._release(event.start, None)
             case Gap():
                 self._release(event.start, None)
                 self._put(event)

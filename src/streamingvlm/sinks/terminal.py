@@ -11,6 +11,7 @@ from ..core.events import AnswerDelta, Commentary, Delta, Event, Gap, StepFailed
 from ..core.run_stats import RunStats, memory
 from .formats import json_line
 from .lines import Beside, event_lines, stamp
+from .prompt_line import PromptLine
 from .text import printable
 
 __all__ = ["Beside", "JsonStdout", "Plain", "Quiet", "Terminal"]
@@ -70,17 +71,22 @@ class Plain(Quiet):
 class Terminal:
     """Lines that scroll away, over a status that stays: the text of this step, lag, cache and memory.
 
-    ``console``: where it is drawn (None: standard output). One that is no terminal gets the lines alone.
+    ``console``: where it is drawn (None: standard output). One that is no terminal gets the lines alone. ``prompt``:
+    the line that a person types, drawn beneath.
     """
 
-    def __init__(self, beside: Beside | None = None, console: Console | None = None) -> None:
+    def __init__(
+        self, beside: Beside | None = None, console: Console | None = None, prompt: PromptLine | None = None
+    ) -> None:
         self.beside = beside
+        self._prompt = prompt or PromptLine()
         self._name = ""
         self._now = 0.0
         self._text = ""
         self._stats = RunStats()
         self._status: RenderableType = Text("waiting for the first step", style="dim")
         self._live = Live(self.render(), console=console or Console(), refresh_per_second=10, transient=True)
+        self._prompt.refresh = self._live.refresh
 
     def write(self, event: Event) -> None:
         """See :meth:`Sink.write`."""
@@ -96,6 +102,7 @@ class Terminal:
             case StepFailed():  # what was shown of it does not count
                 self._stats.add(event)
                 self._text = ""
+        self._prompt.write(event)
         for line in event_lines(event, self._now, self.beside):
             self._live.console.print(Text(*line))
         self._now = _now(event, self._now)
@@ -108,7 +115,7 @@ class Terminal:
     def render(self) -> RenderableType:
         """The status as it is now."""
         text = Text.assemble((f"{stamp(self._now)} ", "bold"), printable(self._text), ("▌", "blink"))
-        return Group(text, Text("─" * BAR, style="dim"), Text(self._name, style="dim"), self._status)
+        return Group(text, Text("─" * BAR, style="dim"), Text(self._name, style="dim"), self._status, self._prompt)
 
 
 def _status(event: Commentary, stats: RunStats) -> RenderableType:

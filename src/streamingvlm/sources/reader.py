@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import chain
 from typing import Any, Literal
 
 import av
@@ -19,6 +20,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
+from .backlog import read_backlog
 from .container import ESCAPED, MAX_RATE, TEXT_FORMATS
 from .decode import NAMED_PROFILES, frame_stamp, to_rgb, without_profile
 from .inputs import Input
@@ -186,7 +188,11 @@ class Reader(threading.Thread):
         clock = ArrivalClock(self.options.off, paced)
         resume = self._move(container) if self.finite else None
         load = _Load(self.options.busy)
-        for packet in self._packets(container, stream):
+        packets = self._packets(container, stream)
+        if self.source.pipe is not None and stamped:
+            held, resume = read_backlog(packets)
+            packets = chain(held, packets)
+        for packet in packets:
             began = time.perf_counter()
             try:
                 frames = packet.decode()
