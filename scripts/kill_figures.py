@@ -116,6 +116,17 @@ def words(events: list[Event]) -> list[tuple[float, str]]:
     return [(event.start, event.text) for event in events if isinstance(event, Commentary)]
 
 
+def watched_again(events: list[Event]) -> list[float]:
+    """Each time that a stream went on, the seconds that had been told and were behind its snapshot."""
+    out, told = [], 0.0
+    for event in events:
+        if isinstance(event, Commentary):
+            told = event.end
+        elif isinstance(event, Resumed):
+            out.append(told - event.time)
+    return out
+
+
 def killing(folder: Path, kills: int, longest: float, rng: random.Random, *what: Any) -> tuple[int, int]:
     """Start and kill the program; how often it was killed, and how often it was started."""
     done = starts = 0
@@ -137,7 +148,7 @@ def figures(folder: Path, broken: dict[str, list[Event]], whole: dict[str, list[
     """What was lost or told twice."""
     numbers = {name: [number_of(event.id)[1] for event in events] for name, events in broken.items()}
     ids = [(name, event.id) for name, events in broken.items() for event in events]
-    resumed = [event for events in broken.values() for event in events if isinstance(event, Resumed)]
+    again = [count for events in broken.values() for count in watched_again(events)]
     beside = [path.read_text().split() for path in sorted(folder.glob("told-*"))]
     return {
         "streams": len(broken),
@@ -148,8 +159,8 @@ def figures(folder: Path, broken: dict[str, list[Event]], whole: dict[str, list[
         "steps twice": sum(len(words(e)) - len({start for start, _ in words(e)}) for e in broken.values()),
         "steps missing": sum(len(set(words(whole[n])) - set(words(e))) for n, e in broken.items()),
         "streams with other words": sum(words(events) != words(whole[name]) for name, events in broken.items()),
-        "times a stream went on": len(resumed),
-        "most seconds watched again": round(max((one.snapshot_age for one in resumed), default=0.0), 3),
+        "times a stream went on": len(again),
+        "most steps watched again": round(max(again, default=0.0)),
         "told twice to another sink": sum(len(own) - len(set(own)) for own in beside),
         "not told to another sink": len(ids) - sum(len(set(own)) for own in beside),
         "streams without an end": sum(not isinstance(events[-1], Closed) for events in broken.values()),

@@ -46,7 +46,9 @@ def watch(
     step: Annotated[float, typer.Option(help="Seconds of video per step.")] = 1.0,
     output: Annotated[
         list[Path] | None,
-        typer.Option("-o", "--output", metavar="PATH", help="Also write a .vtt, .srt, .jsonl or .mp4 file; repeatable."),
+        typer.Option(
+            "-o", "--output", metavar="PATH", help="Also write a .vtt, .srt, .jsonl or .mp4 file; repeatable."
+        ),
     ] = None,
     state: Annotated[
         Path | None,

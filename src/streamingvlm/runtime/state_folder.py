@@ -258,7 +258,7 @@ class StreamFolder:
         answered = {event.number for event in late if isinstance(event, Answered)}
         asked = [event for event in late if isinstance(event, Asked)]
         moment, now = _moment(extra, said)
-        newest = max((event.wall for event in told), default=0.0)
+        newest = max((event.wall for event in said), default=0.0)
         return Past(
             snapshot=snapshot,
             time=time_,
