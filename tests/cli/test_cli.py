@@ -195,7 +195,7 @@ def test_killed_leaves_valid_files(clip: Path, tmp_path: Path) -> None:
     check_whole(outputs, least=1)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_interrupted_ends_with_the_summary(clip: Path, tmp_path: Path, number: int, code: int) -> None:
     process, outputs = start(clip, tmp_path)
     process.send_signal(number)

@@ -26,11 +26,22 @@ from streamingvlm.core.sampling_params import Sampling
 from streamingvlm.engine import snapshot
 from streamingvlm.engine.engine import Engine
 from streamingvlm.engine.session import Session
-from streamingvlm.engine.snapshot import FORMAT, SnapshotError, header, previous, remove, there_is
+from streamingvlm.engine.snapshot import (
+    FORMAT,
+    BrokenError,
+    SnapshotError,
+    header,
+    previous,
+    read,
+    remove,
+    there_is,
+    write,
+)
 from streamingvlm.models.fingerprint import SAMPLES, fingerprint
 from streamingvlm.models.hub import BUNDLED
 from streamingvlm.models.int8_linear import int8_available
 from streamingvlm.models.load import load_model
+from streamingvlm.testing import ScriptedModel, ScriptedSource
 from support import tiny
 
 WINDOWS = "vision=3,turns=3,sink=10,text=8"
@@ -138,6 +149,80 @@ def test_a_stream_that_has_not_begun(model: Any, policy: str, tmp_path: Path) ->
     with engine.open(policy=policy) as session:
         session.restore(tmp_path / "state")
         assert words([session.step(chunk(0)), session.step(chunk(1))]) == words(first)
+
+
+# The two halves of saving, and what a program keeps with a stream.
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("policy", POLICIES)
+def test_what_was_taken_does_not_change_with_the_stream(model: Any, policy: str, tmp_path: Path) -> None:
+    """The file of a copy that was written three steps later is the file that was written at once, byte by byte."""
+    engine = Engine(model, slots=1)
+    with engine.open(policy=policy, seed=3) as session:
+        for second in range(5):
+            session.step(chunk(second))
+        session.save(tmp_path / "at once")
+        taken = session.take()
+        assert taken.nbytes > 1000
+        for second in range(5, 8):
+            session.step(chunk(second))
+        for store in (engine.pool.keys, engine.pool.values, engine.pool.rotated_keys):
+            store.fill_(7.0)
+    write(tmp_path / "later", taken)
+    assert (tmp_path / "later").read_bytes() == (tmp_path / "at once").read_bytes()
+
+
+def test_rows_that_lie_in_one_piece_are_copied_too(tmp_path: Path) -> None:
+    engine = Engine(ScriptedModel(lambda *_: "x"), slots=1)
+    with torch.inference_mode(), engine.open() as session:
+        session.step(next(iter(ScriptedSource(1))))
+        session.save(tmp_path / "at once")
+        taken = session.take()
+        engine.pool.keys.fill_(7.0)
+    write(tmp_path / "later", taken)
+    assert (tmp_path / "later").read_bytes() == (tmp_path / "at once").read_bytes()
+
+
+@torch.inference_mode()
+def test_what_a_program_keeps_with_a_stream_comes_back(model: Any, tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    engine = saved(model, path)
+    assert read(path).extra == {}
+    extra = {"next": 7, "rules": {"goal": [1, 2.5, None, "\N{SOCCER BALL}"]}}
+    with engine.open(policy=FULL) as session:
+        session.restore(path)
+        write(path, session.take(extra))
+        for bad in ({"x": float("nan")}, {"x": {1}}, {"x": object()}):
+            with pytest.raises((TypeError, ValueError)):
+                session.take(bad)
+    kept = read(path)
+    assert (kept.path, kept.time, kept.extra, kept.problem) == (path, 4.0, extra, "")
+    path.write_bytes(path.read_bytes()[:-1])
+    kept = read(path)
+    assert (kept.path, kept.time, kept.extra) == (previous(path), 4.0, {})
+    assert "checksum" in kept.problem
+    for file in (path, previous(path)):
+        file.unlink()
+    with pytest.raises(BrokenError, match="No such file"):
+        read(path)
+
+
+def test_a_file_of_a_released_version_is_read() -> None:
+    """Written before there was anything of a program in it, by a scripted stream of four steps with seed 3."""
+    golden = Path(__file__).parent / "golden_snapshots" / "format3.snapshot"
+    assert read(golden).extra == {}
+    said = []
+    for restored in (False, True):
+        with torch.inference_mode(), Engine(ScriptedModel(lambda start, *_: f"at {start:g}")).open(seed=3) as session:
+            steps = list(ScriptedSource(6))
+            if restored:
+                assert session.restore(golden) == golden
+                assert session.time == 4.0
+            else:
+                words([session.step(one) for one in steps[:4]])
+            said.append((words([session.step(one) for one in steps[4:]]), session.rows, session.state.turn))
+    assert said[0] == said[1]
 
 
 @pytest.mark.slow

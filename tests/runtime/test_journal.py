@@ -42,7 +42,7 @@ from streamingvlm.core.events import (
     Timing,
 )
 from streamingvlm.runtime import journal as journals
-from streamingvlm.runtime.journal import Journal, files_of, line_of, record_in
+from streamingvlm.runtime.journal import Journal, files_of, line_of, read_journal, record_in
 from streamingvlm.runtime.pipeline import Numbering
 from streamingvlm.sinks.records import TYPES, event_of, record_of
 
@@ -57,6 +57,7 @@ EVENTS: list[Event] = [
         1.0, 2.0, "Goal \N{SOCCER BALL}\u2028!", (1, 2), "length", Timing(decode=0.2, lag=0.3), {"text": 4}, 90, 2,
         (InstructionUpdated(3, "more", 1.0),), 1.7e9,
     ),
+    StepFailed(2.0, 3.0, "timeout", "no reply in 5 s", 1, 2.0, 3),
     Asked(4, "who leads?", 2.0),
     Answered(4, Answer(Question("who leads?"), 2.0, "Ann", (5,), "stop", (-0.1, -2.0))),
     Answered(5, None, "cancelled"),
@@ -210,6 +211,7 @@ def test_since_and_until(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number
             (1.8e9 + 60, None, ()),
         ):
             assert [event.start for event in journal.read(since, until)] == list(numbers)  # type: ignore[union-attr]
+            assert list(read_journal(tmp_path, since, until)) == list(journal.read(since, until))
 
 
 def test_it_is_sent_to_the_disk_by_the_second_and_not_on_the_writers_thread(
@@ -237,6 +239,29 @@ def test_it_is_sent_to_the_disk_by_the_second_and_not_on_the_writers_thread(
     go.set()
     assert journal.wait_closed(5)
     assert set(threads) == {"streamingvlm-journal"}
+
+
+def test_a_disk_that_cannot_be_reached_is_told_once_and_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, numbering: Numbering, caplog: pytest.LogCaptureFixture
+) -> None:
+    tries: list[int] = []
+
+    def fails(_: int) -> None:
+        tries.append(1)
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(journals, "SYNC", 0.01)
+    with Journal(tmp_path) as journal:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", fails)
+            fill(journal, 2, numbering)
+            until = time.monotonic() + 5
+            while len(tries) < 3 and time.monotonic() < until:
+                time.sleep(0.01)
+        assert len(tries) >= 3
+        assert journal.sync()
+    told = [record.getMessage() for record in caplog.records]
+    assert told == [f"cannot send {tmp_path} to the disk (Input/output error); it is tried again every second"]
 
 
 # What a crash leaves.

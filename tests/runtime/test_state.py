@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import logging
 import os
 import shutil
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +26,7 @@ from streamingvlm.core.events import (
     Chunk,
     Closed,
     Commentary,
+    Dropped,
     Event,
     Gap,
     InstructionUpdated,
@@ -38,7 +41,10 @@ from streamingvlm.engine.engine import Engine
 from streamingvlm.engine.snapshot import SnapshotError, previous, read
 from streamingvlm.runtime import keeper as keepers
 from streamingvlm.runtime import state_folder
+from streamingvlm.runtime.clock import Pace
+from streamingvlm.runtime.journal import read_journal
 from streamingvlm.runtime.keeper import Moment, SnapshotWriter
+from streamingvlm.runtime.rules import SaysRule
 from streamingvlm.runtime.runtime import Runtime, Stream
 from streamingvlm.runtime.shifted import NO_PICTURE, Shifted, by_clock
 from streamingvlm.runtime.state_folder import (
@@ -50,6 +56,7 @@ from streamingvlm.runtime.state_folder import (
     folder_name,
     without_password,
 )
+from streamingvlm.sources.open import open_source
 from streamingvlm.testing import ScriptedModel, ScriptedSource
 
 COUNT = 12
@@ -272,14 +279,14 @@ def test_instructions_that_came_behind_the_snapshot_hold_again(tmp_path: Path) -
         stream.pipeline._on_step = lambda request: seen.extend(
             (request.step.chunk.start, one.text) for one in request.result.instructions
         )
-        assert session.state.version == 0
+        assert session.version == 0
 
     second, stream = run(tmp_path, before=look)
     assert words(first) + words(second) == WHOLE
     assert seen == [(3.0, "after 2"), (4.0, "after 3")], "silently, at their steps"
     assert not only(second, InstructionUpdated)
     assert stream is not None
-    assert stream.pipeline.session.state.version == 2
+    assert stream.pipeline.session.version == 2
 
 
 def test_what_others_keep_comes_back(tmp_path: Path) -> None:
@@ -312,14 +319,45 @@ def test_questions_without_an_answer_are_ended_and_their_numbers_go_on(tmp_path:
     with StateFolder(tmp_path) as state:
         past = state.stream("film").past
         assert past is not None
-        assert past.asked == 2
+        assert past.numbering.asked == 2
         assert [alert.rule for alert in past.alerts] == ["goal"]
     events, _ = run(tmp_path)
     assert [(event.number, event.error) for event in only(events, Answered)] == [(2, UNANSWERED)]
     with StateFolder(tmp_path) as state:
         past = state.stream("film").past
         assert past is not None
-        assert (past.asked, past.unanswered) == (2, ())
+        assert (past.numbering.asked, past.unanswered) == (2, ())
+
+
+@pytest.mark.parametrize("every", [0.0, 1000.0])
+@pytest.mark.parametrize("after", range(1, COUNT))
+def test_alerts_are_told_once_wherever_it_is_killed(tmp_path: Path, after: int, every: float) -> None:
+    rules = [SaysRule(name="goal", text="from [359]$", off_after=1, cooldown=0.0)]
+
+    def alerts(events: Sequence[Event]) -> list[tuple[str, int, float]]:
+        return [(event.kind, event.number, event.since) for event in only(events, Alert)]
+
+    whole, _ = run(tmp_path / "whole", rules=rules)
+    assert [kind for kind, *_ in alerts(whole)] == ["raised", "cleared"] * 3
+    first, _ = run(tmp_path / "killed", rules=rules, killed_after=after, every=every)
+    second, _ = run(tmp_path / "killed", rules=rules)
+    assert words(first) + words(second) == WHOLE
+    assert alerts(first) + alerts(second) == alerts(whole)
+
+
+def test_a_rule_that_was_set_is_kept_at_once(tmp_path: Path) -> None:
+    sink = Kept()
+
+    def before(stream: Stream) -> None:
+        def add(event: Event) -> None:
+            if isinstance(event, Commentary) and event.start == 2.0:
+                stream.add_rule(SaysRule(name="late", text="from 9"))
+
+        sink.then = add
+
+    run(tmp_path, sinks=[sink], before=before, killed_after=6, every=1000.0)
+    second, _ = run(tmp_path)
+    assert [alert.rule for alert in only(second, Alert)][:1] == ["late"]
 
 
 # Refused.
@@ -600,6 +638,7 @@ def test_a_snapshot_that_cannot_be_written_is_told_once(
         assert keeper.failed >= 2
         monkeypatch.undo()
     told = [record.getMessage() for record in caplog.records]
+    told = [line for line in told if "cannot send" not in line]  # the journal's own
     assert len(told) == 1
     assert "cannot write" in told[0]
     assert "No space left on device" in told[0]
@@ -671,3 +710,92 @@ def test_streams_take_their_snapshots_at_different_moments(tmp_path: Path) -> No
     assert due[0] > 0
     assert due[-1] < 10
     assert min(b - a for a, b in itertools.pairwise(due)) > 0.4
+
+
+# Real disks and sources.
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 512 KiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "none", str(disk)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("no disk can be mounted here")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def fill_up(disk: Path) -> Path:
+    """Leave no room on a disk; the file to remove for it."""
+    filler = disk / "filler"
+    with contextlib.suppress(OSError), filler.open("ab", buffering=0) as file:
+        while file.write(bytes(4096)):
+            pass
+    return filler
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_for_a_while(small_disk: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The system itself refuses: the journal and the snapshots come back when there is room again."""
+    caplog.set_level(logging.WARNING)
+
+    def fill(event: Event) -> None:
+        time.sleep(0.002)
+        if isinstance(event, Commentary) and 3.0 <= event.start <= 50.0:
+            filler = fill_up(small_disk)
+            if event.start == 50.0:
+                filler.unlink()
+
+    events, stream = run(small_disk / "state", film(70), sinks=[Kept(fill)])
+    assert stream is not None
+    assert stream.complete
+    assert len(words(events)) == 70
+    (one,) = (small_disk / "state").iterdir()
+    kept = list(read_journal(one))
+    (lost,) = only(kept, Dropped)
+    assert lost.count + len(kept) - 1 == len(ids(events))
+    told = [record.getMessage() for record in caplog.records]
+    assert sum("cannot write" in line and "events-" in line for line in told) == 1
+    assert sum("is written again" in line for line in told) == 1
+    assert sum("cannot write" in line and "snapshot" in line for line in told) == 1
+    assert sum("snapshots are written to" in line for line in told) == 1
+    assert len(told) == 4
+    assert run(small_disk / "state", film(70))[1] is None
+
+
+def test_a_disk_that_is_full_or_read_only_at_the_start_is_one_line(small_disk: Path) -> None:
+    filler = fill_up(small_disk)
+    with pytest.raises(OutputError, match=r"cannot (make|write) .*No space left") as error:
+        run(small_disk / "state")
+    assert "\n" not in str(error.value)
+    filler.unlink()
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with pytest.raises(OutputError, match=r"cannot (make|write) .*Read-only") as error:
+        run(small_disk / "other")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.slow
+def test_a_real_live_source_goes_on(tmp_path: Path) -> None:
+    opened: list[float | None] = []
+
+    def open_(at: float | None) -> Any:
+        opened.append(at)
+        return open_source("lavfi:testsrc2=size=64x48:rate=10", start=at or 0.0, duration=3.0)
+
+    first, _ = run(tmp_path, open_, pace=Pace.LIVE)
+    time.sleep(1.5)
+    second, stream = run(tmp_path, open_, pace=Pace.LIVE)
+    assert stream is not None
+    assert opened == [None, None]
+    assert len(words(first)) == len(words(second)) == 3
+    gap = only(second, Gap)[0]
+    assert gap.start == words(first)[-1][0] + 1.0
+    assert gap.end >= gap.start + 1.5
+    starts = [start for start, _ in words(second)]
+    assert starts[0] >= gap.end
+    assert starts == [starts[0] + n for n in range(3)]
+    passed = only(second, Commentary)[0].wall - only(first, Commentary)[0].wall
+    assert starts[0] - words(first)[0][0] == pytest.approx(passed, abs=1.0), "stream time is the clock's"

@@ -199,8 +199,8 @@ def soak(
             run.run(done)
     except KeyboardInterrupt:
         code = 130
-    except Stopped:
-        code = 143
+    except Stopped as end:
+        code = end.code
     if not run.count:
         if code == 0:
             raise OptionError("the source ends before the warm-up does; nothing was measured")

@@ -138,7 +138,7 @@ def judge(
                 tree = job.run(partial)
         except (KeyboardInterrupt, Stopped) as end:
             print("votes are kept; the same command goes on from there", file=sys.stderr)
-            return 143 if isinstance(end, Stopped) else 130
+            return end.code if isinstance(end, Stopped) else 130
     from ..evaluate.judging.report import report
 
     reports.write_json(json_file, tree)

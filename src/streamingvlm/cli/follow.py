@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 
 
 class Stopped(BaseException):
-    """The system asked the process to end (SIGTERM)."""
+    """The system asked the process to end (SIGTERM), or its terminal is gone (SIGHUP). ``code``: to exit with."""
+
+    def __init__(self, number: int = signal.SIGTERM) -> None:
+        super().__init__(number)
+        self.code = 128 + number
 
 
 def follow(
@@ -67,8 +71,8 @@ def follow(
             runtime.wait()
     except KeyboardInterrupt:
         return 130
-    except Stopped:
-        return 143
+    except Stopped as end:
+        return end.code
     except BrokenPipeError:
         mute_stdout()  # whoever read our lines has enough
     finally:
@@ -86,16 +90,23 @@ def follow(
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Let SIGTERM end the run as Ctrl-C does: with whole files and a summary."""
+    """Let SIGTERM and SIGHUP end the run as Ctrl-C does: with whole files and a summary.
 
-    def stop(*_: object) -> None:
-        raise Stopped
+    A SIGHUP that is ignored, as ``nohup`` has it, stays so.
+    """
 
-    before = signal.signal(signal.SIGTERM, stop)
+    def stop(number: int, _: object) -> None:
+        raise Stopped(number)
+
+    numbers = [signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    before = [signal.signal(number, stop) for number in numbers]
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 def has_view(style: str, alone: bool) -> bool:
@@ -138,4 +149,4 @@ def report(stats: RunStats, broken: int, breaks: int = 0) -> None:
 def kept(end: BaseException) -> int:
     """Says that nothing is lost; the exit code of a run that was ended."""
     print("what was said is kept; the same command goes on from there", file=sys.stderr)
-    return 143 if isinstance(end, Stopped) else 130
+    return end.code if isinstance(end, Stopped) else 130

@@ -68,7 +68,7 @@ def train(
         except (KeyboardInterrupt, Stopped) as stop:
             if first:
                 print("stopped; --resume goes on from the newest checkpoint", file=sys.stderr)
-            return 143 if isinstance(stop, Stopped) else 130
+            return stop.code if isinstance(stop, Stopped) else 130
     if first:
         print(folder)
         if stage.method == "lora":

@@ -332,7 +332,7 @@ class Resumed(Told):
     """The stream goes on where an earlier run of the program was ended.
 
     ``time``: seconds of the stream, where its memory ends; ``lost_seconds``: of the source that nobody has watched
-    since; ``snapshot_age``: seconds from the snapshot to the last event that was kept.
+    since; ``snapshot_age``: seconds from the snapshot to the last commentary that was kept.
     """
 
     time: float

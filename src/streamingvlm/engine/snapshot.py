@@ -19,7 +19,7 @@ import struct
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import MISSING, astuple, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,8 @@ _PLAIN = {
 }
 #: What a snapshot of an earlier version does not say.
 _LATER = {"time_offset": 0.0}
+#: Fields of a span, in the order that they have in a file.
+_SPAN = tuple(field.name for field in fields(Span))
 
 
 def previous(path: Path) -> Path:
@@ -448,7 +450,7 @@ def _number(value: Any) -> int:
 
 
 def _plain(span: Span) -> tuple[Any, ...]:
-    kind, role, *rest = astuple(span)
+    kind, role, *rest = (getattr(span, name) for name in _SPAN)
     return (str(kind), str(role), *rest)
 
 

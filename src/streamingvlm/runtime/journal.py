@@ -72,7 +72,7 @@ class Journal:
         self._total_bytes, self._total_seconds = total_bytes, total_seconds
         self._mutex = threading.Lock()
         self._changed, self._closed = threading.Event(), False
-        self._dirty = False
+        self._dirty = self._unsynced = False
         #: Files that were ended and may not be on the disk yet.
         self._ended: list[int] = []
         self._handle = -1
@@ -114,12 +114,17 @@ class Journal:
             for handle in handles:
                 os.fsync(handle)
             sync_folder(self.folder)
-        except OSError:
+        except OSError as error:
             self._dirty = True
+            if not self._unsynced:
+                why = error.strerror or error
+                _LOG.warning("cannot send %s to the disk (%s); it is tried again every second", self.folder, why)
+            self._unsynced = True
             return False
         finally:
             for handle in handles:
                 os.close(handle)
+        self._unsynced = False
         return True
 
     @property
@@ -151,20 +156,18 @@ class Journal:
 
         Those of types that this version does not know, and damaged lines, are passed over.
         """
-        for file in files_of(self.folder):
-            with suppress(OSError):
-                if since is not None and file.stat().st_mtime < since:
-                    continue
-            for record in self._records(file):
-                wall = moment_of(record["wall"]) if "wall" in record else None
-                if wall is None or ((since is None or wall >= since) and (until is None or wall < until)):
-                    yield from _events(record)
+        for record in _read(self.folder, since, until):
+            if record is None:
+                self.damaged += 1
+            else:
+                yield from _events(record)
 
     def after(self, number: int) -> list[Event]:
         """The events behind number ``number``, in their order; reads no more files than it must."""
         found: list[Event] = []
         for file in reversed(files_of(self.folder)):
-            events = [event for record in self._records(file) for event in _events(record)]
+            records = [record_in(line) for line in _whole_lines(file)]
+            events = [event for record in records if record is not None for event in _events(record)]
             new = [event for event in events if number_of(event.id)[1] > number]
             found = new + found
             if any(0 < number_of(event.id)[1] <= number for event in events):
@@ -286,12 +289,12 @@ class Journal:
         if self._own_lock is not None:
             self._own_lock.close()
 
-    def _records(self, file: Path) -> Iterator[dict[str, Any]]:
-        for line in _whole_lines(file):
-            if (record := record_in(line)) is not None:
-                yield record
-            else:
-                self.damaged += 1
+
+def read_journal(folder: Path, since: float | None = None, until: float | None = None) -> Iterator[Event]:
+    """What :meth:`Journal.read` gives, also while a program writes there."""
+    for record in _read(folder, since, until):
+        if record is not None:
+            yield from _events(record)
 
 
 def line_of(record: dict[str, Any]) -> bytes:
@@ -349,6 +352,18 @@ def _whole_lines(file: Path, cut: bool = False) -> list[bytes]:
     if cut and end < len(content):
         os.truncate(file, end)
     return content[:end].split(b"\n")[:-1]
+
+
+def _read(folder: Path, since: float | None, until: float | None) -> Iterator[dict[str, Any] | None]:
+    """The records of a journal that were written in a span of time; None for each damaged line."""
+    for file in files_of(folder):
+        with suppress(OSError):
+            if since is not None and file.stat().st_mtime < since:
+                continue
+        for record in map(record_in, _whole_lines(file)):
+            wall = moment_of(record["wall"]) if record is not None and "wall" in record else None
+            if wall is None or ((since is None or wall >= since) and (until is None or wall < until)):
+                yield record
 
 
 def _events(record: dict[str, Any]) -> Iterator[Event]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import OutputError
-from ..core.events import Asked, Commentary, Event
+from ..core.events import Commentary, Event, RuleChanged
 from ..engine.snapshot import Taken, write
 from .journal import Journal
 from .pipeline import Pipeline
@@ -113,7 +114,7 @@ class SnapshotWriter:
 
 
 class Keeper:
-    """A sink and a companion of one stream that keeps it on disk; it comes behind the other companions.
+    """A sink and a companion of one stream that keeps it on disk; the pipeline calls it behind other companions.
 
     ``path``: of the snapshot. ``writer``: shared by the streams of a program. ``journal``: of the stream; it is on the
     disk before a snapshot is. ``every``: seconds between two; ``number``: of the stream, which sets when its first one
@@ -122,7 +123,8 @@ class Keeper:
 
     One that cannot be taken or written is told once in the log, and the stream goes on. While the disk is slow, none
     waits: ``skipped`` counts those that were due meanwhile, ``failed`` those that could not be written. ``seconds``:
-    what the last one took of the engine's thread.
+    what the last one took of the engine's thread; ``written_at``: when the last one was on the disk, seconds since 1970
+    (None: none yet).
     """
 
     def __init__(
@@ -136,25 +138,24 @@ class Keeper:
         extras: Mapping[str, Callable[[], Any]] | None = None,
         about: Mapping[str, Any] | None = None,
         ends: bool = True,
-        asked: int = 0,
     ) -> None:
         self.path = path
         self.written = self.skipped = self.failed = 0
         self.seconds = 0.0
+        self.written_at: float | None = None
         self._writer, self._journal = writer, journal
         self._every, self._extras, self._about, self._ends = every, dict(extras or {}), dict(about or {}), ends
         self._due = time.monotonic() + every * (STAGGER * (number + 1) % 1.0)
         self._late = False
         self._told_failure = False
         self._lag = 0.0
-        self._asked = asked
 
     def write(self, event: Event) -> None:
         """See :meth:`Sink.write`."""
         if isinstance(event, Commentary):
             self._lag = event.timing.lag
-        elif isinstance(event, Asked):
-            self._asked = max(self._asked, event.number)
+        elif isinstance(event, RuleChanged):  # no event tells enough of a rule to set it again
+            self._due = -math.inf
 
     def between(self, pipeline: Pipeline) -> None:
         """See :meth:`Companion.between`."""
@@ -197,7 +198,7 @@ class Keeper:
             "epoch": pipeline.numbering.epoch,
             "next": pipeline.numbering.next,
             "said_until": pipeline.said_until,
-            "asked": self._asked,
+            "asked": pipeline.numbering.asked,
             "now": pipeline.session.time + self._lag,
             "moment": {"wall": now.wall, "boot": now.boot, "uptime": now.uptime},
             "complete": self._ends and pipeline.complete,
@@ -214,6 +215,7 @@ class Keeper:
             self._fail(error)
             return
         self.written += 1
+        self.written_at = time.time()
         if self._told_failure:
             self._told_failure = False
             _LOG.warning("snapshots are written to %s again", self.path)
@@ -224,4 +226,4 @@ class Keeper:
             return
         self._told_failure = True
         why = str(error) if isinstance(error, OutputError) else f"no snapshot for {self.path}: {error!r}"
-        _LOG.warning("%s; the stream goes on, and what it says until this works again is lost if it is killed", why)
+        _LOG.warning("%s; the stream goes on, and would be resumed from an older snapshot until this works again", why)

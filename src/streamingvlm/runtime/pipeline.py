@@ -179,7 +179,8 @@ class Pipeline:
             self.finish(request.error)
         elif (result := request.result) is not None:
             self._guarded(lambda: self._deliver(request, result))
-            for companion in [] if self.ended else list(self._companions):
+            # Who keeps the stream comes last: behind what the others make of the step.
+            for companion in [] if self.ended else sorted(self._companions, key=lambda one: hasattr(one, "ending")):
                 self._guarded(partial(companion.between, self))
 
     def tell(self, *events: Event) -> None:

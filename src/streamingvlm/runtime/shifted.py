@@ -22,8 +22,6 @@ class Shifted:
     already; if the first chunk comes much later, the hole before it is told as a :class:`Gap` (None: it is not).
     """
 
-    live = True
-
     def __init__(self, source: Source | StepSource, by: float | By, gone_on: float | None = None) -> None:
         self.name, self.context, self.kind, self.live = source.name, source.context, source.kind, source.live
         self._source, self._gone_on = source, gone_on

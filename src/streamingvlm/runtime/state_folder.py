@@ -18,6 +18,7 @@ import logging
 import re
 import secrets
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -34,13 +35,16 @@ from ..core.events import (
     Event,
     Gap,
     InstructionUpdated,
+    Rebased,
     Resumed,
     Sink,
     Source,
+    StepFailed,
     StepSource,
 )
 from ..engine.snapshot import SnapshotError, read, there_is
 from ..sinks.files import make_folder
+from ..sinks.records import record_of
 from .folder_lock import FolderLock
 from .journal import Journal, number_of
 from .keeper import EVERY, Keeper, Moment, SnapshotWriter
@@ -49,7 +53,7 @@ from .runtime import Runtime, Stream
 from .shifted import Shifted, by_clock
 
 _LOG = logging.getLogger(__name__)
-#: Opens a source at a second of the stream (None: where it begins). A live source pays no heed to it.
+#: Opens a source at a second of the stream (None: where it begins, or now if it is live).
 Open = Callable[[float | None], Source | StepSource]
 NOT_RUNNING = "the program was not running"
 CLOCK_UNKNOWN = "the program was not running; the clock was set meanwhile and cannot say for how long"
@@ -69,8 +73,8 @@ class Past:
 
     ``snapshot``: to restore (None: it was ended before there was one); ``time``: seconds, where its memory ends;
     ``said_until``: what is said of steps before this second was told. ``numbering``: goes on with the ids. ``told``:
-    the events behind the snapshot; ``unanswered``: questions that have no answer; ``asked``: number of the last
-    question. ``own``: what others have kept, by name. ``complete``: the source was watched to its end. ``moment``:
+    the events behind the snapshot; ``unanswered``: questions that have no answer. ``own``: what others have kept, by
+    name. ``complete``: the source was watched to its end. ``moment``:
     when the second ``now`` of the stream was (None: unknown); ``snapshot_age``: see :class:`Resumed`.
     """
 
@@ -80,9 +84,9 @@ class Past:
     numbering: Numbering
     told: tuple[Event, ...]
     unanswered: tuple[Asked, ...]
-    asked: int
     own: Mapping[str, Any]
     complete: bool
+    live: bool
     moment: Moment | None
     now: float
     snapshot_age: float
@@ -93,9 +97,15 @@ class Past:
         return tuple(event for event in self.told if isinstance(event, Alert))
 
     @property
-    def instructions(self) -> tuple[InstructionUpdated, ...]:
-        """Instructions that were told behind the snapshot: its memory does not know them."""
-        return tuple(event for event in self.told if isinstance(event, InstructionUpdated))
+    def opened_at(self) -> float | None:
+        """The second that the source is opened at (None: where it begins)."""
+        return None if self.snapshot is None or self.live else self.time
+
+    @property
+    def rule_state(self) -> Mapping[str, Any] | None:
+        """Where the rules of the stream stood, see :class:`Watcher` (None: it had none)."""
+        state: Mapping[str, Any] | None = self.own.get("rules")
+        return None if state is None else {**state, "told": [record_of(alert) for alert in self.alerts]}
 
     def elapsed(self) -> tuple[float, bool]:
         """The second that the stream has come to by the clock, and whether the clock can be believed."""
@@ -158,15 +168,15 @@ class StreamFolder:
 
         ``open``: see :data:`Open`. ``extras``: JSON values to be kept in each snapshot, by name; a later run finds them
         in ``past.own``. ``options``: as :meth:`Runtime.start` takes them. Raises what opening the source and the stream
-        raises; SnapshotError if the stream was opened otherwise before.
+        raises; SnapshotError if the stream was opened otherwise before. Rules go on as they stood.
         """
         if self.complete:
             return None
         past = self.past
         try:
-            source = open(past.time if past is not None and past.snapshot is not None else None)
+            source = open(None if past is None else past.opened_at)
         except EndedError:
-            if past is None or past.snapshot is None:
+            if past is None or past.opened_at is None:
                 raise
             return None
         events: list[Event] = []
@@ -178,13 +188,13 @@ class StreamFolder:
             self.journal,
             every=self._every,
             number=self._number,
-            extras=extras,
-            about={"source": self.source},
+            extras={"rules": lambda: _rules(running), **(extras or {})},
+            about={"source": self.source, "live": source.live},
             ends=not source.live,
-            asked=0 if past is None else past.asked,
         )
-        again = _Instructions(() if past is None else past.instructions, source.live)
+        again = _Again(() if past is None else past.told, source.live)
         keeper = self.keeper
+        running: list[Stream] = []
 
         def begin() -> Stream:
             stream = runtime.start(
@@ -194,8 +204,12 @@ class StreamFolder:
                 restore=None if past is None else past.snapshot,
                 numbering=None if past is None else past.numbering,
                 said_until=0.0 if past is None else past.said_until,
+                rule_state=None if past is None else past.rule_state,
                 **options,
             )
+            running.append(stream)
+            if stream.watcher is not None and past is not None and past.told and isinstance(past.told[-1], Commentary):
+                stream.watcher.write(past.told[-1])  # what its rules make of it was not told any more
             again.between(stream.pipeline)
             stream.pipeline.tell(*events)
             return stream
@@ -240,33 +254,34 @@ class StreamFolder:
         late = self.journal.after(max(number - LOOK_BACK, 0))
         told = tuple(event for event in late if number_of(event.id)[1] > number)
         said = [event for event in told if isinstance(event, Commentary)]
+        ends = [event.end for event in told if isinstance(event, Commentary | StepFailed | Gap)]
         answered = {event.number for event in late if isinstance(event, Answered)}
         asked = [event for event in late if isinstance(event, Asked)]
         moment, now = _moment(extra, said)
-        newest = max((event.wall for event in told), default=0.0)
+        newest = max((event.wall for event in said), default=0.0)
         return Past(
             snapshot=snapshot,
             time=time_,
-            said_until=max([float(extra.get("said_until", 0.0)), time_, *(event.end for event in said)]),
-            numbering=self._numbering(extra),
+            said_until=max([float(extra.get("said_until", 0.0)), time_, *ends]),
+            numbering=self._numbering(extra, max([int(extra.get("asked", 0)), *(one.number for one in asked)])),
             told=told,
             unanswered=tuple(one for one in asked if one.number not in answered),
-            asked=max([int(extra.get("asked", 0)), *(one.number for one in asked)]),
             own=dict(extra.get("own", {})),
             complete=bool(extra.get("complete", False)),
+            live=bool(extra.get("about", {}).get("live", False)),
             moment=moment,
             now=now,
             snapshot_age=max(newest - moment.wall, 0.0) if snapshot is not None and moment is not None else 0.0,
         )
 
-    def _numbering(self, extra: Mapping[str, Any]) -> Numbering:
+    def _numbering(self, extra: Mapping[str, Any], asked: int) -> Numbering:
         """Goes on with the numbers; in another epoch if some may have been told that no file knows any more."""
         note, boot = self._lock.before, Moment.now().boot
         torn = not note.get("clean") and (not boot or note.get("boot") != boot)
         epoch = self.journal.epoch or str(extra.get("epoch", ""))
         if torn or note.get("lost") or not epoch:
             epoch = secrets.token_hex(4)
-        return Numbering(epoch, max(self.journal.number + 1, int(extra.get("next", 1))))
+        return Numbering(epoch, max(self.journal.number + 1, int(extra.get("next", 1))), asked)
 
 
 class StateFolder:
@@ -321,27 +336,45 @@ class StateFolder:
         self.close()
 
 
-class _Instructions:
-    """Tells a session the instructions that its snapshot does not know: a recording at their steps, a live one now."""
+class _Again:
+    """Does to a session what was done to it behind its snapshot: it is instructed and rebased before the same steps.
 
-    def __init__(self, missing: Sequence[InstructionUpdated], live: bool) -> None:
-        self._missing, self._live = list(missing), live
+    A live stream has no such steps any more: it is told all instructions at once, and is rebased where it must be.
+    """
+
+    def __init__(self, told: Sequence[Event], live: bool) -> None:
+        kinds = InstructionUpdated if live else InstructionUpdated | Rebased
+        self._left = deque(event for event in told if isinstance(event, kinds))
+        self._live = live
 
     def between(self, pipeline: Pipeline) -> None:
-        """See :meth:`Companion.between`. One that came to nothing (no start) goes with the next one that did not."""
-        starts = [one.start for one in self._missing if one.start is not None]
-        while self._missing:
-            start = starts[0] if starts else 0.0
-            if not self._live and pipeline.session.time < start - SAME_MOMENT:
-                return
-            one = self._missing.pop(0)
-            if one.start is not None:
-                starts.pop(0)
-            if one.version > pipeline.session.version:
-                pipeline.session.instruct(one.text)
+        """See :meth:`Companion.between`."""
+        session = pipeline.session
+        while self._left and (self._live or session.time > self._due - SAME_MOMENT):
+            event = self._left.popleft()
+            if isinstance(event, Rebased):
+                session.rebase(event.shown, max(event.time, session.time))
+            elif isinstance(event, InstructionUpdated) and event.version > session.version:
+                session.instruct(event.text)
 
     def close(self) -> None:
         """See :meth:`Companion.close`."""
+
+    @property
+    def _due(self) -> float:
+        """Start of the step before which the next is done; an instruction that came to nothing goes with a later."""
+        moments = (event.time if isinstance(event, Rebased) else _start(event) for event in self._left)
+        return next((moment for moment in moments if moment is not None), 0.0)
+
+
+def _start(event: Event) -> float | None:
+    return event.start if isinstance(event, InstructionUpdated) else None
+
+
+def _rules(running: Sequence[Stream]) -> dict[str, Any] | None:
+    """Where the rules of the stream stand; None as long as it has none."""
+    watchers = [stream.watcher for stream in running if stream.watcher is not None]
+    return watchers[0].state() if watchers else None
 
 
 def folder_name(text: str) -> str:
