@@ -110,7 +110,8 @@ def code_of(
     if isinstance(error, TroubleError):
         return error.trouble.code
     number = getattr(error, "errno", None)
-    if opening and waited and (isinstance(error, raised.InvalidDataError) or number in UNTOLD):
+    untold = isinstance(error, OSError) and number in UNTOLD
+    if opening and waited and (untold or isinstance(error, raised.InvalidDataError)):
         return "timeout"
     if (
         opening and network and isinstance(error, PermissionError) and number == errno.EPERM
