@@ -99,7 +99,7 @@ class _Keeper(threading.Thread):
         self._status = SourceStatus("connecting")
         self._format: SourceFormat | None = None
         self._position: float | None = None
-        self._finite = False
+        self._complete = False
 
     def standing(self) -> list[Notice]:
         """Where the source stands."""
@@ -164,7 +164,7 @@ class _Keeper(threading.Thread):
         if self._healthy_since is not None and reader.since - self._healthy_since >= self._options.healthy:
             self._backoff.reset()
         self._healthy_since = None
-        self._finite = reader.finite
+        self._complete = reader.finite and reader.at_end
         return trouble, reader.fault
 
     def _watched(self, watch: _Watch) -> Trouble:
@@ -215,7 +215,7 @@ class _Keeper(threading.Thread):
     def _is_final(self, trouble: Trouble) -> bool:
         if trouble.for_good or self._source.once:
             return True
-        return self._finite and trouble.code in ("ended", "format")
+        return self._complete and trouble.code in ("ended", "format")
 
     def _end(self, trouble: Trouble, fault: BaseException | None) -> None:
         """Nothing more can come. That the data has ended is no error."""

@@ -36,6 +36,8 @@ NO_STAMPS = 0x80
 PLAYLISTS = frozenset({"hls", "dash"})
 #: Seconds over which the share of decoding in the time is taken.
 BUSY_WINDOW = 5.0
+#: A file that closes so many seconds before its end has been seen whole: what it says of its length is no promise.
+NEAR_END = 1.0
 #: Skips the frames that no other frame needs.
 SKIP = "NONREF"
 #: What is told of an MP4 file that is piped in and cannot be read without going back in it.
@@ -48,7 +50,8 @@ class Reader(threading.Thread):
     """See the module. ``deliver`` is told every frame, ``changed`` of a new stage and of the end, in this thread.
 
     ``stage``: what it does, and since when (``since``, ``perf_counter``; of reading: since the last frame).
-    ``trouble``: why it has ended. ``resume``: seconds by the source's clock where a file of known length goes on.
+    ``trouble``: why it has ended. ``resume``: seconds by the source's clock where a file of known length goes on;
+    ``position``: how far it has come, ``finish``: where the file says that it ends (0: it does not).
     """
 
     def __init__(
@@ -65,7 +68,7 @@ class Reader(threading.Thread):
         self.source, self.options = source, options
         self._deliver, self._on_change = deliver, changed
         self._number = video_stream
-        self.position = resume
+        self.position, self.finish = resume, 0.0
         self.stage: Stage = "lookup"
         self.since = self.began = time.perf_counter()
         self.frames = 0
@@ -81,6 +84,11 @@ class Reader(threading.Thread):
     def left(self) -> bool:
         """Whether nobody waits for it any more."""
         return self._left.is_set()
+
+    @property
+    def at_end(self) -> bool:
+        """Whether a file has come to its end: what breaks before is opened again, until that brings nothing new."""
+        return self.position is not None and (self.position >= self.finish - NEAR_END or not self.frames)
 
     @property
     def done(self) -> bool:
@@ -144,6 +152,8 @@ class Reader(threading.Thread):
             # A playlist has a size, whatever it lists; and a server may tell the one and not the other.
             known = container.duration is not None or (container.format.name not in PLAYLISTS and container.size > 0)
             self.finite = source.ends == "always" or (source.ends == "file" and known)
+            if container.duration is not None:
+                self.finish = ((container.start_time or 0) + container.duration) / av.time_base
             return container, self._choose(container)
         except BaseException:
             container.close()

@@ -111,7 +111,8 @@ def code_of(
     if isinstance(error, TroubleError):
         return error.trouble.code
     number = getattr(error, "errno", None)
-    if opening and waited and (isinstance(error, LATE) or number in LATE_NUMBERS):
+    late = isinstance(error, LATE) or (isinstance(error, OSError) and number in LATE_NUMBERS)
+    if opening and waited and late:
         return "timeout"
     if (
         opening and network and isinstance(error, PermissionError) and number == errno.EPERM
