@@ -180,8 +180,9 @@ class Pipeline:
         elif (result := request.result) is not None:
             self._guarded(lambda: self._deliver(request, result))
             # Who keeps the stream comes last: behind what the others make of the step.
-            for companion in [] if self.ended else sorted(self._companions, key=lambda one: hasattr(one, "ending")):
-                self._guarded(partial(companion.between, self))
+            for companion in sorted(self._companions, key=lambda one: hasattr(one, "ending")):
+                if not self.ended:
+                    self._guarded(partial(companion.between, self))
 
     def tell(self, *events: Event) -> None:
         """Tell the sinks events, behind those that they are being told. They get their ids here.
@@ -205,6 +206,10 @@ class Pipeline:
         else:
             sink.write(self._last)
             sink.close()
+
+    def remove_sink(self, sink: Sink) -> None:
+        """Tell a sink nothing more; it is not closed. Nothing happens if it is none of the stream's."""
+        self._sinks = [one for one in self._sinks if one is not sink]
 
     def snapshot(self, path: Path, done: Future[Path], now: bool = False) -> None:
         """Write a snapshot between two steps. ``now``: SessionError if the stream is not between two."""
@@ -337,7 +342,7 @@ class Pipeline:
     def _tell_one(self, event: Event) -> BaseException | None:
         """What the first sink raised."""
         first: BaseException | None = None
-        for sink in self._sinks:
+        for sink in tuple(self._sinks):
             if sink in self._failed:
                 continue
             try:
@@ -371,10 +376,10 @@ class Pipeline:
 
     def _guarded(self, act: Callable[[], None]) -> None:
         """A fault, or the wish to exit, ends this stream and no other: no interrupt comes to the engine's thread."""
-        self._acting = True
+        outer, self._acting = self._acting, True
         self._tried(act)
-        self._acting = False
-        if self.ended and self._last is None:
+        self._acting = outer
+        if self.ended and self._last is None and not outer:
             self._close(0.0)
 
     def _tried(self, act: Callable[[], object]) -> None:

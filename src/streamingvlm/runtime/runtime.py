@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -41,9 +42,13 @@ LONG_PATIENCE = 60.0
 
 class Subscription:
     """The events of one stream for another thread: iterate. At most ``SUBSCRIBER_EVENTS`` wait; :class:`Dropped` says
-    how many older ones were lost."""
+    how many older ones were lost.
 
-    def __init__(self) -> None:
+    Whoever wants no more calls :meth:`leave`, or uses ``with``; otherwise it is kept as long as its stream.
+    """
+
+    def __init__(self, on_leave: Callable[[Subscription], None] = lambda _: None) -> None:
+        self._on_leave = on_leave
         self._events: deque[Event] = deque()
         self._lost = 0
         self._closed = False
@@ -63,6 +68,17 @@ class Subscription:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+
+    def leave(self) -> None:
+        """Nothing more is wanted: iterating ends behind what has come. For any thread; safe to call twice."""
+        self.close()
+        self._on_leave(self)
+
+    def __enter__(self) -> Subscription:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.leave()
 
     def __iter__(self) -> Iterator[Event]:
         while True:
@@ -155,9 +171,13 @@ class Stream:
 
     def subscribe(self) -> Subscription:
         """The events from now on; of a stream that has ended, how it did."""
-        subscription = Subscription()
+        subscription = Subscription(self._unsubscribe)
         self._runtime.call(lambda: self.pipeline.add_sink(subscription))
         return subscription
+
+    def _unsubscribe(self, subscription: Subscription) -> None:
+        with suppress(SessionError):  # the runtime has ended, and the stream with it
+            self._runtime.call(lambda: self.pipeline.remove_sink(subscription))
 
     def stop(self) -> None:
         """End the stream now; a step under way is given up."""
