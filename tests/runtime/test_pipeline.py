@@ -257,7 +257,9 @@ def test_a_sink_that_comes_while_an_event_is_told_hears_the_next() -> None:
 def test_a_hole_is_the_last_notice_to_be_lost() -> None:
     gap = Gap(1.0, 9.0, "timeout")
     feed = Threaded(
-        _Fast([gap, *(SourceStatus("stalled", tries=number) for number in range(NOTICES + 9))]), clock=False, newest=True
+        _Fast([gap, *(SourceStatus("stalled", tries=number) for number in range(NOTICES + 9))]),
+        clock=False,
+        newest=True,
     )
     feed._thread.join(10)
     assert feed.poll() == gap

@@ -233,6 +233,14 @@ class Pipeline:
             raise OptionError(f"a rebase goes to 0 s or more and less than {self._longest_time:g} s, not {shown:g}")
         self._rebase_to = self._restart if shown is None else shown
 
+    def keep(self) -> None:
+        """Something was changed that no event tells enough of: who keeps the stream (:class:`Keeper`) does so now, or
+        behind the step that is under way."""
+        now = self.between_steps and not self._acting
+        for companion in self._companions:
+            if (keep := getattr(companion, "keep", None)) is not None:
+                self._guarded(partial(keep, self, now))
+
     def let_go(self) -> None:
         """Tell the source that nothing is wanted any more; does not wait for it."""
         self._feed.stop(0.0)

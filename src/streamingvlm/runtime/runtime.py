@@ -111,7 +111,7 @@ class Stream:
 
     def instruct(self, text: str) -> int:
         """See :meth:`Session.instruct`."""
-        return self._runtime.call(lambda: self.pipeline.session.instruct(text))
+        return self._change(lambda: self.pipeline.session.instruct(text))
 
     def ask(self, question: str | Question, on_text: Callable[[str], None] | None = None) -> Ask:
         """Ask the stream as it stands at its next moment between two steps; its commentary stays as it is.
@@ -145,16 +145,26 @@ class Stream:
 
     def add_rule(self, spec: RuleSpec) -> None:
         """Watch for one more thing, or for another one by the same name; see :meth:`Watcher.set`."""
-        self._runtime.call(lambda: self._own_watcher().set(self.pipeline, spec))
+        self._change(lambda: self._own_watcher().set(self.pipeline, spec))
 
     def remove_rule(self, name: str) -> None:
         """Watch for something no more; see :meth:`Watcher.remove`."""
-        self._runtime.call(lambda: self._own_watcher().remove(self.pipeline, name))
+        self._change(lambda: self._own_watcher().remove(self.pipeline, name))
 
     @property
     def rules(self) -> tuple[RuleSpec, ...]:
         """What the stream is watched for."""
         return () if self.watcher is None else self.watcher.rules
+
+    def _change(self, change: Callable[[], T]) -> T:
+        """Change what is kept: it outlives a loss of power, though the source may send no step for hours."""
+
+        def keep() -> T:
+            result = change()
+            self.pipeline.keep()
+            return result
+
+        return self._runtime.call(keep)
 
     def _own_watcher(self) -> Watcher:
         if self.pipeline.ended:
