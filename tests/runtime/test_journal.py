@@ -267,6 +267,39 @@ def test_a_disk_that_cannot_be_reached_is_told_once_and_tried_again(
 # What a crash leaves.
 
 
+def test_no_handle_left_is_like_a_disk_that_cannot_be_reached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, numbering: Numbering
+) -> None:
+    tries: list[int] = []
+
+    def fails(_: int) -> int:
+        tries.append(1)
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(journals, "SYNC", 0.01)
+    with Journal(tmp_path) as journal:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "dup", fails)
+            fill(journal, 2, numbering)
+            until = time.monotonic() + 5
+            while len(tries) < 3 and time.monotonic() < until:
+                time.sleep(0.01)
+            assert not journal.sync()
+        assert len(tries) >= 3
+        assert journal.sync()
+
+
+def test_a_last_file_that_is_removed_is_made_again_behind_the_others(tmp_path: Path, numbering: Numbering) -> None:
+    with Journal(tmp_path, file_bytes=500) as journal:
+        fill(journal, 10, numbering)
+        files_of(tmp_path)[-1].unlink()
+        fill(journal, 10, numbering)
+        told = [int(number) for _, _, number in (one.partition("-") for one in ids(journal.read()))]
+        assert told == sorted(told)
+        assert told[-1] == 20
+        assert [number for number in told if number <= 4] == [1, 2, 3, 4]
+
+
 @pytest.mark.parametrize("cut", [1, 5, 20, 60])
 def test_a_torn_last_line_is_cut_off(tmp_path: Path, numbering: Numbering, cut: int) -> None:
     with Journal(tmp_path) as journal:

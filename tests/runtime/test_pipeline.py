@@ -198,3 +198,68 @@ def test_a_chunk_may_tell_its_wall_clock() -> None:
     (step,) = steps(1, wall=5.0)
     assert isinstance(step.chunk, Chunk)
     assert step.chunk.wall == 5.0
+
+
+def test_nothing_follows_closed_where_a_callback_tells_what_a_sink_refuses() -> None:
+    streams: list[Any] = []
+    bad, good = Kept(fail_on=RuleChanged), Kept()
+
+    def on_step(_: object) -> None:
+        streams[0].pipeline.tell(RuleChanged("a", ""))
+
+    with Runtime(Engine(ScriptedModel(says))) as runtime:
+        runtime.call(
+            lambda: streams.append(runtime.start(ScriptedSource(3), sinks=[bad, good], on_step=on_step)),
+        )
+        with pytest.raises(OutputError, match="disk is full"):
+            streams[0].wait()
+    assert good.told[-1] == Closed("the disk is full")
+    assert sum(isinstance(event, Closed) for event in good.told) == 1
+
+
+def test_companions_are_not_called_behind_their_end() -> None:
+    order: list[str] = []
+
+    class Named(Counting):
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.name = name
+
+        def between(self, pipeline: Pipeline) -> None:
+            order.append(self.name)
+            super().between(pipeline)
+
+        def close(self) -> None:
+            order.append(f"{self.name} closed")
+
+    first, second = Named("first"), Named("second")
+    first.error = OutputError("the folder is gone")
+    with pytest.raises(OutputError, match="the folder is gone"):
+        run(ScriptedSource(3), companions=[first, second])
+    assert order == ["first", "first closed", "second closed"]
+
+
+def test_a_sink_that_comes_while_an_event_is_told_hears_the_next() -> None:
+    late, pipelines = Kept(), list[Pipeline]()
+
+    class Adds(Kept):
+        def write(self, event: Event) -> None:
+            super().write(event)
+            if isinstance(event, Commentary) and event.start == 1.0:
+                pipelines[0].add_sink(late)
+
+    with Runtime(Engine(ScriptedModel(says))) as runtime:
+        runtime.call(lambda: pipelines.append(runtime.start(ScriptedSource(3), sinks=[Adds()]).pipeline))
+        runtime.wait()
+    assert [event.start for event in late.events if isinstance(event, Commentary)] == [2.0]
+
+
+def test_a_hole_is_the_last_notice_to_be_lost() -> None:
+    gap = Gap(1.0, 9.0, "timeout")
+    feed = Threaded(
+        _Fast([gap, *(SourceStatus("stalled", tries=number) for number in range(NOTICES + 9))]),
+        clock=False,
+        newest=True,
+    )
+    feed._thread.join(10)
+    assert feed.poll() == gap

@@ -243,6 +243,19 @@ def test_a_subscriber_reads_in_a_thread_of_its_own(runtime: Runtime) -> None:
     assert list(subscription)[-1] == Closed()
 
 
+def test_who_leaves_is_forgotten(runtime: Runtime) -> None:
+    stream = runtime.start(ScriptedSource(2, stuck=1))
+    before = len(stream.pipeline._sinks)
+    with stream.subscribe() as subscription:
+        assert len(stream.pipeline._sinks) == before + 1
+    assert len(stream.pipeline._sinks) == before
+    assert list(subscription)[:0] == [], "iterating ends"
+    subscription.leave()  # nothing happens
+    other = stream.subscribe()
+    runtime.close()
+    other.leave()
+
+
 def test_live_drops_what_is_late_and_says_so() -> None:
     sink = Kept()
     model = ScriptedModel(lambda *_: "x", prefill_seconds=0.12)

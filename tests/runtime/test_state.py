@@ -360,6 +360,69 @@ def test_a_rule_that_was_set_is_kept_at_once(tmp_path: Path) -> None:
     assert [alert.rule for alert in only(second, Alert)][:1] == ["late"]
 
 
+def test_what_no_event_tells_is_kept_while_nothing_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A camera that is down for hours: rules and instructions of that time outlive a loss of power."""
+    go, write = threading.Event(), keepers.write
+
+    def slow(path: Path, taken: Any) -> None:
+        go.wait(10)
+        write(path, taken)
+
+    with StateFolder(tmp_path, every=1000.0) as state, Runtime(Engine(ScriptedModel(says))) as runtime:
+        one = state.stream("film")
+        stream = one.start(runtime, film(stuck=3))
+        assert stream is not None
+        while stream.stats.steps < 3:
+            time.sleep(0.002)
+        keeper = one.keeper
+        assert keeper is not None
+
+        def kept(change: Callable[[], object]) -> tuple[list[str], list[str]]:
+            before = keeper.written
+            change()
+            until = time.monotonic() + 10
+            while (keeper.written == before or state.writer.busy) and time.monotonic() < until:
+                time.sleep(0.002)
+            record, _ = snapshot.read_record(one.snapshot)
+            rules = record["extra"]["own"]["rules"] or {"rules": []}
+            return [rule["rule"]["name"] for rule in rules["rules"]], [text for _, text in record["instructions"]]
+
+        assert kept(lambda: stream.add_rule(SaysRule(name="a", text="b"))) == (["a"], [])
+        assert kept(lambda: stream.instruct("look left")) == (["a"], ["look left"])
+        assert kept(lambda: stream.remove_rule("a")) == ([], ["look left"])
+
+        def many() -> None:  # the disk is slow: the last one counts
+            monkeypatch.setattr(keepers, "write", slow)
+            for number in range(20):
+                stream.add_rule(SaysRule(name=f"r{number % 3}", text=f"c{number}"))
+            assert len(keeper._waiting) <= 1
+            go.set()
+
+        assert kept(many)[0] == ["r0", "r1", "r2"]
+
+
+def test_no_room_for_a_thread_ends_no_stream(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    writer, fails = SnapshotWriter(), iter([True, True])
+
+    class Thread(threading.Thread):
+        def start(self) -> None:
+            if self.name == "streamingvlm-snapshots" and next(fails, False):
+                raise RuntimeError("can't start new thread")
+            super().start()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keepers.threading, "Thread", Thread)
+        keeper = keepers.Keeper(tmp_path / "snapshot", writer, every=0.0)
+        with Runtime(Engine(ScriptedModel(says))) as runtime:
+            stream = runtime.start(ScriptedSource(4), sinks=[keeper], companions=[keeper])
+            assert stream.wait(10)
+    assert stream.complete
+    assert "can't start new thread" in caplog.text
+    assert writer.close(10)
+    assert keeper.failed == 2
+    assert keeper.written >= 1
+
+
 # Refused.
 
 

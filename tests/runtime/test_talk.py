@@ -547,6 +547,39 @@ def test_who_asks_again_when_called_back_is_answered_again(runtime: Runtime) -> 
     assert times == sorted(times)
 
 
+def test_who_asks_again_when_refused_keeps_nobody_waiting(runtime: Runtime) -> None:
+    """Also where the runtime closes: whoever was told that nothing can be asked asks again, for ever."""
+    stream, calls = runtime.start(Hand(), pace=Pace.LIVE), list[Replies]()
+    stream.stop()
+
+    def again(replies: Replies) -> None:
+        calls.append(replies)
+        if len(calls) < 5000:
+            runtime.talk.weigh(stream.pipeline, [LETTERS], again)
+
+    runtime.call(lambda: runtime.talk.weigh(stream.pipeline, [LETTERS], again))
+    until(lambda: calls)
+    assert runtime.call(lambda: len(calls)) < 4000, "the engine's thread does other things between"
+    runtime.close()
+    assert not runtime._thread.is_alive()
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
+def test_an_exit_that_a_listener_raises_ends_no_stream(runtime: Runtime, kind: type[BaseException]) -> None:
+    asked, other, ruled = (runtime.start(Hand(), pace=Pace.LIVE) for _ in range(3))
+
+    def leave(_: object) -> None:
+        raise kind("enough")
+
+    with pytest.raises(SessionError, match="enough"):
+        asked.ask("sure?", leave).result(20)
+    runtime.call(lambda: runtime.talk.weigh(ruled.pipeline, [LETTERS], leave))
+    with pytest.raises(kind, match="enough"):
+        ruled.wait(20)
+    assert asked.ask("sure?").result(20)
+    assert other.ask("sure?").result(20)
+
+
 def test_a_rule_that_fails_when_called_back_ends_its_stream_alone(runtime: Runtime) -> None:
     bad, good = (runtime.start(Hand(), pace=Pace.LIVE) for _ in range(2))
 

@@ -274,6 +274,20 @@ def test_nothing_waits_for_a_slow_encoder(tmp_path: Path, monkeypatch: pytest.Mo
     assert output.dropped >= 14
 
 
+def test_words_do_not_pile_up_before_an_encoder_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    go = slow(monkeypatch)
+    monkeypatch.setattr(burned, "FRAME_BYTES", 4 * 64 * 36 * 3)
+    monkeypatch.setattr(burned, "CAPTION_ITEMS", 8)
+    output = BurnedOutput(tmp_path / "out.mp4")
+    for index in range(50):
+        output.see(step(index, width=64, height=36))
+        output.write(Commentary(index, index + 1, f"w{index}"))
+        output.write(Gap(index, index + 1, "timeout"))
+        assert len(output._items) <= 8 + 2
+    go.set()
+    assert finish(output)
+
+
 def slow(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """An encoder that does nothing until the event is set."""
     go, add = threading.Event(), burned._Encoder.add

@@ -176,6 +176,27 @@ def test_a_dead_server_that_comes_back() -> None:
     assert problems == [f"webhook http://127.0.0.1:{port}: it cannot be reached (Connection refused)"]
 
 
+def test_a_fault_that_nobody_foresaw_is_told_and_takes_no_other_event() -> None:
+    told: list[str] = []
+
+    def say(line: str) -> None:
+        told.append(line)
+        raise BrokenPipeError(32, "the terminal is gone")
+
+    with receiver(500, 500, 500, 200) as server:
+        sink = hook(server, on_problem=say)
+        sink.write(gap(1))
+        sink.write(gap(2))
+        assert finish(sink) == (1, 1, 0)
+        assert "HTTP 500" in told[0]
+    with receiver() as server:
+        sink = hook(server, on_problem=told.append)
+        sink.write(Gap(0.0, 1.0, "x", id="a-1", wall=1e300))
+        sink.write(gap(2))
+        assert finish(sink) == (1, 1, 0)
+    assert "OverflowError" in told[-1] or "ValueError" in told[-1]
+
+
 def test_retry_after_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
     monkeypatch.setattr(Webhook, "_pause", lambda _, seconds: waits.append(seconds) or True)

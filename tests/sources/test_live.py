@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,6 +21,7 @@ from streamingvlm.engine.engine import Engine
 from streamingvlm.runtime.clock import Pace
 from streamingvlm.runtime.runtime import Runtime
 from streamingvlm.sources import inputs, reader
+from streamingvlm.sources.hub import _Keeper
 from streamingvlm.sources.inputs import input_of
 from streamingvlm.sources.live import LiveHub, LiveSource, share
 from streamingvlm.sources.live_options import LiveOptions
@@ -239,6 +241,85 @@ def test_a_fault_of_our_own_is_no_reason_to_try_again(monkeypatch: pytest.Monkey
     monkeypatch.setattr(reader, "ArrivalClock", broken)
     with pytest.raises(KeyError, match="a bug"):
         list(LiveHub(BARS).subscribe())
+
+
+def test_frames_that_can_never_be_converted_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A source whose frames come, but of which none can be shown, is not one that runs without a word."""
+
+    def broken(*_: object) -> None:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(reader, "to_rgb", broken)
+    source, told = quick(LiveHub(BARS, live=FAST)), []
+    for item in source:
+        told.append(item)
+        if isinstance(item, SourceStatus) and item.code:
+            source.close()
+    assert isinstance(told[-1], SourceStatus)
+    assert told[-1].code == "format"
+    assert "cannot be converted" in told[-1].reason
+    assert "MemoryError" in told[-1].reason
+
+
+@pytest.mark.parametrize("place", ["_connect", "start"])
+def test_a_fault_of_whoever_watches_the_source_is_told(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(_Keeper, place, broken)
+    live_hub = LiveHub(BARS)
+    with pytest.raises(RuntimeError, match="can't start"):
+        list(quick(live_hub))
+    monkeypatch.undo()
+    assert steps_in(list(quick(live_hub, duration=0.2))), "the next one opens it anew"
+
+
+def test_who_joins_while_it_is_down_is_told_so_and_gets_what_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    Camera(monkeypatch, "testsrc2=size=64x48:rate=50:duration=0.1", "testsrc2=size=64x48:rate=50")
+    live_hub = LiveHub("rtsp://127.0.0.1/x", live=LiveOptions(ladder=((0.3, 1),), jitter=0.0))
+    first, told = quick(live_hub), []
+    for item in first:
+        if isinstance(item, SourceStatus) and item.state == "reconnecting":
+            told = list(quick(live_hub, duration=0.2))
+            first.close()
+    assert states_in(told)[:2] == ["reconnecting", "running"]
+    assert steps_in(told)[0].chunk.start == 0.0
+
+
+@pytest.mark.parametrize("state", ["connecting", "running", "ended"])
+def test_who_leaves_within_its_own_notice(state: str) -> None:
+    source = quick(LiveHub("lavfi:testsrc2=size=64x48:rate=50:duration=0.1"))
+    for item in source:
+        if isinstance(item, SourceStatus) and item.state == state:
+            source.close()
+    wait_for(no_threads)
+
+
+def test_many_threads_join_and_leave() -> None:
+    live_hub = LiveHub("lavfi:testsrc2=size=64x48:rate=100", live=FAST)
+    faults: list[BaseException] = []
+
+    def come_and_go(seed: int) -> None:
+        random = Random(seed)
+        try:
+            for _ in range(50):
+                source, most = quick(live_hub), random.randrange(3)
+                for count, _ in enumerate(source):
+                    if count >= most:
+                        source.close()
+        except BaseException as error:
+            faults.append(error)
+
+    threads = [threading.Thread(target=come_and_go, args=(seed,), daemon=True) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    assert not faults
+    assert not live_hub._subscribers
+    assert live_hub._keeper is None
+    wait_for(no_threads, 30)
 
 
 # Standard input.

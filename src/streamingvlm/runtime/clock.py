@@ -13,7 +13,7 @@ from dataclasses import replace
 from enum import StrEnum
 from typing import Protocol
 
-from ..core.events import Chunk, Notice, Source, StepInput, StepSource
+from ..core.events import Chunk, Gap, Notice, Source, StepInput, StepSource
 from .limits import LIVE_STEPS, NOTICES, STEPS_AHEAD
 
 #: How long closing waits for a source that is in the middle of a read. Its thread is a daemon, so it cannot hang.
@@ -95,11 +95,14 @@ class _Mailbox:
         return not stopped
 
     def tell(self, notice: Notice) -> None:
-        """Hand over what is between two steps; never waits. Nobody takes: the oldest is lost behind ``NOTICES``."""
+        """Hand over what is between two steps; never waits.
+
+        Nobody takes: the oldest that is no :class:`Gap` is lost behind ``NOTICES``.
+        """
         with self.changed:
             told = [other for other in self.waiting if not isinstance(other, StepInput)]
             if len(told) >= NOTICES:
-                self.waiting.remove(told[0])
+                self.waiting.remove(next((other for other in told if not isinstance(other, Gap)), told[0]))
             self.waiting.append(notice)
             self.changed.notify_all()
         self._on_change()

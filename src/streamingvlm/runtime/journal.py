@@ -105,12 +105,13 @@ class Journal:
 
     def sync(self) -> bool:
         """Send all that was written to the disk, in any thread; whether that is done."""
-        with self._mutex:
-            if self._handle < 0:
-                return not self._dirty
-            self._dirty = False
-            handles, self._ended = [*self._ended, os.dup(self._handle)], []
+        handles: list[int] = []
         try:
+            with self._mutex:
+                if self._handle < 0:
+                    return not self._dirty
+                self._dirty = False
+                handles, self._ended = [*self._ended, os.dup(self._handle)], []
             for handle in handles:
                 os.fsync(handle)
             sync_folder(self.folder)
@@ -236,7 +237,7 @@ class Journal:
         state = os.fstat(self._handle)
         if not state.st_nlink:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._begin(self._path(1))
+            self._begin(self._file)
             if not self._untold:
                 _LOG.warning("%s was removed while it was written; what follows is kept in a new one", self.folder)
             return

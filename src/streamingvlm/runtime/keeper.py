@@ -96,11 +96,12 @@ class SnapshotWriter:
         return self._thread is None or not self._thread.is_alive()
 
     def _add(self, job: Callable[[], None]) -> None:
+        if self._thread is None:
+            thread = threading.Thread(target=self._work, name="streamingvlm-snapshots", daemon=True)
+            thread.start()  # it waits for the lock
+            self._thread = thread
         self._jobs.append(job)
         self._changed.notify_all()
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="streamingvlm-snapshots", daemon=True)
-            self._thread.start()
 
     def _work(self) -> None:
         while True:
@@ -147,6 +148,7 @@ class Keeper:
         self._every, self._extras, self._about, self._ends = every, dict(extras or {}), dict(about or {}), ends
         self._due = time.monotonic() + every * (STAGGER * (number + 1) % 1.0)
         self._late = False
+        self._waiting: deque[Taken] = deque(maxlen=1)
         self._told_failure = False
         self._lag = 0.0
 
@@ -154,7 +156,7 @@ class Keeper:
         """See :meth:`Sink.write`."""
         if isinstance(event, Commentary):
             self._lag = event.timing.lag
-        elif isinstance(event, RuleChanged):  # no event tells enough of a rule to set it again
+        elif isinstance(event, RuleChanged):  # alerts mean nothing to a later run without their rule
             self._due = -math.inf
 
     def between(self, pipeline: Pipeline) -> None:
@@ -167,27 +169,34 @@ class Keeper:
             self._late = True
             return
         self._due, self._late = now + self._every, False
-        if (taken := self._take(pipeline)) is not None:
-            self._writer.offer(lambda: self._write(taken))
+        self._take(pipeline, self._writer.offer)
+
+    def keep(self, pipeline: Pipeline, now: bool) -> None:
+        """Something has changed that no event tells enough of to do it again: that is kept ``now``, or behind the step
+        that is under way."""
+        if now:  # while the disk is slow as well: a source that is down may send no step for hours
+            self._take(pipeline, self._writer.put)
+        else:
+            self._due = -math.inf
 
     def ending(self, pipeline: Pipeline) -> None:
         """The stream ends, however that is: a last snapshot, without the step that is under way."""
         if pipeline.session.closed:
             return
         pipeline.session.abandon()
-        if (taken := self._take(pipeline)) is not None:
-            self._writer.put(lambda: self._write(taken))
+        self._take(pipeline, self._writer.put)
 
     def close(self) -> None:
         """See :meth:`Sink.close` and :meth:`Companion.close`."""
 
-    def _take(self, pipeline: Pipeline) -> Taken | None:
+    def _take(self, pipeline: Pipeline, hand_over: Callable[[Callable[[], None]], object]) -> None:
+        """Copy the stream; of copies that wait to be written only the newest is."""
         began = time.perf_counter()
         try:
-            return pipeline.session.take(self._extra(pipeline))
+            self._waiting.append(pipeline.session.take(self._extra(pipeline)))
+            hand_over(self._write)
         except Exception as error:  # it is better to watch on than to end for a copy
             self._fail(error)
-            return None
         finally:
             self.seconds = time.perf_counter() - began
 
@@ -205,8 +214,12 @@ class Keeper:
             "own": {name: state() for name, state in self._extras.items()},
         }
 
-    def _write(self, taken: Taken) -> None:
+    def _write(self) -> None:
         """On the writer's thread."""
+        try:
+            taken = self._waiting.pop()
+        except IndexError:  # a newer one has gone before
+            return
         try:
             if self._journal is not None:
                 self._journal.sync()

@@ -180,8 +180,9 @@ class Pipeline:
         elif (result := request.result) is not None:
             self._guarded(lambda: self._deliver(request, result))
             # Who keeps the stream comes last: behind what the others make of the step.
-            for companion in [] if self.ended else sorted(self._companions, key=lambda one: hasattr(one, "ending")):
-                self._guarded(partial(companion.between, self))
+            for companion in sorted(self._companions, key=lambda one: hasattr(one, "ending")):
+                if not self.ended:
+                    self._guarded(partial(companion.between, self))
 
     def tell(self, *events: Event) -> None:
         """Tell the sinks events, behind those that they are being told. They get their ids here.
@@ -206,6 +207,10 @@ class Pipeline:
             sink.write(self._last)
             sink.close()
 
+    def remove_sink(self, sink: Sink) -> None:
+        """Tell a sink nothing more; it is not closed. Nothing happens if it is none of the stream's."""
+        self._sinks = [one for one in self._sinks if one is not sink]
+
     def snapshot(self, path: Path, done: Future[Path], now: bool = False) -> None:
         """Write a snapshot between two steps. ``now``: SessionError if the stream is not between two."""
         if self.ended:
@@ -227,6 +232,14 @@ class Pipeline:
         if shown is not None and not 0 <= shown < self._longest_time:
             raise OptionError(f"a rebase goes to 0 s or more and less than {self._longest_time:g} s, not {shown:g}")
         self._rebase_to = self._restart if shown is None else shown
+
+    def keep(self) -> None:
+        """Something was changed that no event tells enough of: who keeps the stream (:class:`Keeper`) does so now, or
+        behind the step that is under way."""
+        now = self.between_steps and not self._acting
+        for companion in self._companions:
+            if (keep := getattr(companion, "keep", None)) is not None:
+                self._guarded(partial(keep, self, now))
 
     def let_go(self) -> None:
         """Tell the source that nothing is wanted any more; does not wait for it."""
@@ -337,7 +350,7 @@ class Pipeline:
     def _tell_one(self, event: Event) -> BaseException | None:
         """What the first sink raised."""
         first: BaseException | None = None
-        for sink in self._sinks:
+        for sink in tuple(self._sinks):
             if sink in self._failed:
                 continue
             try:
@@ -371,10 +384,10 @@ class Pipeline:
 
     def _guarded(self, act: Callable[[], None]) -> None:
         """A fault, or the wish to exit, ends this stream and no other: no interrupt comes to the engine's thread."""
-        self._acting = True
+        outer, self._acting = self._acting, True
         self._tried(act)
-        self._acting = False
-        if self.ended and self._last is None:
+        self._acting = outer
+        if self.ended and self._last is None and not outer:
             self._close(0.0)
 
     def _tried(self, act: Callable[[], object]) -> None:

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -41,9 +42,13 @@ LONG_PATIENCE = 60.0
 
 class Subscription:
     """The events of one stream for another thread: iterate. At most ``SUBSCRIBER_EVENTS`` wait; :class:`Dropped` says
-    how many older ones were lost."""
+    how many older ones were lost.
 
-    def __init__(self) -> None:
+    Whoever wants no more calls :meth:`leave`, or uses ``with``; otherwise it is kept as long as its stream.
+    """
+
+    def __init__(self, on_leave: Callable[[Subscription], None] = lambda _: None) -> None:
+        self._on_leave = on_leave
         self._events: deque[Event] = deque()
         self._lost = 0
         self._closed = False
@@ -63,6 +68,17 @@ class Subscription:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+
+    def leave(self) -> None:
+        """Nothing more is wanted: iterating ends behind what has come. For any thread; safe to call twice."""
+        self.close()
+        self._on_leave(self)
+
+    def __enter__(self) -> Subscription:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.leave()
 
     def __iter__(self) -> Iterator[Event]:
         while True:
@@ -95,7 +111,7 @@ class Stream:
 
     def instruct(self, text: str) -> int:
         """See :meth:`Session.instruct`."""
-        return self._runtime.call(lambda: self.pipeline.session.instruct(text))
+        return self._change(lambda: self.pipeline.session.instruct(text))
 
     def ask(self, question: str | Question, on_text: Callable[[str], None] | None = None) -> Ask:
         """Ask the stream as it stands at its next moment between two steps; its commentary stays as it is.
@@ -129,16 +145,26 @@ class Stream:
 
     def add_rule(self, spec: RuleSpec) -> None:
         """Watch for one more thing, or for another one by the same name; see :meth:`Watcher.set`."""
-        self._runtime.call(lambda: self._own_watcher().set(self.pipeline, spec))
+        self._change(lambda: self._own_watcher().set(self.pipeline, spec))
 
     def remove_rule(self, name: str) -> None:
         """Watch for something no more; see :meth:`Watcher.remove`."""
-        self._runtime.call(lambda: self._own_watcher().remove(self.pipeline, name))
+        self._change(lambda: self._own_watcher().remove(self.pipeline, name))
 
     @property
     def rules(self) -> tuple[RuleSpec, ...]:
         """What the stream is watched for."""
         return () if self.watcher is None else self.watcher.rules
+
+    def _change(self, change: Callable[[], T]) -> T:
+        """Change what is kept: it outlives a loss of power, though the source may send no step for hours."""
+
+        def keep() -> T:
+            result = change()
+            self.pipeline.keep()
+            return result
+
+        return self._runtime.call(keep)
 
     def _own_watcher(self) -> Watcher:
         if self.pipeline.ended:
@@ -155,9 +181,13 @@ class Stream:
 
     def subscribe(self) -> Subscription:
         """The events from now on; of a stream that has ended, how it did."""
-        subscription = Subscription()
+        subscription = Subscription(self._unsubscribe)
         self._runtime.call(lambda: self.pipeline.add_sink(subscription))
         return subscription
+
+    def _unsubscribe(self, subscription: Subscription) -> None:
+        with suppress(SessionError):  # the runtime has ended, and the stream with it
+            self._runtime.call(lambda: self.pipeline.remove_sink(subscription))
 
     def stop(self) -> None:
         """End the stream now; a step under way is given up."""

@@ -232,8 +232,7 @@ class Talk:
 
     def begin(self) -> None:
         """Before steps are handed in: end what is too late, and ask what can be asked now."""
-        while self._refused:
-            self._end(*self._refused.popleft())
+        self._tell_refused()
         now = self.clock()
         for inquiry in self._all():
             if now - inquiry.asked >= ANSWER_SECONDS:
@@ -264,14 +263,18 @@ class Talk:
 
     def close(self) -> None:
         """The runtime ends."""
-        while self._refused:
-            self._end(*self._refused.popleft())
+        self._tell_refused()
         for inquiry in self._all():
             self._end(inquiry, SessionError(ENDED))
         if self._fork is not None and not self._fork.closed:
             self._fork.close()
 
     # One inquiry, in the order in which it goes.
+
+    def _tell_refused(self) -> None:
+        """Those that are there now: whoever is called back may ask again, and be refused again."""
+        for _ in range(len(self._refused)):
+            self._end(*self._refused.popleft())
 
     def _all(self) -> list[_Inquiry]:
         return [*([self._current] if self._current is not None else []), *self._people, *self._rules]
@@ -326,7 +329,7 @@ class Talk:
             return
         try:
             inquiry.on_text(text)
-        except Exception as error:
+        except BaseException as error:  # no wish to exit ends the thread that all streams are on
             self._end(inquiry, _as_error(error))
 
     def _cancel(self, handle: Ask) -> None:
@@ -358,7 +361,7 @@ class Talk:
     def _call_back(self, inquiry: _Inquiry, replies: Replies) -> None:
         try:
             inquiry.done(replies)
-        except Exception as problem:
+        except BaseException as problem:
             inquiry.pipeline.finish(problem)
 
     def _answer(self, inquiry: _Inquiry, handle: Ask, reply: Answer | StreamingVLMError) -> None:

@@ -27,7 +27,7 @@ from ..core.events import Chunk, Commentary, Event, Gap, StepFailed, StepInput
 from .cues import LINE, LINES, SENTENCE_ENDS, hole_text, wrap
 from .files import PieceFile, check_writable
 from .lettering import WIDTH, Lettering, plain
-from .limits import FRAME_BYTES, WORDLESS_STEPS
+from .limits import CAPTION_ITEMS, FRAME_BYTES, WORDLESS_STEPS
 from .text import printable
 
 #: Pixels: a narrower picture is enlarged by a whole number, so that words fit; a longer one is made smaller.
@@ -148,6 +148,10 @@ class BurnedOutput:
             if isinstance(item, _Step) and not self._fits(size):
                 self.dropped += len(item.frames)
                 item, size = _Step((), (), item.said), 0  # the words still count
+            if len(self._items) >= CAPTION_ITEMS:
+                old = next((one for one in self._items if isinstance(one, Gap) or not one.frames), None)
+                if old is not None:
+                    self._items.remove(old)
             self._items.append(item)
             self._bytes += size
             if self._thread.ident is None:

@@ -10,3 +10,5 @@ WEBHOOK_EVENTS = 1000
 WORDLESS_STEPS = 4
 #: Bytes of frames that wait for the encoder; more are dropped and counted.
 FRAME_BYTES = 128 << 20
+#: Words and holes that wait for the encoder; the oldest without frames are lost.
+CAPTION_ITEMS = 1024

@@ -141,11 +141,26 @@ class Webhook:
 
     def _run(self) -> None:
         while (event := self._next()) is not None:
-            body = json_text({**record_of(event), "stream": self._stream}).encode()
-            if self._deliver(event.id or uuid.uuid4().hex, body):
+            if self._send(event):
                 self.deliveries.delivered += 1
             else:
                 self.deliveries.failed += 1
+
+    def _send(self, event: Event) -> bool:
+        """Whether it was taken; a fault of the program takes this event alone."""
+        try:
+            body = json_text({**record_of(event), "stream": self._stream}).encode()
+            return self._deliver(event.id or uuid.uuid4().hex, body)
+        except Exception as error:
+            self._tell(f"an event cannot be sent ({type(error).__name__})")
+            return False
+
+    def _tell(self, problem: str) -> None:
+        """One line, if it went well before."""
+        if self._well:
+            self._well = False
+            with suppress(Exception):  # whoever listens may be gone; the events go on
+                self._on_problem(f"webhook {self._target}: {printable(problem)}")
 
     def _next(self) -> Event | None:
         with self._changed:
@@ -161,9 +176,7 @@ class Webhook:
             try:
                 self._target.post(self._signed(identity, body), body, min(self._timeout, self._left()), self._context)
             except _DeliveryError as problem:
-                if self._well:
-                    self._well = False
-                    self._on_problem(f"webhook {self._target}: {printable(str(problem))}")
+                self._tell(str(problem))
                 if delay is None or not problem.again:
                     return False
                 if not self._pause(max(delay * random.uniform(1 - JITTER, 1 + JITTER), problem.after)):

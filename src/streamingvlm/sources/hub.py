@@ -18,7 +18,10 @@ from .status import TOUCHY, Trouble
 
 
 class Subscriber(Protocol):
-    """Who gets the frames and notices of a hub; see :class:`~streamingvlm.sources.slots.Assembler`."""
+    """Who gets the frames and notices of a hub; see :class:`~streamingvlm.sources.slots.Assembler`.
+
+    None of these waits, or joins or leaves a hub.
+    """
 
     def wants(self, moment: float) -> bool: ...
     def put(self, picture: Picture) -> None: ...
@@ -50,13 +53,14 @@ class Hub:
     def join(self, subscriber: Subscriber) -> None:
         """Send ``subscriber`` what comes from now on, first of all where the source stands."""
         with self._lock:
-            self._subscribers.append(subscriber)
-            if self._keeper is not None:
+            if self._keeper is None:
+                keeper = _Keeper(self)
+                keeper.start()  # it waits for the lock
+                self._keeper = keeper
+            else:
                 for notice in self._keeper.standing():
                     subscriber.tell(notice)
-                return
-            self._keeper = _Keeper(self)
-            self._keeper.start()
+            self._subscribers.append(subscriber)
 
     def leave(self, subscriber: Subscriber) -> None:
         """It wants nothing any more; the last one lets the source go."""
@@ -115,6 +119,13 @@ class _Keeper(threading.Thread):
 
     def run(self) -> None:
         """The thread."""
+        try:
+            self._keep_open()
+        except BaseException as error:  # a bug, or no room for a thread: nobody else would tell
+            self.stop()
+            self._end(Trouble("ended"), error)
+
+    def _keep_open(self) -> None:
         self._tell(SourceStatus("connecting", tries=1))
         while self._wait_for_room():
             trouble, fault = self._connect()

@@ -42,8 +42,8 @@ class LiveSource:
             return
         steps = Assembler(self.fps, self.step, self.duration, self.hub.options)
         self._running.append(steps)
-        self.hub.join(steps)
         try:
+            self.hub.join(steps)
             while not self._closed and (item := steps.take()) is not None:
                 yield item
         finally:

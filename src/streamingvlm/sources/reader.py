@@ -28,7 +28,7 @@ from .live_options import LiveOptions
 from .stamps import ArrivalClock
 from .status import Trouble, TroubleError, trouble_of
 
-#: So many packets in a row that cannot be read are the end of a connection.
+#: So many packets in a row that cannot be read, or frames that cannot be converted, are the end of a connection.
 READ_FAILURES = 16
 #: FFmpeg's mark of a format without stamps of its own: it counts frames.
 NO_STAMPS = 0x80
@@ -72,7 +72,7 @@ class Reader(threading.Thread):
         self.stage: Stage = "lookup"
         self.since = self.began = time.perf_counter()
         self.frames = 0
-        self.broken = 0
+        self.broken = self._unshown = 0
         self.trouble: Trouble | None = None
         self.fault: BaseException | None = None
         self.finite = source.ends == "always"
@@ -275,13 +275,22 @@ class Reader(threading.Thread):
         return not self.left
 
     def convert(self, frame: Any, size: tuple[int, int] | None) -> NDArray[np.uint8] | None:
-        """See :func:`streamingvlm.sources.decode.to_rgb`; None if it cannot be converted."""
+        """See :func:`streamingvlm.sources.decode.to_rgb`; None if it cannot be converted.
+
+        TroubleError if too many in a row cannot be.
+        """
         try:
             plain = without_profile(frame) if self.codec in NAMED_PROFILES else frame
-            return to_rgb(plain, size, self._reformatter)
-        except Exception:  # whatever a damaged frame makes the library raise
+            pixels = to_rgb(plain, size, self._reformatter)
+        except Exception as error:  # whatever a damaged frame makes the library raise
             self.broken += 1
+            self._unshown += 1
+            if self._unshown >= READ_FAILURES:
+                what = f"its frames cannot be converted: {type(error).__name__}"
+                raise TroubleError(Trouble("format", what)) from error
             return None
+        self._unshown = 0
+        return pixels
 
 
 class Shot:
