@@ -321,9 +321,7 @@ def test_a_name_for_a_private_address_is_not_connected_to(monkeypatch: pytest.Mo
         assert finish(sink) == (0, 1, 0)
     assert connected == []
     assert server.requests == []
-    assert problems == [
-        f"webhook http://door.example:{server.port}: its address is not public; private ones must be allowed"
-    ]
+    assert problems == [f"webhook http://door.example:{server.port}: {webhook.NOT_PUBLIC}"]
 
 
 def test_a_name_is_resolved_once_for_check_and_connection(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,6 +85,8 @@ def follow(
                 if not alone:
                     print(f"stream   {printable(one.name)}", file=sys.stderr)
                 report(stream.stats, getattr(one.video, "broken", 0), getattr(one.video, "breaks", 0))
+                for line in lost(one.outputs):
+                    print(line, file=sys.stderr)
     return 0
 
 
@@ -144,6 +146,11 @@ def report(stats: RunStats, broken: int, breaks: int = 0) -> None:
         print(f"broken   {broken} packets of the video could not be decoded", file=sys.stderr)
     if breaks:
         print(f"breaks   {breaks} times the video's clock jumped; time goes on as if it had not", file=sys.stderr)
+
+
+def lost(sinks: Sequence[object]) -> list[str]:
+    """A line for every sink whose events did not all arrive."""
+    return [f"webhook  {loss}" for sink in sinks if (loss := getattr(sink, "loss", ""))]
 
 
 def kept(end: BaseException) -> int:
