@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from streamingvlm import cli
-from streamingvlm.cli.follow import lost
+from streamingvlm.cli.follow import lost, settle
+from streamingvlm.core.events import Gap
 from streamingvlm.core.run_stats import RunStats
 from streamingvlm.sinks.webhook import Webhook
+from support.receiver import receiver, sleep
 
 URL = "http://127.0.0.1:9/match.ts"
 PONG = ("--kind", "arcade:pong")
@@ -43,3 +47,15 @@ def test_the_summary_counts_events_that_did_not_arrive() -> None:
     assert lost([object(), hook]) == []
     hook.deliveries.delivered, hook.deliveries.failed, hook.deliveries.dropped = 5, 2, 1
     assert lost([hook]) == ["webhook  3 of 8 events did not reach https://door.example:443"]
+
+
+def test_ctrl_c_does_not_wait_for_a_webhook_that_hangs() -> None:
+    with receiver(sleep(3)) as server:
+        hook = Webhook(server.url, "whatever", allow_private=True, timeout=3.0)
+        hook.write(Gap(0, 1, "timeout"))
+        server.wait(1)
+        hook.close()
+        began = time.monotonic()
+        settle([object(), hook], 0.1, 0.1)
+        assert time.monotonic() - began < 1
+        assert lost([hook]) == [f"webhook  1 of 1 events did not reach http://127.0.0.1:{server.port}"]

@@ -219,6 +219,20 @@ def test_kinds(kinds: list[str] | None, sent: list[str]) -> None:
     assert len(set(identities)) == len(identities), "also where an event has no id"
 
 
+def test_what_is_left_when_nobody_waits_any_more_is_lost() -> None:
+    with receiver(sleep(3)) as server:
+        sink = hook(server, timeout=3.0)
+        for number in range(4):
+            sink.write(gap(number))
+        server.wait(1)
+        sink.close()
+        assert not sink.wait(0.05)
+        assert sink.loss == ""
+        sink.give_up()
+        assert sink.deliveries.dropped == 4
+        assert sink.loss == f"4 of 4 events did not reach http://127.0.0.1:{server.port}"
+
+
 def test_nobody_waits_for_a_server_that_hangs() -> None:
     with receiver(sleep(30)) as server:
         sink = hook(server, timeout=20.0)

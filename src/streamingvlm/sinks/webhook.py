@@ -146,6 +146,15 @@ class Webhook:
             self._thread.join(seconds)
         return not self._thread.is_alive()
 
+    def give_up(self) -> None:
+        """What is not sent by now is lost, the request under way too: nobody waits for its status any more."""
+        with self._changed:
+            self._until = time.monotonic()
+            if self._thread.is_alive():
+                self.deliveries.dropped += len(self._events) + 1
+                self._events.clear()
+            self._changed.notify_all()
+
     # The sending thread.
 
     def _run(self) -> None:
