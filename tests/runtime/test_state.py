@@ -423,6 +423,61 @@ def test_no_room_for_a_thread_ends_no_stream(tmp_path: Path, caplog: pytest.LogC
     assert keeper.written >= 1
 
 
+def test_all_that_stands_goes_on_behind_a_loss_of_power_in_a_hole(tmp_path: Path) -> None:
+    """Rebased, with an alert that goes on and an instruction that nobody was told, while the camera is down."""
+
+    class Camera(Film):
+        def __iter__(self) -> Iterator[Any]:
+            yield from ScriptedSource(4)
+            yield Gap(4.0, 30.0, "timeout")
+            time.sleep(3600)
+
+    rules = [SaysRule(name="goal", text="from", off_after=1, cooldown=0.0)]
+    first = Kept()
+    with StateFolder(tmp_path / "one", every=0.0) as state, Runtime(Engine(ScriptedModel(says))) as runtime:
+        folder = state.stream("film")
+        stream = folder.start(runtime, lambda _: Camera(live=True), sinks=[first], rules=rules, companions=[_Rebases()])
+        assert stream is not None
+        assert folder.keeper is not None
+        until = time.monotonic() + 20
+        while not only(first.events, Gap) and time.monotonic() < until:
+            time.sleep(0.002)
+        written = folder.keeper.written
+        stream.instruct("look left")
+        while (folder.keeper.written == written or state.writer.busy) and time.monotonic() < until:
+            time.sleep(0.002)
+        shutil.copytree(tmp_path / "one", tmp_path / "two", ignore=shutil.ignore_patterns("lock"))
+    (before,) = only(first.events, Alert)
+    assert before.kind == "raised"
+    second, resumed = run(tmp_path / "two", film(3, live=True), rules=rules)
+    assert resumed is not None
+    hole, (back,) = only(second, Gap)[0], only(second, Resumed)
+    assert (hole.start, back.time) == (30.0, 4.0)
+    assert hole.end >= hole.start
+    steps = only(second, Commentary)
+    assert steps[0].start >= hole.end
+    assert [one.end for one in steps[:-1]] == [one.start for one in steps[1:]]
+    assert [(one.version, one.text) for one in steps[0].instructions] == [(1, "look left")]
+    assert steps[0].instructions[0].start == steps[0].start
+    assert steps[0].text == f"from {100 + steps[0].start - 2:g}", "the model's time is still the rebased one"
+    assert not only(second, Alert), "it goes on, and is not raised again"
+    assert resumed.watcher is not None
+    assert resumed.watcher.counts["goal"]["active"]
+    told = [int(one.rpartition("-")[2]) for one in ids(second)]
+    assert told == list(range(told[0], told[0] + len(told)))
+    assert told[0] > max(int(one.rpartition("-")[2]) for one in ids(first.events) if "closed" not in one) - 2
+
+
+class _Rebases:
+    """Behind second 2, time stamps go on at 100."""
+
+    def between(self, pipeline: Any) -> None:
+        if pipeline.session.time == 2.0:
+            pipeline.rebase(100.0)
+
+    def close(self) -> None: ...
+
+
 # Refused.
 
 
@@ -592,6 +647,32 @@ def test_instructions_of_a_live_stream_hold_from_the_first_step(tmp_path: Path) 
     (told,) = only(second, InstructionUpdated)
     assert (told.version, told.text, told.start) == (1, "less", words(second)[0][0])
     assert stream is not None
+
+
+def test_hours_in_which_a_camera_was_down_are_no_less_when_the_program_is_ended_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uptime = [1000.0]
+    monkeypatch.setattr(Moment, "now", staticmethod(lambda: Moment(5000.0, "boot", uptime[0])))
+    monkeypatch.setattr(keepers, "_clock", lambda: uptime[0])
+
+    kept = Kept()
+
+    def down(stream: Stream) -> None:
+        while len(words(kept.events)) < 3:
+            time.sleep(0.002)
+        uptime[0] += 10_000.0
+        stream.stop()
+
+    run(tmp_path, film(live=True, stuck=3), during=down, sinks=[kept])
+    for _ in range(2):  # it is still down when it is started again
+        uptime[0] += 100.0
+        run(tmp_path, film(live=True, stuck=0), during=lambda stream: (time.sleep(0.02), stream.stop())[1])
+        uptime[0] += 1000.0
+    told, _ = run(tmp_path, film(2, live=True))
+    assert only(told, Gap)[0].end == pytest.approx(3.0 + 10_000 + 2 * 1100, abs=1)
+    assert only(told, Gap)[0].start == pytest.approx(3.0 + 10_000 + 1000 + 200, abs=1), "where the last one ended"
+    assert only(told, Commentary)[0].start >= 12_203
 
 
 @pytest.mark.parametrize(
@@ -860,5 +941,6 @@ def test_a_real_live_source_goes_on(tmp_path: Path) -> None:
     starts = [start for start, _ in words(second)]
     assert starts[0] >= gap.end
     assert starts == [starts[0] + n for n in range(3)]
-    passed = only(second, Commentary)[0].wall - only(first, Commentary)[0].wall
+    late, early = only(second, Commentary)[0], only(first, Commentary)[0]
+    passed = late.wall - late.timing.lag - early.wall + early.timing.lag
     assert starts[0] - words(first)[0][0] == pytest.approx(passed, abs=1.0), "stream time is the clock's"

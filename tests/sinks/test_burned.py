@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import resource
-import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -57,7 +57,7 @@ def feed(output: BurnedOutput, *said: str, begin: int = 0) -> None:
 
 def finish(output: BurnedOutput) -> list[Frame]:
     output.close()
-    assert output.wait(10)
+    assert output.wait(120)
     return frames_of(output.path)
 
 
@@ -108,17 +108,21 @@ def test_it_can_be_played_while_it_is_written_and_when_it_was_cut(tmp_path: Path
     """A run that is killed at any moment behind the first key frame leaves a video."""
     output = BurnedOutput(tmp_path / "out.mp4")
     feed(output, *["word"] * 6)
-    until = time.monotonic() + 5
-    while (not output.path.exists() or b"mdat" not in output.path.read_bytes()) and time.monotonic() < until:
+    until = time.monotonic() + 60
+    content = b""
+    while b"mdat" not in content[: burned.whole_fragments(content)] and time.monotonic() < until:
         time.sleep(0.01)
-    running = shutil.copy(output.path, tmp_path / "running.mp4")
-    assert len(frames_of(Path(running))) >= 4
+        content = output.path.read_bytes() if output.path.exists() else b""
+    running = tmp_path / "running.mp4"
+    running.write_bytes(content)
+    mend(running)  # it may have been read within a write
+    assert len(frames_of(running)) >= 4
     whole = finish(output)
     content = output.path.read_bytes()
     assert len(whole) == 12
     first = content.index(b"moof", content.index(b"mdat")) - 4
     counts = []
-    for length in [*range(first, first + 120, 3), *range(first + 120, len(content), 97)]:
+    for length in [*range(first, first + 120, 9), *range(first + 120, len(content), 397), len(content)]:
         part = tmp_path / "part.mp4"
         part.write_bytes(content[:length])
         mend(part)
@@ -266,10 +270,10 @@ def test_nothing_waits_for_a_slow_encoder(tmp_path: Path, monkeypatch: pytest.Mo
     began = time.monotonic()
     feed(output, *[f"w{index}" for index in range(10)])
     output.close()
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 30, "the encoder stands still for longer"
     assert not output.wait(0.05)
     go.set()
-    assert output.wait(5)
+    assert output.wait(60)
     assert len(frames_of(output.path)) + output.dropped == 20
     assert output.dropped >= 14
 
@@ -291,7 +295,7 @@ def test_words_do_not_pile_up_before_an_encoder_that_hangs(tmp_path: Path, monke
 def slow(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """An encoder that does nothing until the event is set."""
     go, add = threading.Event(), burned._Encoder.add
-    monkeypatch.setattr(burned._Encoder, "add", lambda self, item: (go.wait(5), add(self, item))[1])
+    monkeypatch.setattr(burned._Encoder, "add", lambda self, item: (go.wait(60), add(self, item))[1])
     return go
 
 
@@ -412,7 +416,8 @@ def test_a_disk_that_fills_up_is_one_line_and_leaves_a_video(tmp_path: Path) -> 
 
 def check_fails(output: BurnedOutput, said: str, noise: Callable[[], NDArray[np.int64]] | None = None) -> None:
     def try_long() -> None:
-        for index in range(500):
+        until = time.monotonic() + 60
+        for index in itertools.takewhile(lambda _: time.monotonic() < until, itertools.count()):
             frames = step(index).chunk.frames if noise is None else noise().astype(np.uint8)
             output.see(StepInput(Chunk(frames, (index, index + 0.5), index, index + 1)))
             output.write(Commentary(index, index + 1, "w"))
@@ -436,7 +441,7 @@ def test_an_error_that_nobody_foresaw_is_told_too(tmp_path: Path, monkeypatch: p
     output = BurnedOutput(tmp_path / "out.mp4", patient=True)
     feed(output, "a")
     with pytest.raises(ZeroDivisionError):
-        output.wait(5)
+        output.wait(60)
     with pytest.raises(ZeroDivisionError):
         feed(output, "b")
 
@@ -450,9 +455,9 @@ def test_all_that_have_threads_are_waited_for(tmp_path: Path, monkeypatch: pytes
         output.close()
     began = time.monotonic()
     assert wait_for(outputs, 0.1) == outputs[:1]
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 30
     go.set()
-    assert wait_for(outputs, 5) == []
+    assert wait_for(outputs, 60) == []
 
 
 class Watcher:
@@ -489,7 +494,7 @@ def test_a_stream_becomes_a_video(tmp_path: Path) -> None:
     outputs = open_outputs([tmp_path / "out.mp4", tmp_path / "out.srt"], patient=True)
     with Runtime(Engine(ScriptedModel(lambda start, *_: f"at {start:g}"))) as runtime:
         runtime.start(ScriptedSource(5), sinks=outputs).wait()
-    assert wait_for(outputs, 5) == []
+    assert wait_for(outputs, 60) == []
     frames = frames_of(tmp_path / "out.mp4")
     assert [frame.time for frame in frames] == [index / 2 for index in range(10)]
     assert all((frame.picture > 200).any() for frame in frames)

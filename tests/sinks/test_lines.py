@@ -54,7 +54,7 @@ STOP = "\x1b[2J"
         (SourceStatus("running"), "[  12.0s] -- the video runs"),
         (SourceStatus("ended"), "[  12.0s] -- the video has ended"),
         (SourceFormat(1280, 720, "hevc", 25.0), "[  12.0s] -- 1280x720 hevc, 25 frames a second"),
-        (Gap(12, 30.5, "timeout"), "[  12.0s] -- no video from 12.0 s to 30.5 s: timeout"),
+        (Gap(9, 30.5, "timeout"), "[   9.0s] -- no video from 9.0 s to 30.5 s: timeout"),
         (Asked(2, f"who\n{STOP}?", 14.0), "[  14.0s] question 2: who \ufffd[2J?"),
         (Answered(2, Answer(Question("who?"), 14, "Ada")), "[  12.0s] answer 2: Ada"),
         (Answered(3, None, "cancelled"), "[  12.0s] no answer 3: cancelled"),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import OutputError
-from ..core.events import Commentary, Event, RuleChanged
+from ..core.events import Commentary, Event, Gap, RuleChanged, StepFailed
 from ..engine.snapshot import Taken, write
 from .journal import Journal
 from .pipeline import Pipeline
@@ -23,6 +23,7 @@ _LOG = logging.getLogger(__name__)
 EVERY = 10.0
 #: Part of the interval by which each stream comes later than the one before it (modulo 1): no two are close together.
 STAGGER = 0.618
+_clock = time.monotonic
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -150,12 +151,19 @@ class Keeper:
         self._late = False
         self._waiting: deque[Taken] = deque(maxlen=1)
         self._told_failure = False
-        self._lag = 0.0
+        self._told_until = 0.0
+        #: The second that the stream had come to when something was last told, and when that was.
+        self._stood: tuple[float, float] | None = None
 
     def write(self, event: Event) -> None:
         """See :meth:`Sink.write`."""
         if isinstance(event, Commentary):
-            self._lag = event.timing.lag
+            now = event.end + event.timing.lag
+            if event.wall_start is not None:  # a step can be whole before its time is over
+                now = min(now, event.start + max(event.wall - event.wall_start, 0.0))
+            self._stand(event.end, now)
+        elif isinstance(event, StepFailed | Gap):
+            self._stand(event.end, event.end)
         elif isinstance(event, RuleChanged):  # alerts mean nothing to a later run without their rule
             self._due = -math.inf
 
@@ -200,15 +208,22 @@ class Keeper:
         finally:
             self.seconds = time.perf_counter() - began
 
+    def _stand(self, told_until: float, now: float) -> None:
+        """All before a second of the stream was told; it is second ``now``."""
+        self._told_until = max(self._told_until, told_until)
+        self._stood = (now, _clock())
+
     def _extra(self, pipeline: Pipeline) -> dict[str, Any]:
-        now = Moment.now()
+        now, second = Moment.now(), pipeline.session.time
+        if self._stood is not None:  # a source that is down sends no step, and time goes on
+            second = max(second, self._stood[0] + _clock() - self._stood[1])
         return {
             "about": self._about,
             "epoch": pipeline.numbering.epoch,
             "next": pipeline.numbering.next,
-            "said_until": pipeline.said_until,
+            "said_until": max(pipeline.said_until, self._told_until),
             "asked": pipeline.numbering.asked,
-            "now": pipeline.session.time + self._lag,
+            "now": second,
             "moment": {"wall": now.wall, "boot": now.boot, "uptime": now.uptime},
             "complete": self._ends and pipeline.complete,
             "own": {name: state() for name, state in self._extras.items()},

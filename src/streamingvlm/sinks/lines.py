@@ -98,6 +98,8 @@ def event_lines(event: Event, now: float, beside: Beside | None = None) -> list[
             return [_line(event.start, f"-- no words: {_failure(event)}", "yellow")]
         case SourceStatus(code=code):
             return [_line(now, f"-- {_status(event)}", "yellow" if code else "dim")]
+        case Gap(start=start):
+            now = start
     text = _told(event)
     return [_line(now, f"-- {text}", "dim")] if text else []
 
