@@ -39,7 +39,7 @@ def test_one_line_says_what_is_wrong(arguments: list[str], message: str, capsys:
 
 
 def test_a_stream_that_saw_nothing_says_so() -> None:
-    assert RunStats().summary() == ["watched  nothing: no step of video has come"]
+    assert RunStats().summary() == ["watched  nothing: no step of video has been finished"]
 
 
 def test_the_summary_counts_events_that_did_not_arrive() -> None:
