@@ -21,6 +21,7 @@ PONG = ("--kind", "arcade:pong")
     ("arguments", "message"),
     [
         ([""], "a source is empty"),
+        ([URL, *PONG, "--pace", "fast"], "--pace fast is for recordings"),
         ([URL, " "], "a source is empty"),
         (["-", URL, "-", *PONG], "- is named twice"),
         ([URL, *PONG, "--webhook-secret", "abc"], "--webhook-secret: only with --webhook URL"),
