@@ -21,6 +21,7 @@ PONG = ("--kind", "arcade:pong")
     ("arguments", "message"),
     [
         ([""], "a source is empty"),
+        ([URL, *PONG, "--pace", "fast"], "--pace fast is for recordings"),
         ([URL, " "], "a source is empty"),
         (["-", URL, "-", *PONG], "- is named twice"),
         ([URL, *PONG, "--webhook-secret", "abc"], "--webhook-secret: only with --webhook URL"),
@@ -39,7 +40,7 @@ def test_one_line_says_what_is_wrong(arguments: list[str], message: str, capsys:
 
 
 def test_a_stream_that_saw_nothing_says_so() -> None:
-    assert RunStats().summary() == ["watched  nothing: no step of video has come"]
+    assert RunStats().summary() == ["watched  nothing: no step of video has been finished"]
 
 
 def test_the_summary_counts_events_that_did_not_arrive() -> None:

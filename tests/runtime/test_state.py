@@ -584,6 +584,17 @@ def test_an_id_that_somebody_may_have_seen_is_not_given_to_another_event(
 # Live sources.
 
 
+def test_a_camera_that_never_came_has_lost_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Second 0 is the first frame, whichever run gets it."""
+    run(tmp_path, film(0, live=True))
+    later = Moment(Moment.now().wall + 3600)
+    monkeypatch.setattr(Moment, "now", staticmethod(lambda: later))
+    told, _ = run(tmp_path, film(2, live=True))
+    assert [event for event in told if isinstance(event, Gap)] == []
+    assert [event.lost_seconds for event in told if isinstance(event, Resumed)] == [0.0]
+    assert [event.start for event in told if isinstance(event, Commentary)] == [0.0, 1.0]
+
+
 def test_a_live_source_goes_on_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, _ = run(tmp_path, film(4, live=True))
     (one,) = tmp_path.iterdir()

@@ -151,6 +151,8 @@ def watch(
             state=open_state(state, end),
             options=options,
         )
+        if clock is Pace.FAST and all(one.video.live for one in streams):
+            raise OptionError("--pace fast is for recordings; a live source comes at its own pace")
         types = len(streams) == 1 and can_talk(style, sources)
         questions = types or are_asked(streams)
         if endpoint is not None:

@@ -49,7 +49,7 @@ class RunStats:
     def summary(self) -> list[str]:
         """A few lines for the end of a run, one if there are no words."""
         if self.last is None:
-            nothing = "watched  nothing: no step of video has come"
+            nothing = "watched  nothing: no step of video has been finished"
             return [
                 f"failed   {self.failed} steps, {self.dropped} dropped; there are no words" if self.failed else nothing
             ]

@@ -397,8 +397,8 @@ def _gone_on(past: Past, source: Source | StepSource) -> tuple[Source | StepSour
     """The source of a stream that goes on, and what is told before its first step."""
     events: list[Event] = []
     lost = 0.0
-    if source.live:
-        start = max(past.said_until, past.time)
+    start = max(past.said_until, past.time)
+    if source.live and start > 0:  # else there never was a frame, and second 0 is still to come
         now, known = past.elapsed()
         lost = now - start
         events.append(Gap(start, now, NOT_RUNNING if known else CLOCK_UNKNOWN))
