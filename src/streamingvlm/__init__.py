@@ -22,17 +22,22 @@ if TYPE_CHECKING:
         StreamingVLMError,
     )
     from .core.events import (
+        Alert,
         Answer,
+        Answered,
         Arrival,
+        Asked,
         Chunk,
         Closed,
         Commentary,
         Delta,
         Dropped,
+        Gap,
         InstructionUpdated,
         Question,
         Sink,
         Source,
+        SourceStatus,
         StepInput,
         StreamOpened,
         Timing,
@@ -52,14 +57,21 @@ if TYPE_CHECKING:
     from .engine.endpoint import Endpoint
     from .engine.engine import Engine
     from .engine.remote import RemoteSession
+    from .engine.remote_engine import RemoteEngine
     from .engine.session import Session
     from .models.load import load_model
-    from .runtime.runtime import Runtime
+    from .runtime.rule_files import parse_rule
+    from .runtime.runtime import Runtime, Stream
+    from .runtime.talk import Ask
     from .sources.open import open_source
 
 _HOME = {
+    "Alert": "core.events",
     "Answer": "core.events",
+    "Answered": "core.events",
     "Arrival": "core.events",
+    "Ask": "runtime.talk",
+    "Asked": "core.events",
     "CachePolicy": "core.policy",
     "CapacityError": "core.errors",
     "Chunk": "core.events",
@@ -71,6 +83,7 @@ _HOME = {
     "EndpointError": "core.errors",
     "Engine": "engine.engine",
     "Fork": "engine.ask",
+    "Gap": "core.events",
     "InstructionUpdated": "core.events",
     "KeepAll": "core.policy",
     "ModelError": "core.errors",
@@ -80,6 +93,7 @@ _HOME = {
     "PublicCode": "core.policy",
     "Question": "core.events",
     "RecentFrames": "core.policy",
+    "RemoteEngine": "engine.remote_engine",
     "RemoteSession": "engine.remote",
     "Runtime": "runtime.runtime",
     "Sampling": "core.sampling_params",
@@ -90,7 +104,9 @@ _HOME = {
     "SlidingReset": "core.policy",
     "Source": "core.events",
     "SourceError": "core.errors",
+    "SourceStatus": "core.events",
     "StepInput": "core.events",
+    "Stream": "runtime.runtime",
     "StreamOpened": "core.events",
     "StreamingVLMError": "core.errors",
     "StreamingWindow": "core.policy",
@@ -98,6 +114,7 @@ _HOME = {
     "load_model": "models.load",
     "make_policy": "core.policy",
     "open_source": "sources.open",
+    "parse_rule": "runtime.rule_files",
 }
 
 __all__ = [  # noqa: RUF022 - in the order a newcomer needs them
@@ -107,8 +124,12 @@ __all__ = [  # noqa: RUF022 - in the order a newcomer needs them
     "Session",
     "Fork",
     "Runtime",
+    "Stream",
+    "Ask",
+    "parse_rule",
     "Endpoint",
     "RemoteSession",
+    "RemoteEngine",
     "Chunk",
     "Arrival",
     "StepInput",
@@ -118,6 +139,11 @@ __all__ = [  # noqa: RUF022 - in the order a newcomer needs them
     "Delta",
     "InstructionUpdated",
     "StreamOpened",
+    "SourceStatus",
+    "Gap",
+    "Asked",
+    "Answered",
+    "Alert",
     "Dropped",
     "Closed",
     "Timing",

@@ -161,6 +161,11 @@ def test_impossible_numbers(numbers: dict[str, float]) -> None:
         check_numbers(**numbers)  # type: ignore[arg-type]
 
 
+def _hear() -> None:
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def start(clip: Path, folder: Path) -> tuple[subprocess.Popen[str], list[Path]]:
     """A run in the middle of a clip, with outputs."""
     outputs = [folder / name for name in ("out.vtt", "out.srt", "out.jsonl")]
@@ -171,7 +176,7 @@ def start(clip: Path, folder: Path) -> tuple[subprocess.Popen[str], list[Path]]:
         text=True,
         env={**os.environ, "FAKE_SECONDS": "0.15"},
         # A job of a script's background is born deaf to Ctrl-C, and so are the tests and the children of such a job.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=_hear,
     )
     assert process.stdout is not None
     for _ in range(4):

@@ -143,7 +143,7 @@ def test_while_it_is_suspended_the_terminal_is_the_shells() -> None:
         run.type(b"half")
         time.sleep(0.3)  # a key that suspends throws away what was not read
         run.type(b"\x1a")
-        run.expect("stopped, echo True")
+        run.expect("stopped, echo True\r\n")
         assert run.raw.endswith(b"\x1b[?2004l\x1b[?25hstopped, echo True\r\n")
         run.type("fg\n")
         wait_for(lambda: raw(run))

@@ -277,7 +277,8 @@ def test_options_that_cannot_be_meant(spec: str, message: str) -> None:
 def test_on_the_command_line(spec: str, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("ale_py", reason="the arcade extra is not installed")
     assert cli.main(["watch", "arcade:pong?seed=9000007", "--duration", "4", "--policy", spec, "--json"]) == 0
-    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    events = [record for record in records if record["type"] == "commentary.done"]
     assert [event["start"] for event in events] == [0, 1, 2, 3]
     video = [event["rows"]["vision"] for event in events]
     assert video[0] < video[1] == video[3]

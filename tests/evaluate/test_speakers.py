@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import signal
@@ -273,7 +272,8 @@ def test_an_interrupt_does_not_wait_for_calls_under_way(data: Path, tmp_path: Pa
     def hang(request: Mapping[str, Any]) -> str:
         if not answer.is_set():
             if not asked:
-                os.kill(os.getpid(), signal.SIGINT)
+                # To the main thread: another one may take a signal of the process.
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
             asked.append(request)
             answer.wait(20)
         return "late"

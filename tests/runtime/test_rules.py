@@ -141,8 +141,8 @@ FALL = {"name": "fall", "ask": "x"}
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "neither JSON nor"),
-        ("[" * 5000, "neither JSON nor"),
+        ("{", "is no JSON"),
+        ("[" * 5000, "is no JSON"),
         ("3", "must hold a list of rules"),
         ('{"rule": []}', "must hold a list of rules"),
         ("[3]", "a rule is a table or a line of text, not 3"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -31,7 +32,7 @@ from streamingvlm.core.events import (
     StepFailed,
     StreamOpened,
 )
-from streamingvlm.sinks.lines import REASONS, event_lines
+from streamingvlm.sinks.lines import REASONS, Repeats, event_lines
 from streamingvlm.sinks.terminal import JsonStdout, Plain, Terminal
 
 STOP = "\x1b[2J"
@@ -53,7 +54,7 @@ STOP = "\x1b[2J"
         (SourceStatus("running"), "[  12.0s] -- the video runs"),
         (SourceStatus("ended"), "[  12.0s] -- the video has ended"),
         (SourceFormat(1280, 720, "hevc", 25.0), "[  12.0s] -- 1280x720 hevc, 25 frames a second"),
-        (Gap(12, 30.5, "timeout"), "[  12.0s] -- no video from 12.0 s to 30.5 s: timeout"),
+        (Gap(9, 30.5, "timeout"), "[   9.0s] -- no video from 9.0 s to 30.5 s: timeout"),
         (Asked(2, f"who\n{STOP}?", 14.0), "[  14.0s] question 2: who \ufffd[2J?"),
         (Answered(2, Answer(Question("who?"), 14, "Ada")), "[  12.0s] answer 2: Ada"),
         (Answered(3, None, "cancelled"), "[  12.0s] no answer 3: cancelled"),
@@ -85,6 +86,41 @@ def test_lines(event: Event, line: str | None) -> None:
     assert [one.text for one in event_lines(event, 12.0)] == ([line] if line else [])
 
 
+def told_at(*events: Event) -> list[float]:
+    """When a person is told, by the wall clock of the events."""
+    repeats = Repeats()
+    return [event.wall for event in events if not repeats.again(event)]
+
+
+def test_a_camera_that_is_down_is_told_once_a_minute() -> None:
+    tries = [SourceStatus("connecting", "refused", "no", 1 + n, 5.0, wall=1e9 + 5 * n) for n in range(720)]
+    walls = told_at(*tries)
+    assert walls == [1e9 + 60 * n for n in range(60)]
+    (line,) = event_lines(tries[719], 0.0)
+    assert line.text == "[   0.0s] -- no video: no (refused), 720 tries, next try in 5 s"
+
+
+@pytest.mark.parametrize(
+    ("second", "told"),
+    [
+        (SourceStatus("connecting", "refused", "no", wall=1.0), False),
+        (SourceStatus("connecting", "dns", "no", wall=1.0), True),
+        (SourceStatus("connecting", "refused", "other", wall=1.0), True),
+        (StepFailed(0, 1, "timeout", "no", wall=1.0), True),
+    ],
+)
+def test_another_trouble_is_told_at_once(second: Event, told: bool) -> None:
+    first = SourceStatus("connecting", "refused", "no", wall=0.5)
+    assert told_at(first, second) == [0.5, *[1.0] * told]
+    assert told_at(first, second, replace(first, wall=2.0)) == [0.5, *[1.0] * told]
+
+
+def test_what_was_over_is_told_again() -> None:
+    down, failed = SourceStatus("reconnecting", "ended", wall=1.0), StepFailed(0, 1, "timeout", "late", wall=2.0)
+    assert told_at(down, failed, SourceStatus("running", wall=3.0), failed, down) == [1.0, 2.0, 3.0, 1.0]
+    assert told_at(down, failed, Commentary(1, 2, "a", wall=3.0), down, failed) == [1.0, 2.0, 3.0, 2.0]
+
+
 def test_every_code_has_words() -> None:
     for code in REASONS:
         (line,) = event_lines(SourceStatus("reconnecting", code), 0.0)
@@ -98,6 +134,7 @@ EVENTS: list[Event] = [
     Commentary(0, 1, "a"),
     AnswerDelta(1, "b"),
     SourceStatus("stalled", "stalled"),
+    SourceStatus("stalled", "stalled", tries=2),
     Gap(1, 9, "stalled"),
     SourceStatus("running"),
     Alert("fall", "raised", 1, 9.0, 9.0),

@@ -240,6 +240,20 @@ def test_kinds(kinds: list[str] | None, sent: list[str]) -> None:
     assert len(set(identities)) == len(identities), "also where an event has no id"
 
 
+def test_what_is_left_when_nobody_waits_any_more_is_lost() -> None:
+    with receiver(sleep(3)) as server:
+        sink = hook(server, timeout=3.0)
+        for number in range(4):
+            sink.write(gap(number))
+        server.wait(1)
+        sink.close()
+        assert not sink.wait(0.05)
+        assert sink.loss == ""
+        sink.give_up()
+        assert sink.deliveries.dropped == 4
+        assert sink.loss == f"4 of 4 events did not reach http://127.0.0.1:{server.port}"
+
+
 def test_nobody_waits_for_a_server_that_hangs() -> None:
     with receiver(sleep(30)) as server:
         sink = hook(server, timeout=20.0)
@@ -342,9 +356,7 @@ def test_a_name_for_a_private_address_is_not_connected_to(monkeypatch: pytest.Mo
         assert finish(sink) == (0, 1, 0)
     assert connected == []
     assert server.requests == []
-    assert problems == [
-        f"webhook http://door.example:{server.port}: its address is not public; private ones must be allowed"
-    ]
+    assert problems == [f"webhook http://door.example:{server.port}: {webhook.NOT_PUBLIC}"]
 
 
 def test_a_name_is_resolved_once_for_check_and_connection(monkeypatch: pytest.MonkeyPatch) -> None:

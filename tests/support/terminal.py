@@ -31,6 +31,8 @@ class TerminalRun:
         self.pid = os.fork()
         if self.pid == 0:
             os.setsid()
+            for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTSTP):  # a job of a script may be deaf to them
+                signal.signal(number, signal.SIG_DFL)
             fcntl.ioctl(self._keep, termios.TIOCSCTTY, 0)
             for number in range(3):
                 os.dup2(self._keep, number)

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from ..sinks.terminal import Beside
 
 
+#: Seconds in which what waits for a webhook is still sent when a person has pressed Ctrl-C.
+IMPATIENCE = 0.5
+
+
 class Stopped(BaseException):
     """The system asked the process to end (SIGTERM), or its terminal is gone (SIGHUP). ``code``: to exit with."""
 
@@ -49,9 +53,9 @@ def follow(
     from ..runtime.clock import Pace
     from ..runtime.runtime import LONG_PATIENCE, Runtime
     from ..sinks.files import printable
-    from ..sinks.outputs import wait_for
     from ..sinks.prompt_line import PromptLine
 
+    patience = LONG_PATIENCE
     prompt = PromptLine() if types else None
     started: list[tuple[Watched, Stream]] = []
     alone = len(streams) == 1
@@ -70,6 +74,7 @@ def follow(
                 end.enter_context(typing(started[0][1], prompt))
             runtime.wait()
     except KeyboardInterrupt:
+        patience = IMPATIENCE
         return 130
     except Stopped as end:
         return end.code
@@ -78,14 +83,28 @@ def follow(
     finally:
         runtime.close()
         try:
-            for late in wait_for([sink for one, _ in started for sink in one.outputs], LONG_PATIENCE):
-                print(f"{getattr(late, 'path', 'the webhook')} was not ready in time", file=sys.stderr)
+            settle([sink for one, _ in started for sink in one.outputs], LONG_PATIENCE, patience)
         finally:
             for one, stream in started:
                 if not alone:
                     print(f"stream   {printable(one.name)}", file=sys.stderr)
                 report(stream.stats, getattr(one.video, "broken", 0), getattr(one.video, "breaks", 0))
+                for line in lost(one.outputs):
+                    print(line, file=sys.stderr)
     return 0
+
+
+def settle(sinks: Sequence[object], seconds: float, webhook_seconds: float) -> None:
+    """Behind the end of their streams, wait for files and webhooks; what does not reach these is given up."""
+    from ..sinks.outputs import wait_for
+    from ..sinks.webhook import Webhook
+
+    hooks = [sink for sink in sinks if isinstance(sink, Webhook)]
+    for late in wait_for([sink for sink in sinks if sink not in hooks], seconds):
+        print(f"{getattr(late, 'path', 'an output')} was not ready in time", file=sys.stderr)
+    wait_for(hooks, webhook_seconds)
+    for hook in hooks:
+        hook.give_up()
 
 
 @contextmanager
@@ -144,6 +163,11 @@ def report(stats: RunStats, broken: int, breaks: int = 0) -> None:
         print(f"broken   {broken} packets of the video could not be decoded", file=sys.stderr)
     if breaks:
         print(f"breaks   {breaks} times the video's clock jumped; time goes on as if it had not", file=sys.stderr)
+
+
+def lost(sinks: Sequence[object]) -> list[str]:
+    """A line for every sink whose events did not all arrive."""
+    return [f"webhook  {loss}" for sink in sinks if (loss := getattr(sink, "loss", ""))]
 
 
 def kept(end: BaseException) -> int:

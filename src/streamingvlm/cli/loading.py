@@ -56,9 +56,10 @@ def check_endpoint(endpoint: str | None, remote_model: str, local: Mapping[str, 
 def open_endpoint(url: str, model: str) -> Iterator[RemoteEngine]:
     """An engine whose streams are watched by a model behind an OpenAI-compatible endpoint."""
     from ..engine.endpoint import Endpoint
-    from ..engine.remote_engine import RemoteEngine
+    from ..engine.remote_engine import SLOTS, RemoteEngine
 
-    with Endpoint(url, model, key=os.environ.get(KEY) or None) as endpoint:
+    # A stream has one call under way and perhaps a question: none of them waits for those of another stream.
+    with Endpoint(url, model, key=os.environ.get(KEY) or None, in_flight=2 * SLOTS) as endpoint:
         yield RemoteEngine(endpoint)
 
 

@@ -126,6 +126,16 @@ class WebhookRequest:
     kinds: Sequence[str] = field(default_factory=list)
     private: bool = False
 
+    @staticmethod
+    def of(url: str | None, secret: str | None, kinds: Sequence[str], private: bool) -> WebhookRequest | None:
+        """As the options say it; None without ``url``. OptionError for options that then mean nothing."""
+        if url is not None:
+            return WebhookRequest(url, secret, kinds, private)
+        given = {"secret": secret is not None, "kind": bool(kinds), "private": private}
+        if unused := [f"--webhook-{option}" for option, there in given.items() if there]:
+            raise OptionError(f"{', '.join(unused)}: only with --webhook URL")
+        return None
+
     def open(self) -> Webhook:
         """A sink for one stream."""
         from ..sinks.webhook import DEFAULT_KINDS, Webhook
@@ -139,6 +149,14 @@ class WebhookRequest:
             allow_private=self.private,
             on_problem=_warn,
         )
+
+
+def check_locators(locators: Sequence[str]) -> None:
+    """Raise OptionError for sources that cannot be meant."""
+    if not all(locator.strip() for locator in locators):
+        raise OptionError("a source is empty; name a file, a folder of pictures, a URL or a device")
+    if list(locators).count("-") > 1:
+        raise OptionError("- is named twice, but standard input is read once; several --instruct share one source")
 
 
 def plan(

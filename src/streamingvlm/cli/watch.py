@@ -23,7 +23,7 @@ from .options import (
     WeightsOption,
     check_numbers,
 )
-from .plan import SourceRequest, Watched, WebhookRequest, are_asked, plan, read_rules
+from .plan import SourceRequest, Watched, WebhookRequest, are_asked, check_locators, plan, read_rules
 
 
 def watch(
@@ -119,6 +119,7 @@ def watch(
     )
     if quiet and as_json:
         raise OptionError("--quiet and --json exclude each other")
+    check_locators(sources)
     if endpoint is not None:
         local = {"model": model, "device": device, "dtype": dtype, "weights": weights, "temperature": temperature}
         check_endpoint(endpoint, remote_model, {**local, "max-pixels": max_pixels})
@@ -134,9 +135,7 @@ def watch(
         rates = {"fps": fps, "step": step}
         return rates if endpoint is not None else {**rates, **local_options, "stream": number}
 
-    hook = None
-    if webhook is not None:
-        hook = WebhookRequest(webhook, webhook_secret, webhook_kind or [], webhook_private)
+    hook = WebhookRequest.of(webhook, webhook_secret, webhook_kind or [], webhook_private)
     asked_rules = read_rules(rule or [], rules or [])
     style = "quiet" if quiet else "json" if as_json else "auto"
     clock = None if pace is None else Pace(pace.value)

@@ -71,7 +71,8 @@ def read_rules(path: Path) -> list[RuleSpec]:
     except OSError as error:
         raise OptionError(f"cannot read the rules in {path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
-        raise OptionError(f"{path} is neither JSON nor, called .toml, TOML: {error}") from None
+        wanted = "TOML" if path.suffix.lower() == ".toml" else "JSON (a file of TOML is called .toml)"
+        raise OptionError(f"{path} is no {wanted}: {error}") from None
     tables = value.get("rules") if isinstance(value, dict) and value.keys() == {"rules"} else value
     if not isinstance(tables, list):
         raise OptionError(f'{path} must hold a list of rules: {{"rules": [...]}} or [[rules]]')

@@ -42,11 +42,44 @@ REASONS: dict[SourceCode, str] = {
 }
 
 
+#: Seconds in which the same trouble is told once, however often the source or the endpoint is tried.
+QUIET = 60.0
+
+
 class Line(NamedTuple):
     """``style``: of rich, where there are colours."""
 
     text: str
     style: str = ""
+
+
+class Repeats:
+    """Which events a person has just been told: a camera that is down for an hour is no news at every try.
+
+    A trouble is told when it begins, when it is another one, and once in ``QUIET`` seconds with the number of tries.
+    Two that alternate are both known. It is over when frames (words, for steps that failed) come again.
+    """
+
+    def __init__(self) -> None:
+        self._told: dict[tuple[type[Event], str, str], float] = {}
+
+    def again(self, event: Event) -> bool:
+        """Whether ``event`` need not be told, since the same was told a short while ago."""
+        match event:
+            case SourceStatus(state="running" | "ended"):
+                self._forget(SourceStatus)
+            case Commentary():
+                self._forget(StepFailed)
+            case SourceStatus(code=code) | StepFailed(code=code) if code:
+                key = (type(event), code, event.reason)
+                if event.wall < self._told.get(key, -QUIET) + QUIET:
+                    return True
+                self._told = {told: wall for told, wall in self._told.items() if event.wall < wall + QUIET}
+                self._told[key] = event.wall
+        return False
+
+    def _forget(self, kind: type[Event]) -> None:
+        self._told = {key: wall for key, wall in self._told.items() if key[0] is not kind}
 
 
 def event_lines(event: Event, now: float, beside: Beside | None = None) -> list[Line]:
@@ -65,6 +98,8 @@ def event_lines(event: Event, now: float, beside: Beside | None = None) -> list[
             return [_line(event.start, f"-- no words: {_failure(event)}", "yellow")]
         case SourceStatus(code=code):
             return [_line(now, f"-- {_status(event)}", "yellow" if code else "dim")]
+        case Gap(start=start):
+            now = start
     text = _told(event)
     return [_line(now, f"-- {text}", "dim")] if text else []
 
@@ -101,13 +136,19 @@ def _status(event: SourceStatus) -> str:
     broken = event.code and event.state == "connecting"
     text = "no video" if broken else state.get(event.state, "no video")
     text += f": {why}" if why else ""
-    return text if event.retry_in is None else f"{text}, next try in {event.retry_in:.0f} s"
+    return text + _tries(event)
+
+
+def _tries(event: SourceStatus | StepFailed) -> str:
+    """How often it was tried, and when it is next."""
+    tries = f", {event.tries} tries" if event.tries > 1 else ""
+    return f"{tries}, next try in {event.retry_in:.0f} s" if event.retry_in else tries
 
 
 def _failure(event: StepFailed) -> str:
     text = f"{event.reason} ({event.code})"
     text += f", {event.dropped} steps dropped before" if event.dropped else ""
-    return f"{text}, next try in {event.retry_in:.0f} s" if event.retry_in else text
+    return text + _tries(event)
 
 
 def _alert(event: Alert) -> Line:

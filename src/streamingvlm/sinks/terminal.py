@@ -10,7 +10,7 @@ from rich.text import Text
 from ..core.events import AnswerDelta, Commentary, Delta, Event, Gap, StepFailed, StreamOpened
 from ..core.run_stats import RunStats, memory
 from .formats import json_line
-from .lines import Beside, event_lines, stamp
+from .lines import Beside, Line, Repeats, event_lines, stamp
 from .prompt_line import PromptLine
 from .text import printable
 
@@ -60,10 +60,11 @@ class Plain(Quiet):
         self.beside = beside
         self._prefix = f"{printable(name)} " if name else ""
         self._now = 0.0
+        self._repeats = Repeats()
 
     def write(self, event: Event) -> None:
         """See :meth:`Sink.write`."""
-        for line in event_lines(event, self._now, self.beside):
+        for line in _news(self._repeats, event, self._now, self.beside):
             print(self._prefix + line.text, flush=True)
         self._now = _now(event, self._now)
 
@@ -83,6 +84,7 @@ class Terminal:
         self._name = ""
         self._now = 0.0
         self._text = ""
+        self._repeats = Repeats()
         self._stats = RunStats()
         self._status: RenderableType = Text("waiting for the first step", style="dim")
         self._live = Live(self.render(), console=console or Console(), refresh_per_second=10, transient=True)
@@ -103,7 +105,7 @@ class Terminal:
                 self._stats.add(event)
                 self._text = ""
         self._prompt.write(event)
-        for line in event_lines(event, self._now, self.beside):
+        for line in _news(self._repeats, event, self._now, self.beside):
             self._live.console.print(Text(*line))
         self._now = _now(event, self._now)
         self._live.update(self.render())
@@ -116,6 +118,11 @@ class Terminal:
         """The status as it is now."""
         text = Text.assemble((f"{stamp(self._now)} ", "bold"), printable(self._text), ("▌", "blink"))
         return Group(text, Text("─" * BAR, style="dim"), Text(self._name, style="dim"), self._status, self._prompt)
+
+
+def _news(repeats: Repeats, event: Event, now: float, beside: Beside | None) -> list[Line]:
+    """The lines of an event; none if a person was told the same just now."""
+    return [] if repeats.again(event) else event_lines(event, now, beside)
 
 
 def _status(event: Commentary, stats: RunStats) -> RenderableType:

@@ -48,6 +48,8 @@ JITTER = 0.2
 DRAIN, DRAIN_RETRY = 5.0, 0.5
 #: Seconds by which the clocks of sender and receiver may differ, and a request may be old.
 TOLERANCE = 300.0
+#: What is told of a server that must not be connected to.
+NOT_PUBLIC = "its address is not public; such a server must be allowed (--webhook-private, allow_private=True)"
 #: An IPv4 address in the last four bytes of an IPv6 one (RFC 6052).
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
@@ -131,11 +133,27 @@ class Webhook:
             self._until = time.monotonic() + DRAIN
             self._changed.notify_all()
 
+    @property
+    def loss(self) -> str:
+        """What did not arrive, in one line ("": nothing)."""
+        done = self.deliveries
+        lost = done.failed + done.dropped
+        return f"{lost} of {lost + done.delivered} events did not reach {self._target}" if lost else ""
+
     def wait(self, seconds: float = DRAIN) -> bool:
         """Behind :meth:`close`: until all is sent or time is up; whether nothing is left to do."""
         if self._thread.ident is not None:
             self._thread.join(seconds)
         return not self._thread.is_alive()
+
+    def give_up(self) -> None:
+        """What is not sent by now is lost, the request under way too: nobody waits for its status any more."""
+        with self._changed:
+            self._until = time.monotonic()
+            if self._thread.is_alive():
+                self.deliveries.dropped += len(self._events) + 1
+                self._events.clear()
+            self._changed.notify_all()
 
     # The sending thread.
 
@@ -238,7 +256,7 @@ class _Target:
         tls = parts.scheme == "https"
         target = _Target(host, port or (443 if tls else 80), path, tls, allow_private)
         if not allow_private and _is_address(host) and not is_public(host):
-            raise OptionError(f"webhook {target}: this address is not public; private ones must be allowed")
+            raise OptionError(f"webhook {target}: {NOT_PUBLIC}")
         return target
 
     def __str__(self) -> str:
@@ -270,7 +288,7 @@ class _Target:
         """What the name stands for now; none unless all may be connected to."""
         found = [str(one[4][0]) for one in socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)]
         if not self.allow_private and not all(map(is_public, found)):
-            raise _DeliveryError("its address is not public; private ones must be allowed")
+            raise _DeliveryError(NOT_PUBLIC)
         return found
 
 

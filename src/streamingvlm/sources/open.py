@@ -11,14 +11,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 from urllib.parse import unquote, urlsplit
 
 from ..core.errors import SourceError
 from ..core.events import Source, StepSource
 from ..core.plugins import load, registered
 from .inputs import DEVICES, URLS, scheme_of
-from .live import LiveSource, open_live
+
+if TYPE_CHECKING:
+    from .live import LiveSource
 
 
 class Opener(Protocol):
@@ -82,6 +84,8 @@ def open_source(
     Raises SourceError.
     """
     if scheme_of(locator):
+        from .live import open_live  # with FFmpeg, which sources of other packages do without
+
         return open_live(
             locator,
             fps=fps,
@@ -111,8 +115,8 @@ def open_recording(
 ) -> Source:
     """:func:`open_source` for programs that read a video from end to end. SourceError if it is live."""
     source = open_source(locator, fps=fps, step=step, start=start, duration=duration, video_stream=video_stream)
-    if isinstance(source, LiveSource):
-        source.close()
+    if scheme_of(locator):
+        cast("LiveSource", source).close()
         raise SourceError(f"{source.name} is live; only a recording can be used here")
     return cast(Source, source)
 
