@@ -21,6 +21,7 @@ from streamingvlm.core.events import Chunk, InstructionUpdated, StepInput
 from streamingvlm.core.policy import make_policy
 from streamingvlm.core.sampling_params import Sampling
 from streamingvlm.engine.engine import Engine
+from streamingvlm.engine.options import INSTRUCTIONS
 from streamingvlm.engine.request import Status
 from streamingvlm.engine.session import Session
 from streamingvlm.kernels.plain import PlainKernels
@@ -535,6 +536,11 @@ def test_instructions_have_versions_and_none_is_lost() -> None:
         for empty in ("", " \n"):
             with pytest.raises(OptionError, match="needs words"):
                 session.instruct(empty)
+        for number in range(5, 505):  # a camera may be down for days
+            assert session.instruct(f"number {number}") == number
+        told = session.step(chunk(0, 4)).instructions
+        assert [one.version for one in told] == list(range(505 - INSTRUCTIONS, 505))
+        assert told[-1] == InstructionUpdated(504, "number 504", 4.0)
 
 
 @torch.inference_mode()

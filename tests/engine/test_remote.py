@@ -18,6 +18,7 @@ import pytest
 from streamingvlm.core.errors import EndpointError, OptionError, SessionError
 from streamingvlm.core.events import Arrival, Chunk, InstructionUpdated, StepInput
 from streamingvlm.engine.endpoint import Endpoint
+from streamingvlm.engine.options import INSTRUCTIONS
 from streamingvlm.engine.remote import OURS, PAPER_BASELINE, RemoteOptions, RemoteSession
 from streamingvlm.sources.open import open_source
 from support import media
@@ -318,6 +319,14 @@ class TestInstructions:
         first, *later = (texts(request)[-1] for request in server.requests)
         assert first.startswith("Call the game.")
         assert all(text.startswith("Auf Deutsch.") for text in later)
+
+    def test_so_many_wait_for_a_step(self, server: ChatServer) -> None:
+        session = opened(server)
+        for number in range(1, 501):
+            assert session.instruct(f"number {number}") == number
+        told = session.step(chunk(0, 1)).instructions
+        assert [one.version for one in told] == list(range(501 - INSTRUCTIONS, 501))
+        assert told[-1].text == "number 500"
 
     @pytest.mark.parametrize("text", [" ", "half a character \ud83d"])
     def test_what_is_no_instruction(self, server: ChatServer, text: str) -> None:

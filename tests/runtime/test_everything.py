@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -11,15 +12,18 @@ from typing import Any
 
 import pytest
 
-from streamingvlm.core.events import Answered, Commentary, Event, Question, StepInput
+from streamingvlm.core.events import Answered, Asked, Closed, Commentary, Event, Question, StepInput
 from streamingvlm.engine.engine import Engine
 from streamingvlm.runtime.clock import Pace
 from streamingvlm.runtime.keeper import Keeper, SnapshotWriter
 from streamingvlm.runtime.rules import AskedRule, SaysRule
 from streamingvlm.runtime.runtime import Runtime, Stream
+from streamingvlm.runtime.state_folder import StateFolder
 from streamingvlm.sinks.burned import BurnedOutput
 from streamingvlm.sinks.files import FileOutput
 from streamingvlm.sinks.webhook import Webhook
+from streamingvlm.sources.live import LiveHub
+from streamingvlm.testing import ScriptedModel
 from support import tiny
 from support.receiver import receiver
 from support.streams import chunk
@@ -131,3 +135,32 @@ def test_the_commentary_is_the_same_with_everything_around_it(policy: str, tmp_p
         assert len(one.said) == COUNT
         assert sum(not answered.error for answered in one.of(Answered)) >= 2
         assert [event for event in heard if isinstance(event, Commentary)] == one.of(Commentary)
+
+
+def test_closing_takes_less_than_a_second_with_everything_on(tmp_path: Path) -> None:
+    model = ScriptedModel(lambda start, *_: f"word {start:g}", answer=lambda _: "yes " * 20, decode_seconds=0.002)
+    before = set(threading.enumerate())
+    hub = LiveHub("lavfi:testsrc2=size=64x48:rate=30")
+    with StateFolder(tmp_path / "state", every=0.1) as state:
+        runtime, kept = Runtime(Engine(model, slots=3), questions=True), [Kept(), Kept()]
+        for number, sink in enumerate(kept):
+            source = hub.subscribe(fps=10, step=0.2)
+            hook = Webhook("http://127.0.0.1:9/x", "s", kinds=["commentary.done"], allow_private=True)
+            sinks = [sink, hook, BurnedOutput(tmp_path / f"{number}.mp4"), FileOutput(tmp_path / f"{number}.vtt")]
+            options: dict[str, Any] = {"pace": Pace.LIVE, "fps": 10.0, "step": 0.2, "rules": RULES}
+            stream = state.start(runtime, "camera", lambda _, own=source: own, name=str(number), sinks=sinks, **options)  # type: ignore[misc]
+            assert stream is not None
+            threading.Thread(target=list, args=(stream.subscribe(),), daemon=True).start()
+            for _ in range(4):
+                stream.ask("who?")
+        until = time.monotonic() + 30
+        while not all(len(one.of(Commentary)) > 2 for one in kept) and time.monotonic() < until:
+            time.sleep(0.01)
+        began = time.monotonic()
+        runtime.close()
+        assert time.monotonic() - began < 1.5
+        assert all(thread.daemon for thread in set(threading.enumerate()) - before), "none keeps the process"
+    for one in kept:
+        assert isinstance(one.events[-1], Closed)
+        asked, answered = len(one.of(Asked)), len(one.of(Answered))
+        assert asked == answered == 4

@@ -263,3 +263,22 @@ def test_a_hole_is_the_last_notice_to_be_lost() -> None:
     )
     feed._thread.join(10)
     assert feed.poll() == gap
+
+
+@pytest.mark.parametrize("error", [OutputError("the disk is full"), MemoryError(), SystemExit("enough")])
+def test_a_sink_that_cannot_see_ends_its_stream_alone(error: BaseException) -> None:
+    class Blind(Kept):
+        def see(self, step: StepInput) -> None:
+            if step.chunk.start == 1.0:
+                raise error
+
+    bad, beside, good = Blind(), Kept(), Kept()
+    with Runtime(Engine(ScriptedModel(says), slots=2)) as runtime:
+        first = runtime.start(ScriptedSource(4), sinks=[bad, beside])
+        second = runtime.start(ScriptedSource(4), sinks=[good])
+        assert second.wait(20)
+        with pytest.raises(type(error)):
+            first.wait(20)
+    assert [event.start for event in beside.events if isinstance(event, Commentary)] == [0.0]
+    assert beside.told[-1] == bad.told[-1] == Closed(str(error) or "MemoryError")
+    assert sum(isinstance(event, Commentary) for event in good.events) == 4

@@ -838,6 +838,52 @@ def test_what_cannot_be_taken_ends_no_stream(tmp_path: Path, caplog: pytest.LogC
     assert caplog.text.count("\n") == 1
 
 
+def test_no_memory_for_a_copy_ends_no_stream(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: object) -> None:
+        raise MemoryError
+
+    def before(stream: Stream) -> None:
+        monkeypatch.setattr(stream.pipeline.session, "take", full)
+
+    events, stream = run(tmp_path, before=before)
+    assert words(events) == WHOLE
+    assert stream is not None
+    assert stream.complete
+    assert caplog.text.count("\n") == 1
+    assert "MemoryError" in caplog.text
+    assert not words(run(tmp_path)[0]), "the journal knows what was said"
+
+
+@pytest.mark.parametrize("jump", [-3600.0, 86400.0])
+def test_a_wall_clock_that_is_set_during_a_run_moves_no_stream(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump: float
+) -> None:
+    offset, real = [0.0], time.time
+    monkeypatch.setattr(time, "time", lambda: real() + offset[0])
+    camera = "lavfi:testsrc2=size=64x48:rate=20"
+
+    def set_clock(event: Event) -> None:
+        if isinstance(event, Commentary) and event.end == 0.5:
+            offset[0] = jump
+
+    def open_(_: float | None) -> Any:
+        return open_source(camera, step=0.5, fps=4, duration=1.0)
+
+    options = {"pace": Pace.LIVE, "fps": 4.0, "step": 0.5}
+    first, _ = run(tmp_path, open_, sinks=[Kept(set_clock)], **options)
+    second, _ = run(tmp_path, open_, **options)
+    for told in (first, second):
+        ends = [0.0, *(one.end for one in only(told, Commentary))]
+        assert ends == sorted(ends)
+    (hole,) = only(second, Gap)
+    assert 1.0 - 1e-6 <= hole.start <= hole.end < 12.0
+    assert only(second, Commentary)[0].start >= hole.end - 1e-6
+    (one,) = tmp_path.iterdir()
+    assert ids(list(read_journal(one))) == ids(first) + ids(second), "nothing of it is lost in the journal"
+
+
 def test_a_folder_that_is_removed_while_it_runs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     def remove(event: Event) -> None:
         if isinstance(event, Commentary) and event.start == 3.0:

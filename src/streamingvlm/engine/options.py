@@ -9,6 +9,8 @@ from ..core.sampling_params import Sampling
 
 #: Tokens that are reserved for the standing instruction, and as many again for one that replaces it.
 INSTRUCTION_BUDGET = 256
+#: Instructions that wait for the next step: of more the oldest, which came to nothing anyway, are not told.
+INSTRUCTIONS = 64
 
 
 @dataclass(frozen=True, slots=True)

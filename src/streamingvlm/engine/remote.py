@@ -20,6 +20,7 @@ from ..core.events import Answer, Chunk, Commentary, FinishReason, InstructionUp
 from .accepted import LIMITS
 from .endpoint import CallLimit, Completion, Endpoint
 from .jpeg import data_url, encode_jpeg
+from .options import INSTRUCTIONS
 from .remote_prompt import (
     OURS,
     PAPER_BASELINE,
@@ -188,7 +189,7 @@ class RemoteSession:
         check_text("instruction", text)
         with self._alone():
             version = self._state.version + 1
-            pending = (*self._state.pending, InstructionUpdated(version, text, None))
+            pending = (*self._state.pending, InstructionUpdated(version, text, None))[-INSTRUCTIONS:]
             self._state = replace(self._state, version=version, pending=pending)
         return version
 

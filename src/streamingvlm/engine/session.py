@@ -128,7 +128,8 @@ class Session:
     def instruct(self, text: str) -> int:
         """Replace the standing instruction, from the next step on; the version of the new one (the first is 1).
 
-        The model is told the newest one. Every one is in :attr:`Commentary.instructions` of that step. Raises
+        The model is told the newest one. Every one is in :attr:`Commentary.instructions` of that step (of more than
+        ``INSTRUCTIONS`` the last). Raises
         :class:`OptionError` for what is no text or has no words, :class:`CapacityError` for a text over its budget.
         """
         self._engine.check_thread()

@@ -37,6 +37,7 @@ from ..core.spans import Kind, Role, Span
 from ..core.timeline import Timeline
 from ..models.base import Model
 from ..models.patches import Patcher, Patches
+from ..sinks.files import sync_folder
 from .state import StreamState
 from .stream import OpenStream
 
@@ -156,7 +157,7 @@ def write(path: Path, taken: Taken) -> None:
             with suppress(OSError):
                 _part(path).unlink(missing_ok=True)
             raise
-        _sync(path.parent)
+        sync_folder(path.parent)
 
 
 def read(path: Path) -> Kept:
@@ -258,17 +259,6 @@ def _keep(path: Path) -> None:
         os.link(path, previous(path))
     except OSError:  # a file system without second names
         os.replace(path, previous(path))
-
-
-def _sync(folder: Path) -> None:
-    """Let new names in a folder reach the disk, where folders can be opened."""
-    if os.name == "nt":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _whole_one(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], Path, str]:

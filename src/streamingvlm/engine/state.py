@@ -12,6 +12,7 @@ from ..core.events import Chunk, InstructionUpdated
 from ..core.positions import FloatArray
 from ..core.timeline import Timeline
 from .open_turn import OpenTurn
+from .options import INSTRUCTIONS
 
 if TYPE_CHECKING:
     from ..models.patches import Patches
@@ -112,10 +113,9 @@ class StreamState:
         return max(0.0, time - self.time_offset) if self.time_offset else time
 
     def instruct(self, text: str) -> int:
-        """Another instruction, from the next step on; its version."""
+        """Another instruction, from the next step on; its version. At most ``INSTRUCTIONS`` wait to be told."""
         self.version += 1
-        earlier = tuple(replace(one, start=None) for one in self.instructions)
-        self.instructions = (*earlier, InstructionUpdated(self.version, text, None))
+        self.instructions = (*self.instructions, InstructionUpdated(self.version, text, None))[-INSTRUCTIONS:]
         return self.version
 
     def take_instructions(self, start: float) -> tuple[InstructionUpdated, ...]:
@@ -129,7 +129,7 @@ class StreamState:
     def with_instructions_of(self, later: StreamState) -> StreamState:
         """This state, but for instructions that came since: they are not undone with a step that failed."""
         new = tuple(one for one in later.instructions if one.version > self.version)
-        return replace(self, version=later.version, instructions=(*self.instructions, *new))
+        return replace(self, version=later.version, instructions=(*self.instructions, *new)[-INSTRUCTIONS:])
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -26,7 +26,7 @@ from typing import Any
 
 from ..core.errors import OutputError
 from ..core.events import AnswerDelta, Delta, Dropped, Event
-from ..sinks.files import json_text, make_folder
+from ..sinks.files import json_text, make_folder, sync_folder
 from ..sinks.records import event_of, moment_of, record_of
 from .folder_lock import FolderLock
 from .limits import JOURNAL_BYTES, JOURNAL_FILE_BYTES, JOURNAL_FILE_SECONDS, JOURNAL_SECONDS
@@ -318,17 +318,6 @@ def files_of(folder: Path) -> list[Path]:
     """The files of a journal, the oldest first."""
     found = [file for file in folder.glob("events-*.jsonl") if _NAME.fullmatch(file.name)]
     return sorted(found, key=_index)
-
-
-def sync_folder(folder: Path) -> None:
-    """Let new names in a folder reach the disk, where folders can be opened. OSError if that cannot be."""
-    if os.name == "nt":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def number_of(id_: str) -> tuple[str, int]:

@@ -62,7 +62,8 @@ class Companion(Protocol):
     """Goes along with a stream: rules, say, or whatever keeps snapshots. Its calls come on the engine's thread.
 
     What it raises ends the stream. :meth:`Pipeline.tell` is how it tells events. One with a method ``ending`` (see
-    :class:`Keeper`) is also called, with the pipeline, when the stream ends and its session is still open.
+    :class:`Keeper`) is also called, with the pipeline, when the stream ends and its session is still open, and comes
+    behind the others; for a method ``keep`` see :meth:`Pipeline.keep`.
     """
 
     def between(self, pipeline: Pipeline) -> None:

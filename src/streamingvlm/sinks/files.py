@@ -29,6 +29,7 @@ __all__ = [
     "json_text",
     "make_folder",
     "printable",
+    "sync_folder",
     "write_whole",
 ]
 
@@ -241,3 +242,14 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot make the folder {folder} ({error.strerror})") from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Let new names in a folder reach the disk, where folders can be opened. OSError if that cannot be."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
