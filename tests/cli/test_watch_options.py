@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 
 import pytest
 
 from streamingvlm import cli
-from streamingvlm.cli.follow import lost, settle
-from streamingvlm.core.events import Gap
-from streamingvlm.core.run_stats import RunStats
+from streamingvlm.cli.follow import NOTHING, follow, lost, settle
+from streamingvlm.cli.plan import Watched
+from streamingvlm.core.errors import SourceError
+from streamingvlm.core.events import Chunk, Gap
+from streamingvlm.engine.engine import Engine
 from streamingvlm.sinks.webhook import Webhook
+from streamingvlm.testing import ScriptedModel, ScriptedSource
 from support.receiver import receiver, sleep
 
 URL = "http://127.0.0.1:9/match.ts"
@@ -39,8 +43,27 @@ def test_one_line_says_what_is_wrong(arguments: list[str], message: str, capsys:
     assert "abc" not in line
 
 
-def test_a_stream_that_saw_nothing_says_so() -> None:
-    assert RunStats().summary() == ["watched  nothing: no step of video has been finished"]
+class Nothing(ScriptedSource):
+    """A camera that is down all the time."""
+
+    def __iter__(self) -> Iterator[Chunk]:
+        if self.name == "broken":
+            raise SourceError("it is broken")
+        return iter(())
+
+
+def test_a_stream_that_saw_nothing_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    engine = Engine(ScriptedModel(lambda *_: "a"))
+    assert follow([Watched("door", Nothing(1), {})], engine, "quiet") == 0
+    assert capsys.readouterr().err.splitlines() == [NOTHING]
+
+
+def test_one_that_failed_leaves_that_to_its_error(capsys: pytest.CaptureFixture[str]) -> None:
+    source = Nothing(1)
+    source.name = "broken"
+    with pytest.raises(SourceError, match="it is broken"):
+        follow([Watched("door", source, {})], Engine(ScriptedModel(lambda *_: "a")), "quiet")
+    assert capsys.readouterr().err == ""
 
 
 def test_the_summary_counts_events_that_did_not_arrive() -> None:

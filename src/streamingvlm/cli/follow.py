@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 IMPATIENCE = 0.5
 
 
+#: The summary of a stream that saw nothing: a camera that was down all the time.
+NOTHING = "watched  nothing: no step of video has been finished"
+
+
 class Stopped(BaseException):
     """The system asked the process to end (SIGTERM), or its terminal is gone (SIGHUP). ``code``: to exit with."""
 
@@ -88,6 +92,8 @@ def follow(
             for one, stream in started:
                 if not alone:
                     print(f"stream   {printable(one.name)}", file=sys.stderr)
+                if stream.error is None and not stream.stats.summary():  # an error is a line of its own
+                    print(NOTHING, file=sys.stderr)
                 report(stream.stats, getattr(one.video, "broken", 0), getattr(one.video, "breaks", 0))
                 for line in lost(one.outputs):
                     print(line, file=sys.stderr)

@@ -47,12 +47,9 @@ class RunStats:
         return ordered[min(int(share * len(ordered)), len(ordered) - 1)] if ordered else 0.0
 
     def summary(self) -> list[str]:
-        """A few lines for the end of a run, one if there are no words."""
+        """A few lines for the end of a run; none if no step has ended."""
         if self.last is None:
-            nothing = "watched  nothing: no step of video has been finished"
-            return [
-                f"failed   {self.failed} steps, {self.dropped} dropped; there are no words" if self.failed else nothing
-            ]
+            return [f"failed   {self.failed} steps, {self.dropped} dropped; there are no words"] if self.failed else []
         work = {stage: self.stages[stage] / self.seconds for stage in STAGES}
         parts = ", ".join(f"{stage} {seconds:.3f}" for stage, seconds in work.items())
         cut = f", {self.unfinished} ended by max_new_tokens or the next step" if self.unfinished else ""
