@@ -150,7 +150,8 @@ class Reader(threading.Thread):
             if container.format.name in TEXT_FORMATS:
                 raise TroubleError(Trouble("format", "it is a text"))
             # A playlist has a size, whatever it lists; and a server may tell the one and not the other.
-            known = container.duration is not None or (container.format.name not in PLAYLISTS and container.size > 0)
+            size = container.size or 0  # before av 19 a stream without an end has a size below 0
+            known = container.duration is not None or (container.format.name not in PLAYLISTS and size > 0)
             self.finite = source.ends == "always" or (source.ends == "file" and known)
             if container.duration is not None:
                 self.finish = ((container.start_time or 0) + container.duration) / av.time_base
