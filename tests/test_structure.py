@@ -157,8 +157,12 @@ def test_only_the_command_line_reads_the_environment(path: Path) -> None:
 
 def test_exported_names() -> None:
     assert set(streamingvlm.__all__) == {
+        "Alert",
         "Answer",
+        "Answered",
         "Arrival",
+        "Ask",
+        "Asked",
         "CachePolicy",
         "CapacityError",
         "Chunk",
@@ -170,6 +174,7 @@ def test_exported_names() -> None:
         "EndpointError",
         "Engine",
         "Fork",
+        "Gap",
         "InstructionUpdated",
         "KeepAll",
         "ModelError",
@@ -179,6 +184,7 @@ def test_exported_names() -> None:
         "PublicCode",
         "Question",
         "RecentFrames",
+        "RemoteEngine",
         "RemoteSession",
         "Runtime",
         "Sampling",
@@ -189,7 +195,9 @@ def test_exported_names() -> None:
         "SlidingReset",
         "Source",
         "SourceError",
+        "SourceStatus",
         "StepInput",
+        "Stream",
         "StreamOpened",
         "StreamingVLMError",
         "StreamingWindow",
@@ -197,6 +205,7 @@ def test_exported_names() -> None:
         "load_model",
         "make_policy",
         "open_source",
+        "parse_rule",
     }
     for name in streamingvlm.__all__:
         assert getattr(streamingvlm, name).__name__ == name

@@ -71,7 +71,6 @@ for chunk in list(open_source(sys.argv[1], fps=10)):
     assert (ended.returncode, ended.stdout.split()) == (0, [str(index) for index in range(count)])
 
 
-@pytest.mark.skipif(container.AV_VERSION < 17, reason="FFmpeg 8.0 turns no PNG")
 @pytest.mark.parametrize("orientation", UPRIGHT)
 def test_a_picture_with_a_profile_stands_upright(tmp_path: Path, orientation: int) -> None:
     path = media.write_clip(

@@ -21,7 +21,7 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from ..core.errors import SourceError
-from .container import AV_VERSION, edge, may_jump, open_container, packet_clock, reason, spacing_of, tags_of
+from .container import edge, may_jump, open_container, packet_clock, reason, spacing_of, tags_of
 from .timestamps import CLOCK_BREAK, CLOCK_GAP, Clock, FrameStamps
 
 #: Two times closer than this are the same moment: Matroska rounds stamps to whole milliseconds.
@@ -36,9 +36,6 @@ MAX_KEPT = 2000
 REORDERED = 8
 #: A picture is shown at most so many seconds after it is decoded, where only the latter has a stamp.
 DECODED_AHEAD = 1.0
-#: FFmpeg's number of the full range of levels, and those of the colour matrices that are taken if none is told.
-FULL_RANGE = 2
-PLAIN_MATRICES = frozenset({0, 2, 5, 6})
 
 #: Decoders that give a colour profile its name, which PyAV and FFmpeg would both free: a crash of the process.
 NAMED_PROFILES = frozenset({"png", "apng"})
@@ -295,8 +292,7 @@ class _SideData(SideDataContainer):
 def without_profile(frame: Any) -> Any:
     """The same picture without its colour profile and EXIF, which conversion to RGB does not use."""
     graph = Graph()
-    if AV_VERSION > 16:
-        graph.threads = 1
+    graph.threads = 1
     source = graph.add_buffer(
         width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or Fraction(1, 1000)
     )
@@ -304,10 +300,6 @@ def without_profile(frame: Any) -> Any:
     graph.link_nodes(source, *filters, graph.add("buffersink")).configure()
     graph.push(frame)
     return graph.pull()
-
-
-#: Convert in the calling thread. Before av 17 there is no other way.
-ALONE: dict[str, int] = {"threads": 1} if AV_VERSION > 16 else {}
 
 
 def to_rgb(
@@ -324,26 +316,11 @@ def to_rgb(
     if transposed:
         height, width = width, height
     reformatter = reformatter or VideoReformatter()
-    picture: Any = reformatter.reformat(frame, width, height, "rgb24", **ALONE, **_colours(frame))
+    picture: Any = reformatter.reformat(frame, width, height, "rgb24", threads=1)  # in this thread
     pixels: NDArray[np.uint8] = picture.to_ndarray()
     if transposed:
         pixels = pixels.swapaxes(0, 1)
     return np.ascontiguousarray(pixels[:: -1 if flip_y else 1, :: -1 if flip_x else 1])
-
-
-def _colours(frame: Any) -> dict[str, int]:
-    """What av 16 has to be told of a frame's colours; later ones look themselves."""
-    full = frame.color_range == FULL_RANGE
-    if AV_VERSION > 16 or frame.format.is_rgb or (frame.colorspace in PLAIN_MATRICES and not full):
-        return {}
-    # Another matrix of the target makes it look at the source's; RGB has none.
-    target = next(matrix for matrix in (5, 6) if matrix != frame.colorspace)
-    return {
-        "src_colorspace": frame.colorspace,
-        "dst_colorspace": target,
-        "src_color_range": frame.color_range,
-        "dst_color_range": FULL_RANGE,
-    }
 
 
 def _orientation(frame: Any) -> tuple[bool, bool, bool]:

@@ -190,7 +190,7 @@ class Reader(threading.Thread):
             raise TroubleError(Trouble("codec"))
         for other in container.streams:
             if other.index != stream.index:
-                with suppress(Exception):  # before av 17 a stream cannot be told so; it is read and thrown away
+                with suppress(Exception):  # what cannot be told so is read and thrown away
                     other.discard = type(other.discard).all
         # Frame threads would keep as many frames back.
         stream.codec_context.thread_type = "SLICE"

@@ -25,7 +25,7 @@ BY_TYPE: tuple[tuple[type[BaseException], SourceCode], ...] = (
     (raised.NotImplementedError, "codec"),
     (raised.LookupError, "format"),
     (raised.InvalidDataError, "format"),
-    (getattr(raised, "ArgumentError", raised.InvalidDataError), "format"),  # from av 17 on
+    (raised.ArgumentError, "format"),
     (raised.EOFError, "ended"),
     (socket.gaierror, "dns"),
     (ConnectionRefusedError, "refused"),
