@@ -89,9 +89,10 @@ def test_headers_are_secret_too() -> None:
 word = st.text(st.characters(min_codepoint=33, max_codepoint=0x2FF, exclude_categories=["Cc", "Cs", "Zs"]), min_size=4)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None, derandomize=True)
 @given(user=word, password=word, encoded=st.booleans())
 def test_no_text_that_leaves_here_holds_the_password(user: str, password: str, encoded: bool) -> None:
+    password += "~x7"  # or it may stand in any text by chance
     if encoded:
         url, given_ = f"rtsp://{quote(user, safe='')}:{quote(password, safe='')}@127.0.0.1:1/live", {}
     else:
