@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -376,3 +377,11 @@ def test_names_of_rules_are_different() -> None:
     spec = AskedRule(name="a", text="x")
     with pytest.raises(OptionError, match="two rules are called 'a'"):
         check_rules([spec, replace(spec, text="y")])
+
+
+def test_an_expression_that_takes_too_long_is_unknown() -> None:
+    rule = SaysRule(name="slow", text="(a|a)+$")
+    began = time.perf_counter()
+    assert rule.verdict("a" * 40 + "b") == "unknown"
+    assert time.perf_counter() - began < 5  # the bound is 0.05 s; without it, longer than anybody waits
+    assert rule.verdict("b") == "no"

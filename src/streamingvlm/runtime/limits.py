@@ -26,6 +26,8 @@ RULES = 16
 EVIDENCE = 600
 #: Characters of one step's commentary that a rule on words reads.
 RULE_TEXT = 2000
+#: Seconds that its regular expression may take.
+RULE_SECONDS = 0.05
 #: Bytes of a file of rules.
 RULE_FILE = 1 << 20
 #: A journal's file is ended at so many bytes or seconds, and another one begun.

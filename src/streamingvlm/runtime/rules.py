@@ -13,9 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+import regex
+
 from ..core.errors import OptionError
 from ..core.events import Answer, Question, Verdict
-from .limits import RULE_TEXT
+from .limits import RULE_SECONDS, RULE_TEXT
 
 #: How rules are called.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -113,8 +115,8 @@ class SaysRule(RuleSpec):
     def __post_init__(self) -> None:
         RuleSpec.__post_init__(self)
         try:
-            re.compile(self.text, re.IGNORECASE)
-        except (re.error, OverflowError, RecursionError) as error:
+            regex.compile(self.text, regex.IGNORECASE)
+        except (regex.error, OverflowError, RecursionError) as error:
             raise self.error(f"{self.text!r} is no regular expression: {error}") from None
 
     @property
@@ -123,8 +125,15 @@ class SaysRule(RuleSpec):
         return "says"
 
     def verdict(self, said: str) -> Verdict:
-        """What the words of one step are found to be; only the first ``RULE_TEXT`` characters are read."""
-        return "yes" if re.search(self.text, said[:RULE_TEXT], re.IGNORECASE) else "no"
+        """What the words of one step are found to be; only the first ``RULE_TEXT`` characters are read.
+
+        ``unknown`` if that takes longer than ``RULE_SECONDS``: all streams of the engine wait meanwhile.
+        """
+        try:
+            found = regex.search(self.text, said[:RULE_TEXT], regex.IGNORECASE, timeout=RULE_SECONDS)
+        except TimeoutError:
+            return "unknown"
+        return "yes" if found else "no"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
