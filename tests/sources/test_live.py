@@ -462,6 +462,7 @@ def test_options_of_the_user_go_before_ours() -> None:
         ("rtsp://cam/1", {"start": 5.0}, "rtsp://cam/1 is live"),
         ("camera:0", {"user": "u"}, "camera: takes no user"),
         ("camera:", {}, "camera:0 is the first one"),
+        ("camera:abc", {}, "camera:0 is the first one"),
         ("lavfi:", {}, "has no filter graph"),
         ("a.mp4", {"options": {"a": "b"}}, "a.mp4 takes no options"),
         ("a.mp4", {"password": "hunter22"}, "a.mp4 takes no password"),

@@ -147,7 +147,7 @@ def _camera(locator: str) -> Input:
     number = locator if locator.startswith("/dev/") else locator.partition(":")[2]
     if sys.platform not in CAMERAS:
         raise SourceError(f"{locator}: no way is known to open a camera on {sys.platform}")
-    if not number:
+    if not number or (sys.platform.startswith("linux") and not (number.isdecimal() or number.startswith("/"))):
         raise SourceError(f"{locator} names no camera; camera:0 is the first one")
     device, pattern = CAMERAS[sys.platform]
     plain = number.startswith("/dev/") or not (number.isdigit() or sys.platform == "win32")
