@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from ..core.errors import OptionError, OutputError, SessionError
 from ..core.events import (
@@ -61,9 +61,7 @@ class Numbering:
 class Companion(Protocol):
     """Goes along with a stream: rules, say, or whatever keeps snapshots. Its calls come on the engine's thread.
 
-    What it raises ends the stream. :meth:`Pipeline.tell` is how it tells events. One with a method ``ending`` (see
-    :class:`Keeper`) is also called, with the pipeline, when the stream ends and its session is still open, and comes
-    behind the others; for a method ``keep`` see :meth:`Pipeline.keep`.
+    What it raises ends the stream. :meth:`Pipeline.tell` is how it tells events.
     """
 
     def between(self, pipeline: Pipeline) -> None:
@@ -72,6 +70,19 @@ class Companion(Protocol):
 
     def close(self) -> None:
         """The stream has ended. Never waits."""
+        ...
+
+
+@runtime_checkable
+class KeepingCompanion(Companion, Protocol):
+    """One that keeps the stream somewhere. It comes behind the others: behind what they make of a step."""
+
+    def keep(self, pipeline: Pipeline, now: bool) -> None:
+        """Something was changed that no event tells enough of. ``now``: the stream stands between two steps."""
+        ...
+
+    def ending(self, pipeline: Pipeline) -> None:
+        """The stream ends; its session is still open."""
         ...
 
 
@@ -180,8 +191,7 @@ class Pipeline:
             self.finish(request.error)
         elif (result := request.result) is not None:
             self._guarded(lambda: self._deliver(request, result))
-            # Who keeps the stream comes last: behind what the others make of the step.
-            for companion in sorted(self._companions, key=lambda one: hasattr(one, "ending")):
+            for companion in sorted(self._companions, key=lambda one: isinstance(one, KeepingCompanion)):
                 if not self.ended:
                     self._guarded(partial(companion.between, self))
 
@@ -235,12 +245,11 @@ class Pipeline:
         self._rebase_to = self._restart if shown is None else shown
 
     def keep(self) -> None:
-        """Something was changed that no event tells enough of: who keeps the stream (:class:`Keeper`) does so now, or
-        behind the step that is under way."""
+        """Something was changed that no event tells enough of: see :meth:`KeepingCompanion.keep`."""
         now = self.between_steps and not self._acting
         for companion in self._companions:
-            if (keep := getattr(companion, "keep", None)) is not None:
-                self._guarded(partial(keep, self, now))
+            if isinstance(companion, KeepingCompanion):
+                self._guarded(partial(companion.keep, self, now))
 
     def let_go(self) -> None:
         """Tell the source that nothing is wanted any more; does not wait for it."""
@@ -401,8 +410,8 @@ class Pipeline:
     def _close(self, patience: float) -> None:
         self._tried(lambda: self._feed.stop(patience))
         for companion in self._companions:
-            if (ending := getattr(companion, "ending", None)) is not None:
-                self._tried(partial(ending, self))
+            if isinstance(companion, KeepingCompanion):
+                self._tried(partial(companion.ending, self))
         self._tried(self._give_back)
         for _, done in self._snapshots:
             done.set_exception(OutputError("the stream ended before its snapshot was written"))
