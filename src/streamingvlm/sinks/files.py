@@ -150,7 +150,7 @@ class PieceFile:
     """
 
     def __init__(self, path: Path, keep: int = 0) -> None:
-        self._path, self._length = path, keep
+        self._path = path
         # Appending: a piece that did not fit is cut off again, and the next must not leave a hole.
         self._file = open(path, "ab" if keep else "wb", buffering=0, opener=_appending)  # noqa: SIM115
         if keep:
@@ -168,9 +168,8 @@ class PieceFile:
                 left = left[self._file.write(left) :]
         except OSError:
             if plain:
-                os.ftruncate(self._file.fileno(), self._length)
+                os.ftruncate(self._file.fileno(), state.st_size)
             raise
-        self._length += len(piece)
 
     def close(self) -> None:
         """Nothing follows."""

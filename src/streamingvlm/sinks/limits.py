@@ -12,3 +12,7 @@ WORDLESS_STEPS = 4
 FRAME_BYTES = 128 << 20
 #: Words and holes that wait for the encoder; the oldest without frames are lost.
 CAPTION_ITEMS = 1024
+#: Letters that fontconfig is asked about for one video.
+FONT_SEARCHES = 256
+#: Alerts that stand on a picture; of more the newest, and how many there are.
+ALERT_LINES = 3
