@@ -8,8 +8,10 @@ import resource
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -36,7 +38,7 @@ from streamingvlm.engine.engine import Engine
 from streamingvlm.runtime.clock import Pace
 from streamingvlm.runtime.runtime import Runtime
 from streamingvlm.sinks import burned, lettering
-from streamingvlm.sinks.burned import Alerts, BurnedOutput, Captions, canvas, fit, whole_fragments
+from streamingvlm.sinks.burned import Alerts, BurnedOutput, Captions, FragmentFile, canvas, fit, whole_fragments
 from streamingvlm.sinks.files import FileOutput, PieceFile
 from streamingvlm.sinks.lettering import Lettering
 from streamingvlm.sinks.outputs import open_outputs, wait_for
@@ -154,8 +156,8 @@ def test_what_is_on_the_disk_is_whole_fragments(tmp_path: Path, monkeypatch: pyt
     counts: list[int] = []
     write = PieceFile.write
 
-    def noted(self: PieceFile, piece: bytes) -> None:
-        write(self, piece)
+    def noted(self: PieceFile, piece: bytes, hidden: bytes = b"") -> None:
+        write(self, piece, hidden)
         sizes.append(len(piece))
         counts.append(len(frames_of(tmp_path / "out.mp4")))
 
@@ -169,6 +171,56 @@ def test_what_is_on_the_disk_is_whole_fragments(tmp_path: Path, monkeypatch: pyt
     assert len(finish(output)) == 12
     assert counts == [0, 4, 8, 12], "the head, three fragments"
     assert min(sizes[1:4]) > 100_000
+
+
+def test_a_kill_within_a_write_leaves_a_film(tmp_path: Path) -> None:
+    """A large write ends at any page of it when the process is killed: FFmpeg must not take half a fragment for one."""
+    class Killed(Exception):  # noqa: N818
+        pass
+
+    class Raw:
+        """A file whose process dies behind ``left`` bytes."""
+
+        def __init__(self, file: Any, left: int) -> None:
+            self._file, self._left = file, left
+
+        def write(self, data: bytes) -> int:
+            part = bytes(data)[: self._left]
+            self._file.write(part)
+            self._left -= len(part)
+            if len(part) < len(data):
+                raise Killed
+            return len(part)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._file, name)
+
+    output = BurnedOutput(tmp_path / "out.mp4", patient=True)
+    noise = np.random.default_rng(0)
+    for index in range(6):
+        frames = noise.integers(0, 255, (2, 90, 160, 3)).astype(np.uint8)
+        output.see(StepInput(Chunk(frames, (index, index + 0.5), index, index + 1)))
+        output.write(Commentary(index, index + 1, "a"))
+    whole = finish(output)
+    content = output.path.read_bytes()
+    head, *fragments = (content[begin:end] for begin, end in burned.pieces(content))
+    for left in [*range(9, 200, 10), *range(200, len(fragments[2]), 4096), len(fragments[2]) + 3, len(fragments[2]) + 8]:
+        path = tmp_path / "torn.mp4"
+        path.unlink(missing_ok=True)
+        file = FragmentFile(path)
+        for data in (head, *fragments[:2]):
+            file.write(data)
+        assert file._file is not None
+        file._file._file = Raw(file._file._file, left)  # type: ignore[assignment]
+        with suppress(Killed):
+            file.write(fragments[2])
+        frames = frames_of(path)
+        assert len(frames) == (12 if left == len(fragments[2]) + 8 else 8)
+        assert all(np.array_equal(one.picture, other.picture) for one, other in zip(frames, whole, strict=False))
+        past = burned.read_past(path)
+        assert past is not None
+        assert past.number == len(frames) // 4
+    assert path.read_bytes() == content
 
 
 def test_a_hole_is_the_last_picture_dimmed_with_the_reason(tmp_path: Path) -> None:

@@ -437,13 +437,14 @@ class FragmentFile:
     def write(self, data: bytes) -> int:
         """Called by FFmpeg."""
         self._waiting += data
-        whole = whole_fragments(self._waiting)
-        if whole and self._file is not None:
-            fragments = bytes(self._waiting[:whole]).removeprefix(self._there)
-            self._there = b""
-            if fragments:
-                self._file.write(fragments)
-            del self._waiting[:whole]
+        whole = 0
+        for begin, whole in pieces(self._waiting):
+            fragment = bytes(self._waiting[begin:whole])
+            if fragment == self._there:
+                self._there = b""
+            elif self._file is not None:  # until it is whole, players take it for empty space
+                self._file.write(fragment, len(fragment).to_bytes(4, "big") + b"free")
+        del self._waiting[:whole]
         return len(data)
 
     def close(self) -> None:

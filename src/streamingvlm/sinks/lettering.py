@@ -121,7 +121,8 @@ class Lettering:
 
     def _plain(self, letter: str) -> str:
         category = unicodedata.category(letter)
-        simpler = letter.translate(_SIMPLER)
+        simpler: str = letter.translate(_SIMPLER)
+        one: str
         for one in (letter, simpler, *unicodedata.normalize("NFKD", letter)):
             if one.isprintable() and all(self._fonts.of(part) is not None or _known(part) for part in one):
                 if one not in (letter, simpler):
@@ -141,7 +142,7 @@ def _glyphs() -> NDArray[np.uint8]:
     packet = av.Packet(bytes(value for character in range(256) for value in (character, _COLOUR)))
     frame: Any = [*decoder.decode(packet), *decoder.decode(None)][0]
     ink = frame.to_ndarray(format="gray").reshape(HEIGHT, 256, WIDTH).swapaxes(0, 1) > 0
-    return ink.astype(np.uint8) * 255
+    return np.asarray(ink * 255, np.uint8)
 
 
 def _is_joined(letter: str) -> bool:
