@@ -204,7 +204,8 @@ def test_a_kill_within_a_write_leaves_a_film(tmp_path: Path) -> None:
     whole = finish(output)
     content = output.path.read_bytes()
     head, *fragments = (content[begin:end] for begin, end in burned.pieces(content))
-    for left in [*range(9, 200, 10), *range(200, len(fragments[2]), 4096), len(fragments[2]) + 3, len(fragments[2]) + 8]:
+    size = len(fragments[2])
+    for left in [9, 60, *range(96, 150, 9), *range(200, size, 16384), size, size + 3, size + 8]:
         path = tmp_path / "torn.mp4"
         path.unlink(missing_ok=True)
         file = FragmentFile(path)
@@ -215,7 +216,7 @@ def test_a_kill_within_a_write_leaves_a_film(tmp_path: Path) -> None:
         with suppress(Killed):
             file.write(fragments[2])
         frames = frames_of(path)
-        assert len(frames) == (12 if left == len(fragments[2]) + 8 else 8)
+        assert len(frames) == (12 if left == size + 8 else 8)
         assert all(np.array_equal(one.picture, other.picture) for one, other in zip(frames, whole, strict=False))
         past = burned.read_past(path)
         assert past is not None
@@ -349,10 +350,12 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
 
 
 def test_a_patient_output_leaves_nothing_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(burned, "FRAME_BYTES", 4 * 640 * 360 * 3)
+    monkeypatch.setattr(burned, "PATIENT_BYTES", 4 * 640 * 360 * 3)
     (output,) = open_outputs([tmp_path / "out.mp4"], patient=True)
     assert isinstance(output, BurnedOutput)
-    feed(output, *["w"] * 10)
+    for second in range(10):
+        feed(output, "w", begin=second)
+        assert output._bytes <= burned.PATIENT_BYTES
     assert len(finish(output)) == 20
 
 

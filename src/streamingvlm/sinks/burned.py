@@ -15,6 +15,7 @@ import mmap
 import os
 import re
 import threading
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -32,7 +33,7 @@ from ..core.events import Alert, Chunk, Commentary, Event, Gap, RuleChanged, Ste
 from .cues import LINE, LINES, SENTENCE_ENDS, columns, hole_text, wrap
 from .files import PieceFile, check_writable
 from .lettering import WIDTH, Lettering
-from .limits import ALERT_LINES, CAPTION_ITEMS, FRAME_BYTES, WORDLESS_STEPS
+from .limits import ALERT_LINES, CAPTION_ITEMS, FRAME_BYTES, PATIENT_BYTES, WORDLESS_STEPS
 from .text import printable
 
 _LOG = logging.getLogger(__name__)
@@ -215,7 +216,7 @@ class BurnedOutput:
             self._changed.notify_all()
 
     def _fits(self, size: int) -> bool:
-        return not self._bytes or self._bytes + size <= FRAME_BYTES
+        return not self._bytes or self._bytes + size <= (PATIENT_BYTES if self._patient else FRAME_BYTES)
 
     # The encoder's thread.
 
@@ -374,9 +375,9 @@ class Captions:
         return line if self._width(line) <= self._limit else self._dotted(line)
 
     def _dotted(self, line: str) -> str:
-        while line and self._width(line + "...") > self._limit:
-            line = line[:-1]
-        return line + "..."
+        # The lengths up to the first that is too long.
+        fitting = bisect_right(range(len(line)), self._limit, key=lambda count: self._width(line[:count] + "..."))
+        return line[: max(fitting - 1, 0)] + "..."
 
     def _speak(self, words: list[str], end: float, count: int) -> list[list[str]]:
         lines = wrap(words, self._limit, self._width, self._lines)
