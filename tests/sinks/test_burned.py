@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from streamingvlm.cli.plan import Watched
 from streamingvlm.core.errors import OutputError
 from streamingvlm.core.events import (
     Alert,
@@ -36,6 +38,7 @@ from streamingvlm.core.events import (
 )
 from streamingvlm.engine.engine import Engine
 from streamingvlm.runtime.clock import Pace
+from streamingvlm.runtime.rules import AskedRule
 from streamingvlm.runtime.runtime import Runtime
 from streamingvlm.sinks import burned, lettering
 from streamingvlm.sinks.burned import Alerts, BurnedOutput, Captions, FragmentFile, canvas, fit, whole_fragments
@@ -175,6 +178,7 @@ def test_what_is_on_the_disk_is_whole_fragments(tmp_path: Path, monkeypatch: pyt
 
 def test_a_kill_within_a_write_leaves_a_film(tmp_path: Path) -> None:
     """A large write ends at any page of it when the process is killed: FFmpeg must not take half a fragment for one."""
+
     class Killed(Exception):  # noqa: N818
         pass
 
@@ -504,6 +508,17 @@ def test_a_head_without_frames_is_begun_anew(tmp_path: Path) -> None:
     assert [frame.time for frame in finish(resumed(path, "b", begin=5))] == [0, 0.5]
 
 
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_file_of_zeros_is_no_film_of_anybody(tmp_path: Path, resume: bool) -> None:
+    """A power failure shortly behind the beginning leaves one; the same command must start again by itself."""
+    path = tmp_path / "out.mp4"
+    path.write_bytes(bytes(100_000))
+    (output,) = open_outputs([path], resume=resume)
+    assert isinstance(output, BurnedOutput)
+    feed(output, "a")
+    assert [frame.time for frame in finish(output)] == [0, 0.5]
+
+
 def test_a_damaged_end_is_cut_off(tmp_path: Path) -> None:
     """The last fragment has its length but not its content, as a power failure can leave it."""
     path = tmp_path / "out.mp4"
@@ -551,6 +566,21 @@ def test_an_alert_stands_on_the_picture_until_it_is_cleared(tmp_path: Path) -> N
     assert abs(frames[2].picture[top].astype(int) - expected[top]).mean() < 12
     assert ((frames[2].picture[top, :, 1] > 150) == (expected[top, :, 1] > 150)).mean() > 0.98, "the very words"
     assert abs(frames[2].picture[30:280].astype(int) - GREY).max() < 12, "the rest is the picture"
+
+
+def test_a_film_that_goes_on_shows_what_an_earlier_run_has_raised(tmp_path: Path) -> None:
+    told = [
+        *(RuleChanged("fire", "smoke"), raised("fire", 0.5), raised("fall", 1.0)),
+        Alert("fire", "cleared", 1, 0.5, 2.0),
+    ]
+    kept: Any = SimpleNamespace(journal=SimpleNamespace(number=len(told), after=lambda _: told))
+    film = BurnedOutput(tmp_path / "out.mp4", resume=True)
+    rules = [AskedRule(name="fall", text="a person is lying on the floor", every=5.0)]
+    video: Any = None
+    Watched("door", video, {}, [film], rules)._catch_up(kept)
+    assert film._alerts.lines() == ("ALERT fall: a person is lying on the floor",)
+    feed(film, "")
+    assert all(red(frame) for frame in finish(film))
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,8 @@ from .text import printable
 
 _LOG = logging.getLogger(__name__)
 
+#: Letters that are told at most when no font has them.
+TOLD_LETTERS = 20
 #: Pixels: a narrower picture is enlarged by a whole number, so that words fit; a longer one is made smaller.
 NARROWEST, LONGEST_SIDE = 480, 1280
 #: x264's quality.
@@ -336,7 +338,7 @@ class _Encoder:
         """Say once that letters are missing, or stand wrong."""
         if lettering.missing and not self._told_missing:
             self._told_missing = True
-            letters = " ".join(sorted(lettering.missing))
+            letters = " ".join(sorted(lettering.missing)[:TOLD_LETTERS])
             _LOG.warning(
                 "%s: no font on this machine has %s; plainer letters or question marks are drawn. Install a font that "
                 "has them (Debian: fonts-noto-core, fonts-noto-cjk)",
@@ -566,7 +568,9 @@ def _check_ours(path: Path) -> None:
     if not path.is_file() or not path.stat().st_size:
         return
     with _one_line(path), path.open("rb") as file:
-        if COMMENT.encode() not in file.read(1 << 16):
+        beginning = file.read(1 << 16)
+        # Behind a power failure a file can be zeros.
+        if beginning.strip(b"\0") and COMMENT.encode() not in beginning:
             raise OutputError(f"{path} is no video with captions of an earlier run; choose another name or remove it")
 
 
