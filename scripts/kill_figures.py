@@ -3,8 +3,10 @@
     python scripts/kill_figures.py --kills 100 --json kills.json
 
 Two recordings and two games are watched by the bundled model with a state folder, by a process that is killed with
-SIGKILL at random moments and started again. At the end each stream must have told every step once, with ids that count
-without holes, in the words of a run that nobody has killed. Needs fork, and the extra of the arcade.
+SIGKILL at random moments and started again. Meanwhile it is given instructions and rules. At the end each stream must
+have told every step once, with ids that count without holes, in the words of a run that nobody has killed and that was
+instructed before the same steps; no instruction and no rule that was accepted may be lost. Needs fork, and the extra of
+the arcade.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import random
 import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 import warnings
@@ -27,16 +30,32 @@ from typing import Any
 import av
 import torch
 
-from streamingvlm.core.events import Closed, Commentary, Event, Resumed, Source
+from streamingvlm.core.errors import SessionError
+from streamingvlm.core.events import (
+    Closed,
+    Commentary,
+    Event,
+    Instructed,
+    InstructionUpdated,
+    Resumed,
+    RuleChanged,
+    Source,
+    StepInput,
+)
 from streamingvlm.engine.engine import Engine
+from streamingvlm.engine.snapshot import read
 from streamingvlm.models.hub import find_checkpoint
 from streamingvlm.models.load import load_model
 from streamingvlm.runtime.journal import Journal, number_of
-from streamingvlm.runtime.runtime import Runtime
+from streamingvlm.runtime.rule_files import rule_of
+from streamingvlm.runtime.rules import SaysRule
+from streamingvlm.runtime.runtime import Runtime, Stream
 from streamingvlm.runtime.state_folder import StateFolder
 from streamingvlm.sources.open import open_source
 
 GAMES = ("pong", "boxing")
+#: Of each stream, by number, what it is instructed before the step from which second.
+Instructions = dict[int, list[tuple[float, str]]]
 
 
 class Lines:
@@ -76,13 +95,62 @@ def open_at(locator: str, seconds: int, at: float | None) -> Source:
     return open_source(locator, start=start, duration=max(seconds - start, 0.5))
 
 
-def watch(folder: Path, locators: list[str], seconds: int, model: Any, every: float) -> None:
-    """The program: watch all streams to their ends, and go on where an earlier run was ended."""
+def watch(
+    folder: Path, locators: list[str], seconds: int, model: Any, every: float, instructed: Instructions | None
+) -> None:
+    """The program: watch all streams to their ends, and go on where an earlier run was ended.
+
+    ``instructed``: what the streams are instructed before which steps (None: at any moment, and rules are set too).
+    """
     with StateFolder(folder, every=every) as state, Runtime(Engine(model, slots=len(locators))) as runtime:
+        streams = []
         for number, locator in enumerate(locators):
-            sinks = [Lines(folder / f"told-{number}")]
-            state.start(runtime, locator, partial(open_at, locator, seconds), sinks=sinks, stream=number, seed=7)
+            options: dict[str, Any] = {"sinks": [Lines(folder / f"told-{number}")], "stream": number, "seed": 7}
+            if instructed is not None:
+                options["before_step"] = Obeys(instructed[number])
+            stream = state.start(runtime, locator, partial(open_at, locator, seconds), **options)
+            if stream is not None:
+                streams.append((number, stream))
+        if instructed is None and streams:
+            threading.Thread(target=disturb, args=(folder, streams), daemon=True).start()
         runtime.wait()
+
+
+class Obeys:
+    """Instructs a stream before the steps before which another run was instructed."""
+
+    def __init__(self, instructions: list[tuple[float, str]]) -> None:
+        self._left = list(instructions)
+
+    def __call__(self, session: Any, step: StepInput) -> None:
+        """See :meth:`Runtime.start`."""
+        while self._left and self._left[0][0] < step.chunk.start + 0.5:
+            session.instruct(self._left.pop(0)[1])
+
+
+def disturb(folder: Path, streams: list[tuple[int, Stream]]) -> None:
+    """Instruct the streams and change their rules at random moments; what was accepted is appended to a file."""
+    rng = random.Random()
+    handle = os.open(folder / "accepted", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    for count in range(1_000_000):
+        time.sleep(rng.choice([0.0, 0.02, 0.2]))
+        number, stream = rng.choice(streams)
+        name = f"rule{rng.randrange(4)}"
+        try:
+            match rng.randrange(4):
+                case 0 if name in [rule.name for rule in stream.rules]:
+                    stream.remove_rule(name)
+                    accepted: list[Any] = [number, name, ""]
+                case 1:
+                    rule = SaysRule(name=name, text=f"word {os.getpid()} {count}", off_after=1 + count % 3)
+                    stream.add_rule(rule)
+                    accepted = [number, name, rule.summary]
+                case _:
+                    text = f"Watch closely, {os.getpid()} {count}."
+                    accepted = [number, stream.instruct(text), text]
+        except SessionError:  # it has ended
+            continue
+        os.write(handle, (json.dumps(accepted) + "\n").encode())
 
 
 def started(*what: Any) -> int:
@@ -167,6 +235,62 @@ def figures(folder: Path, broken: dict[str, list[Event]], whole: dict[str, list[
     }
 
 
+def folder_of(number: int, folder: Path, broken: dict[str, list[Event]]) -> str:
+    """The name of the folder of stream ``number``: what it told another sink has its ids."""
+    first = (folder / f"told-{number}").read_text().split()[0]
+    return next(name for name, events in broken.items() if first in {event.id for event in events})
+
+
+def instructions(events: list[Event]) -> list[tuple[float, str]]:
+    """What the model was told, with the start of the first step with it; what was replaced before, with its last."""
+    out: list[tuple[float, str]] = []
+    over: list[str] = []
+    for event in events:
+        if isinstance(event, InstructionUpdated):
+            over.append(event.text)
+            if event.start is not None:
+                out += [(event.start, text) for text in over]
+                over = []
+    return out
+
+
+def accepted_figures(folder: Path, names: list[str], broken: dict[str, list[Event]]) -> dict[str, Any]:
+    """What of the instructions and changes of rules that were accepted was lost."""
+    lines = [json.loads(line) for line in (folder / "accepted").read_text().splitlines()]
+    lost_instructions = lost_rules = 0
+    for number, name in enumerate(names):
+        events = broken[name]
+        told = {(event.version, event.text) for event in events if isinstance(event, Instructed)}
+        seen = {(event.version, event.text) for event in events if isinstance(event, InstructionUpdated)}
+        last = max((version for version, _ in seen), default=0)
+        own = [(key, text) for stream, key, text in lines if stream == number]
+        wanted = {(key, text) for key, text in own if isinstance(key, int)}
+        # The very last ones may have come behind the last step.
+        lost_instructions += len(wanted - told) + sum(one not in seen for one in wanted if one[0] <= last)
+        changed = [(event.rule, event.text) for event in events if isinstance(event, RuleChanged)]
+        lost_rules += sum((key, text) not in changed for key, text in own if isinstance(key, str))
+    versions = [[event.version for event in events if isinstance(event, Instructed)] for events in broken.values()]
+    return {
+        "instructions accepted": sum(isinstance(key, int) for _, key, _ in lines),
+        "changes of rules accepted": sum(isinstance(key, str) for _, key, _ in lines),
+        "instructions lost": lost_instructions,
+        "rules lost": lost_rules + sum(map(other_rules, (folder / name for name in names), map(broken.get, names))),
+        "streams whose versions go back": sum(own != list(range(1, len(own) + 1)) for own in versions),
+    }
+
+
+def other_rules(folder: Path, events: list[Event] | None) -> int:
+    """How many rules of the last snapshot are not as the events say."""
+    rules: dict[str, str] = {}
+    for event in events or []:
+        if isinstance(event, RuleChanged):
+            rules[event.rule] = event.text
+    wanted = {(name, text) for name, text in rules.items() if text}
+    own = read(folder / "snapshot").extra["own"]["rules"] or {"rules": []}
+    kept = {(rule.name, rule.summary) for rule in (rule_of(row["rule"]) for row in own["rules"])}
+    return len(wanted ^ kept)
+
+
 def main() -> int:
     """Print the figures; 1 if anything was lost or told twice."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -186,17 +310,24 @@ def main() -> int:
         locators = [record(folder / f"{game}.mp4", game, seconds) for game in GAMES]
         locators += [f"arcade:{game}?seed=2" for game in GAMES]
         what = (locators, seconds, load_model(find_checkpoint(None)), given.every)
-        kills, starts = killing(folder / "killed", given.kills, given.longest, random.Random(given.seed), *what)
-        killing(folder / "whole", 0, 0.0, random.Random(0), *what)
+        killed = folder / "killed"
+        kills, starts = killing(killed, given.kills, given.longest, random.Random(given.seed), *what, None)
+        broken = told(killed)
+        names = [folder_of(number, killed, broken) for number in range(len(locators))]
+        given_again = {number: instructions(broken[name]) for number, name in enumerate(names)}
+        killing(folder / "whole", 0, 0.0, random.Random(0), *what, given_again)
         out = {"kills": kills, "starts": starts, "seconds of video": seconds, "snapshot every": given.every}
-        out |= figures(folder / "killed", told(folder / "killed"), told(folder / "whole"))
+        out |= figures(killed, broken, told(folder / "whole"))
+        out |= accepted_figures(killed, names, broken)
     out["seconds"] = round(time.monotonic() - began, 1)
     for key, value in out.items():
         print(f"{key:28} {value}")
     if given.json:
         given.json.write_text(json.dumps(out, indent=1) + "\n")
-    bad = ("ids twice", "holes in the numbers", "steps twice", "steps missing", "streams with other words")
-    return int(any(out[key] for key in (*bad, "told twice to another sink", "streams without an end")))
+    bad = ["ids twice", "holes in the numbers", "steps twice", "steps missing", "streams with other words"]
+    bad += ["told twice to another sink", "streams without an end"]
+    bad += ["instructions lost", "rules lost", "streams whose versions go back"]
+    return int(any(out[key] for key in bad))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
 """Figures of live streams, each part as a markdown table. Needs Debian's gst-rtsp-server (``.ci/system`` installs it).
 
     python scripts/live_figures.py --part lag --minutes 10      # four RTSP streams with the bundled model
-    python scripts/live_figures.py --part cuts --count 50       # a camera that loses power again and again
     python scripts/live_figures.py --part age --seconds 60      # a model that is five times too slow
     python scripts/live_figures.py --part leaks --count 200     # opened and closed
 
-``lag`` watches an arcade match that ``streamingvlm record --serve`` plays, on the same machine; all other parts watch a
+``lag`` watches an arcade match that ``streamingvlm record --serve`` plays, on the same machine; the other parts watch a
 camera whose pictures show when they were made, and a model that says at once, or late, what it is told to.
 """
 
@@ -15,7 +14,6 @@ import argparse
 import gc
 import os
 import platform
-import random
 import resource
 import subprocess
 import sys
@@ -23,7 +21,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -152,40 +149,6 @@ def lag(args: argparse.Namespace) -> None:
     print(f"{shares[1]:.2f} cores.\n")
 
 
-def cuts(args: argparse.Namespace) -> None:
-    """A camera is killed and started again; seconds from its start to the next words."""
-    draw = random.Random(0)
-    sink, back, downs = Kept(), [], []
-    model = ScriptedModel(lambda start, end, _: f"{start:g}-{end:g}")
-    with RtspServer() as server, sv.Runtime(sv.Engine(model)) as runtime:
-        stream = runtime.start(open_camera(server.url()), sinks=[sink], pace=Pace.LIVE)
-        until(lambda: len(sink.of(sv.Commentary)) >= 3, 60)
-        before = usage()
-        for _ in range(args.count):
-            server.kill()
-            downs.append(draw.uniform(0.2, args.down))
-            time.sleep(downs[-1])
-            count = len(sink.of(sv.Commentary))
-            server.start()
-            began = time.monotonic()
-            until(lambda: len(sink.of(sv.Commentary)) > count, 100)  # noqa: B023 - it runs here
-            back.append(time.monotonic() - began)
-            time.sleep(2 * STEP)
-        after, ended = usage(), stream.ended
-        stream.stop()
-    starts = [one.start for one in sink.of(sv.Commentary)]
-    gaps = sink.of(Gap)
-    again = sum(b <= a for a, b in pairwise(starts))
-    table(
-        ["cuts", "down, s", "back p50, s", "p95", "p99", "max", "holes told", "steps said twice", "stream"],
-        [[len(back), f"0.2-{args.down:g}", *spread(back), len(gaps), again, "ended" if ended else "goes on"]],
-    )
-    table(["", "threads", "files", "memory, MB"], [["before", *before], ["after", *after]])
-    print(
-        "Back: from the moment that the camera listens again to the next words. Holes up to two steps are not told.\n"
-    )
-
-
 def age(args: argparse.Namespace) -> None:
     """A model that takes five steps' time for each: how old is the newest frame that it is shown?"""
     ages: list[float] = []
@@ -243,7 +206,7 @@ def leaks(args: argparse.Namespace) -> None:
     table(["close", "p50, s", "p95", "p99", "max"], [["", *(f"{one:.4f}" for one in spread(closing))]])
 
 
-PARTS: dict[str, Callable[[argparse.Namespace], None]] = {"lag": lag, "cuts": cuts, "age": age, "leaks": leaks}
+PARTS: dict[str, Callable[[argparse.Namespace], None]] = {"lag": lag, "age": age, "leaks": leaks}
 
 
 def main() -> None:
@@ -252,12 +215,10 @@ def main() -> None:
     parser.add_argument("--part", choices=PARTS, required=True)
     parser.add_argument("--streams", type=int, default=4, help="of lag")
     parser.add_argument("--minutes", type=float, default=10.0, help="of lag")
-    parser.add_argument("--count", type=int, help="cuts (50), or opens and closes (200)")
-    parser.add_argument("--down", type=float, default=4.0, help="longest power cut, seconds")
+    parser.add_argument("--count", type=int, default=200, help="of leaks")
     parser.add_argument("--seconds", type=float, default=60.0, help="of age")
     parser.add_argument("--slow", type=float, default=5.0, help="how many times too slow the model of age is")
     args = parser.parse_args()
-    args.count = args.count or {"cuts": 50}.get(args.part, 200)
     if why := lacks("h264"):
         sys.exit(why)
     print(f"{args.part}: {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")

@@ -81,6 +81,23 @@ def test_every_page_is_reached_from_the_first() -> None:
     assert {*DOCS} <= reached
 
 
+def test_code_names_pages_that_there_are() -> None:
+    files = [path for folder in ("src", "scripts") for path in (ROOT / folder).rglob("*.py")]
+    named = {page for path in files for page in re.findall(r"docs/[\w/-]+\.md", path.read_text(encoding="utf-8"))}
+    assert named
+    assert not {page for page in named if not (ROOT / page).exists()}
+
+
+def test_every_command_is_in_the_reference() -> None:
+    rows = [line for line in (ROOT / "docs/reference.md").read_text().splitlines() if line.startswith("| `")]
+    first = " ".join(cell for line in rows for cell in re.findall(r"`([^`]+)`", line.split("|")[1]))
+    top: Any = get_command(make_app())
+    for name, command in top.commands.items():
+        own = getattr(command, "commands", None)
+        for full in [name] if own is None else [f"{name} {sub}" for sub in own]:
+            assert re.search(rf"(^| ){full}( |$)", first), full
+
+
 def commands(page: Path) -> list[tuple[str, bool]]:
     """Every command that a page names, without its comment, and whether it stands in running text."""
     text = page.read_text(encoding="utf-8")

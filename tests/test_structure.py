@@ -175,6 +175,7 @@ def test_exported_names() -> None:
         "Engine",
         "Fork",
         "Gap",
+        "Instructed",
         "InstructionUpdated",
         "KeepAll",
         "ModelError",

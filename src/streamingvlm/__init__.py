@@ -6,10 +6,11 @@ Names are imported on first use, so that the command line starts without torch.
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # typing takes as long as all that the command line needs before it can be interrupted
 if TYPE_CHECKING:
+    from typing import Any
+
     from .core.errors import (
         CapacityError,
         EndpointError,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
         Delta,
         Dropped,
         Gap,
+        Instructed,
         InstructionUpdated,
         Question,
         Sink,
@@ -84,6 +86,7 @@ _HOME = {
     "Engine": "engine.engine",
     "Fork": "engine.ask",
     "Gap": "core.events",
+    "Instructed": "core.events",
     "InstructionUpdated": "core.events",
     "KeepAll": "core.policy",
     "ModelError": "core.errors",
@@ -137,6 +140,7 @@ __all__ = [  # noqa: RUF022 - in the order a newcomer needs them
     "Question",
     "Answer",
     "Delta",
+    "Instructed",
     "InstructionUpdated",
     "StreamOpened",
     "SourceStatus",
@@ -172,6 +176,8 @@ __all__ = [  # noqa: RUF022 - in the order a newcomer needs them
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
+        from importlib.metadata import version  # as slow as the rest of the package together
+
         return version("streamingvlm")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

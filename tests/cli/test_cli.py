@@ -10,13 +10,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from streamingvlm import cli
 from streamingvlm.cli import watch
 from streamingvlm.cli.options import check_numbers
-from streamingvlm.core.errors import StreamingVLMError
+from streamingvlm.cli.plan import SourceRequest
+from streamingvlm.core.errors import EndedError, StreamingVLMError
+from streamingvlm.sources.live import LiveSource
 from support import media
 from support.command import command, run
 
@@ -306,6 +310,57 @@ def test_rules_and_live_sources(tmp_path: Path) -> None:
         assert [record["id"].split("-")[1] for record in own] == [str(number + 1) for number in range(len(own))]
         lines = (tmp_path / f"{name}.jsonl").read_text().splitlines()
         assert [json.loads(line)["id"] for line in lines] == [record["id"] for record in own]
+
+
+@pytest.mark.parametrize(
+    ("began", "elapsed", "left"), [(True, 45.0, 15.0), (True, 60.0, None), (True, 1e6, None), (False, 1e6, 60.0)]
+)
+def test_what_is_left_of_a_duration(began: bool, elapsed: float, left: float | None) -> None:
+    """Of a camera: what has passed since its first frame counts, and what passed before that does not."""
+    request = SourceRequest(2.0, 1.0, duration=60.0)
+    (camera,) = request.open("lavfi:testsrc2", 1)
+    kept: Any = SimpleNamespace(past=SimpleNamespace(began=began, elapsed=lambda: (elapsed, True)))
+    reopen = request.reopener("lavfi:testsrc2", camera, kept)
+    if left is None:
+        with pytest.raises(EndedError, match="was watched for 60 s"):
+            reopen(None)
+        return
+    again = reopen(None)
+    assert isinstance(again, LiveSource)
+    assert isinstance(camera, LiveSource)
+    assert (again.duration, again.hub) == (left, camera.hub), "one decoder for all that share it"
+
+
+@pytest.mark.slow
+def test_a_duration_counts_from_the_first_run(tmp_path: Path) -> None:
+    """A camera that is watched for 4 s in all: ended behind 2, a pause of 1, the same command, and once more."""
+    camera = ["watch", "lavfi:testsrc2=size=64x48:rate=10", "--kind", "arcade:pong", "--duration", 4, "--json"]
+    state = ["--state", tmp_path / "state", "--instruct", "Be brief.", "--instruct", "Count."]
+    process = subprocess.Popen(command(*camera, *state), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    lines: list[str] = []
+    while sum('"commentary.done", ' in line for line in lines) < 3:
+        lines.append(process.stdout.readline())
+        assert lines[-1]
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=10)
+    time.sleep(1)
+    done = run(*camera, *state)
+    assert done.returncode == 0, done.stderr
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    for name in {record["stream"] for record in records}:
+        steps = [one for one in records if one["type"] == "commentary.done" and one["stream"] == name]
+        assert steps[0]["start"] >= 2
+        assert steps[-1]["end"] == 4
+    done = run(*camera, *state)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert done.stderr.count("was watched to its end by an earlier run") == 2
+
+
+def test_a_path_that_names_nothing_known_is_one_line(clip: Path, tmp_path: Path) -> None:
+    done = run("watch", clip, "-o", tmp_path / "{strem}.vtt")
+    refused(done.returncode, done.stdout, done.stderr, "{strem}", "only {stream}")
+    assert not list(tmp_path.iterdir())
 
 
 def test_bad_options_of_live_streams_are_one_line(clip: Path) -> None:

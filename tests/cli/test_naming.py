@@ -46,3 +46,28 @@ def test_paths_of_outputs() -> None:
     assert output_paths([Path("out/{stream}/a.vtt"), Path("{stream}.srt")], ["x", "y"]) == wanted
     with pytest.raises(OutputError, match=r"2 streams; put \{stream\} into its name: a-\{stream\}\.vtt"):
         output_paths([Path("a.vtt")], ["x", "y"])
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("{stream}-{stream}.vtt", "x-x.vtt"),
+        ("{{stream}}.vtt", "{stream}.vtt"),
+        ("{{{stream}}}.vtt", "{x}.vtt"),
+        ("a{b}}.vtt", None),
+        ("a{b.vtt", "a{b.vtt"),
+        ("{strem}.vtt", None),
+        ("{Stream}.vtt", None),
+        ("{}.vtt", None),
+        ("{ stream }/a.vtt", None),
+    ],
+)
+def test_what_stands_in_braces(path: str, found: str | None) -> None:
+    if found is not None:
+        assert output_paths([Path(path)], ["x"]) == [[Path(found)]]
+        return
+    with pytest.raises(
+        OutputError, match=r"only \{stream\} is known; a brace of the name is written \{\{ or \}\}$"
+    ) as error:
+        output_paths([Path(path)], ["x"])
+    assert "\n" not in str(error.value)

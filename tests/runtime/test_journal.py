@@ -30,6 +30,7 @@ from streamingvlm.core.events import (
     Dropped,
     Event,
     Gap,
+    Instructed,
     InstructionUpdated,
     Question,
     Rebased,
@@ -52,6 +53,7 @@ EVENTS: list[Event] = [
     SourceStatus("reconnecting", "stalled", "no frame for 10 s", 3, 5.0),
     SourceFormat(1280, 720, "hevc", 25.0),
     Gap(3.0, 9.5, "stalled"),
+    Instructed(2, "less, please", 3.0),
     InstructionUpdated(2, "less, please", None),
     Commentary(
         1.0, 2.0, "Goal \N{SOCCER BALL}\u2028!", (1, 2), "length", Timing(decode=0.2, lag=0.3), {"text": 4}, 90, 2,
@@ -62,6 +64,7 @@ EVENTS: list[Event] = [
     Answered(4, Answer(Question("who leads?"), 2.0, "Ann", (5,), "stop", (-0.1, -2.0))),
     Answered(5, None, "cancelled"),
     RuleChanged("goal", "a goal"),
+    RuleChanged("goal", "says: goal; off_after=2", {"name": "goal", "says": "goal", "off_after": 2}),
     Alert("goal", "raised", 1, 1.0, 2.0, "yes", 0.9, "Goal"),
     Resumed(3.0, 1.5, 0.5),
     Rebased(100.0, 0.0),

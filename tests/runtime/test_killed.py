@@ -23,6 +23,8 @@ def test_four_streams_that_are_killed_ten_times(tmp_path: Path) -> None:
     assert figures["streams"] == 4
     assert figures["steps"] == 4 * 80
     assert figures["kills"] >= 5, "it was killed while it worked"
+    assert figures["instructions accepted"] > 20
+    assert figures["changes of rules accepted"] > 10
     assert figures["times a stream went on"] >= 8
     for name in (
         "ids twice",
@@ -32,6 +34,9 @@ def test_four_streams_that_are_killed_ten_times(tmp_path: Path) -> None:
         "streams with other words",
         "told twice to another sink",
         "streams without an end",
+        "instructions lost",
+        "rules lost",
+        "streams whose versions go back",
     ):
         assert figures[name] == 0, name
     assert figures["not told to another sink"] <= 4 * figures["kills"], "at most the event under way"

@@ -17,6 +17,7 @@ from streamingvlm.core.events import (
     Delta,
     Dropped,
     Event,
+    Instructed,
     InstructionUpdated,
     StreamOpened,
 )
@@ -163,6 +164,17 @@ def test_instructions_come_from_any_thread(runtime: Runtime) -> None:
     assert isinstance(after, Commentary)
     assert after.start == event.start
     assert after.instructions == (event,)
+
+
+def test_an_instruction_is_told_when_it_is_taken_on(runtime: Runtime) -> None:
+    """While the source is down: nobody else knows of it yet."""
+    told = Kept()
+    stream = runtime.start(ScriptedSource(3, stuck=2), sinks=[told])
+    while stream.stats.steps < 2:
+        time.sleep(0.002)
+    assert stream.instruct("name the players") == 1
+    assert told.events[-1] == Instructed(1, "name the players", 2.0)
+    assert not [event for event in told.events if isinstance(event, InstructionUpdated)]
 
 
 def test_a_sink_may_send_commands_itself(runtime: Runtime) -> None:

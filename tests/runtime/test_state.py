@@ -29,9 +29,12 @@ from streamingvlm.core.events import (
     Dropped,
     Event,
     Gap,
+    Instructed,
     InstructionUpdated,
     Question,
+    Rebased,
     Resumed,
+    RuleChanged,
     SourceStatus,
     StepInput,
     StreamOpened,
@@ -44,7 +47,7 @@ from streamingvlm.runtime import state_folder
 from streamingvlm.runtime.clock import Pace
 from streamingvlm.runtime.journal import read_journal
 from streamingvlm.runtime.keeper import Moment, SnapshotWriter
-from streamingvlm.runtime.rules import SaysRule
+from streamingvlm.runtime.rules import AskedRule, SaysRule
 from streamingvlm.runtime.runtime import Runtime, Stream
 from streamingvlm.runtime.shifted import NO_PICTURE, Shifted, by_clock
 from streamingvlm.runtime.state_folder import (
@@ -56,6 +59,7 @@ from streamingvlm.runtime.state_folder import (
     folder_name,
     without_password,
 )
+from streamingvlm.runtime.watcher import Watcher
 from streamingvlm.sources.open import open_source
 from streamingvlm.testing import ScriptedModel, ScriptedSource
 
@@ -289,6 +293,179 @@ def test_instructions_that_came_behind_the_snapshot_hold_again(tmp_path: Path) -
     assert stream.pipeline.session.version == 2
 
 
+def at(second: float, act: Callable[[Stream], object]) -> dict[str, Any]:
+    """Options of :func:`run`: does ``act`` when the step from ``second`` is told."""
+    sink = Kept()
+
+    def before(stream: Stream) -> None:
+        def look(event: Event) -> None:
+            if isinstance(event, Commentary) and event.start == second:
+                act(stream)
+
+        sink.then = look
+
+    return {"sinks": [sink], "before": before}
+
+
+def taken(into: list[tuple[float, int, str]]) -> Callable[[Stream], None]:
+    """Has a stream note which instructions its model is told, and from which second on."""
+
+    def watch(stream: Stream) -> None:
+        stream.pipeline._on_step = lambda request: into.extend(
+            (request.step.chunk.start, one.version, one.text) for one in request.result.instructions
+        )
+
+    return watch
+
+
+@pytest.mark.parametrize("live", [False, True])
+@pytest.mark.parametrize("every", [0.0, 1000.0])
+def test_instructions_that_came_to_no_step_yet_outlive_a_kill(tmp_path: Path, every: float, live: bool) -> None:
+    def instruct(stream: Stream) -> None:
+        assert [stream.instruct("in verse"), stream.instruct("in prose")] == [1, 2]
+
+    first, _ = run(tmp_path, film(live=live), **at(5.0, instruct), killed_after=6, every=every)
+    assert [(one.version, one.text, one.time) for one in only(first, Instructed)] == [
+        (1, "in verse", 6.0),
+        (2, "in prose", 6.0),
+    ]
+    seen: list[tuple[float, int, str]] = []
+    second, stream = run(tmp_path, film(live=live), before=taken(seen))
+    new = words(second)[0][0]
+    assert live or words(first) + words(second) == WHOLE
+    assert seen == [(new, 1, "in verse"), (new, 2, "in prose")]
+    assert [(one.version, one.start) for one in only(second, InstructionUpdated)] == [(1, None), (2, new)]
+    assert not only(second, Instructed), "it was told already"
+    assert stream is not None
+    assert stream.pipeline.session.version == 2
+
+
+def test_instructions_while_told_steps_are_watched_again_come_behind_them(tmp_path: Path) -> None:
+    """Ended again meanwhile: nothing that was to be done again is lost, and no version is given twice."""
+    run(tmp_path, **at(3.0, lambda stream: stream.pipeline.instruct("in verse")), killed_after=8, every=1000.0)
+
+    def end(stream: Stream) -> None:
+        assert stream.pipeline.session.version == 0
+        assert stream.instruct("in prose") == 2
+        with pytest.raises(OptionError, match="needs words"):
+            stream.instruct(" ")
+        stream.rebase(100.0)
+        raise SourceError("killed")
+
+    def before(stream: Stream) -> None:
+        stream.pipeline._on_step = lambda request: end(stream) if request.step.chunk.start == 1.0 else None
+
+    second, _ = run(tmp_path, before=before, every=1000.0)
+    assert not words(second)
+    seen: list[tuple[float, int, str]] = []
+    third, stream = run(tmp_path, before=taken(seen))
+    assert seen == [(4.0, 1, "in verse"), (8.0, 2, "in prose")]
+    assert [(one.time, one.shown) for one in only(third, Rebased)] == [(8.0, 100.0)]
+    assert words(third) == [(8.0 + n, f"from {100 + n}") for n in range(4)]
+    assert stream is not None
+
+
+def test_a_version_is_not_given_again_though_its_event_is_lost(tmp_path: Path) -> None:
+    """The disk was full for a while."""
+
+    def instruct(stream: Stream) -> None:
+        for text in ("a", "b", "c"):
+            stream.instruct(text)
+
+    run(tmp_path, **at(5.0, instruct), killed_after=6, every=1000.0)
+    (one,) = tmp_path.iterdir()
+    (file,) = one.glob("events-*")
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join(line for line in lines if b'"text": "b"' not in line))
+    seen: list[tuple[float, int, str]] = []
+    _, stream = run(tmp_path, before=taken(seen))
+    assert [(seen[0]), seen[-1]] == [(6.0, 1, "a"), (6.0, 3, "c")]
+    assert stream is not None
+    assert stream.pipeline.session.version == 3
+
+
+def test_a_rebase_outlives_a_kill_though_no_step_comes(tmp_path: Path) -> None:
+    with StateFolder(tmp_path / "one", every=1000.0) as state, Runtime(Engine(ScriptedModel(says))) as runtime:
+        folder = state.stream("film")
+        stream = folder.start(runtime, film(stuck=3))
+        assert stream is not None
+        assert folder.keeper is not None
+        until = time.monotonic() + 20
+        while stream.stats.steps < 3 and time.monotonic() < until:
+            time.sleep(0.002)
+        stream.rebase(100.0)
+        while (not folder.keeper.written or state.writer.busy) and time.monotonic() < until:
+            time.sleep(0.002)
+        shutil.copytree(tmp_path / "one", tmp_path / "two", ignore=shutil.ignore_patterns("lock"))
+    second, _ = run(tmp_path / "two", killed_after=2)
+    assert [(one.time, one.shown) for one in only(second, Rebased)] == [(3.0, 100.0)]
+    assert words(second) == [(3.0, "from 100"), (4.0, "from 101")]
+    third, _ = run(tmp_path / "two")
+    assert not only(third, Rebased), "it is done once"
+    assert words(third)[0] == (5.0, "from 102")
+
+
+def test_a_live_stream_that_was_rebased_behind_its_snapshot_stays_so(tmp_path: Path) -> None:
+    first, _ = run(tmp_path, film(6, live=True), companions=[_Rebases()], killed_after=4, every=1000.0)
+    assert words(first)[-1] == (3.0, "from 101")
+    second, _ = run(tmp_path, film(3, live=True))
+    assert not only(second, Rebased)
+    assert [text for _, text in words(second)] == [f"from {100 + start - 2:g}" for start, _ in words(second)]
+
+
+A, B, C = (SaysRule(name=name, text=f"never {name}") for name in "abc")
+OTHER_A, OTHER_B = (SaysRule(name=name, text="something else") for name in "ab")
+
+
+@pytest.mark.parametrize("every", [0.0, 1000.0])
+def test_rules_that_were_set_and_removed_outlive_a_kill(tmp_path: Path, every: float) -> None:
+    def change(stream: Stream) -> None:
+        stream.add_rule(C)
+        stream.add_rule(OTHER_A)
+        stream.remove_rule("b")
+
+    run(tmp_path, rules=[A, B], **at(5.0, change), killed_after=6, every=every)
+    second, stream = run(tmp_path, rules=[A, B], killed_after=2, every=every)
+    assert not only(second, RuleChanged)
+    assert stream is not None
+    assert {*stream.rules} == {OTHER_A, C}
+    third, stream = run(tmp_path, rules=[A, OTHER_B])
+    assert [(one.rule, one.text) for one in only(third, RuleChanged)] == [("b", "says: something else")]
+    assert stream is not None
+    assert {*stream.rules} == {OTHER_A, OTHER_B, C}
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_it_is_known_that_a_slot_for_the_questions_of_rules_is_needed(tmp_path: Path, kept: bool) -> None:
+    engine = Engine(ScriptedModel(says), slots=2)
+    with StateFolder(tmp_path / "one", every=0.0) as state, Runtime(engine, questions=True) as runtime:
+        stream = state.start(runtime, "film", film(stuck=3))
+        assert stream is not None
+        stream.add_rule(AskedRule(name="door", text="it is open", every=1000.0))
+        shutil.copytree(tmp_path / "one", tmp_path / "two", ignore=shutil.ignore_patterns("lock", "snapshot*"))
+    with StateFolder(tmp_path / ("one" if kept else "two")) as state:
+        past = state.stream("film").past
+        assert past is not None
+        assert (past.snapshot is not None) == kept
+        assert past.asks
+
+
+def test_a_live_stream_ends_at_the_same_second_as_without_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tmp_path, film(4, live=True))
+    (one,) = tmp_path.iterdir()
+    earlier = Moment(**read(one / "snapshot").extra["moment"])
+    monkeypatch.setattr(Moment, "now", staticmethod(lambda: Moment(earlier.wall + 10.0, "", 0.0)))
+    second, _ = run(tmp_path, film(12, live=True), until=20.0)
+    assert words(second)[-1][0] == 19.0
+
+    def over(_: float | None) -> Film:
+        raise EndedError("it was watched for 20 s")
+
+    assert run(tmp_path, over) == ([], None)
+
+
 def test_what_others_keep_comes_back(tmp_path: Path) -> None:
     run(tmp_path, film(stuck=4), during=_stop_after(3), extras={"rules": lambda: {"goal": [1, 2.5]}})
     with StateFolder(tmp_path) as state:
@@ -476,6 +653,27 @@ class _Rebases:
             pipeline.rebase(100.0)
 
     def close(self) -> None: ...
+
+
+def test_a_folder_of_an_earlier_version_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It tells an instruction with its step alone, keeps less of rules, and nothing that is still to be done."""
+    extra, state = keepers.Keeper._extra, Watcher.state
+
+    def fewer(keeper: keepers.Keeper, pipeline: Any) -> dict[str, Any]:
+        return {key: value for key, value in extra(keeper, pipeline).items() if key not in ("again", "rebase")}
+
+    def less(watcher: Watcher) -> dict[str, Any]:
+        return {key: value for key, value in state(watcher).items() if key != "given"}
+
+    monkeypatch.setattr(keepers.Keeper, "_extra", fewer)
+    monkeypatch.setattr(Watcher, "state", less)
+    first, _ = run(tmp_path, rules=[A], killed_after=5, **at(1.0, lambda one: one.pipeline.session.instruct("brief")))
+    monkeypatch.undo()
+    second, stream = run(tmp_path, rules=[A])
+    assert words(first) + words(second) == WHOLE
+    assert not only(second, RuleChanged)
+    assert stream is not None
+    assert (stream.rules, stream.pipeline.session.version) == ((A,), 1)
 
 
 # Refused.
@@ -730,6 +928,8 @@ def test_a_shifted_source_moves_all_times() -> None:
     assert first.chunk.start == 57.0
     shifted.close()
     assert camera.closed
+    *_, gap = Shifted(camera, 100.0, until=101.5)
+    assert gap == Gap(101.0, 101.5, "stalled")
 
 
 # Snapshots while it runs.

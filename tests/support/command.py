@@ -33,7 +33,7 @@ def opened(self, **options):
     return normal(self, **options)
 
 normal, Engine.open, load.load_model = Engine.open, opened, load_model
-sys.exit(cli.main(sys.argv[1:]))
+sys.exit(cli.main())
 """
 
 

@@ -155,7 +155,7 @@ def serve_match(source: str, seed: int | None, url: str, seconds: float | None, 
 
     ``output``: a .jsonl for the truth of what was played, with the wall clock of its second 0 as ``wall``.
     """
-    from streamingvlm.cli.follow import Stopped, stoppable
+    from streamingvlm.cli.ending import Stopped, stoppable
     from streamingvlm.sinks.files import check_writable, json_text, write_whole
 
     from ..serve.address import parse_address

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from streamingvlm import OptionError
+from streamingvlm.cli.ending import Stopped, stoppable
 from streamingvlm.cli.eval import WordsOption
-from streamingvlm.cli.follow import Stopped, kept, stoppable
+from streamingvlm.cli.follow import kept
 from streamingvlm.cli.options import DeviceOption, DtypeOption, ModelOption, PolicyOption, WeightsOption
 
 if TYPE_CHECKING:

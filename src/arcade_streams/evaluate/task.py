@@ -40,7 +40,7 @@ class ArcadeTask:
         return watched
 
     def score(self, records: Sequence[Record]) -> dict[str, Any]:
-        """All metrics with their intervals; docs/evaluation.md defines them."""
+        """All metrics with their intervals; docs/arcade_streams/evaluation.md defines them."""
         return Evaluation.of([("", stream) for stream in self.measure(records)]).json()
 
     def report(self, metrics: Mapping[str, Any]) -> str:

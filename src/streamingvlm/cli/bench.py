@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..core.errors import OptionError
-from .follow import Stopped, stoppable
+from .ending import Stopped, stoppable
 from .loading import chosen_threads
 from .options import CaptureOption, DeviceOption, DtypeOption, KernelsOption, WeightsOption, check_numbers
 

@@ -86,7 +86,7 @@ def top(
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code."""
+    """Run a command; returns the exit code. KeyboardInterrupt and :class:`Stopped` are the caller's."""
     set_up_streams()
     # Threads that spin while they wait make a small model several times slower on shared cores. Read when torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -95,14 +95,17 @@ def main(args: Sequence[str] | None = None) -> int:
         logging.getLogger(name).setLevel(logging.ERROR)
     if logging.lastResort and logging.lastResort not in _LOG.handlers:
         _LOG.addHandler(logging.lastResort)  # warnings, as plain lines on standard error
+    command = typer.main.get_command(make_app())
     try:
-        code = make_app()(args, prog_name="streamingvlm", standalone_mode=False)
+        try:  # typer's own main() makes an exit code of an interrupt, as if a command had settled it
+            with command.make_context("streamingvlm", list(sys.argv[1:] if args is None else args)) as context:
+                code = command.invoke(context)
+        except typer.Exit as end:  # behind the help
+            code = end.exit_code
         sys.stdout.flush()
     except BrokenPipeError:
         mute_stdout()
         return 0
-    except (KeyboardInterrupt, typer.Abort):
-        return 130
     except Exception as error:
         # typer brings its own copy of click in newer releases; usage errors of both can tell their message.
         tell = getattr(error, "format_message", None)

@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
+from .ending import Stopped, stoppable
 from .eval_check import check
 from .eval_generate import generate
 from .eval_judge import judge
 from .eval_report import report
 from .eval_score import score
-from .follow import Stopped, kept, stoppable
+from .follow import kept
 from .options import DeviceOption, DtypeOption, ModelOption, PolicyOption, WeightsOption
 
 WordsOption = Annotated[

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..core.errors import OptionError
-from .follow import Stopped, kept, stoppable
+from .ending import Stopped, stoppable
+from .follow import kept
 from .options import DeviceOption, DtypeOption, ModelOption, WeightsOption
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .follow import Stopped, stoppable
+from .ending import Stopped, stoppable
 
 if TYPE_CHECKING:
     from ..evaluate.benchmark import CommentaryBenchmark

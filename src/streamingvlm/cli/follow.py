@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+from .ending import Stopped, stoppable
 from .plan import Watched
 from .streams import mute_stdout
 from .typing_line import can_type, typing
@@ -29,14 +29,6 @@ IMPATIENCE = 0.5
 
 #: The summary of a stream that saw nothing: a camera that was down all the time.
 NOTHING = "watched  nothing: no step of video has been finished"
-
-
-class Stopped(BaseException):
-    """The system asked the process to end (SIGTERM), or its terminal is gone (SIGHUP). ``code``: to exit with."""
-
-    def __init__(self, number: int = signal.SIGTERM) -> None:
-        super().__init__(number)
-        self.code = 128 + number
 
 
 def follow(
@@ -111,27 +103,6 @@ def settle(sinks: Sequence[object], seconds: float, webhook_seconds: float) -> N
     wait_for(hooks, webhook_seconds)
     for hook in hooks:
         hook.give_up()
-
-
-@contextmanager
-def stoppable() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end the run as Ctrl-C does: with whole files and a summary.
-
-    A SIGHUP that is ignored, as ``nohup`` has it, stays so.
-    """
-
-    def stop(number: int, _: object) -> None:
-        raise Stopped(number)
-
-    numbers = [signal.SIGTERM]
-    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        numbers.append(signal.SIGHUP)
-    before = [signal.signal(number, stop) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
 
 
 def has_view(style: str, alone: bool) -> bool:

@@ -12,6 +12,8 @@ from ..core.errors import OptionError, OutputError
 
 #: What stands for a stream's name in the path of an output.
 STREAM = "{stream}"
+#: What stands in braces in the path of an output; ``{{`` and ``}}`` are braces of the name itself.
+_BRACES = re.compile(r"\{\{|\}\}|\{[^{}]*\}")
 #: Characters of a name; longer ones are cut.
 NAME_LIMIT = 60
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -46,14 +48,27 @@ def stream_names(sources: Sequence[str]) -> list[str]:
 
 
 def output_paths(paths: Sequence[Path], names: Sequence[str]) -> list[list[Path]]:
-    """The files of every stream: ``{stream}`` in a path stands for its name. OutputError if several would share one."""
+    """The files of every stream: ``{stream}`` in a path stands for its name, ``{{`` and ``}}`` for braces.
+
+    OutputError if several would share one, or for anything else in braces.
+    """
     for path in paths:
-        if len(names) > 1 and STREAM not in str(path):
+        found = _BRACES.findall(str(path))
+        if unknown := [one for one in found if one not in (STREAM, "{{", "}}")]:
+            raise OutputError(
+                f"{path}: {unknown[0]} is unknown, only {STREAM} is known; a brace of the name is written {{{{ or }}}}"
+            )
+        if len(names) > 1 and STREAM not in found:
             raise OutputError(
                 f"{path} would be written by {len(names)} streams; put {STREAM} into its name: "
                 f"{path.with_name(f'{path.stem}-{STREAM}{path.suffix}')}"
             )
-    return [[Path(str(path).replace(STREAM, name)) for path in paths] for name in names]
+
+    def filled(path: Path, name: str) -> Path:
+        meanings = {STREAM: name, "{{": "{", "}}": "}"}
+        return Path(_BRACES.sub(lambda found: meanings[found[0]], str(path)))
+
+    return [[filled(path, name) for path in paths] for name in names]
 
 
 def _plain(source: str) -> str:

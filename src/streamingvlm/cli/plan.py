@@ -30,7 +30,8 @@ class Watched:
     """One stream of a command.
 
     ``options``: as :meth:`Engine.open` takes them; ``outputs``: files and the like. ``kept``: where it is kept, so that
-    it goes on after a restart (None: nowhere); ``reopen``: opens its source at a second of the stream.
+    it goes on after a restart (None: nowhere); ``reopen``: opens its source at a second of the stream; ``until``: the
+    second at which it ends, if it is live (None: it does not).
     """
 
     name: str
@@ -40,6 +41,7 @@ class Watched:
     rules: Sequence[RuleSpec] = ()
     kept: StreamFolder | None = None
     reopen: Callable[[float | None], Source | StepSource] | None = None
+    until: float | None = None
 
     def start(self, runtime: Runtime, screen: Sink, **options: Any) -> Stream | None:
         """Start the stream, or let it go on; None if an earlier run has watched it to its end."""
@@ -49,7 +51,7 @@ class Watched:
             return runtime.start(self.video, **options)
         if self.kept.past is not None:
             self._catch_up(self.kept)
-        stream = self.kept.start(runtime, self.reopen, **options)
+        stream = self.kept.start(runtime, self.reopen, until=self.until, **options)
         if stream is None:
             for output in self.outputs:
                 output.close()
@@ -109,16 +111,25 @@ class SourceRequest:
         first = one()
         return [*share(first, streams)] if first.live else [first, *(one() for _ in range(streams - 1))]
 
-    def reopener(self, locator: str, video: Source | StepSource) -> Callable[[float | None], Source | StepSource]:
-        """Opens ``video`` again at a second of it; a live one only goes on."""
+    def reopener(
+        self, locator: str, video: Source | StepSource, kept: StreamFolder | None
+    ) -> Callable[[float | None], Source | StepSource]:
+        """Opens ``video`` again at a second of it; a live one only goes on, for what is left of the duration."""
+        from ..sources.live import LiveSource
 
         def reopen(at: float | None) -> Source | StepSource:
-            if video.live or at is None:
+            if video.live and kept is not None and kept.past is not None and kept.past.began:
+                at = kept.past.elapsed()[0]
+            if at is None or (video.live and self.duration is None):
                 return video
             left = None if self.duration is None else self.start + self.duration - at
             if left is not None and left <= 0:
                 raise EndedError(f"{video.name} was watched for {self.duration:g} s")
-            return replace(self, start=at, duration=left).open(locator, 1)[0]
+            if not video.live:
+                return replace(self, start=at, duration=left).open(locator, 1)[0]
+            # One decoder for all that share it.
+            hub = video.hub if isinstance(video, LiveSource) else None
+            return video if hub is None else hub.subscribe(fps=self.fps, step=self.step, duration=left)
 
         return reopen
 
@@ -201,7 +212,8 @@ def plan(
                 [*_outputs(own, paths, video, kept), *([webhook.open()] if webhook is not None else [])],
                 rules,
                 kept,
-                request.reopener(path, video),
+                request.reopener(path, video, kept),
+                request.duration if video.live else None,
             )
         )
     return streams
@@ -229,7 +241,9 @@ def are_asked(streams: Sequence[Watched]) -> bool:
     """Whether a rule of a stream is asked of the model, which takes a slot."""
     from ..runtime.rules import AskedRule
 
-    return any(isinstance(rule, AskedRule) for one in streams for rule in one.rules)
+    given = any(isinstance(rule, AskedRule) for one in streams for rule in one.rules)
+    pasts = [one.kept.past for one in streams if one.kept is not None]
+    return given or any(past is not None and past.asks for past in pasts)
 
 
 def _pairs(options: Sequence[str]) -> dict[str, str]:

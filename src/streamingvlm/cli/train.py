@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..core.errors import OptionError
-from .follow import Stopped, stoppable
+from .ending import Stopped, stoppable
 from .options import DeviceOption, DtypeOption
 
 if TYPE_CHECKING:

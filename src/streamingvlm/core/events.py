@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -168,6 +168,16 @@ class Gap(Told):
 
 
 @dataclass(frozen=True, slots=True)
+class Instructed(Told):
+    """Another standing instruction was taken on, and holds from the next step on; :class:`InstructionUpdated` follows
+    there. ``version``: counts from 1; ``time``: of the stream."""
+
+    version: int
+    text: str
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
 class InstructionUpdated(Told):
     """The standing instruction of a stream was replaced.
 
@@ -301,10 +311,12 @@ class Answered(Told):
 
 @dataclass(frozen=True, slots=True)
 class RuleChanged(Told):
-    """A rule was set, replaced or removed. ``text``: what it watches for ("" if it was removed)."""
+    """A rule was set, replaced or removed. ``text``: what it watches for ("" if it was removed); ``spec``: the whole
+    rule as a JSON object, where that was done while the stream ran (None: removed, or there from its start)."""
 
     rule: str
     text: str
+    spec: Mapping[str, Any] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,6 +388,7 @@ Notice = SourceStatus | SourceFormat | Gap
 Event = (
     StreamOpened
     | Delta
+    | Instructed
     | InstructionUpdated
     | Commentary
     | StepFailed

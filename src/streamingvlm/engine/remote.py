@@ -184,14 +184,18 @@ class RemoteSession:
 
     def instruct(self, text: str) -> int:
         """Replace the standing instruction, from the next step on; the version of the new one (the first is 1)."""
-        if not text.strip():
-            raise OptionError("an instruction needs words; to open a stream without one, give instruction=''")
-        check_text("instruction", text)
+        self.check_instruction(text)
         with self._alone():
             version = self._state.version + 1
             pending = (*self._state.pending, InstructionUpdated(version, text, None))[-INSTRUCTIONS:]
             self._state = replace(self._state, version=version, pending=pending)
         return version
+
+    def check_instruction(self, text: str) -> None:
+        """Raise what :meth:`instruct` would raise."""
+        if not text.strip():
+            raise OptionError("an instruction needs words; to open a stream without one, give instruction=''")
+        check_text("instruction", text)
 
     def ask(self, question: str, *, options: Sequence[str] = ()) -> str:
         """The answer to a question about what was seen so far, as the model gave it; the stream stays as it is.

@@ -251,6 +251,10 @@ class RemoteStream:
         self._instructed.append(text)
         return version
 
+    def check_instruction(self, text: str) -> None:
+        """Raise what :meth:`instruct` would raise."""
+        self._session.check_instruction(text)
+
     def copy(self) -> RemoteSession:
         """A session that stands where this one does between two steps, and has seen what was seen since."""
         self._see_unseen(math.inf if self._shown is None else self._shown.start)

@@ -132,13 +132,17 @@ class Session:
         ``INSTRUCTIONS`` the last). Raises
         :class:`OptionError` for what is no text or has no words, :class:`CapacityError` for a text over its budget.
         """
+        self.check_instruction(text)
+        return self.state.instruct(text)
+
+    def check_instruction(self, text: str) -> None:
+        """Raise what :meth:`instruct` would raise."""
         self._engine.check_thread()
         if self.closed:
             raise SessionError("this session is closed; open another one")
         if not text.strip():
             raise OptionError("an instruction needs words; to open a stream without one, give instruction=''")
         self.stream.planner.check_budget("instruction", text, INSTRUCTION_BUDGET)
-        return self.state.instruct(text)
 
     def rebase(self, shown: float, at: float | None = None) -> Rebased:
         """Start the time stamps anew: for second ``at`` of the stream (None: where its last step ended) the model is

@@ -78,6 +78,10 @@ class StreamSession(Protocol):
         """Replace the standing instruction, from the next step on; the version of the new one (the first is 1)."""
         ...
 
+    def check_instruction(self, text: str) -> None:
+        """Raise what :meth:`instruct` would raise."""
+        ...
+
     def shown_time(self, time: float) -> float:
         """What the model is told in place of second ``time`` of the stream."""
         ...

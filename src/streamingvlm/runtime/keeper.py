@@ -15,6 +15,7 @@ from typing import Any
 from ..core.errors import OutputError
 from ..core.events import Commentary, Event, Gap, RuleChanged, StepFailed
 from ..engine.snapshot import Taken, write
+from ..sinks.records import record_of
 from .journal import Journal
 from .pipeline import Pipeline
 
@@ -223,6 +224,8 @@ class Keeper:
             "next": pipeline.numbering.next,
             "said_until": max(pipeline.said_until, self._told_until),
             "asked": pipeline.numbering.asked,
+            "rebase": pipeline.rebase_to,
+            "again": [(due, record_of(event)) for due, event in pipeline.left],
             "now": second,
             "moment": {"wall": now.wall, "boot": now.boot, "uptime": now.uptime},
             "complete": self._ends and pipeline.complete,

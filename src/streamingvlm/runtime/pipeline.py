@@ -21,6 +21,9 @@ from ..core.events import (
     Delta,
     Event,
     FrameSink,
+    Instructed,
+    InstructionUpdated,
+    Rebased,
     Sink,
     StepFailed,
     StepInput,
@@ -92,7 +95,8 @@ class Pipeline:
     ``numbering``: gives events their ids. ``said_until``: seconds; what is said of steps before it was told by an
     earlier run: it goes into the memory of the stream and is told nobody. ``companions``: see :class:`Companion`.
     ``longest_time``: seconds; before a step whose time stamp would be larger, stamps start anew (None: the
-    checkpoint's own; ``math.inf``: never).
+    checkpoint's own; ``math.inf``: never). ``again``: what an earlier run was told to do, each with the start of the
+    step, seconds, before which it is done again and told nobody, in order.
     ``keep``: the session stays open behind the end. ``error``: what ended it, if it did not come to its source's end
     and was not stopped. ``on_step`` is told of every request that has ended well,
     ``before_step`` of every whole step that is about to be submitted, ``on_end`` that the source has come to its end,
@@ -113,10 +117,13 @@ class Pipeline:
         said_until: float = 0.0,
         companions: Sequence[Companion] = (),
         longest_time: float | None = None,
+        again: Sequence[tuple[float, Event]] = (),
     ) -> None:
         self.session = session
+        self._again = deque(again)
         self._longest_time = session.longest_time if longest_time is None else longest_time
-        self._rebase_to: float | None = None  # where a rebase that was asked for goes
+        #: Where a rebase that was asked for goes with the next step (None: nowhere).
+        self.rebase_to: float | None = None
         self.numbering = numbering or Numbering()
         self._said_until = said_until
         self._companions = list(companions)
@@ -226,10 +233,30 @@ class Pipeline:
         """Write a snapshot between two steps. ``now``: SessionError if the stream is not between two."""
         if self.ended:
             raise SessionError("the stream has ended; there is nothing to save")
-        if now and not self._between_steps:
+        if now and not self.between_steps:
             raise SessionError("the engine's thread cannot wait for the end of a step; take the snapshot behind it")
         self._snapshots.append((path, done))
         self._save()
+
+    def instruct(self, text: str) -> int:
+        """See :meth:`StreamSession.instruct`; it is told at once.
+
+        Steps that an earlier run has told come first, as they were.
+        """
+        if not self._again and not self._was_said(self.session.time):
+            version = self.session.instruct(text)
+        else:
+            self.session.check_instruction(text)
+            known = (event.version for _, event in self._again if isinstance(event, Instructed | InstructionUpdated))
+            version = max([self.session.version, *known]) + 1
+            self._again.append((self._said_until, Instructed(version, text, self.session.time)))
+        self.tell(Instructed(version, text, self.session.time))
+        return version
+
+    @property
+    def left(self) -> tuple[tuple[float, Event], ...]:
+        """What is still to be done again, see ``again``."""
+        return tuple(self._again)
 
     def rebase(self, shown: float | None = None) -> None:
         """Let time stamps start anew at ``shown`` seconds with the next step (None: where a rebase goes by itself).
@@ -242,7 +269,7 @@ class Pipeline:
             raise OptionError("the times that this model is told have no end: there is nothing to rebase")
         if shown is not None and not 0 <= shown < self._longest_time:
             raise OptionError(f"a rebase goes to 0 s or more and less than {self._longest_time:g} s, not {shown:g}")
-        self._rebase_to = self._restart if shown is None else shown
+        self.rebase_to = self._restart if shown is None else shown
 
     def keep(self) -> None:
         """Something was changed that no event tells enough of: see :meth:`KeepingCompanion.keep`."""
@@ -292,7 +319,9 @@ class Pipeline:
         session, chunk = self.session, step.chunk
         if not session.between_steps:
             return
-        shown, self._rebase_to = self._rebase_to, None
+        shown = None
+        if not self._was_said(chunk.start):
+            shown, self.rebase_to = self.rebase_to, None
         if shown is None and session.shown_time(chunk.end) > self._longest_time:
             shown = self._restart
         if shown is not None:
@@ -300,14 +329,25 @@ class Pipeline:
             if not self._was_said(chunk.start):
                 self._emit(event)
 
+    def _do_again(self, step: StepInput) -> None:
+        """Do what an earlier run did before ``step``."""
+        session = self.session
+        while self._again and session.between_steps and step.chunk.start > self._again[0][0] - SAME_MOMENT:
+            _, event = self._again.popleft()
+            if isinstance(event, Rebased):
+                session.rebase(event.shown, max(event.time, session.time))
+            elif isinstance(event, Instructed | InstructionUpdated):
+                while session.version < event.version:  # those between are lost; their numbers are not given again
+                    session.instruct(event.text)
+
     def _submit(self, step: StepInput) -> None:
+        self._do_again(step)
         self._rebase_for(step)
         if self.ended:  # whoever was told of it has stopped the stream
             return
-        if not self._was_said(step.chunk.start):
+        chunk, new = step.chunk, not self._was_said(step.chunk.start)
+        if new:
             self._show(step)
-        chunk = step.chunk
-        new = not self._was_said(chunk.start)
         if step.last:
             self._before_step(self.session, step)
             if new:
@@ -372,7 +412,7 @@ class Pipeline:
 
     def _save(self) -> None:
         """Write the snapshots that wait, if the stream is between two steps."""
-        if not self._between_steps:
+        if not self.between_steps:
             return
         waiting, self._snapshots = self._snapshots, []
         for path, done in waiting:
@@ -383,14 +423,9 @@ class Pipeline:
                 done.set_exception(error)
 
     @property
-    def _between_steps(self) -> bool:
-        """Whether the stream can be saved; a step that has come and was not taken is none of it."""
-        return self._request is None and self.session.between_steps
-
-    @property
     def between_steps(self) -> bool:
-        """Whether the stream can be copied now."""
-        return not self.ended and self._between_steps
+        """Whether the stream can be saved and copied now; a step that has come and was not taken is none of it."""
+        return not self.ended and self._request is None and self.session.between_steps
 
     def _guarded(self, act: Callable[[], None]) -> None:
         """A fault, or the wish to exit, ends this stream and no other: no interrupt comes to the engine's thread."""

@@ -110,8 +110,8 @@ class Stream:
         self._ended.set()
 
     def instruct(self, text: str) -> int:
-        """See :meth:`Session.instruct`."""
-        return self._change(lambda: self.pipeline.session.instruct(text))
+        """See :meth:`Session.instruct`. :class:`Instructed` is told."""
+        return self._change(lambda: self.pipeline.instruct(text))
 
     def ask(self, question: str | Question, on_text: Callable[[str], None] | None = None) -> Ask:
         """Ask the stream as it stands at its next moment between two steps; its commentary stays as it is.
@@ -131,7 +131,7 @@ class Stream:
         stream remembers stays; events keep its own time. :class:`Rebased` is told. Raises :class:`OptionError` for a
         time that the checkpoint does not know.
         """
-        self._runtime.call(lambda: self.pipeline.rebase(shown))
+        self._change(lambda: self.pipeline.rebase(shown))
 
     def snapshot(self, path: Path) -> Path:
         """Write the stream to ``path`` between two steps; returns when it is on the disk. Raises as ``save`` does.
@@ -290,6 +290,7 @@ class Runtime:
         rules: Sequence[RuleSpec] = (),
         rule_state: Mapping[str, Any] | None = None,
         longest_time: float | None = None,
+        again: Sequence[tuple[float, Event]] = (),
         on_step: Callable[[Any], None] = lambda _: None,
         before_step: Callable[[Any, StepInput], None] = lambda *_: None,
         on_end: Callable[[Any], None] = lambda _: None,
@@ -302,8 +303,8 @@ class Runtime:
         several the engine asks once for all). ``prepare``: it makes patches of the frames. ``parts``: temporal patches
         of a step are shown as they come (always where the pace is live). ``restore``: a snapshot to go on from.
         ``options``: as the engine's ``open`` takes them; or ``session``: one that is open and stays so behind the end.
-        ``name``: of the stream (None: its source's). ``numbering``, ``said_until``, ``companions`` and
-        ``longest_time``: see :class:`Pipeline`. ``rules``: what the stream is watched for; ``rule_state``: see
+        ``name``: of the stream (None: its source's). ``numbering``, ``said_until``, ``companions``, ``longest_time``
+        and ``again``: see :class:`Pipeline`. ``rules``: what the stream is watched for; ``rule_state``: see
         :class:`Watcher`. ``before_step`` is told of a whole step before it is submitted, ``on_step`` of its request
         when it has ended, ``on_end`` that the source has ended while the session is still open, all on the engine's
         thread. Raises what opening and restoring raise.
@@ -321,6 +322,7 @@ class Runtime:
             said_until=said_until,
             companions=companions,
             longest_time=longest_time,
+            again=again,
         )
         return self.call(lambda: self._start(session, options, restore, feed, make, name, watcher))
 

@@ -12,6 +12,8 @@ from ..core.events import Chunk, Gap, Notice, Source, StepInput, StepSource
 By = Callable[[float, float], float]
 #: Steps without a picture behind ``gone_on`` that are told as a gap.
 UNTOLD_STEPS = 2.0
+#: Two seconds closer than this are the same.
+EPS = 1e-6
 NO_PICTURE = "the source has sent no picture yet"
 
 
@@ -20,21 +22,27 @@ class Shifted:
 
     ``by``: how many; or what says it when the first chunk has come. ``gone_on``: seconds of the stream that were told
     already; if the first chunk comes much later, the hole before it is told as a :class:`Gap` (None: it is not).
+    ``until``: the second of the stream at which it ends (None: where the source does).
     """
 
-    def __init__(self, source: Source | StepSource, by: float | By, gone_on: float | None = None) -> None:
+    def __init__(
+        self, source: Source | StepSource, by: float | By, gone_on: float | None = None, until: float | None = None
+    ) -> None:
         self.name, self.context, self.kind, self.live = source.name, source.context, source.kind, source.live
         self._source, self._gone_on = source, gone_on
         self._by: float | By = by
+        self._until = math.inf if until is None else until
 
     def __iter__(self) -> Iterator[StepInput | Notice]:
         for item in self._source:
             if isinstance(item, Gap):
                 by = self._seconds(item.start, item.end)
-                yield replace(item, start=item.start + by, end=item.end + by)
+                yield replace(item, start=item.start + by, end=min(item.end + by, self._until))
             elif isinstance(item, Chunk | StepInput):
                 step = StepInput.of(item)
                 moved = self._moved(step.chunk)
+                if moved.end > self._until + EPS:
+                    return
                 if self._gone_on is not None:
                     if moved.start - self._gone_on > UNTOLD_STEPS * (moved.end - moved.start):
                         yield Gap(self._gone_on, moved.start, NO_PICTURE)

@@ -18,7 +18,6 @@ import logging
 import re
 import secrets
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -34,9 +33,11 @@ from ..core.events import (
     Commentary,
     Event,
     Gap,
+    Instructed,
     InstructionUpdated,
     Rebased,
     Resumed,
+    RuleChanged,
     Sink,
     Source,
     StepFailed,
@@ -44,11 +45,11 @@ from ..core.events import (
 )
 from ..engine.snapshot import SnapshotError, read, there_is
 from ..sinks.files import make_folder
-from ..sinks.records import record_of
+from ..sinks.records import event_of, record_of
 from .folder_lock import FolderLock
 from .journal import Journal, number_of
 from .keeper import EVERY, Keeper, Moment, SnapshotWriter
-from .pipeline import SAME_MOMENT, Companion, Numbering, Pipeline
+from .pipeline import Companion, Numbering
 from .runtime import Runtime, Stream
 from .shifted import Shifted, by_clock
 
@@ -74,8 +75,9 @@ class Past:
     ``snapshot``: to restore (None: it was ended before there was one); ``time``: seconds, where its memory ends;
     ``said_until``: what is said of steps before this second was told. ``numbering``: goes on with the ids. ``told``:
     the events behind the snapshot; ``unanswered``: questions that have no answer. ``own``: what others have kept, by
-    name. ``complete``: the source was watched to its end. ``moment``:
-    when the second ``now`` of the stream was (None: unknown); ``snapshot_age``: see :class:`Resumed`.
+    name. ``left``: see ``again`` of :class:`Pipeline`; ``rebase_to``: a rebase that was asked for and is still to come
+    (None: none is). ``complete``: the source was watched to its end. ``moment``: when the second ``now`` of the stream
+    was (None: unknown); ``snapshot_age``: see :class:`Resumed`.
     """
 
     snapshot: Path | None
@@ -85,6 +87,8 @@ class Past:
     told: tuple[Event, ...]
     unanswered: tuple[Asked, ...]
     own: Mapping[str, Any]
+    left: tuple[tuple[float, Event], ...]
+    rebase_to: float | None
     complete: bool
     live: bool
     moment: Moment | None
@@ -102,10 +106,25 @@ class Past:
         return None if self.snapshot is None or self.live else self.time
 
     @property
+    def began(self) -> bool:
+        """Whether there was a first frame, which is second 0."""
+        return max(self.said_until, self.time) > 0
+
+    @property
     def rule_state(self) -> Mapping[str, Any] | None:
         """Where the rules of the stream stood, see :class:`Watcher` (None: it had none)."""
+        told = [record_of(event) for event in self.told if isinstance(event, Alert | RuleChanged)]
         state: Mapping[str, Any] | None = self.own.get("rules")
-        return None if state is None else {**state, "told": [record_of(alert) for alert in self.alerts]}
+        if state is None and told:  # it was ended before there was a snapshot
+            state = {"rules": [], "skipped": 0}
+        return None if state is None else {**state, "told": told}
+
+    @property
+    def asks(self) -> bool:
+        """Whether a rule that was set while the stream ran is asked of the model, which takes a slot."""
+        state = self.rule_state or {"rules": [], "told": []}
+        rules = [row["rule"] for row in state["rules"] if row["added"]]
+        return any("ask" in rule for rule in (*rules, *(one.get("spec", {}) for one in state["told"])))
 
     def elapsed(self) -> tuple[float, bool]:
         """The second that the stream has come to by the clock, and whether the clock can be believed."""
@@ -162,13 +181,15 @@ class StreamFolder:
         sinks: Sequence[Sink] = (),
         companions: Sequence[Companion] = (),
         extras: Mapping[str, Callable[[], Any]] | None = None,
+        until: float | None = None,
         **options: Any,
     ) -> Stream | None:
-        """Start the stream, or let it go on; None if it is complete, or its recording has no more.
+        """Start the stream, or let it go on; None if it is complete, or its source has no more.
 
-        ``open``: see :data:`Open`. ``extras``: JSON values to be kept in each snapshot, by name; a later run finds them
-        in ``past.own``. ``options``: as :meth:`Runtime.start` takes them. Raises what opening the source and the stream
-        raises; SnapshotError if the stream was opened otherwise before. Rules go on as they stood.
+        ``open``: see :data:`Open`; it raises EndedError where there is no more. ``until``: the second of a live stream
+        that goes on at which it ends. ``extras``: JSON values to be kept in each snapshot, by name; a later run finds
+        them in ``past.own``. ``options``: as :meth:`Runtime.start` takes them. Raises what opening the source and the
+        stream raises; SnapshotError if the stream was opened otherwise before. Rules go on as they stood.
         """
         if self.complete:
             return None
@@ -176,12 +197,13 @@ class StreamFolder:
         try:
             source = open(None if past is None else past.opened_at)
         except EndedError:
-            if past is None or past.opened_at is None:
+            if past is None or (past.opened_at is None and not past.live):
                 raise
             return None
         events: list[Event] = []
         if past is not None:
-            source, events = _gone_on(past, source)
+            source, events = _gone_on(past, source, until)
+        running: list[Stream] = []
         self.keeper = Keeper(
             self.snapshot,
             self._writer,
@@ -192,15 +214,14 @@ class StreamFolder:
             about={"source": self.source, "live": source.live},
             ends=not source.live,
         )
-        again = _Again(() if past is None else past.told, source.live)
         keeper = self.keeper
-        running: list[Stream] = []
 
         def begin() -> Stream:
             stream = runtime.start(
                 source,
                 sinks=[self.journal, keeper, *sinks],
-                companions=[again, *companions, keeper],
+                companions=[*companions, keeper],
+                again=_again(past, source.live),
                 restore=None if past is None else past.snapshot,
                 numbering=None if past is None else past.numbering,
                 said_until=0.0 if past is None else past.said_until,
@@ -210,7 +231,8 @@ class StreamFolder:
             running.append(stream)
             if stream.watcher is not None and past is not None and past.told and isinstance(past.told[-1], Commentary):
                 stream.watcher.write(past.told[-1])  # what its rules make of it was not told any more
-            again.between(stream.pipeline)
+            if past is not None and past.rebase_to is not None and not stream.pipeline.ended:
+                stream.pipeline.rebase(past.rebase_to)
             stream.pipeline.tell(*events)
             return stream
 
@@ -267,6 +289,8 @@ class StreamFolder:
             told=told,
             unanswered=tuple(one for one in asked if one.number not in answered),
             own=dict(extra.get("own", {})),
+            left=tuple((due, event) for due, record in extra.get("again", ()) if (event := event_of(record))),
+            rebase_to=None if any(isinstance(event, Rebased) for event in told) else extra.get("rebase"),
             complete=bool(extra.get("complete", False)),
             live=bool(extra.get("about", {}).get("live", False)),
             moment=moment,
@@ -336,39 +360,26 @@ class StateFolder:
         self.close()
 
 
-class _Again:
-    """Does to a session what was done to it behind its snapshot: it is instructed and rebased before the same steps.
+def _again(past: Past | None, live: bool) -> list[tuple[float, Event]]:
+    """What was done to a stream behind its snapshot, with the starts of the steps before which it is done again.
 
-    A live stream has no such steps any more: it is told all instructions at once, and is rebased where it must be.
+    An instruction that had come to no step yet goes with the first new one. A live stream has no such steps any more:
+    all is done before its next one.
     """
+    if past is None:
+        return []
+    events = [event for event in past.told if isinstance(event, Instructed | InstructionUpdated | Rebased)]
+    starts = {one.version: one.start for one in events if isinstance(one, InstructionUpdated) and one.start is not None}
 
-    def __init__(self, told: Sequence[Event], live: bool) -> None:
-        kinds = InstructionUpdated if live else InstructionUpdated | Rebased
-        self._left = deque(event for event in told if isinstance(event, kinds))
-        self._live = live
+    def due(event: Instructed | InstructionUpdated | Rebased) -> float:
+        if live:
+            return 0.0
+        if isinstance(event, Rebased):
+            return event.time
+        return min((start for version, start in starts.items() if version >= event.version), default=past.said_until)
 
-    def between(self, pipeline: Pipeline) -> None:
-        """See :meth:`Companion.between`."""
-        session = pipeline.session
-        while self._left and (self._live or session.time > self._due - SAME_MOMENT):
-            event = self._left.popleft()
-            if isinstance(event, Rebased):
-                session.rebase(event.shown, max(event.time, session.time))
-            elif isinstance(event, InstructionUpdated) and event.version > session.version:
-                session.instruct(event.text)
-
-    def close(self) -> None:
-        """See :meth:`Companion.close`."""
-
-    @property
-    def _due(self) -> float:
-        """Start of the step before which the next is done; an instruction that came to nothing goes with a later."""
-        moments = (event.time if isinstance(event, Rebased) else _start(event) for event in self._left)
-        return next((moment for moment in moments if moment is not None), 0.0)
-
-
-def _start(event: Event) -> float | None:
-    return event.start if isinstance(event, InstructionUpdated) else None
+    # In the order of their steps; within one as they came.
+    return sorted([*past.left, *((due(event), event) for event in events)], key=lambda one: one[0])
 
 
 def _rules(running: Sequence[Stream]) -> dict[str, Any] | None:
@@ -393,17 +404,17 @@ def without_password(locator: str) -> str:
     return f"{scheme}://{rest}{query}{keys}"
 
 
-def _gone_on(past: Past, source: Source | StepSource) -> tuple[Source | StepSource, list[Event]]:
+def _gone_on(past: Past, source: Source | StepSource, until: float | None) -> tuple[Source | StepSource, list[Event]]:
     """The source of a stream that goes on, and what is told before its first step."""
     events: list[Event] = []
     lost = 0.0
     start = max(past.said_until, past.time)
-    if source.live and start > 0:  # else there never was a frame, and second 0 is still to come
+    if source.live and past.began:  # else second 0 is still to come
         now, known = past.elapsed()
         lost = now - start
         events.append(Gap(start, now, NOT_RUNNING if known else CLOCK_UNKNOWN))
         began = time.monotonic()
-        source = Shifted(source, by_clock(lambda: now + time.monotonic() - began, now), now)
+        source = Shifted(source, by_clock(lambda: now + time.monotonic() - began, now), now, until)
     events.append(Resumed(past.time, lost, past.snapshot_age))
     events += [Answered(one.number, None, UNANSWERED) for one in past.unanswered]
     return source, events

@@ -12,6 +12,7 @@ from ..core.events import Alert, Answer, Commentary, Event, Gap, Question, Resum
 from ..engine.ask import QUESTION_TOKENS
 from ..engine.session import Session
 from ..sinks.files import printable
+from ..sinks.records import event_of
 from .backend import StreamSession
 from .limits import ANSWER_TOKENS
 from .pipeline import Pipeline
@@ -52,9 +53,10 @@ class Watcher:
     """A sink and a companion of one stream. All is called on the engine's thread.
 
     ``asker``: asks the stream (None: only rules on words can be watched, OptionError for others). ``state``: what
-    :meth:`state` of an earlier run gave: a rule that is the same goes on as it stood, and rules that were added while
-    the stream ran are there again; its ``told``, if any, are the alerts that were told behind it, as events or as
-    records of a journal. ``skipped``: times that rules were due while the questions before were still under way.
+    :meth:`state` of an earlier run gave: a rule that is the same goes on as it stood. What was set and removed while
+    the stream ran holds again, unless the caller now gives another rule of that name. Its ``told``, if any, are alerts
+    and changes of rules that were told behind it, as events or as records of a journal. ``skipped``: times that rules
+    were due while the questions before were still under way.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Watcher:
     ) -> None:
         self._asker = asker
         self._watched = {spec.name: self._new(spec, False) for spec in check_rules(rules)}
+        self._given = [spec.record for spec in rules]
         #: Rules of an earlier run that are not watched any more, or not so.
         self._gone: list[Rule] = []
         self._heard: list[Commentary] = []
@@ -122,7 +125,7 @@ class Watcher:
             alerts = before.rule.disarm(pipeline.session.time)
             watched.rule.state.number = before.rule.state.number
         self._watched[spec.name] = watched
-        pipeline.tell(*alerts, RuleChanged(spec.name, spec.summary))
+        pipeline.tell(*alerts, RuleChanged(spec.name, spec.summary, spec.record))
 
     def remove(self, pipeline: Pipeline, name: str) -> None:
         """Take a rule away; what it has raised is cleared. OptionError if there is none of that name."""
@@ -160,7 +163,7 @@ class Watcher:
             {"rule": one.spec.record, "added": one.added, "due": one.due, "state": save_state(one.rule.state)}
             for one in self._watched.values()
         ]
-        return {"rules": rules, "skipped": self.skipped}
+        return {"rules": rules, "skipped": self.skipped, "given": self._given}
 
     def _hear(self, event: Commentary) -> list[Alert]:
         said, alerts = printable(event.text), []
@@ -210,29 +213,53 @@ class Watcher:
 
     def _restore(self, state: Mapping[str, Any]) -> None:
         try:
-            saved = [
-                _Watched(Rule(rule_of(row["rule"]), load_state(row["state"])), row["added"], float(row["due"]), True)
+            saved = {
+                row["rule"]["name"]: _Watched(
+                    Rule(rule_of(row["rule"]), load_state(row["state"])), row["added"], float(row["due"]), True
+                )
                 for row in state["rules"]
-            ]
-            told = [_alert_of(record) for record in state.get("told", ())]
+            }
+            given = {record["name"]: record for record in state.get("given", ())}
+            for record in state.get("told", ()):
+                self._replay(_event_of(record), saved, given)
             self.skipped = int(state["skipped"])
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise OptionError(f"this is no state of rules: {error!r}") from None
-        for before in saved:
-            name, one = before.spec.name, self._watched.get(before.spec.name)
-            for alert in told:
-                if alert.rule == name:
-                    before.rule.replay(alert)
-            if one is None and before.added is True:
-                self._new(before.spec, True)  # whether it can be asked
-                check_rules([*self.rules, before.spec])
-                self._watched[name] = before
-            elif one is not None and one.spec == before.spec:
-                self._watched[name] = before
-            else:
-                self._gone.append(before.rule)
-                if one is not None:
-                    one.rule.state.number = before.rule.state.number
+        unchanged = {name for name, one in self._watched.items() if given.get(name) == one.spec.record}
+        for name, before in saved.items():
+            self._take_up(before, name in unchanged)
+        for name in unchanged - saved.keys():  # somebody has removed it while the stream ran
+            del self._watched[name]
+
+    def _replay(self, event: Alert | RuleChanged, saved: dict[str, _Watched], given: dict[str, Any]) -> None:
+        """Bring what was saved, and what the caller had given, to where it was when ``event`` was told."""
+        if isinstance(event, Alert):
+            if event.rule in saved:
+                saved[event.rule].rule.replay(event)
+            return
+        before, one = saved.pop(event.rule, None), self._watched.get(event.rule)
+        if event.spec is not None:
+            after = _Watched(Rule(rule_of(event.spec)), True, told=True)
+        elif one is not None and one.spec.summary == event.text:  # it was there from the start of that run
+            after = _Watched(Rule(one.spec), told=True)
+            given[event.rule] = one.spec.record
+        else:
+            return
+        after.rule.state.number = 0 if before is None else before.rule.state.number
+        saved[event.rule] = after
+
+    def _take_up(self, before: _Watched, unchanged: bool) -> None:
+        """Go on with a rule of an earlier run, if it is still wanted. ``unchanged``: the caller gives what it gave."""
+        name, one = before.spec.name, self._watched.get(before.spec.name)
+        same = one is not None and one.spec == before.spec
+        if same or (before.added is True and (one is None or unchanged)):
+            self._new(before.spec, True)  # whether it can be asked
+            check_rules([*(rule for rule in self.rules if rule.name != name), before.spec])
+            self._watched[name] = before
+            return
+        self._gone.append(before.rule)
+        if one is not None:
+            one.rule.state.number = before.rule.state.number
 
 
 def rule_tokens(spec: RuleSpec, session: Session) -> int:
@@ -268,16 +295,11 @@ def _finding(spec: RuleSpec, reply: Answer | StreamingVLMError, now: float) -> F
     return Finding(reply.time, *spec.verdict(reply))
 
 
-def _alert_of(record: Alert | Mapping[str, Any]) -> Alert:
-    """The alert of a record, as far as the state of a rule follows from it."""
-    if isinstance(record, Alert):
-        return record
-    kind, last = record["kind"], record.get("last")
-    if kind not in ("raised", "updated", "cleared"):
-        raise ValueError(f"no alert is {kind!r}")
-    since, time = float(record["since"]), float(record["time"])
-    evidence = str(record.get("evidence", ""))
-    number = int(record["number"])
-    return Alert(
-        record["rule"], kind, number, since, time, evidence=evidence, last=None if last is None else float(last)
-    )
+def _event_of(record: Alert | RuleChanged | Mapping[str, Any]) -> Alert | RuleChanged:
+    """What a record tells, as far as the state of a rule follows from it."""
+    event = record if isinstance(record, Alert | RuleChanged) else event_of(record)
+    if not isinstance(event, Alert | RuleChanged) or (
+        isinstance(event, Alert) and event.kind not in ("raised", "updated", "cleared")
+    ):
+        raise ValueError(f"{record!r} is neither an alert nor a change of a rule")
+    return event

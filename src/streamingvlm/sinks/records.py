@@ -24,6 +24,7 @@ from ..core.events import (
     Dropped,
     Event,
     Gap,
+    Instructed,
     InstructionUpdated,
     Question,
     Rebased,
@@ -50,6 +51,7 @@ TYPES: dict[type[Told], str] = {
     Delta: "commentary.delta",
     Commentary: "commentary.done",
     StepFailed: "commentary.failed",
+    Instructed: "instruction.created",
     InstructionUpdated: "instruction.updated",
     Asked: "answer.created",
     AnswerDelta: "answer.delta",
@@ -71,6 +73,8 @@ def record_of(event: Event) -> dict[str, Any]:
     if event.wall:
         record["wall"] = utc(event.wall)
     record |= {key: value for key, value in _plain(event).items() if key not in ("id", "wall")}
+    if isinstance(event, RuleChanged) and event.spec is None:
+        record.pop("spec")
     if isinstance(event, Commentary):
         record |= {"lag": round(event.timing.lag, 6), "work": round(event.timing.work, 6)}
         if event.wall_start is not None:

@@ -1,0 +1,89 @@
+"""How a run ends before its time: by Ctrl-C, by the system, or because its terminal is gone.
+
+It imports nothing slow: from the first moments on an interrupt is one line and an exit code.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+#: Seconds after which an interrupt that went nowhere comes again.
+AGAIN = 0.05
+
+
+class Stopped(BaseException):
+    """The system asked the process to end (SIGTERM), or its terminal is gone (SIGHUP). ``code``: to exit with."""
+
+    def __init__(self, number: int = signal.SIGTERM) -> None:
+        super().__init__(number)
+        self.number, self.code = number, 128 + number
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end what is done within as Ctrl-C does: with :class:`Stopped`.
+
+    A SIGHUP that is ignored, as ``nohup`` has it, stays so. In another thread than the main one nothing changes.
+    """
+
+    def stop(number: int, _: object) -> None:
+        raise Stopped(number)
+
+    numbers = _numbers() if threading.current_thread() is threading.main_thread() else []
+    before = [signal.signal(number, stop) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+def ended(end: BaseException) -> int:
+    """Say in one line that the run was ended; the exit code."""
+    how = f"ended by {signal.Signals(end.number).name}" if isinstance(end, Stopped) else "interrupted"
+    with suppress(OSError, AttributeError):  # standard error may be gone
+        print(f"streamingvlm: {how}", file=sys.stderr)
+    return end.code if isinstance(end, Stopped) else 130
+
+
+def own_process() -> None:
+    """Let an interrupt that Python cannot raise come again; without this it is printed, with a traceback, and lost.
+
+    It may come within a destructor, or in the callback of a weak reference, as importing a module has them.
+    """
+    before = sys.unraisablehook
+
+    def hook(lost: sys.UnraisableHookArgs) -> None:
+        if not isinstance(lost.exc_value, KeyboardInterrupt | Stopped):
+            before(lost)
+            return
+        number = getattr(lost.exc_value, "number", signal.SIGINT)
+        again = threading.Timer(AGAIN, os.kill, (os.getpid(), number))
+        again.daemon = True
+        again.start()
+
+    sys.unraisablehook = hook
+
+
+def leave_to_system() -> None:
+    """The run is over: who cannot wait for the interpreter to end, ends it at once and without a word.
+
+    It ends sooner: the objects of torch and its like are no longer searched for cycles, which took a second.
+    """
+    gc.freeze()
+    for number in (signal.SIGINT, *_numbers()):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _numbers() -> list[signal.Signals]:
+    numbers = [signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    return numbers
