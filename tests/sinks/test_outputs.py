@@ -26,7 +26,7 @@ from streamingvlm.core.errors import OutputError
 from streamingvlm.core.events import Commentary, Delta, InstructionUpdated, StreamOpened, Timing
 from streamingvlm.sinks import terminal as view
 from streamingvlm.sinks.cues import Cue, CueMerger
-from streamingvlm.sinks.files import FileOutput, check_writable, write_whole
+from streamingvlm.sinks.files import FileOutput, PieceFile, check_writable, write_whole
 from streamingvlm.sinks.formats import FORMATS, json_line
 from streamingvlm.sinks.outputs import open_outputs
 from streamingvlm.sinks.text import json_text, printable
@@ -464,6 +464,24 @@ def test_a_disk_that_fills_up_leaves_whole_pieces(tmp_path: Path, suffix: str, l
         parse(content, srt=suffix == ".srt")
     with pytest.raises(OutputError, match="File too large"):
         output.close()
+
+
+def test_a_file_that_somebody_has_emptied_gets_no_zeros(tmp_path: Path) -> None:
+    """As logrotate does with copytruncate; then the disk is full."""
+    file = PieceFile(tmp_path / "out.jsonl")
+    file.write(b"a" * 1000)
+    os.truncate(tmp_path / "out.jsonl", 0)
+    file.write(b"b" * 10)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            file.write(b"c" * 1000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    file.write(b"d" * 10)
+    file.close()
+    assert (tmp_path / "out.jsonl").read_bytes() == b"b" * 10 + b"d" * 10
 
 
 def test_write_whole_keeps_what_was_there_if_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -210,6 +210,27 @@ def test_retry_after_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
+    ("told", "seconds"),
+    [
+        ("17", 17),
+        ("0", 0),
+        ("999999999", 300),
+        ("-1", 0),
+        ("1e3", 0),
+        ("soon", 0),
+        ("", 0),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 0),
+        ("Sat, 28 Nov 2026 12:00:30 GMT", 30),
+        ("Sat, 28 Nov 2099 12:00:30 GMT", 300),
+        ("Sat, 99 Nov 2026 12:00:30 GMT", 0),
+    ],
+)
+def test_when_a_server_wants_it_again(told: str, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhook.time, "time", lambda: 1795867200.0)
+    assert webhook._retry_after(told) == seconds
+
+
+@pytest.mark.parametrize(
     ("kinds", "sent"),
     [
         (None, ["source.status", "stream.gap", "rule.alert", "answer.done", "stream.closed"]),
@@ -308,7 +329,7 @@ def test_nothing_is_started_for_nothing() -> None:
 PRIVATE = [
     "127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "224.0.0.1",
     "255.255.255.255", "240.0.0.1", "::1", "::", "fe80::1", "fe80::1%eth0", "fc00::1", "ff02::1", "::ffff:10.0.0.1",
-    "64:ff9b::a9fe:a9fe", "2002:7f00:1::", "2001:db8::1",
+    "64:ff9b::a9fe:a9fe", "2002:7f00:1::", "2001:db8::1", "fec0::1", "::10.0.0.1",
 ]  # fmt: skip
 
 
@@ -325,6 +346,63 @@ def test_private_addresses_are_refused(address: str) -> None:
 @pytest.mark.parametrize("address", ["93.184.215.14", "2606:2800:21f:cb07:6820:80da:af6b:8b2c", "64:ff9b::808:808"])
 def test_public_addresses(address: str) -> None:
     assert is_public(address)
+
+
+def test_an_address_that_swallows_everything_leaves_time_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As IPv6 does on many networks: nothing is refused, nothing answers."""
+    real = socket.create_connection
+
+    def connect(address: tuple[str, int], timeout: float) -> socket.socket:
+        if address[0] == "10.255.255.1":
+            time.sleep(timeout)
+            raise TimeoutError
+        return real(address, timeout)
+
+    monkeypatch.setattr(webhook.socket, "create_connection", connect)
+    monkeypatch.setattr(webhook._Target, "addresses", lambda _: ["10.255.255.1", "127.0.0.1"])
+    with receiver() as server:
+        sink = hook(server, timeout=0.6)
+        sink.write(gap(1))
+        server.wait(1)
+        assert finish(sink) == (1, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("https://door.example/x", "door.example"),
+        ("https://door.example:443/x", "door.example"),
+        ("https://door.example:8443/x", "door.example:8443"),
+        ("http://door.example/x", "door.example"),
+        ("http://door.example:443/x", "door.example:443"),
+        ("https://[2606:2800:21f:cb07::1]/x", "[2606:2800:21f:cb07::1]"),
+    ],
+)
+def test_the_host_is_named_as_browsers_do(url: str, host: str) -> None:
+    """Some servers do not know themselves by the name of their scheme's own port."""
+    one, other = socket.socketpair()
+    with one, other:
+        connection = webhook._Connection(webhook._Target.of(url, False), 1.0, None)
+        connection.sock = one
+        connection.request("POST", "/x", b"{}")
+        head = other.recv(4096).decode()
+    assert f"\r\nHost: {host}\r\n" in head
+
+
+def test_what_is_lost_while_it_runs_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that is slow but well makes no other problem; a run may last for weeks."""
+    monkeypatch.setattr(webhook, "WEBHOOK_EVENTS", 2)
+    problems: list[str] = []
+    with receiver(sleep(0.1), 200) as server:
+        sink = hook(server, on_problem=problems.append)
+        sink.write(gap(0))
+        server.wait(1)
+        for number in range(1, 8):
+            sink.write(gap(number))
+        assert finish(sink) == (3, 0, 5)
+    assert problems == [
+        f"webhook http://127.0.0.1:{server.port}: 5 events are lost so far: it is too slow, and only 2 wait"
+    ]
 
 
 def resolving(monkeypatch: pytest.MonkeyPatch, *answers: list[str]) -> list[str]:

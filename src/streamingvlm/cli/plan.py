@@ -58,12 +58,18 @@ class Watched:
         return stream
 
     def _catch_up(self, kept: StreamFolder) -> None:
-        """Tell the files what an earlier run has told behind the last words that they have."""
-        from ..core.events import Commentary, Gap
+        """Tell the files what an earlier run has told behind the last words that they have, films what is raised."""
+        from ..core.events import Alert, Commentary, Gap, RuleChanged
+        from ..sinks.burned import BurnedOutput
         from ..sinks.files import FileOutput
 
         files = [output for output in self.outputs if isinstance(output, FileOutput)]
-        events = kept.journal.after(max(kept.journal.number - CATCH_UP, 0)) if files else []
+        films = [output for output in self.outputs if isinstance(output, BurnedOutput)]
+        events = kept.journal.after(max(kept.journal.number - CATCH_UP, 0)) if files or films else []
+        rules = [RuleChanged(rule.name, rule.summary) for rule in self.rules]
+        for film in films:
+            for told in [*rules, *(event for event in events if isinstance(event, Alert | RuleChanged))]:
+                film.write(told)
         for file in files:
             timed = [place for place, event in enumerate(events) if isinstance(event, Commentary | Gap)]
             there = [place for place in timed if events[place].end <= file.done_until + EPS]  # type: ignore[union-attr]

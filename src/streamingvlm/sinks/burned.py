@@ -1,17 +1,23 @@
 """The picture with the words on it: H.264 in fragmented MP4, which a run that is killed leaves playable.
 
 The picture is what the model sees, at its rate. The words of a step stand on the frames of that step, so frames wait
-for them. Where nothing was seen, the last picture is shown, dimmed, with the reason.
+for them. An alert stands at the top from the step behind it until it is cleared. Where nothing was seen, the last
+picture is shown, dimmed, with the reason.
 """
 
 from __future__ import annotations
 
+import io
+import itertools
+import logging
 import math
 import mmap
 import os
+import re
 import threading
+from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -23,13 +29,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import OutputError
-from ..core.events import Chunk, Commentary, Event, Gap, StepFailed, StepInput
-from .cues import LINE, LINES, SENTENCE_ENDS, hole_text, wrap
+from ..core.events import Alert, Chunk, Commentary, Event, Gap, RuleChanged, StepFailed, StepInput
+from .cues import LINE, LINES, SENTENCE_ENDS, columns, hole_text, wrap
 from .files import PieceFile, check_writable
-from .lettering import WIDTH, Lettering, plain
-from .limits import CAPTION_ITEMS, FRAME_BYTES, WORDLESS_STEPS
+from .lettering import WIDTH, Lettering
+from .limits import ALERT_LINES, CAPTION_ITEMS, FRAME_BYTES, PATIENT_BYTES, WORDLESS_STEPS
 from .text import printable
 
+_LOG = logging.getLogger(__name__)
+
+#: Letters that are told at most when no font has them.
+TOLD_LETTERS = 20
 #: Pixels: a narrower picture is enlarged by a whole number, so that words fit; a longer one is made smaller.
 NARROWEST, LONGEST_SIDE = 480, 1280
 #: x264's quality.
@@ -40,29 +50,74 @@ KEY_SECONDS = 2.0
 LINGER = 3.0
 #: A hole has a picture at least every so many seconds, but not more than so many in all.
 CARD_SECONDS, CARDS = 10.0, 100
-#: The middle of the words, of the reason of a hole, as a share of the height.
-UNDER, CENTRE = 0.9, 0.5
-#: What marks a file as one that may be written over.
+#: The middle of the words, of the reason of a hole, of alerts, as a share of the height.
+UNDER, CENTRE, TOP = 0.9, 0.5, 0.0
+#: The box of an alert has so much red, green and blue at least.
+RED = (170, 0, 0)
+#: What marks a file as one that may be written over; behind it stands the second of the stream that it begins with.
 COMMENT = "captions of streamingvlm"
+#: Fragments at the end of a file that are looked at for one that is not damaged.
+SEARCHED = 8
 #: Two starts closer than this, seconds, are of the same step.
 _SAME = 1e-3
 _MILLISECOND = Fraction(1, 1000)
-_FLAGS = {"movflags": "frag_keyframe+empty_moov+default_base_moof", "flush_packets": "1"}
+#: Each fragment is for itself, so that others can follow later: no index comes last.
+_FLAGS = "frag_keyframe+empty_moov+default_base_moof+skip_trailer"
+#: Nothing waits in the encoder, and it leaves the other cores to the model.
+_ENCODER = {"crf": QUALITY, "preset": "veryfast", "tune": "zerolatency", "threads": "1", "g": "9999"}
+#: The options of a rule behind what it watches for.
+_RULE_OPTIONS = re.compile(r"(; \w+=[^;]*)+$")
 
 Picture = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """Frames of a step with what was said of it (None: nothing is known)."""
+    """Frames of a step with what was said of it (None: nothing is known), and what stands at the top."""
 
     frames: tuple[Picture, ...]
     times: tuple[float, ...]
     said: Commentary | None
+    alerts: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
         return sum(frame.nbytes for frame in self.frames)
+
+
+@dataclass(frozen=True, slots=True)
+class _Hole:
+    gap: Gap
+    alerts: tuple[str, ...]
+
+
+class Alerts:
+    """What was raised and not cleared, in lines."""
+
+    def __init__(self) -> None:
+        self._texts: dict[str, str] = {}
+        self._raised: dict[str, Alert] = {}
+
+    def add(self, event: Alert | RuleChanged) -> None:
+        """Take an event."""
+        if isinstance(event, RuleChanged):
+            self._texts[event.rule] = _RULE_OPTIONS.sub("", event.text)
+        elif event.kind == "cleared":
+            self._raised.pop(event.rule, None)
+        else:
+            self._raised.setdefault(event.rule, event)
+
+    def lines(self) -> tuple[str, ...]:
+        """The newest first: ``ALERT fall: a person is lying on the floor``."""
+        lines = [self._line(alert) for alert in reversed(self._raised.values())]
+        more = len(lines) - ALERT_LINES
+        return (*lines[:ALERT_LINES], *([f"and {more} more"] if more > 0 else []))
+
+    def _line(self, alert: Alert) -> str:
+        """With what its rule watches for; of a rule on the words, and of one that is not known, with the words."""
+        text = self._texts.get(alert.rule, "")
+        what = alert.evidence if not text or text.startswith("says: ") else text
+        return printable(f"ALERT {alert.rule}: {what}" if what else f"ALERT {alert.rule}")
 
 
 class BurnedOutput:
@@ -70,20 +125,21 @@ class BurnedOutput:
 
     It is a :class:`~streamingvlm.core.events.FrameSink`. Making one checks that the file can be written and changes
     nothing; the first step that has ended overwrites what was there, if that is a file of this kind. ``resume``: what
-    is there stays, and ``name-2.mp4`` is written (or 3, and so on). ``patient``: whoever writes waits for the encoder;
-    otherwise frames are left out while it is too slow; ``dropped`` counts them. Raises OutputError, also later for what
-    has gone wrong in the thread.
+    is there is continued, and what it has is passed over; where its head is that of another encoder, ``name-2.mp4`` is
+    written (or 3, and so on). ``patient``: whoever writes waits for the encoder; otherwise frames are left out while it
+    is too slow; ``dropped`` counts them. Raises OutputError, also later for what has gone wrong in the thread.
     """
 
     def __init__(self, path: Path, *, resume: bool = False, patient: bool = False) -> None:
-        self.path = _beside(path) if resume else path
-        check_writable(self.path)
-        _check_ours(self.path)
-        self._encoder = _Encoder(self.path)
+        self.path = path
+        check_writable(path)
+        _check_ours(path)
+        self._encoder = _Encoder(path, resume)
+        self._alerts = Alerts()
         self._patient = patient
         self.dropped = 0
         self._wordless: deque[Chunk] = deque()
-        self._items: deque[_Step | Gap] = deque()
+        self._items: deque[_Step | _Hole] = deque()
         self._bytes = 0
         self._ended = False
         self._error: BaseException | None = None
@@ -106,7 +162,9 @@ class BurnedOutput:
                 self._release(event.start, None)
             case Gap():
                 self._release(event.start, None)
-                self._put(event)
+                self._put(_Hole(event, self._alerts.lines()))
+            case Alert() | RuleChanged():
+                self._alerts.add(event)
 
     def close(self) -> None:
         """See :meth:`Sink.close`: returns at once, see :meth:`wait`. What went wrong earlier is raised."""
@@ -130,15 +188,16 @@ class BurnedOutput:
         """Hand over the frames of the steps up to the one that starts at ``start``, which ``said`` is about."""
         while self._wordless and self._wordless[0].start < start - _SAME:
             chunk = self._wordless.popleft()
-            self._put(_Step(tuple(chunk.frames), chunk.times, None))
+            self._put(_Step(tuple(chunk.frames), chunk.times, None, self._alerts.lines()))
         chunks = []
         while self._wordless and self._wordless[0].start < start + _SAME:
             chunks.append(self._wordless.popleft())
         frames = tuple(frame for chunk in chunks for frame in chunk.frames)
         if frames or said is not None:
-            self._put(_Step(frames, tuple(time for chunk in chunks for time in chunk.times), said))
+            times = tuple(time for chunk in chunks for time in chunk.times)
+            self._put(_Step(frames, times, said, self._alerts.lines()))
 
-    def _put(self, item: _Step | Gap) -> None:
+    def _put(self, item: _Step | _Hole) -> None:
         with self._changed:
             size = item.size if isinstance(item, _Step) else 0
             if self._patient:
@@ -149,7 +208,7 @@ class BurnedOutput:
                 self.dropped += len(item.frames)
                 item, size = _Step((), (), item.said), 0  # the words still count
             if len(self._items) >= CAPTION_ITEMS:
-                old = next((one for one in self._items if isinstance(one, Gap) or not one.frames), None)
+                old = next((one for one in self._items if isinstance(one, _Hole) or not one.frames), None)
                 if old is not None:
                     self._items.remove(old)
             self._items.append(item)
@@ -159,7 +218,7 @@ class BurnedOutput:
             self._changed.notify_all()
 
     def _fits(self, size: int) -> bool:
-        return not self._bytes or self._bytes + size <= FRAME_BYTES
+        return not self._bytes or self._bytes + size <= (PATIENT_BYTES if self._patient else FRAME_BYTES)
 
     # The encoder's thread.
 
@@ -180,17 +239,18 @@ class BurnedOutput:
                 self._items.clear()
                 self._changed.notify_all()
 
-    def _next(self) -> _Step | Gap | None:
+    def _next(self) -> _Step | _Hole | None:
         with self._changed:
             self._changed.wait_for(lambda: bool(self._items) or self._ended)
             return self._items.popleft() if self._items else None
 
 
 class _Encoder:
-    """Draws and encodes; the file is begun with the first frame."""
+    """Draws and encodes; the file is begun, or continued, with the first frame. ``path``: where it is."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, resume: bool) -> None:
+        self.path = path
+        self._resume = resume
         self._file: FragmentFile | None = None
         self._container: Any = None
         self._stream: Any = None
@@ -198,19 +258,21 @@ class _Encoder:
         self._captions = Captions(LINE)
         self._last: Picture | None = None  # without words
         self._origin = 0.0
-        self._pts = -1
-        self._key = 0
+        #: Of the last frame in the file; before it ``_there`` is that of the last one of an earlier run.
+        self._pts = self._there = -1
+        self._key: int | None = None
+        self._told_missing = self._told_unjoined = False
 
-    def add(self, item: _Step | Gap) -> None:
-        if isinstance(item, Gap):
+    def add(self, item: _Step | _Hole) -> None:
+        if self._container is None:
+            self._begin(item)
+        if isinstance(item, _Hole):
             self._add_hole(item)
             return
-        if item.frames and self._container is None:
-            self._open(item.frames[0], item.times[0])
         lines = self._captions.lines(item.said, item.times)
         for frame, time, under in zip(item.frames, item.times, lines, strict=True):
             self._last = fit(frame, self._stream.width, self._stream.height)
-            self._show(self._last, time, under, UNDER)
+            self._show(self._last, time, item.alerts, under, UNDER)
 
     def close(self) -> None:
         if self._container is not None:
@@ -226,75 +288,108 @@ class _Encoder:
             with suppress(av.error.FFmpegError, OSError, ValueError):
                 self._container.close()
 
-    def _open(self, frame: Picture, time: float) -> None:
-        width, height = canvas(frame.shape[1], frame.shape[0])
-        self._lettering, self._captions, self._origin = Lettering(), Captions(_columns(width, height)), time
-        self._file = FragmentFile(self._path)
-        self._container = av.open(self._file, "w", format="mp4", options=_FLAGS)
-        self._container.metadata["comment"] = COMMENT
-        self._stream = self._container.add_stream("libx264", rate=25)  # of no meaning: each frame has its time
-        self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
-        self._stream.codec_context.time_base = _MILLISECOND
-        # Nothing waits in the encoder, and it leaves the other cores to the model.
-        self._stream.options = {
-            "crf": QUALITY,
-            "preset": "veryfast",
-            "tune": "zerolatency",
-            "threads": "1",
-            "g": "9999",
-        }
+    def _begin(self, item: _Step | _Hole) -> None:
+        """Continue what an earlier run has left, or begin with the first frame."""
+        past = None
+        if self._resume:
+            self.path, past = find_past(self.path)
+        if past is not None:
+            self._origin, self._pts, self._there = past.origin or 0.0, past.last, past.last
+            self._last = np.zeros((past.height, past.width, 3), np.uint8)
+            self._open(past.width, past.height, past)
+        elif isinstance(item, _Step) and item.frames:
+            self._origin = item.times[0]
+            self._open(*canvas(item.frames[0].shape[1], item.frames[0].shape[0]), None)
 
-    def _add_hole(self, gap: Gap) -> None:
+    def _open(self, width: int, height: int, past: Past | None) -> None:
+        self._file = FragmentFile(self.path, past)
+        self._container, self._stream = _open_film(self._file, width, height, self._origin, past)
+        scale = _scale(width, height)
+        self._lettering = Lettering(scale)
+        self._captions = Captions(min(LINE * WIDTH * scale, width - WIDTH * scale), self._lettering.width)
+
+    def _add_hole(self, hole: _Hole) -> None:
         if self._last is None:
             return
-        lines = wrap(plain(hole_text(gap.reason)).split(), _columns(self._stream.width, self._stream.height))[:LINES]
+        gap, lines = hole.gap, self._captions.wrapped(hole_text(hole.gap.reason))
         length = max(gap.end - gap.start, 0.0)
         count = min(math.ceil(length / CARD_SECONDS), CARDS)
         for index in range(count):
-            self._show(self._last // 3, gap.start + length * index / count, lines, CENTRE)
+            self._show(self._last // 3, gap.start + length * index / count, hole.alerts, lines, CENTRE)
 
-    def _show(self, picture: Picture, time: float, lines: list[str], middle: float) -> None:
+    def _show(self, picture: Picture, time: float, alerts: tuple[str, ...], lines: list[str], middle: float) -> None:
+        pts = round((time - self._origin) * 1000)
+        if pts <= self._there:  # told again
+            return
         drawn = picture.copy()
         if self._lettering is not None:
-            self._lettering.draw(drawn, lines, _scale(*drawn.shape[1::-1]), middle)
+            self._lettering.draw(drawn, lines, middle)
+            self._lettering.draw(drawn, [self._captions.cut(line) for line in alerts], TOP, RED)
+            self._tell(self._lettering)
         frame = av.VideoFrame.from_ndarray(drawn, format="rgb24")
         # Two frames may have the same time; in a file they may not.
-        self._pts = max(round((time - self._origin) * 1000), self._pts + 1)
+        self._pts = max(pts, self._pts + 1)
         frame.pts, frame.time_base = self._pts, _MILLISECOND
-        if not self._pts or self._pts - self._key >= KEY_SECONDS * 1000:
+        if self._key is None or self._pts - self._key >= KEY_SECONDS * 1000:
             self._key, frame.pict_type = self._pts, av.video.frame.PictureType.I
         self._container.mux(self._stream.encode(frame))
 
+    def _tell(self, lettering: Lettering) -> None:
+        """Say once that letters are missing, or stand wrong."""
+        if lettering.missing and not self._told_missing:
+            self._told_missing = True
+            letters = " ".join(sorted(lettering.missing)[:TOLD_LETTERS])
+            _LOG.warning(
+                "%s: no font on this machine has %s; plainer letters or question marks are drawn. Install a font that "
+                "has them (Debian: fonts-noto-core, fonts-noto-cjk)",
+                *(self.path, letters),
+            )
+        if lettering.unjoined and not self._told_unjoined:
+            self._told_unjoined = True
+            _LOG.warning("%s: letters are not joined and ordered as their script needs it; install FriBiDi", self.path)
+
 
 class Captions:
-    """The words under the picture: two lines of ``columns`` characters that fill up, then begin anew.
+    """The words under the picture: two lines of ``limit`` that fill up, then begin anew.
 
-    They begin anew behind a sentence too, and go ``LINGER`` seconds after the last word.
+    They begin anew behind a sentence too, and go ``LINGER`` seconds after the last word. ``width``: of a text, in what
+    ``limit`` is in.
     """
 
-    def __init__(self, columns: int) -> None:
-        self._columns = columns
-        self._words: list[str] = []
+    def __init__(self, limit: float, width: Callable[[str], float] = columns) -> None:
+        self._limit, self._width = limit, width
+        self._lines: list[str] = []
         self._end = 0.0
 
     def lines(self, said: Commentary | None, times: tuple[float, ...]) -> list[list[str]]:
         """The lines for each frame of a step, of which ``said`` tells the words."""
-        words = plain(printable(said.text)).split() if said else []
+        words = printable(said.text).split() if said else []
         if said is not None and words:
             return self._speak(words, said.end, len(times))
-        shown = wrap(self._words, self._columns)
-        return [shown if time < self._end + LINGER else [] for time in times]
+        return [self._lines if time < self._end + LINGER else [] for time in times]
+
+    def wrapped(self, text: str) -> list[str]:
+        """As much of ``text`` as is shown at once."""
+        return wrap(text.split(), self._limit, self._width)[:LINES]
+
+    def cut(self, line: str) -> str:
+        """``line``, or its beginning with dots if it is too long."""
+        return line if self._width(line) <= self._limit else self._dotted(line)
+
+    def _dotted(self, line: str) -> str:
+        # The lengths up to the first that is too long.
+        fitting = bisect_right(range(len(line)), self._limit, key=lambda count: self._width(line[:count] + "..."))
+        return line[: max(fitting - 1, 0)] + "..."
 
     def _speak(self, words: list[str], end: float, count: int) -> list[list[str]]:
-        ended = bool(self._words) and self._words[-1].endswith(SENTENCE_ENDS)
-        if not ended and len(wrap([*self._words, *words], self._columns)) <= LINES:
-            words = [*self._words, *words]
-        lines = wrap(words, self._columns)
+        lines = wrap(words, self._limit, self._width, self._lines)
+        if len(lines) > LINES or "".join(self._lines[-1:]).endswith(SENTENCE_ENDS):
+            lines = wrap(words, self._limit, self._width)
         pages = [lines[index : index + LINES] for index in range(0, len(lines), LINES)]
-        self._words, self._end = " ".join(pages[-1]).split(), end
+        self._lines, self._end = pages[-1], end
         if count < len(pages):  # more than the frames can show
             pages = pages[: max(count, 1)]
-            pages[-1] = [*pages[-1][:-1], pages[-1][-1][: self._columns - 3] + "..."]
+            pages[-1] = [*pages[-1][:-1], self._dotted(pages[-1][-1])]
         return [pages[index * len(pages) // count] for index in range(count)]
 
 
@@ -330,27 +425,29 @@ def _scale(width: int, height: int) -> int:
     return max(min(height // 240, width // (LINE * WIDTH)), 1)
 
 
-def _columns(width: int, height: int) -> int:
-    return max(min(LINE, width // (WIDTH * _scale(width, height)) - 1), 1)
-
-
 class FragmentFile:
     """What FFmpeg writes into: fragments go to the disk whole, each in one go.
 
-    A file that ends within the header of a fragment cannot be opened by FFmpeg, though all else is there.
+    ``past``: what they are written behind; what FFmpeg writes before them is there already. A file that ends within the
+    header of a fragment cannot be opened by FFmpeg, though all else is there.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._file: PieceFile | None = PieceFile(path)
+    def __init__(self, path: Path, past: Past | None = None) -> None:
+        self._file: PieceFile | None = PieceFile(path, past.length if past else 0)
+        self._there = past.head if past else b""
         self._waiting = bytearray()
 
     def write(self, data: bytes) -> int:
         """Called by FFmpeg."""
         self._waiting += data
-        whole = whole_fragments(self._waiting)
-        if whole and self._file is not None:
-            self._file.write(bytes(self._waiting[:whole]))
-            del self._waiting[:whole]
+        whole = 0
+        for begin, whole in pieces(self._waiting):
+            fragment = bytes(self._waiting[begin:whole])
+            if fragment == self._there:
+                self._there = b""
+            elif self._file is not None:  # until it is whole, players take it for empty space
+                self._file.write(fragment, len(fragment).to_bytes(4, "big") + b"free")
+        del self._waiting[:whole]
         return len(data)
 
     def close(self) -> None:
@@ -360,38 +457,110 @@ class FragmentFile:
             file.close()
 
 
-def whole_fragments(data: bytes | bytearray | mmap.mmap) -> int:
-    """Bytes of ``data``, an MP4 file or what follows in one, up to the end of the last whole fragment."""
-    at = whole = 0
+def _open_film(file: Any, width: int, height: int, origin: float, past: Past | None = None) -> tuple[Any, Any]:
+    """A container that is written to ``file``, and its stream; its first frame is at ``origin`` seconds."""
+    # Without the last, fragments that are continued would begin at zero.
+    options = {"movflags": _FLAGS, "flush_packets": "1", "avoid_negative_ts": "disabled"}
+    if past is not None:
+        options |= {"movflags": f"{_FLAGS}+frag_discont", "fragment_index": str(past.number + 1)}
+    container = av.open(file, "w", format="mp4", options=options)
+    container.metadata["comment"] = f"{COMMENT}, from {float(origin)!r} s"
+    stream: Any = container.add_stream("libx264", rate=25)  # of no meaning: each frame has its time
+    stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+    stream.codec_context.time_base = _MILLISECOND
+    stream.options = dict(_ENCODER)
+    return container, stream
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What an earlier run has left in a file.
+
+    ``head``: what comes before the fragments; ``length``: bytes up to the end of the last whole one, which has
+    ``number``. ``last``: of the last frame, milliseconds behind ``origin``, in seconds of the stream (None: unknown).
+    """
+
+    head: bytes
+    length: int
+    width: int = 0
+    height: int = 0
+    origin: float | None = None
+    last: int = -1
+    number: int = 0
+
+    def can_be_continued(self) -> bool:
+        """Whether fragments that are written now belong behind this head: only then they are decoded right."""
+        if self.origin is None:
+            return False
+        file = io.BytesIO()
+        container, _ = _open_film(file, self.width, self.height, self.origin)
+        container.start_encoding()
+        container.close()
+        return file.getvalue() == self.head
+
+
+def find_past(path: Path) -> tuple[Path, Past | None]:
+    """Where a film goes on, and behind what (None: it begins there)."""
+    for number in itertools.count(1):
+        place = path if number == 1 else path.with_name(f"{path.stem}-{number}{path.suffix}")
+        past = read_past(place)
+        free = past is None and (place == path or not place.exists())
+        if free or (past is not None and past.can_be_continued()):
+            break
+        if past is not None and past.origin is not None:
+            os.truncate(place, past.length)  # a fragment that is torn makes all of it unreadable
+    if place != path:
+        _LOG.warning("the film of %s goes on in %s, since another version has written what is there", path, place)
+    return place, past
+
+
+def read_past(path: Path) -> Past | None:
+    """What an earlier run has left in ``path``; None if there are no frames."""
+    if not path.is_file() or not path.stat().st_size:
+        return None
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        found = pieces(content)
+        head = content[slice(*next(found, (0, 0)))]
+        fragments = deque(found, SEARCHED)
+        # Behind a power failure the end can be damaged.
+        for begin, end in reversed(fragments):
+            with suppress(av.error.FFmpegError, IndexError, ValueError):
+                return _past_of(head, content[begin:end], end)
+    return Past(head, end) if fragments else None
+
+
+def _past_of(head: bytes, fragment: bytes, length: int) -> Past:
+    with av.open(io.BytesIO(head + fragment)) as container:
+        stream: Any = container.streams.video[0]
+        origin = re.fullmatch(rf"{COMMENT}, from (\S+) s", container.metadata.get("comment", ""))
+        times = [packet.pts * packet.time_base for packet in container.demux(stream) if packet.pts is not None]
+        return Past(
+            head,
+            length,
+            stream.width,
+            stream.height,
+            float(origin[1]) if origin else None,
+            round(max(times) * 1000),
+            int.from_bytes(fragment[20:24], "big"),  # box of the fragment, box of its header, version
+        )
+
+
+def pieces(data: bytes | bytearray | mmap.mmap) -> Iterator[tuple[int, int]]:
+    """Where the head of an MP4 file and each of its whole fragments begin and end, or those that follow in one."""
+    at = begin = 0
     while at + 8 <= len(data):
         size, kind = int.from_bytes(data[at : at + 4], "big"), bytes(data[at + 4 : at + 8])
         at += size
         if size < 8 or at > len(data):
-            break
-        if kind in (b"moov", b"mdat", b"mfra"):
-            whole = at
-    return whole
+            return
+        if kind in (b"moov", b"mdat"):
+            yield begin, at
+            begin = at
 
 
-def mend(path: Path) -> None:
-    """Cut off the fragment that was not written to its end when the power failed."""
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        whole, length = whole_fragments(content), len(content)
-    if whole < length:
-        os.truncate(path, whole)
-
-
-def _beside(path: Path) -> Path:
-    """``path``, or the next name beside it that is not taken. The last that is taken is mended."""
-    number, free, last = 1, path, None
-    while free.is_file() and free.stat().st_size:
-        number, last = number + 1, free
-        free = path.with_name(f"{path.stem}-{number}{path.suffix}")
-    if last is not None:
-        _check_ours(last)
-        with _one_line(last):
-            mend(last)
-    return free
+def whole_fragments(data: bytes | bytearray | mmap.mmap) -> int:
+    """Bytes of ``data`` up to the end of the last whole fragment."""
+    return max((end for _, end in pieces(data)), default=0)
 
 
 def _check_ours(path: Path) -> None:
@@ -399,7 +568,9 @@ def _check_ours(path: Path) -> None:
     if not path.is_file() or not path.stat().st_size:
         return
     with _one_line(path), path.open("rb") as file:
-        if COMMENT.encode() not in file.read(1 << 16):
+        beginning = file.read(1 << 16)
+        # Behind a power failure a file can be zeros.
+        if beginning.strip(b"\0") and COMMENT.encode() not in beginning:
             raise OutputError(f"{path} is no video with captions of an earlier run; choose another name or remove it")
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ..core.events import Alert, Commentary, Event, Gap
 from .text import printable
 
-#: What stays readable: two lines of 42 characters, at most six seconds, a new cue after a second of silence.
+#: What stays readable: two lines of 42 columns (a Han letter has two), at most six seconds, a new cue after a second of
+#: silence.
 LINE, LINES, LONGEST, SILENCE = 42, 2, 6.0, 1.0
 #: A sentence ends a cue only if the cue has been there for this long (seconds), else it would flicker.
 SHORTEST = 1.0
@@ -108,6 +109,55 @@ def hole_text(reason: str) -> str:
     return f"[no video: {why}]" if why else "[no video]"
 
 
-def wrap(words: list[str], columns: int = LINE) -> list[str]:
-    """The lines of words."""
-    return textwrap.wrap(" ".join(words), columns, break_on_hyphens=False)
+def columns(text: str) -> int:
+    """How wide ``text`` is where all letters are of one width, or of two, as Han letters are."""
+    return sum(_COLUMNS.get(unicodedata.east_asian_width(one), 1) for one in text if not _is_mark(one))
+
+
+def wrap(
+    words: Sequence[str],
+    limit: float = LINE,
+    width: Callable[[str], float] = columns,
+    lines: Sequence[str] = (),
+) -> list[str]:
+    """The lines of words, none wider than ``limit``; they go on behind ``lines``.
+
+    A word that is wider, or of a script that is written without spaces, is broken anywhere.
+    """
+    *done, line = lines or [""]
+    for word in words:
+        longer = f"{line} {word}" if line else word
+        if width(longer) <= limit:
+            line = longer
+            continue
+        parts = _letters(word) if width(word) > limit or any(map(_is_wide, word)) else [word]
+        gap = " " if line else ""
+        for part in parts:
+            if line and width(line + gap + part) > limit:
+                done, line, gap = [*done, line], part, ""
+            else:
+                line, gap = line + gap + part, ""
+    return [*done, line] if line else done
+
+
+_COLUMNS = {"W": 2, "F": 2}
+
+
+def _is_wide(letter: str) -> bool:
+    return unicodedata.east_asian_width(letter) in _COLUMNS
+
+
+def _is_mark(letter: str) -> bool:
+    """Whether it stands over or under the one before, or cannot be seen."""
+    return unicodedata.category(letter) in ("Mn", "Me", "Cf")
+
+
+def _letters(word: str) -> list[str]:
+    """Letters, each with its marks."""
+    parts: list[str] = []
+    for one in word:
+        if parts and unicodedata.category(one).startswith("M"):
+            parts[-1] += one
+        else:
+            parts.append(one)
+    return parts

@@ -150,35 +150,42 @@ class PieceFile:
     """
 
     def __init__(self, path: Path, keep: int = 0) -> None:
-        self._path, self._length = path, keep
-        # Appending: a piece that did not fit is cut off again, and the next must not leave a hole.
-        self._file = open(path, "ab" if keep else "wb", buffering=0, opener=_appending)  # noqa: SIM115
+        self._path = path
+        self._file = open(path, "r+b" if keep else "wb", buffering=0)  # noqa: SIM115
         if keep:
             os.ftruncate(self._file.fileno(), keep)
 
-    def write(self, piece: bytes) -> None:
-        """Write a piece in one go."""
+    def write(self, piece: bytes, hidden: bytes = b"") -> None:
+        """Write a piece in one go. ``hidden``: what it begins with until all else of it is there.
+
+        A process that is killed while it writes leaves a part of a piece that is longer than a page.
+        """
         state = os.fstat(self._file.fileno())
         plain = stat.S_ISREG(state.st_mode)
         if plain and not state.st_nlink:
             raise OutputError(f"{self._path} was removed while it was written")
-        left = memoryview(piece)
+        if not plain:
+            self._write(piece)
+            return
+        # At the end: a piece that did not fit was cut off again, and somebody else may have emptied the file.
+        at = self._file.seek(0, os.SEEK_END)
         try:
-            while left:
-                left = left[self._file.write(left) :]
+            self._write(hidden + piece[len(hidden) :])
         except OSError:
-            if plain:
-                os.ftruncate(self._file.fileno(), self._length)
+            os.ftruncate(self._file.fileno(), at)
             raise
-        self._length += len(piece)
+        if hidden:
+            self._file.seek(at)
+            self._write(piece[: len(hidden)])
+
+    def _write(self, data: bytes) -> None:
+        left = memoryview(data)
+        while left:
+            left = left[self._file.write(left) :]
 
     def close(self) -> None:
         """Nothing follows."""
         self._file.close()
-
-
-def _appending(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_APPEND, 0o666)
 
 
 def check_writable(path: Path) -> None:

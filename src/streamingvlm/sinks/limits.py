@@ -10,5 +10,11 @@ WEBHOOK_EVENTS = 1000
 WORDLESS_STEPS = 4
 #: Bytes of frames that wait for the encoder; more are dropped and counted.
 FRAME_BYTES = 128 << 20
+#: The same where the stream waits for the encoder: a run that is killed has told no more than these without frames.
+PATIENT_BYTES = 16 << 20
 #: Words and holes that wait for the encoder; the oldest without frames are lost.
 CAPTION_ITEMS = 1024
+#: Letters that fontconfig is asked about for one video.
+FONT_SEARCHES = 256
+#: Alerts that stand on a picture; of more the newest, and how many there are.
+ALERT_LINES = 3

@@ -28,6 +28,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -50,7 +51,7 @@ DRAIN, DRAIN_RETRY = 5.0, 0.5
 TOLERANCE = 300.0
 #: What is told of a server that must not be connected to.
 NOT_PUBLIC = "its address is not public; such a server must be allowed (--webhook-private, allow_private=True)"
-#: An IPv4 address in the last four bytes of an IPv6 one (RFC 6052).
+#: An IPv4 address in the last four bytes of an IPv6 one (RFC 6052), as it also is behind twelve zeros.
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
@@ -108,6 +109,7 @@ class Webhook:
         self._changed = threading.Condition()
         self._until: float | None = None  # of the clock, when draining ends
         self._well = True
+        self._tell_at = 1  # events that are dropped: then that is told
         self._thread = threading.Thread(target=self._run, name="streamingvlm-webhook", daemon=True)
 
     def write(self, event: Event) -> None:
@@ -163,6 +165,13 @@ class Webhook:
                 self.deliveries.delivered += 1
             else:
                 self.deliveries.failed += 1
+            self._tell_loss()
+
+    def _tell_loss(self) -> None:
+        """One line at the first event that is dropped, and whenever they are twice as many."""
+        if (dropped := self.deliveries.dropped) >= self._tell_at:
+            self._tell_at = 2 * dropped
+            self._say(f"{dropped} events are lost so far: it is too slow, and only {WEBHOOK_EVENTS} wait")
 
     def _send(self, event: Event) -> bool:
         """Whether it was taken; a fault of the program takes this event alone."""
@@ -177,8 +186,11 @@ class Webhook:
         """One line, if it went well before."""
         if self._well:
             self._well = False
-            with suppress(Exception):  # whoever listens may be gone; the events go on
-                self._on_problem(f"webhook {self._target}: {printable(problem)}")
+            self._say(problem)
+
+    def _say(self, line: str) -> None:
+        with suppress(Exception):  # whoever listens may be gone; the events go on
+            self._on_problem(f"webhook {self._target}: {printable(line)}")
 
     def _next(self) -> Event | None:
         with self._changed:
@@ -296,6 +308,7 @@ class _Connection(http.client.HTTPConnection):
     """One to an address that was looked at: the name is resolved once, and never again behind the check."""
 
     def __init__(self, target: _Target, timeout: float, context: ssl.SSLContext | None) -> None:
+        self.default_port = 443 if target.tls else 80  # only another one is named in the header Host
         super().__init__(target.host, target.port, timeout=timeout)
         self._target, self._tls, self._seconds = target, context, timeout
         self.was_cut = False
@@ -321,12 +334,13 @@ class _Connection(http.client.HTTPConnection):
 
 
 def _first(addresses: Sequence[str], port: int, timeout: float) -> socket.socket:
-    """A connection to the first address that can be reached."""
-    for last, address in enumerate(addresses, 1 - len(addresses)):
+    """A connection to the first address that can be reached. One that does not answer leaves time for the others."""
+    until = time.monotonic() + timeout
+    for left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
         try:
-            return socket.create_connection((address, port), timeout)
+            return socket.create_connection((address, port), max(until - time.monotonic(), 0.1) / left)
         except OSError:
-            if last == 0:
+            if left == 1:
                 raise
     raise _DeliveryError("its name stands for no address")
 
@@ -353,9 +367,17 @@ def _check(status: int, retry_after: str) -> None:
         return
     if 300 <= status < 400:
         raise _DeliveryError(f"it redirects (HTTP {status}); name the URL that it leads to", again=False)
-    after = min(float(retry_after), RETRIES[-1]) if re.fullmatch(r"\d{1,9}", retry_after) else 0.0
     again = not 400 <= status < 500 or status in (408, 429)
-    raise _DeliveryError(f"it answers HTTP {status}", again, after)
+    raise _DeliveryError(f"it answers HTTP {status}", again, _retry_after(retry_after))
+
+
+def _retry_after(told: str) -> float:
+    """Seconds until a server wants a request again: it tells a number, or a date (0: nothing that can be read)."""
+    try:
+        seconds = float(told) if told.isdecimal() else parsedate_to_datetime(told).timestamp() - time.time()
+    except (ValueError, OverflowError):
+        return 0.0
+    return min(max(seconds, 0.0), RETRIES[-1])
 
 
 def verify(
@@ -380,10 +402,12 @@ def is_public(address: str) -> bool:
     inner: list[ipaddress.IPv4Address] = []
     if isinstance(one, ipaddress.IPv6Address):
         inner = [other for other in (one.ipv4_mapped, one.sixtofour, *(one.teredo or ())) if other is not None]
-        if one in _NAT64:
+        if one in _NAT64 or not int(one) >> 32:
             inner.append(ipaddress.IPv4Address(int(one) & 0xFFFFFFFF))
         if one.ipv4_mapped is not None:
             return is_public(str(one.ipv4_mapped))
+        if one.is_site_local:
+            return False
     return one.is_global and not one.is_multicast and all(is_public(str(other)) for other in inner)
 
 
