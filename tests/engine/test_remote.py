@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from streamingvlm.core.errors import EndpointError, OptionError, SessionError
-from streamingvlm.core.events import Arrival, Chunk, InstructionUpdated, StepInput
+from streamingvlm.core.events import Arrival, Chunk, InstructionUpdated, Question, StepInput
 from streamingvlm.engine.endpoint import Endpoint
 from streamingvlm.engine.options import INSTRUCTIONS
 from streamingvlm.engine.remote import OURS, PAPER_BASELINE, RemoteOptions, RemoteSession
@@ -301,6 +301,30 @@ class TestSilence:
         assert commentary.text == reply.strip() == "".join(pieces)
         assert "" not in pieces
         assert server.requests[0]["stream"] is True
+
+    @pytest.mark.parametrize(
+        ("reply", "text"),
+        [
+            ("<think>Is it out? I think so.</think>\n\nIt is out.", "It is out."),
+            (" \n<think>Hm.</think>...", ""),
+            ("<think>Hm.</think>", ""),
+            ("<thin ice>", "<thin ice>"),
+            ("It is <think> a </think>", "It is <think> a </think>"),
+        ],
+    )
+    def test_thoughts_are_no_words(self, server: ChatServer, reply: str, text: str) -> None:
+        server.reply = lambda _: reply
+        pieces: list[str] = []
+        assert opened(server).step(chunk(0, 1), on_text=pieces.append).text == "".join(pieces) == text
+        answers: list[str] = []
+        answer = opened(server).answer(Question("Is it out?"), on_text=answers.append)
+        assert answer.text == "".join(answers) == (text or reply.rpartition("</think>")[2])
+
+    def test_thoughts_that_are_cut_are_no_words_either(self, server: ChatServer) -> None:
+        server.reply = lambda _: "<think>Is it out? I think so.</think> It is out."
+        session = opened(server, replace(PLAIN, params={"max_tokens": 3}))
+        with pytest.raises(EndpointError, match="before its first word"):
+            session.step(chunk(0, 1))
 
     def test_a_reply_that_was_cut(self, server: ChatServer) -> None:
         server.reply = lambda _: "one two three"
