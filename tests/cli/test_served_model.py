@@ -15,11 +15,10 @@ from typing import Any
 
 import pytest
 
-for name in ("fastapi", "uvicorn"):
-    pytest.importorskip(name, reason=f"{name} is not installed: pip install 'transformers[serving]'")
-
 from support.served import END, serving, write_served_checkpoint
 
+for name in ("fastapi", "uvicorn"):
+    pytest.importorskip(name, reason=f"{name} is not installed: pip install 'transformers[serving]'")
 pytestmark = pytest.mark.slow
 CLI = "import sys; from streamingvlm.cli import main; sys.exit(main(sys.argv[1:]))"
 
@@ -58,12 +57,11 @@ def test_a_live_stream_with_a_rule(served: tuple[str, Path], tmp_path: Path) -> 
     assert done.stderr.count("tells no logprobs (it leaves them out)") == 1
 
 
-def test_another_model_is_refused_in_its_words(served: tuple[str, Path], tmp_path: Path) -> None:
+def test_another_model_is_refused_in_its_words(served: tuple[str, Path]) -> None:
     url, _ = served
-    out = tmp_path / "x.jsonl"
-    done = watch(url, "no/such-model", "--duration", 1, "-o", out, "--quiet")
+    done = watch(url, "no/such-model", "--duration", 1, "--json")
     (failed,) = [
-        event for line in out.read_text().splitlines() if (event := json.loads(line))["type"] == "commentary.failed"
+        event for line in done.stdout.splitlines() if (event := json.loads(line))["type"] == "commentary.failed"
     ]
     assert "no/such-model" in failed["reason"]
     assert "Traceback" not in done.stderr

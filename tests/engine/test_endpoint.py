@@ -338,9 +338,10 @@ class TestStreaming:
     @pytest.mark.parametrize("field", ['data: {"error": "out of memory"}', 'error: {"message": "out of memory"}'])
     def test_the_words_of_an_error_in_the_middle(self, field: str) -> None:
         body = f"{field}\n\n"
-        with ChatServer(faults=[Fault(200, body, {"Content-Type": "text/event-stream"})]) as server:
-            with pytest.raises(EndpointError, match="the server has failed: out of memory"):
-                opened(server, retries=0).chat(ASK, {}, on_text=print)
+        fault = Fault(200, body, {"Content-Type": "text/event-stream"})
+        said = "the server has failed: .*out of memory"
+        with ChatServer(faults=[fault]) as server, pytest.raises(EndpointError, match=said):
+            opened(server, retries=0).chat(ASK, {}, on_text=print)
 
     @pytest.mark.parametrize(
         ("body", "text"),

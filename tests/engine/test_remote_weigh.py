@@ -137,8 +137,12 @@ def test_options_that_are_not_among_the_likely_tokens() -> None:
         # Thoughts: among the text, and among the tokens alone.
         (
             "<think>Hm. A?</think>B",
-            [("<think>", {"<think>": 1, "A": 1e-9}), ("Hm. A?", {"Hm. A?": 0.5, "A": 0.5})]
-            + [("</think>", {"</think>": 0.9, "A": 0.1}), ("B", {"B": 0.9, "A": 0.1})],
+            [
+                ("<think>", {"<think>": 1, "A": 1e-9}),
+                ("Hm. A?", {"Hm. A?": 0.5, "A": 0.5}),
+                ("</think>", {"</think>": 0.9, "A": 0.1}),
+                ("B", {"B": 0.9, "A": 0.1}),
+            ],
             [0.1, 0.9, 0],
         ),
         (

@@ -739,7 +739,7 @@ class TestServers:
         assert kept.of(StepFailed)[0].retry_in > 0
 
     @pytest.mark.parametrize("streamed", [True, False])
-    def test_a_server_that_loads_its_model_with_the_first_call(self, server: ChatServer, streamed: bool) -> None:
+    def test_a_server_that_loads_its_model_with_the_first_call(self, streamed: bool) -> None:
         """It is told that there is no answer yet, but not hung up on: some servers begin to load anew then.
 
         As soon as it answers, the stream goes on, however long the pause would be.
@@ -775,7 +775,7 @@ class TestServers:
 
 class TestPace:
     def test_the_lag_of_a_slow_server_does_not_grow(self, server: ChatServer) -> None:
-        """A reply takes five steps' time: four of five are dropped, and what is shown is as new at the end as before."""
+        """A reply takes five steps' time: four of five are dropped; what is shown is as new at the end as before."""
         server.reply = sleepy(0.05)
         video, kept = Video(200, 0.01), Kept()
         stream = watch(server, video, kept)

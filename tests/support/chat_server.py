@@ -83,9 +83,9 @@ class ChatServer:
 
     ``reply``: its text goes out as it is. ``model``: what replies name as their model. ``models``: those that exist
     (None: every name). ``key``: the only one that is let in (None: anyone). ``refuses``: parameters answered with 400;
-    ``temperature`` only when it is not 1. ``faults``: each is used up by one request, in order. ``likely``: what is told
-    where ``logprobs`` are asked for (None: it leaves them out). ``requests`` and ``headers``: of every request that
-    came, refused or not.
+    ``temperature`` only when it is not 1. ``faults``: each is used up by one request, in order. ``likely``: what is
+    told where ``logprobs`` are asked for (None: it leaves them out). ``requests`` and ``headers``: of every request
+    that came, refused or not.
     """
 
     def __init__(

@@ -26,10 +26,10 @@ class Work(Protocol[T]):
 class Call(Generic[U]):
     """``work`` in a thread of its own; ``seconds``: after which it is late. All else is for the engine's thread.
 
-    ``patience``: seconds to the end of its request, at least ``seconds`` (None: the same): a call that is late may go on
-    for nobody, where hanging up would do harm. ``wake`` is called when text has come and when the call has ended, also
-    when that was given up. The thread is a daemon: it cannot hang the process, and it ends with its request at the
-    latest.
+    ``patience``: seconds to the end of its request, at least ``seconds`` (None: the same): a call that is late may go
+    on for nobody, where hanging up would do harm. ``wake`` is called when text has come and when the call has ended,
+    also when that was given up. The thread is a daemon: it cannot hang the process, and it ends with its request at
+    the latest.
     """
 
     def __init__(
