@@ -17,7 +17,7 @@ import pytest
 
 from streamingvlm.core.errors import EndpointError, OptionError
 from streamingvlm.engine.accepted import Accepted, Verdict
-from streamingvlm.engine.chat_protocol import PATIENCE, read_stream
+from streamingvlm.engine.chat_protocol import PATIENCE, Enough, read_stream
 from streamingvlm.engine.endpoint import FIRST_WAIT, LONGEST_WAIT, CallLimit, Endpoint
 from support.chat_server import ChatServer, Fault, broken, hang_up, malformed, refusal, slow, too_many
 
@@ -428,6 +428,22 @@ class TestStreaming:
                 endpoint.chat(ASK, {"seed": 1}, on_text=pieces.append)
         assert pieces == ["one", " two"] * 2
         assert ["stream_options" in request for request in server.requests] == [True, False, False, False]
+
+    def test_no_more_than_the_caller_wants(self) -> None:
+        pieces: list[str] = []
+
+        def take(text: str) -> None:
+            pieces.append(text)
+            if len(pieces) == 2:
+                raise Enough
+
+        body = '{"choices": [{"message": {"content": "one two three"}, "finish_reason": "stop"}]}'
+        with ChatServer(lambda _: "one two three") as server, opened(server) as endpoint:
+            reply = endpoint.chat(ASK, {}, on_text=take)
+            assert (pieces, reply.text, reply.finish_reason, reply.tries) == (["one", " two"], "one two", "length", 1)
+            server.faults.append(malformed(body))
+            pieces[1:] = []
+            assert endpoint.chat(ASK, {}, on_text=take).text == "one two three"
 
     def test_an_error_of_the_caller_stays_his(self) -> None:
         with ChatServer(lambda _: "one two") as server, opened(server, in_flight=1) as endpoint:

@@ -320,6 +320,28 @@ class TestSilence:
         answer = opened(server).answer(Question("Is it out?"), on_text=answers.append)
         assert answer.text == "".join(answers) == (text or reply.rpartition("</think>")[2])
 
+    @pytest.mark.parametrize("word", ["word ", "x" * 50, "\U0001f3c0"])
+    def test_a_model_that_does_not_end_is_cut_off(self, server: ChatServer, word: str) -> None:
+        """Far above the length that was asked for; the server is hung up, and can stop."""
+        server.reply = lambda _: "<think>" + "Hm. " * 500 + "</think>" + word * 2000
+        pieces: list[str] = []
+        session = opened(server, replace(PLAIN, words_per_second=3))
+        short = session.step(chunk(0, 1), on_text=pieces.append)
+        assert (short.finish_reason, "".join(pieces)) == ("length", short.text)
+        long = session.step(chunk(1, 21), on_text=pieces.append)
+        if word != "word ":  # it comes in one piece
+            return
+        assert 32 * 8 <= len(short.text) <= 32 * 8 + len(word)
+        assert 4 * 60 * 8 <= len(long.text) <= 4 * 60 * 8 + len(word)
+        assert session.step(chunk(21, 22)).finish_reason == "stop", "what nobody waits for may be as long as it is"
+
+    def test_an_answer_that_does_not_end_is_cut_off(self, server: ChatServer) -> None:
+        server.reply = lambda _: "word " * 2000
+        pieces: list[str] = []
+        answer = opened(server).answer(Question("Why?", max_new_tokens=10), on_text=pieces.append)
+        assert (answer.finish_reason, answer.text) == ("length", "".join(pieces))
+        assert 80 <= len(answer.text) <= 85
+
     def test_thoughts_that_are_cut_are_no_words_either(self, server: ChatServer) -> None:
         server.reply = lambda _: "<think>Is it out? I think so.</think> It is out."
         session = opened(server, replace(PLAIN, params={"max_tokens": 3}))

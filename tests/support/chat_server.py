@@ -195,7 +195,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         chat = self.server_of_chat
-        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = self.rfile.read(size := int(self.headers["Content-Length"]))
+        if len(body) < size:  # who asked has gone in the middle of it
+            self.close_connection = True
+            return
+        request = json.loads(body)
         fault = chat.enter(request, {name.lower(): text for name, text in self.headers.items()})
         try:
             if not self.path.endswith("/chat/completions"):

@@ -113,6 +113,10 @@ class ProtocolError(Exception):
         return cls("timeout" if late else "connection", str(error) or type(error).__name__)
 
 
+class Enough(Exception):  # noqa: N818
+    """Raised by whoever takes a streamed reply as it comes: no more of it is wanted. The reply ends there."""
+
+
 def call(create: Callable[..., Any], request: Mapping[str, Any]) -> Any:
     """What the SDK returns for a request. Raises its errors, and :class:`ProtocolError` for all others."""
     import openai

@@ -13,6 +13,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from .chat_protocol import (
     PATIENCE,
     SAYS,
     Completion,
+    Enough,
     Failure,
     ProtocolError,
     Token,
@@ -144,7 +146,8 @@ class Endpoint:
 
         Only the bound of a reply is renamed, where the table says so. ``on_text`` receives the text as it comes: the
         reply is then streamed. Rate limits, server errors, timeouts and broken connections are tried again, unless
-        ``on_text`` has seen text already; the waits grow and are never shorter than the server asks for.
+        ``on_text`` has seen text already; the waits grow and are never shorter than the server asks for. Where
+        ``on_text`` raises :class:`.chat_protocol.Enough`, the reply ends there (``finish_reason``: ``length``).
         ``limit``: how long all that may take, for callers for whom a late reply is worth nothing. Raises
         :class:`EndpointError`, of kind ``refused_parameter`` before any request where the table has a refusal.
         """
@@ -269,14 +272,19 @@ class Endpoint:
                 reply = read_completion(read_json(call(stream.response.read, {})))
                 if reply.text:
                     emitted.append(reply.text)
-                    on_text(reply.text)
+                    with suppress(Enough):
+                        on_text(reply.text)
                 return reply
             for piece in read_stream(stream.response.iter_bytes()):
                 body |= piece.about
                 refusal, reason = refusal + piece.refusal, piece.finish_reason or reason
                 if piece.text:
                     emitted.append(piece.text)
-                    on_text(piece.text)
+                    try:
+                        on_text(piece.text)
+                    except Enough:
+                        reason = "length"
+                        break
         if not reason:
             raise ProtocolError("malformed", "the stream ended before the reply did")
         message = {"content": "".join(emitted), "refusal": refusal}

@@ -18,7 +18,7 @@ from typing import Any
 from ..core.errors import EndpointError, OptionError, SessionError
 from ..core.events import Answer, Chunk, Commentary, FinishReason, InstructionUpdated, Question, StepInput, Timing
 from .accepted import LIMITS
-from .chat_protocol import without_thoughts
+from .chat_protocol import Enough, without_thoughts
 from .endpoint import CallLimit, Completion, Endpoint
 from .jpeg import data_url, encode_jpeg
 from .options import INSTRUCTIONS
@@ -26,6 +26,7 @@ from .remote_prompt import (
     OURS,
     PAPER_BASELINE,
     SILENCE,
+    WORD_CHARACTERS,
     RemoteOptions,
     Still,
     check_question,
@@ -41,6 +42,8 @@ __all__ = ["OURS", "PAPER_BASELINE", "Pictures", "RemoteOptions", "RemoteSession
 
 #: Number of the form of :meth:`RemoteSession.state`.
 STATE_FORMAT = 1
+#: A streamed reply is cut at so many times the words that were asked for, and not before so many.
+EXCESS, LEAST_WORDS = 4, 32
 #: Seconds by which times of frames and steps may differ and be the same.
 NEAR = 1e-6
 
@@ -128,9 +131,9 @@ class RemoteSession:
         """Watch one chunk, of any length, and say what happens in it; an empty reply is a silent step.
 
         What :meth:`encode` made of it may stand in ``prepared``. ``on_text`` receives new text as it comes: all of it
-        joined is the commentary's text. ``limit``: see :meth:`Endpoint.chat`. Raises
-        :class:`EndpointError` where there is no reply, ValueError for a chunk that does not follow the last one; then,
-        and when ``on_text`` raises, the stream stands as before the call.
+        joined is the commentary's text; a reply that comes so and is far longer than was asked for is cut. ``limit``:
+        see :meth:`Endpoint.chat`. Raises :class:`EndpointError` where there is no reply, ValueError for a chunk that
+        does not follow the last one; then, and when ``on_text`` raises, the stream stands as before the call.
         """
         step = StepInput.of(item)
         with self._alone():
@@ -144,7 +147,8 @@ class RemoteSession:
             self.pictures = len(stills)
             messages = step_messages(self.options, state.instruction, stills, state.said, state.start, state.time)
             prepared = time.perf_counter() - began
-            outgoing = None if on_text is None else _Outgoing(on_text, _spoken)
+            most = _most_characters(self.options.words_per_second, step.chunk.end - step.chunk.start)
+            outgoing = None if on_text is None else _Outgoing(on_text, _spoken, most)
             reply = self.endpoint.chat(messages, self.options.params, on_text=outgoing, limit=limit)
             reply = _with_words(reply, self.endpoint)
             text = _spoken(reply.text)
@@ -240,7 +244,8 @@ class RemoteSession:
                 reply = self.endpoint.chat(messages, params, limit=limit)
             else:
                 params |= {name: question.max_new_tokens for name in LIMITS if name in params}
-                outgoing = None if on_text is None else _Outgoing(on_text, _answered)
+                most = question.max_new_tokens * WORD_CHARACTERS
+                outgoing = None if on_text is None else _Outgoing(on_text, _answered, most)
                 reply = self.endpoint.chat(messages, params, on_text=outgoing, limit=limit)
             self.last = reply = _with_words(reply, self.endpoint)
         text = _answered(reply.text)
@@ -386,21 +391,33 @@ def _picked(chunk: Chunk | Pictures, fps: float | None, last: float | None) -> l
 
 
 class _Outgoing:
-    """Passes text on as it comes, as far as ``words`` leaves it: what may become silence or thoughts is held back."""
+    """Passes text on as it comes, as far as ``words`` leaves it: what may become silence or thoughts is held back.
 
-    def __init__(self, on_text: Callable[[str], None], words: Callable[[str], str]) -> None:
-        self._on_text, self._words = on_text, words
+    Behind ``most`` characters it is enough: a model may not end by itself, and what is late is dropped meanwhile.
+    """
+
+    def __init__(self, on_text: Callable[[str], None], words: Callable[[str], str], most: float) -> None:
+        self._on_text, self._words, self._most = on_text, words, most
         self._text, self._emitted = "", 0
 
     def __call__(self, piece: str) -> None:
         self._text += piece
         self.end(self._words(self._text))
+        if self._emitted >= self._most:
+            raise Enough
 
     def end(self, text: str) -> None:
         """Pass on what is new in ``text``."""
         if len(text) > self._emitted:
             new, self._emitted = text[self._emitted :], len(text)
             self._on_text(new)
+
+
+def _most_characters(words_per_second: float, seconds: float) -> float:
+    """Where a streamed reply to a step of ``seconds`` is cut (infinity: nowhere, no length is asked for)."""
+    if not words_per_second:
+        return math.inf
+    return max(LEAST_WORDS, EXCESS * words_per_second * seconds) * WORD_CHARACTERS
 
 
 def _told(state: _State) -> _State:

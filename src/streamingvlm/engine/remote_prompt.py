@@ -61,7 +61,8 @@ class RemoteOptions:
     at most ``height`` lines (None: as they are), JPEG of ``quality``. ``history_words``: how many of its own last words
     the model is shown (0: none). ``system``: the system text; ``context``: what is known before the video starts;
     ``instruction``: the standing instruction, which :meth:`RemoteSession.instruct` replaces. ``words_per_second``: the
-    length that is asked for, per second of the step (0: none is asked for). ``params``: of every call, as
+    length that is asked for, per second of the step (0: none is asked for); what is streamed is cut far above it, as
+    models may not end by themselves. ``params``: of every call, as
     :meth:`Endpoint.chat` takes them.
     """
 
