@@ -429,6 +429,23 @@ class TestStreaming:
         assert pieces == ["one", " two"] * 2
         assert ["stream_options" in request for request in server.requests] == [True, False, False, False]
 
+    def test_a_server_that_refuses_to_stream(self) -> None:
+        pieces: list[str] = []
+        with ChatServer(lambda _: "one two", refuses={"stream"}) as server, opened(server) as endpoint:
+            for _ in range(2):
+                reply = endpoint.chat(ASK, {}, on_text=pieces.append)
+                assert (reply.text, reply.sent) == ("one two", {})
+        assert pieces == ["one two"] * 2
+        assert ["stream" in request for request in server.requests] == [True, True, False, False]
+
+    def test_words_that_look_like_a_parameter(self) -> None:
+        """The error is the one that is told without the parameter; nothing is learned of it."""
+        faults = [refusal(400, "a broken stream of bytes")] * 3
+        with ChatServer(lambda _: "one", faults=faults) as server, opened(server) as endpoint:
+            with pytest.raises(EndpointError, match="the request is refused: a broken stream"):
+                endpoint.chat(ASK, {}, on_text=print)
+            assert endpoint.chat(ASK, {}, on_text=lambda _: None).sent["stream"] is True
+
     def test_no_more_than_the_caller_wants(self) -> None:
         pieces: list[str] = []
 

@@ -47,6 +47,13 @@ __all__ = ["Accepted", "CallLimit", "Completion", "Endpoint", "Token", "Usage", 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
 #: What a probe asks.
 PROBE = ({"role": "user", "content": "Reply with OK, as JSON where a form is asked for."},)
+#: How a reply is asked for that is taken as it comes: the next way where a server refuses one. These parameters are
+#: not the caller's: nothing but the count of tokens, or the first words' earlier coming, is lost.
+WAYS: tuple[Mapping[str, Any], ...] = (
+    {"stream": True, "stream_options": {"include_usage": True}},
+    {"stream": True},
+    {},
+)
 #: Longest part of a server's own words in an error, characters.
 QUOTED = 300
 #: Where there is no such model: seconds to ask for the names of those that are there, and how many are told.
@@ -114,7 +121,7 @@ class Endpoint:
         self._probing = threading.Lock()
         self._turns = threading.BoundedSemaphore(in_flight)
         self._sleep, self._random = sleep, random.Random()
-        self._counts = True  # a streamed reply is asked for its usage, until that is refused
+        self._way = 0  # in which a reply is asked for that is taken as it comes
 
     def __repr__(self) -> str:
         return f"{self.model} at {self.url}"
@@ -157,15 +164,20 @@ class Endpoint:
         sent = self._accepted.rename(params)
         if on_text is None:
             return self._call(messages, sent, None, limit)
-        streamed = sent | {"stream": True}
-        if self._counts:
+        for number in range(self._way, len(WAYS)):
+            way = WAYS[number]
             try:
-                return self._call(messages, streamed | {"stream_options": {"include_usage": True}}, on_text, limit)
+                reply = self._call(messages, {**sent, **way}, on_text if way else None, limit)
             except EndpointError as error:
-                if error.parameter != "stream_options":
+                if error.parameter not in way:
                     raise
-                self._counts = False  # it is not the caller's parameter: nothing but the count of tokens is lost
-        return self._call(messages, streamed, on_text, limit)
+            else:
+                break
+        self._way = max(self._way, number)
+        if not way and reply.text:
+            with suppress(Enough):
+                on_text(reply.text)
+        return reply
 
     def probe(self, params: Mapping[str, Any]) -> Accepted:
         """Find out which of ``params`` the endpoint takes: a short call for each that the table does not have yet.

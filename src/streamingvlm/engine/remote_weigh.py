@@ -113,7 +113,11 @@ class Weighing:
                 return
             self._form = form
         if known.top and not form.top:
-            _LOG.warning("%r tells no logprobs (%s): what rules find has no probability", endpoint, why)
+            _LOG.warning(
+                "%r tells no logprobs (%s): what rules find has no probability, their threshold means nothing",
+                endpoint,
+                why,
+            )
 
 
 def weights(reply: Completion, options: Sequence[str]) -> tuple[float, ...]:
