@@ -610,9 +610,14 @@ class TestLimits:
             assert (caught.value.kind, caught.value.after, len(server.requests)) == ("rate_limit", 5, 1)
 
     def test_nor_when_it_was_given_up(self) -> None:
-        with ChatServer(faults=[too_many(0.3)] * 9) as server:
-            limit = CallLimit(30.0)
-            threading.Timer(0.1, limit.given_up.set).start()
+        limit = CallLimit(30.0)
+
+        class Left(ChatServer):
+            def enter(self, request: dict[str, Any], headers: dict[str, str]) -> Fault:
+                limit.given_up.set()
+                return super().enter(request, headers)
+
+        with Left(faults=[too_many(0.3)] * 9) as server:
             with pytest.raises(EndpointError):
                 opened(server).chat([{"role": "user", "content": "?"}], {}, limit=limit)
             assert len(server.requests) == 1

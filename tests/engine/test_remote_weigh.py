@@ -186,6 +186,21 @@ def test_logprobs_in_another_form_are_none(logprobs: Any) -> None:
     assert read_completion(body) == Completion("A", finish_reason="stop")
 
 
+def test_what_can_be_read_before_a_row_in_another_form_counts() -> None:
+    row = {"token": "A", "logprob": -0.1, "top_logprobs": [{"token": "B", "logprob": -2.5}]}
+    body = {"choices": [{"message": {"content": "A"}, "logprobs": {"content": [row, {"token": "<end>"}, row]}}]}
+    assert read_completion(body).tokens == (Token("A", (("A", -0.1), ("B", -2.5))),)
+
+
+@pytest.mark.parametrize("message", ['{"content": ""}', '{"content": null, "refusal": "I will not."}'])
+def test_a_reply_without_words_does_not_say_what_the_server_tells(message: str) -> None:
+    weighing, body = Weighing(), f'{{"choices": [{{"message": {message}, "finish_reason": "stop"}}]}}'
+    with ChatServer(lambda _: "A", faults=[malformed(body)], likely=lambda _: one_token()) as server:
+        with pytest.raises(EndpointError):
+            asked(server, weighing)
+        assert asked(server, weighing).logprobs
+
+
 def test_numbers_that_are_none_do_not_count() -> None:
     top = [{"token": "B", "logprob": -math.inf}, {"token": "C", "logprob": math.nan}, {"token": "A", "logprob": -0.1}]
     row = {"token": "A", "logprob": -0.1, "top_logprobs": top}

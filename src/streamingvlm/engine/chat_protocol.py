@@ -8,6 +8,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
@@ -214,11 +215,12 @@ def read_completion(body: Any) -> Completion:
 
 
 def _tokens(logprobs: Any) -> tuple[Token, ...]:
-    """The tokens of a reply; none where a server tells them in another form than the protocol's, or not at all."""
-    try:
-        return tuple(_token(row) for row in (logprobs or {}).get("content") or ())
-    except (KeyError, TypeError, AttributeError):
-        return ()
+    """The tokens of a reply, as far as a server tells them in the protocol's form."""
+    tokens = []
+    with suppress(KeyError, TypeError, AttributeError):
+        for row in logprobs["content"]:
+            tokens.append(_token(row))
+    return tuple(tokens)
 
 
 def _token(row: Mapping[str, Any]) -> Token:

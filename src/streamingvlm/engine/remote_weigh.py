@@ -100,7 +100,7 @@ class Weighing:
                     break
                 why = "its replies begin with thoughts"
             form = lesser
-        if form.top and not reply.tokens:
+        if form.top and reply.text.strip() and not reply.tokens:
             form, why = replace(form, top=0), "it leaves them out"
         if form != first:
             self._learn(endpoint, known, replace(form, limit=known.limit) if bounded else form, why)
