@@ -674,7 +674,7 @@ class TestServers:
         assert "\n" not in failed.reason
         assert kept.outcomes[1:] == ["ok"] * len(kept.outcomes[1:]) != []
 
-    @pytest.mark.parametrize("asked", [0.3, 3600])
+    @pytest.mark.parametrize("asked", [0.6, 3600])
     def test_a_wait_that_the_server_asks_for(self, server: ChatServer, asked: float) -> None:
         """No call is made before it has passed; nobody waits for an hour."""
         server.faults += [too_many(retry_after=asked)]
@@ -759,7 +759,7 @@ class TestServers:
             said_until = 0.0 if streamed else 1e6
             stream = runtime.start(Video(200, 0.01), sinks=[kept], pace=Pace.LIVE, said_until=said_until)
             until(lambda: len(loading.requests) >= 3)
-            assert time.perf_counter() - gone[0] < 0.3
+            assert time.perf_counter() - gone[0] < 2
             stream.stop()
         failed = kept.of(StepFailed)[0]
         assert failed.code == "timeout"
@@ -802,7 +802,8 @@ class TestPace:
             during = [event.timing.lag for event in kept.of(Commentary)][len(before) :]
             stream.stop()
         assert len(during) >= 7
-        assert sorted(during)[len(during) // 2] < 0.1
+        usual = sorted(before)[len(before) // 2]
+        assert sorted(during)[len(during) // 2] < usual + 0.1
         assert server.most_at_once == 2
 
     def test_eight_questions_wait_and_are_answered_in_order(self, server: ChatServer) -> None:
