@@ -17,7 +17,7 @@ import pytest
 
 from streamingvlm.core.errors import EndpointError, OptionError
 from streamingvlm.engine.accepted import Accepted, Verdict
-from streamingvlm.engine.chat_protocol import PATIENCE
+from streamingvlm.engine.chat_protocol import PATIENCE, Enough, read_stream
 from streamingvlm.engine.endpoint import FIRST_WAIT, LONGEST_WAIT, CallLimit, Endpoint
 from support.chat_server import ChatServer, Fault, broken, hang_up, malformed, refusal, slow, too_many
 
@@ -154,7 +154,7 @@ def test_no_model_and_no_server() -> None:
     with ChatServer(models={"other"}) as server:
         error = failed(server)
         assert (error.kind, error.status) == ("not_found", 404)
-        assert "The model `judge` does not exist." in str(error)
+        assert str(error).endswith("The model `judge` does not exist.; its models: other")
         with pytest.raises(EndpointError, match="the url ends with the version"):
             Endpoint(server.url.removesuffix("/v1"), "judge", key=None).chat(ASK, {})
         url = server.url
@@ -216,6 +216,7 @@ def test_no_key_of_the_environment_is_sent(monkeypatch: pytest.MonkeyPatch) -> N
     [
         ({"url": "localhost:8000"}, "http"),
         ({"url": "http://host:99999/v1"}, "http"),
+        ({"url": "http://host/v1/chat/completions/"}, "without /chat/completions"),
         ({"url": f"http://me:{KEY}@host/v1"}, "no user, password or query"),
         ({"url": f"http://host/v1?key={KEY}"}, "no user, password or query"),
         ({"model": " "}, "name of a model"),
@@ -325,6 +326,7 @@ class TestStreaming:
             ('data: {"choices": 5}\n\n', "malformed"),
             ('data: {"choices": [{"delta": {"content": 5}}]}\n\n', "malformed"),
             ('data: {"error": {"message": "out of memory"}}\n\n', "server"),
+            ('data: {"error": "out of memory"}\n\n', "server"),
         ],
     )
     def test_streams_that_are_none(self, body: str, kind: str) -> None:
@@ -332,6 +334,133 @@ class TestStreaming:
         with ChatServer(faults=[fault]) as server, pytest.raises(EndpointError) as caught:
             opened(server, retries=0).chat(ASK, {}, on_text=lambda text: None)  # noqa: ARG005
         assert caught.value.kind == kind
+
+    @pytest.mark.parametrize("field", ['data: {"error": "out of memory"}', 'error: {"message": "out of memory"}'])
+    def test_the_words_of_an_error_in_the_middle(self, field: str) -> None:
+        body = f"{field}\n\n"
+        fault = Fault(200, body, {"Content-Type": "text/event-stream"})
+        said = "the server has failed: .*out of memory"
+        with ChatServer(faults=[fault]) as server, pytest.raises(EndpointError, match=said):
+            opened(server, retries=0).chat(ASK, {}, on_text=print)
+
+    @pytest.mark.parametrize(
+        ("body", "text"),
+        [
+            # Comments keep a connection alive; events without a name, an id or a choice say nothing.
+            (
+                ": OPENROUTER PROCESSING\n\n: keep-alive\n\nretry: 10\n\n{one}: more\n\n{two}{end}{usage}{done}",
+                "one two",
+            ),
+            ('event: message\nid: 1\n{one}data: {{"choices": []}}\n\n{two}{end}{done}', "one two"),
+            ("{thought}{one}{thought}{two}{end}{usage}{done}", "one two"),
+            ("{thought}{thought}{end}{usage}{done}", ""),
+            ("{one}{two}{end}", "one two"),  # no mark at the end
+            ("{one}{two}{end}{end}{done}", "one two"),
+            ("event: ping\n\ndata:\n\n{one}{two}{end}{done}", "one two"),
+            ('{one}{two}data: {{\ndata: "choices": [{{"finish_reason": "stop"}}]}}\n\n{done}', "one two"),
+        ],
+    )
+    def test_what_servers_add_to_a_stream(self, body: str, text: str) -> None:
+        parts = {
+            "one": {"choices": [{"index": 0, "delta": {"role": "assistant", "content": "one"}, "finish_reason": None}]},
+            "two": {"choices": [{"index": 0, "delta": {"content": " two", "reasoning_content": None}}]},
+            "thought": {"choices": [{"index": 0, "delta": {"content": None, "reasoning_content": "Hm."}}]},
+            "end": {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
+            "usage": {"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9}},
+        }
+        events = {name: f"data: {json.dumps(part)}\n\n" for name, part in parts.items()}
+        stream = body.format(**events, done="data: [DONE]\n\n")
+        pieces: list[str] = []
+        with ChatServer(faults=[Fault(200, stream, {"Content-Type": "text/event-stream; charset=utf-8"})]) as server:
+            reply = opened(server, retries=0).chat(ASK, {}, on_text=pieces.append)
+        assert ("".join(pieces), reply.text, reply.finish_reason) == (text, text, "stop")
+        assert reply.usage.prompt_tokens == (7 if "{usage}" in body else None)
+
+    @pytest.mark.parametrize("ends", ["\n", "\r\n"])
+    @pytest.mark.parametrize("size", [1, 3, 1000])
+    def test_events_in_any_pieces(self, ends: str, size: int) -> None:
+        words = ["caf\u00e9 \U0001f3c0", " \u2028\u0085 \x0b", "end"]
+        events = [json.dumps({"choices": [{"delta": {"content": word}}]}, ensure_ascii=False) for word in words]
+        data = "".join(f"data: {event}{ends}{ends}" for event in events).encode()
+        chunks = (data[start : start + size] for start in range(0, len(data), size))
+        assert [piece.text for piece in read_stream(chunks)] == words
+
+    def test_a_server_that_does_not_stream(self) -> None:
+        body = {
+            "choices": [{"message": {"content": "one two"}, "finish_reason": "length"}],
+            "usage": {"prompt_tokens": 3},
+        }
+        pieces: list[str] = []
+        with ChatServer(faults=[malformed(json.dumps(body))]) as server:
+            reply = opened(server).chat(ASK, {}, on_text=pieces.append)
+        assert (pieces, reply.text, reply.finish_reason, reply.usage.prompt_tokens) == (
+            ["one two"],
+            "one two",
+            "length",
+            3,
+        )
+
+    @pytest.mark.parametrize("on_text", [None, print])
+    @pytest.mark.parametrize(
+        ("body", "kind", "said"),
+        [
+            (
+                '{"error": "Unexpected endpoint or method. (POST /chat/completions)"}',
+                "not_found",
+                "ends with the version",
+            ),
+            ('{"error": {"message": "out of memory"}}', "server", "has failed: out of memory"),
+        ],
+    )
+    def test_errors_that_are_told_as_a_success(self, body: str, kind: str, said: str, on_text: Any) -> None:
+        with ChatServer(faults=[malformed(body)]) as server, pytest.raises(EndpointError, match=said) as caught:
+            opened(server, retries=0).chat(ASK, {}, on_text=on_text)
+        assert caught.value.kind == kind
+
+    def test_a_server_that_does_not_count_tokens(self) -> None:
+        """Our own parameter is left out where it is refused; the caller's never are."""
+        pieces: list[str] = []
+        with ChatServer(lambda _: "one two", refuses={"stream_options"}) as server, opened(server) as endpoint:
+            for _ in range(2):
+                assert endpoint.chat(ASK, {"seed": 1}, on_text=pieces.append).text == "one two"
+            server.refuses = {"seed"}
+            with pytest.raises(EndpointError, match="a parameter is refused"):
+                endpoint.chat(ASK, {"seed": 1}, on_text=pieces.append)
+        assert pieces == ["one", " two"] * 2
+        assert ["stream_options" in request for request in server.requests] == [True, False, False, False]
+
+    def test_a_server_that_refuses_to_stream(self) -> None:
+        pieces: list[str] = []
+        with ChatServer(lambda _: "one two", refuses={"stream"}) as server, opened(server) as endpoint:
+            for _ in range(2):
+                reply = endpoint.chat(ASK, {}, on_text=pieces.append)
+                assert (reply.text, reply.sent) == ("one two", {})
+        assert pieces == ["one two"] * 2
+        assert ["stream" in request for request in server.requests] == [True, True, False, False]
+
+    def test_words_that_look_like_a_parameter(self) -> None:
+        """The error is the one that is told without the parameter; nothing is learned of it."""
+        faults = [refusal(400, "a broken stream of bytes")] * 3
+        with ChatServer(lambda _: "one", faults=faults) as server, opened(server) as endpoint:
+            with pytest.raises(EndpointError, match="the request is refused: a broken stream"):
+                endpoint.chat(ASK, {}, on_text=print)
+            assert endpoint.chat(ASK, {}, on_text=lambda _: None).sent["stream"] is True
+
+    def test_no_more_than_the_caller_wants(self) -> None:
+        pieces: list[str] = []
+
+        def take(text: str) -> None:
+            pieces.append(text)
+            if len(pieces) == 2:
+                raise Enough
+
+        body = '{"choices": [{"message": {"content": "one two three"}, "finish_reason": "stop"}]}'
+        with ChatServer(lambda _: "one two three") as server, opened(server) as endpoint:
+            reply = endpoint.chat(ASK, {}, on_text=take)
+            assert (pieces, reply.text, reply.finish_reason, reply.tries) == (["one", " two"], "one two", "length", 1)
+            server.faults.append(malformed(body))
+            pieces[1:] = []
+            assert endpoint.chat(ASK, {}, on_text=take).text == "one two three"
 
     def test_an_error_of_the_caller_stays_his(self) -> None:
         with ChatServer(lambda _: "one two") as server, opened(server, in_flight=1) as endpoint:
@@ -481,9 +610,14 @@ class TestLimits:
             assert (caught.value.kind, caught.value.after, len(server.requests)) == ("rate_limit", 5, 1)
 
     def test_nor_when_it_was_given_up(self) -> None:
-        with ChatServer(faults=[too_many(0.3)] * 9) as server:
-            limit = CallLimit(30.0)
-            threading.Timer(0.1, limit.given_up.set).start()
+        limit = CallLimit(30.0)
+
+        class Left(ChatServer):
+            def enter(self, request: dict[str, Any], headers: dict[str, str]) -> Fault:
+                limit.given_up.set()
+                return super().enter(request, headers)
+
+        with Left(faults=[too_many(0.3)] * 9) as server:
             with pytest.raises(EndpointError):
                 opened(server).chat([{"role": "user", "content": "?"}], {}, limit=limit)
             assert len(server.requests) == 1

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from streamingvlm.core.errors import EndpointError, OptionError, SessionError
-from streamingvlm.core.events import Arrival, Chunk, InstructionUpdated, StepInput
+from streamingvlm.core.events import Arrival, Chunk, InstructionUpdated, Question, StepInput
 from streamingvlm.engine.endpoint import Endpoint
 from streamingvlm.engine.options import INSTRUCTIONS
 from streamingvlm.engine.remote import OURS, PAPER_BASELINE, RemoteOptions, RemoteSession
@@ -301,6 +301,52 @@ class TestSilence:
         assert commentary.text == reply.strip() == "".join(pieces)
         assert "" not in pieces
         assert server.requests[0]["stream"] is True
+
+    @pytest.mark.parametrize(
+        ("reply", "text"),
+        [
+            ("<think>Is it out? I think so.</think>\n\nIt is out.", "It is out."),
+            (" \n<think>Hm.</think>...", ""),
+            ("<think>Hm.</think>", ""),
+            ("<thin ice>", "<thin ice>"),
+            ("It is <think> a </think>", "It is <think> a </think>"),
+        ],
+    )
+    def test_thoughts_are_no_words(self, server: ChatServer, reply: str, text: str) -> None:
+        server.reply = lambda _: reply
+        pieces: list[str] = []
+        assert opened(server).step(chunk(0, 1), on_text=pieces.append).text == "".join(pieces) == text
+        answers: list[str] = []
+        answer = opened(server).answer(Question("Is it out?"), on_text=answers.append)
+        assert answer.text == "".join(answers) == (text or reply.rpartition("</think>")[2])
+
+    @pytest.mark.parametrize("word", ["word ", "x" * 50, "\U0001f3c0"])
+    def test_a_model_that_does_not_end_is_cut_off(self, server: ChatServer, word: str) -> None:
+        """Far above the length that was asked for; the server is hung up, and can stop."""
+        server.reply = lambda _: "<think>" + "Hm. " * 500 + "</think>" + word * 2000
+        pieces: list[str] = []
+        session = opened(server, replace(PLAIN, words_per_second=3))
+        short = session.step(chunk(0, 1), on_text=pieces.append)
+        assert (short.finish_reason, "".join(pieces)) == ("length", short.text)
+        long = session.step(chunk(1, 21), on_text=pieces.append)
+        if word != "word ":  # it comes in one piece
+            return
+        assert 32 * 8 <= len(short.text) <= 32 * 8 + len(word)
+        assert 4 * 60 * 8 <= len(long.text) <= 4 * 60 * 8 + len(word)
+        assert session.step(chunk(21, 22)).finish_reason == "stop", "what nobody waits for may be as long as it is"
+
+    def test_an_answer_that_does_not_end_is_cut_off(self, server: ChatServer) -> None:
+        server.reply = lambda _: "word " * 2000
+        pieces: list[str] = []
+        answer = opened(server).answer(Question("Why?", max_new_tokens=10), on_text=pieces.append)
+        assert (answer.finish_reason, answer.text) == ("length", "".join(pieces))
+        assert 80 <= len(answer.text) <= 85
+
+    def test_thoughts_that_are_cut_are_no_words_either(self, server: ChatServer) -> None:
+        server.reply = lambda _: "<think>Is it out? I think so.</think> It is out."
+        session = opened(server, replace(PLAIN, params={"max_tokens": 3}))
+        with pytest.raises(EndpointError, match="before its first word"):
+            session.step(chunk(0, 1))
 
     def test_a_reply_that_was_cut(self, server: ChatServer) -> None:
         server.reply = lambda _: "one two three"

@@ -47,6 +47,7 @@ from streamingvlm.runtime.clock import Pace
 from streamingvlm.runtime.keeper import Keeper, SnapshotWriter
 from streamingvlm.runtime.rules import AskedRule
 from streamingvlm.runtime.runtime import Runtime, Stream
+from streamingvlm.runtime.talk import Ask
 from support import media
 from support.chat_server import ChatServer, Fault, broken, hang_up, images, malformed, refusal, slow, texts, too_many
 
@@ -400,7 +401,9 @@ def test_slots(server: ChatServer) -> None:
         runtime.start(Video(1), pace=Pace.FAST).wait()
 
 
-@pytest.mark.parametrize("numbers", [{"deadline": 0}, {"deadline": float("nan")}, {"pause": -1}, {"slots": 0}])
+@pytest.mark.parametrize(
+    "numbers", [{"deadline": 0}, {"deadline": float("nan")}, {"pause": -1}, {"loading": 0}, {"slots": 0}]
+)
 def test_numbers_that_cannot_be_meant(server: ChatServer, numbers: dict[str, float]) -> None:
     with pytest.raises(OptionError, match="above 0"):
         engine_of(server, **numbers)
@@ -618,6 +621,212 @@ def test_rules_are_asked_of_it(server: ChatServer) -> None:
     assert (cleared.kind, cleared.verdict) == ("cleared", "no")
     assert 15 <= cleared.time <= 18
     assert sum(event.dropped for event in kept.of(Commentary)) <= 2
+
+
+def test_a_rule_has_a_probability_where_the_server_tells_it(server: ChatServer) -> None:
+    """Its threshold holds as with a local model, though the letter that is drawn says yes all the time."""
+
+    def likely(request: Request) -> list[tuple[str, Mapping[str, float]]]:
+        yes = 0.9 if 5 <= numbers(request)[-1] < 15 else 0.6
+        return [("A", {"A": yes, "B": 1 - yes - 0.01, "The": 0.01})]
+
+    server.reply, server.likely, kept = lambda request: "A", likely, Kept()  # noqa: ARG005
+    rule = AskedRule(
+        name="out", text="it is out", every=0, threshold=0.8, on_after=1, off_after=1, merge_gap=0, cooldown=0
+    )
+    with Runtime(engine_of(server), questions=True) as runtime:
+        runtime.start(Video(25, 0.04), sinks=[kept], pace=Pace.LIVE, rules=[rule]).wait()
+    raised, cleared = kept.of(Alert)
+    assert (raised.kind, cleared.kind) == ("raised", "cleared")
+    assert 5 <= raised.time <= 8
+    assert 15 <= cleared.time <= 18
+    assert raised.probability == pytest.approx(0.9 / 0.99)
+    assert cleared.probability == pytest.approx(0.6 / 0.99)
+
+
+class TestServers:
+    """What whoever runs a server of his own meets: one line or one event each, and the stream goes on."""
+
+    @pytest.mark.parametrize(
+        ("fault", "code", "said"),
+        [
+            (
+                Fault(503, '{"error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}}'),
+                "server",
+                "Loading model",
+            ),
+            (Fault(502, "<html>bad gateway</html>"), "server", "bad gateway"),
+            (too_many(retry_after=0.01), "rate_limit", "too many requests"),
+            (malformed('{"choices": []}'), "malformed", "no message"),
+            (malformed('{"error": {"message": "CUDA out of memory"}}'), "server", "CUDA out of memory"),
+            (refusal(400, "cannot identify image file"), "bad_request", "cannot identify image file"),
+            (Fault(400, "{\"detail\": \"Server is pinned to 'a'; requested 'm'.\"}"), "bad_request", "pinned to 'a'"),
+            (Fault(413, "<html>413 Request Entity Too Large</html>"), "bad_request", "Entity Too Large"),
+        ],
+    )
+    def test_it_is_told_in_the_servers_words(self, server: ChatServer, fault: Fault, code: str, said: str) -> None:
+        server.faults += [fault]
+        kept = Kept()
+        assert watch(server, Video(8, 0.03), kept).complete
+        failed = kept.of(StepFailed)[0]
+        assert (failed.code, failed.start) == (code, 0)
+        assert said in failed.reason
+        assert "\n" not in failed.reason
+        assert kept.outcomes[1:] == ["ok"] * len(kept.outcomes[1:]) != []
+
+    @pytest.mark.parametrize("asked", [0.6, 3600])
+    def test_a_wait_that_the_server_asks_for(self, server: ChatServer, asked: float) -> None:
+        """No call is made before it has passed; nobody waits for an hour."""
+        server.faults += [too_many(retry_after=asked)]
+        kept = Kept()
+        with Runtime(engine_of(server)) as runtime:
+            runtime.start(Video(100, 0.01), sinks=[kept], pace=Pace.LIVE)
+            until(lambda: bool(kept.of(StepFailed)))
+            assert kept.of(StepFailed)[0].retry_in == min(asked, 60)
+            time.sleep(0.2)
+            assert len(server.requests) == 1
+            if asked < 1:
+                until(lambda: bool(kept.of(Commentary)))
+
+    def test_no_such_model(self, server: ChatServer) -> None:
+        server.models = {"qwen2.5-vl", "llava"}
+        kept = Kept()
+        watch(server, Video(4, 0.01), kept)
+        (closed,) = kept.of(Closed)
+        assert closed.error.endswith("The model `m` does not exist.; its models: llava, qwen2.5-vl")
+
+    @pytest.mark.parametrize(
+        "fault", [Fault(404, "404 page not found"), malformed('{"error": "Unexpected endpoint or method. (POST /)"}')]
+    )
+    def test_an_address_without_its_version(self, server: ChatServer, fault: Fault) -> None:
+        server.faults += [fault]
+        kept = Kept()
+        watch(server, Video(4, 0.01), kept)
+        (closed,) = kept.of(Closed)
+        assert "the url ends with the version, as in http://localhost:8000/v1" in closed.error
+        assert len(server.requests) == 1
+
+    @pytest.mark.parametrize(
+        ("words", "takes", "most"),
+        [
+            ("At most 2 image(s) may be provided in one request.", 2, 2),
+            ("You set image=1 (or defaulted to 1) in `--limit-mm-per-prompt`, but passed 2 image items.", 1, 1),
+            ("This model's maximum context length is 256 tokens.", 5, 3),
+        ],
+    )
+    def test_fewer_pictures_where_the_server_says_so(self, words: str, takes: int, most: int) -> None:
+        """It is told with the step that fails; the next one is tried at once, with the newest pictures."""
+        kept = Kept()
+
+        class Picky(ChatServer):
+            def _standing(self, request: Request, headers: Mapping[str, str]) -> Fault | None:
+                return refusal(400, words) if len(images(request)) > takes else super()._standing(request, headers)
+
+        with Picky() as picky, Runtime(engine_of(picky, pause=60)) as runtime:
+            runtime.start(Video(12), sinks=[kept], pace=Pace.FAST).wait()
+            shown = [numbers(request) for request in picky.requests]
+        failed, said = kept.of(StepFailed), kept.of(Commentary)
+        assert (len(failed), len(said)) == (1, 11)
+        assert (failed[0].code, failed[0].retry_in) == ("bad_request", 0)
+        assert f"{words}; from now on a call shows {most} pictures at most" in failed[0].reason
+        assert shown[-1] == list(range(12 - most, 12))
+
+    def test_one_picture_that_is_too_much_is_no_reason_to_show_none(self, server: ChatServer) -> None:
+        server.faults += [refusal(400, "This model's maximum context length is 16 tokens.")]
+        kept = Kept()
+        watch(server, Video(2), kept, Pace.FAST)
+        assert kept.outcomes == ["bad_request", "ok"]
+        assert kept.of(StepFailed)[0].retry_in > 0
+
+    @pytest.mark.parametrize("streamed", [True, False])
+    def test_a_server_that_loads_its_model_with_the_first_call(self, streamed: bool) -> None:
+        """It is told that there is no answer yet, but not hung up on: some servers begin to load anew then.
+
+        As soon as it answers, the stream goes on, however long the pause would be.
+        """
+        gone: list[float] = []
+
+        class Loading(ChatServer):
+            def enter(self, request: dict[str, Any], headers: dict[str, str]) -> Fault:
+                fault = super().enter(request, headers)
+                if len(self.requests) == 1:
+                    time.sleep(0.5)
+                    gone.append(time.perf_counter())
+                return fault
+
+        with Loading() as loading, Runtime(engine_of(loading, deadline=0.1, pause=60, timeout=0.2)) as runtime:
+            kept = Kept()
+            said_until = 0.0 if streamed else 1e6
+            stream = runtime.start(Video(200, 0.01), sinks=[kept], pace=Pace.LIVE, said_until=said_until)
+            until(lambda: len(loading.requests) >= 3)
+            assert time.perf_counter() - gone[0] < 2
+            stream.stop()
+        failed = kept.of(StepFailed)[0]
+        assert failed.code == "timeout"
+        assert "no answer within 0.1 s, nor before: it may be loading the model" in failed.reason
+
+    def test_later_a_call_that_is_late_is_hung_up(self, server: ChatServer) -> None:
+        server.faults += [Fault(), slow(3)]
+        kept = Kept()
+        watch(server, Video(20, 0.03), kept, deadline=0.15)
+        (failed,) = kept.of(StepFailed)
+        assert failed.reason.endswith("no answer within 0.15 s")
+
+
+class TestPace:
+    def test_the_lag_of_a_slow_server_does_not_grow(self, server: ChatServer) -> None:
+        """A reply takes five steps' time: four of five are dropped; what is shown is as new at the end as before."""
+        server.reply = sleepy(0.05)
+        video, kept = Video(200, 0.01), Kept()
+        stream = watch(server, video, kept)
+        said = kept.of(Commentary)
+        assert len(said) + stream.stats.dropped == 200
+        third = len(said) // 3
+        lags = [sorted(event.timing.lag for event in part)[third // 2] for part in (said[:third], said[-third:])]
+        assert lags[1] < 1.5 * lags[0]
+        assert max(event.timing.lag for event in said) < 0.3
+
+    def test_a_question_has_a_connection_of_its_own(self, server: ChatServer) -> None:
+        """Steps take as long as without it, while an answer takes ten of them."""
+
+        def reply(request: Request) -> str:
+            time.sleep(0.5 if texts(request)[-1] == "Why?" else 0.04)
+            return "words"
+
+        server.reply, kept = reply, Kept()
+        with Runtime(engine_of(server), questions=True) as runtime:
+            stream = runtime.start(Video(60, 0.02), sinks=[kept], pace=Pace.LIVE)
+            until(lambda: len(kept.of(Commentary)) >= 3)
+            before = [event.timing.lag for event in kept.of(Commentary)]
+            stream.ask("Why?").result(5)
+            during = [event.timing.lag for event in kept.of(Commentary)][len(before) :]
+            stream.stop()
+        assert len(during) >= 7
+        usual = sorted(before)[len(before) // 2]
+        assert sorted(during)[len(during) // 2] < usual + 0.1
+        assert server.most_at_once == 2
+
+    def test_eight_questions_wait_and_are_answered_in_order(self, server: ChatServer) -> None:
+        def ask_all(stream: Stream) -> list[Ask]:
+            handles = [stream.ask(f"Question {number}?") for number in range(8)]
+            with pytest.raises(CapacityError, match="8 questions"):
+                stream.ask("One more?")
+            return handles
+
+        server.reply = lambda request: sleepy(0.02)(request) + f" of {texts(request)[-1]}"
+        kept = Kept()
+        with Runtime(engine_of(server), questions=True) as runtime:
+            stream = runtime.start(Video(300, 0.01), sinks=[kept], pace=Pace.LIVE)
+            until(lambda: len(kept.of(Commentary)) >= 1)
+            handles = runtime.call(lambda: ask_all(stream))
+            before = len(kept.of(Commentary))
+            answers = [handle.result(5).text for handle in handles]
+            after = len(kept.of(Commentary))
+            stream.stop()
+        assert answers == [f"words of Question {number}?" for number in range(8)]
+        assert [event.number for event in kept.of(Answered)] == list(range(1, 9))
+        assert after - before >= 4, "the commentary goes on"
+        assert server.most_at_once == 2, "one question at a time, beside a step"
 
 
 def test_pauses() -> None:

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import socket
 import sys
@@ -24,6 +25,8 @@ from typing import Any
 
 #: What is replied to a request (its JSON).
 ReplyTo = Callable[[Mapping[str, Any]], str]
+#: Of every token of that reply: its text, and how probable it and others were.
+LikelyTo = Callable[[Mapping[str, Any]], Sequence[tuple[str, Mapping[str, float]]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +83,9 @@ class ChatServer:
 
     ``reply``: its text goes out as it is. ``model``: what replies name as their model. ``models``: those that exist
     (None: every name). ``key``: the only one that is let in (None: anyone). ``refuses``: parameters answered with 400;
-    ``temperature`` only when it is not 1. ``faults``: each is used up by one request, in order. ``requests`` and
-    ``headers``: of every request that came, refused or not.
+    ``temperature`` only when it is not 1. ``faults``: each is used up by one request, in order. ``likely``: what is
+    told where ``logprobs`` are asked for (None: it leaves them out). ``requests`` and ``headers``: of every request
+    that came, refused or not.
     """
 
     def __init__(
@@ -94,9 +98,10 @@ class ChatServer:
         refuses: Collection[str] = (),
         faults: Sequence[Fault] = (),
         fingerprint: str | None = "fp_scripted",
+        likely: LikelyTo | None = None,
     ) -> None:
         self.reply, self.model, self.models, self.key, self.refuses = reply, model, models, key, refuses
-        self.fingerprint = fingerprint
+        self.fingerprint, self.likely = fingerprint, likely
         self.faults = list(faults)
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
@@ -179,9 +184,22 @@ class _Handler(BaseHTTPRequestHandler):
     # Headers and body leave as two packets: without this each reply waits for an acknowledgement (40 ms).
     disable_nagle_algorithm = True
 
+    def do_GET(self) -> None:
+        names = sorted(self.server_of_chat.models or ())
+        if self.path.endswith("/v1/models") and names:
+            self._send(
+                200, json.dumps({"object": "list", "data": [{"id": name, "object": "model"} for name in names]}), {}
+            )
+        else:
+            self._send(404, "404 page not found", {"Content-Type": "text/plain"})
+
     def do_POST(self) -> None:
         chat = self.server_of_chat
-        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = self.rfile.read(size := int(self.headers["Content-Length"]))
+        if len(body) < size:  # who asked has gone in the middle of it
+            self.close_connection = True
+            return
+        request = json.loads(body)
         fault = chat.enter(request, {name.lower(): text for name, text in self.headers.items()})
         try:
             if not self.path.endswith("/chat/completions"):
@@ -276,9 +294,28 @@ def _completion(chat: ChatServer, request: Mapping[str, Any]) -> dict[str, Any]:
         "created": int(time.time()),
         "model": chat.model,
         "system_fingerprint": chat.fingerprint,
-        "choices": [{"index": 0, "message": message, "finish_reason": "length" if longer else "stop"}],
+        "choices": [
+            {
+                "index": 0,
+                "message": message,
+                "finish_reason": "length" if longer else "stop",
+                **_logprobs(chat, request),
+            }
+        ],
         "usage": {"prompt_tokens": prompt, "completion_tokens": reply, "total_tokens": prompt + reply},
     }
+
+
+def _logprobs(chat: ChatServer, request: Mapping[str, Any]) -> dict[str, Any]:
+    if not request.get("logprobs") or chat.likely is None:
+        return {}
+    rows = []
+    for text, likely in chat.likely(request):
+        best = sorted(likely.items(), key=lambda one: -one[1])[: request.get("top_logprobs", 0)]
+        told = [{"token": token, "logprob": math.log(one), "bytes": list(token.encode())} for token, one in best]
+        own = math.log(likely[text]) if likely.get(text) else -9999.0
+        rows.append({"token": text, "logprob": own, "bytes": list(text.encode()), "top_logprobs": told})
+    return {"logprobs": {"content": rows, "refusal": None}}
 
 
 def _pieces(completion: Mapping[str, Any], request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
@@ -21,6 +24,10 @@ PASSING = frozenset({"rate_limit", "server", "timeout", "connection"})
 PATIENCE = 120.0
 #: How an error says that a bound was obeyed and left no room for a reply.
 NO_ROOM = re.compile(r"output limit (was|has been) reached", re.IGNORECASE)
+#: How an error with status 200 says that nothing is at the address.
+NO_ADDRESS = re.compile(r"unexpected endpoint|not found", re.IGNORECASE)
+#: What a model writes around its thoughts, where its server leaves them in the text.
+THOUGHTS = ("<think>", "</think>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +39,22 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Token:
+    """A token of a reply. ``likely``: the likeliest tokens at its place, it among them, each with the natural logarithm
+    of its probability."""
+
+    text: str
+    likely: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Completion:
     """A reply. ``text`` is as it came.
 
     ``model``, ``fingerprint`` and ``finish_reason``: as returned ("" if not told); ``sent``: all of the request but
     model and messages, under the names that were sent; ``tries``: requests that it took; ``seconds``: from the call to
-    its return, waits included; ``refusal``: what the model returned in place of a text.
+    its return, waits included; ``refusal``: what the model returned in place of a text; ``tokens``: where ``logprobs``
+    were asked for and told, of a reply that was not streamed.
     """
 
     text: str
@@ -49,6 +66,7 @@ class Completion:
     tries: int = 1
     seconds: float = 0.0
     refusal: str = ""
+    tokens: tuple[Token, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +114,10 @@ class ProtocolError(Exception):
         return cls("timeout" if late else "connection", str(error) or type(error).__name__)
 
 
+class Enough(Exception):  # noqa: N818
+    """Raised by whoever takes a streamed reply as it comes: no more of it is wanted. The reply ends there."""
+
+
 def call(create: Callable[..., Any], request: Mapping[str, Any]) -> Any:
     """What the SDK returns for a request. Raises its errors, and :class:`ProtocolError` for all others."""
     import openai
@@ -128,26 +150,42 @@ class Piece:
     about: Mapping[str, Any]
 
 
-def read_stream(stream: openai.Stream[Any]) -> Iterator[Piece]:
-    """The events of a streamed reply. Raises the SDK's errors, and :class:`ProtocolError` for all others."""
-    import openai
+def read_stream(chunks: Iterator[bytes]) -> Iterator[Piece]:
+    """The events of a streamed reply, of its bytes as they come. Raises :class:`ProtocolError`, and nothing else.
 
-    events = iter(stream)
-    while True:
-        try:
-            piece = _piece(next(events).to_dict(mode="json", warnings=False))
-        except StopIteration:
-            return
-        except (openai.OpenAIError, ProtocolError):
-            raise
-        except (ValueError, TypeError, AttributeError, KeyError, IndexError) as error:
-            raise ProtocolError("malformed", f"an event cannot be read: {error}") from None
-        except Exception as error:
-            raise ProtocolError.of(error) from None
-        yield piece
+    Read here and not by the SDK, for which an event without data is an error; servers and proxies send such to keep
+    a connection alive.
+    """
+    try:
+        for data in _events(chunks):
+            if data == "[DONE]":
+                return
+            yield _piece(read_json(data.encode()))
+    except ProtocolError:
+        raise
+    except (ValueError, TypeError, AttributeError, KeyError, IndexError) as error:
+        raise ProtocolError("malformed", f"an event cannot be read: {error}") from None
+    except Exception as error:
+        raise ProtocolError.of(error) from None
+
+
+def _events(chunks: Iterator[bytes]) -> Iterator[str]:
+    """The data of server-sent events that have any. Comments, names and ids of events say nothing here."""
+    rest, data = b"", list[str]()
+    for chunk in itertools.chain(chunks, [b"\n\n"]):
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            name, _, value = line.rstrip(b"\r").decode("utf-8", "replace").partition(":")
+            if name in {"data", "error"}:  # the latter is llama.cpp's own
+                data.append(f'{{"error": {value}}}' if name == "error" else value.removeprefix(" "))
+            elif not name and not value and (text := "\n".join(data).strip()):
+                data.clear()
+                yield text
 
 
 def _piece(event: Mapping[str, Any]) -> Piece:
+    if event.get("error"):
+        raise ProtocolError("server", _words(event["error"]))
     choice = (event.get("choices") or [{}])[0]
     delta = choice.get("delta") or {}
     told = (_text(delta.get("content")), delta.get("refusal") or "", choice.get("finish_reason") or "")
@@ -159,6 +197,9 @@ def _piece(event: Mapping[str, Any]) -> Piece:
 
 def read_completion(body: Any) -> Completion:
     """What the JSON of a reply says."""
+    if isinstance(body, Mapping) and body.get("error") and not body.get("choices"):
+        words = _words(body["error"])  # some servers tell errors with status 200
+        raise ProtocolError("not_found" if NO_ADDRESS.search(words) else "server", words)
     try:
         choice = body["choices"][0]
         message, usage = choice["message"], body.get("usage") or {}
@@ -169,7 +210,24 @@ def read_completion(body: Any) -> Completion:
         raise ProtocolError("malformed", "it has no message") from None
     if not all(isinstance(one, str) for one in (text, refusal, *told)):
         raise ProtocolError("malformed", "its message is no text")
-    return Completion(text, told[0], told[1], counts, finish_reason=told[2], refusal=refusal)
+    tokens = _tokens(choice.get("logprobs"))
+    return Completion(text, told[0], told[1], counts, finish_reason=told[2], refusal=refusal, tokens=tokens)
+
+
+def _tokens(logprobs: Any) -> tuple[Token, ...]:
+    """The tokens of a reply, as far as a server tells them in the protocol's form."""
+    tokens = []
+    with suppress(KeyError, TypeError, AttributeError):
+        for row in logprobs["content"]:
+            tokens.append(_token(row))
+    return tuple(tokens)
+
+
+def _token(row: Mapping[str, Any]) -> Token:
+    likely = {one["token"]: one["logprob"] for one in (row, *row["top_logprobs"])}
+    if len(likely) < 2 or not all(isinstance(text, str) for text in likely):
+        raise TypeError("what else is likely is not told")
+    return Token(row["token"], tuple((text, value) for text, value in likely.items() if math.isfinite(value)))
 
 
 def _text(content: Any) -> Any:
@@ -177,6 +235,15 @@ def _text(content: Any) -> Any:
     if isinstance(content, list):
         content = "".join(part["text"] for part in content if part.get("type") == "text")
     return _whole(content) if isinstance(content, str) else content or ""
+
+
+def without_thoughts(text: str) -> str:
+    """``text`` behind the thoughts that it begins with; none of it while these have not ended."""
+    begin, end = THOUGHTS
+    rest = text.lstrip()
+    if rest.startswith(begin):
+        return rest.partition(end)[2]
+    return "" if rest and begin.startswith(rest) else text
 
 
 def _whole(text: str) -> str:
@@ -194,8 +261,6 @@ def read_failure(error: openai.OpenAIError, sent: Mapping[str, Any]) -> Failure:
         return Failure("connection", str(error.__cause__ or error))
     if isinstance(error, openai.APIStatusError):
         return _refusal(error, sent)
-    if isinstance(error, openai.APIError) and isinstance(error.body, Mapping):
-        return Failure("server", _words(error.body))  # an error in the middle of a stream
     return Failure("malformed", str(error), final=True)
 
 

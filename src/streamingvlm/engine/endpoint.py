@@ -13,6 +13,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -25,8 +26,10 @@ from .chat_protocol import (
     PATIENCE,
     SAYS,
     Completion,
+    Enough,
     Failure,
     ProtocolError,
+    Token,
     Usage,
     call,
     read_completion,
@@ -38,14 +41,23 @@ from .chat_protocol import (
 if TYPE_CHECKING:
     import openai
 
-__all__ = ["Accepted", "CallLimit", "Completion", "Endpoint", "Usage", "Verdict"]
+__all__ = ["Accepted", "CallLimit", "Completion", "Endpoint", "Token", "Usage", "Verdict"]
 
 #: Seconds: the wait before the first retry, doubled for every further one, and the longest such wait.
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
 #: What a probe asks.
 PROBE = ({"role": "user", "content": "Reply with OK, as JSON where a form is asked for."},)
+#: How a reply is asked for that is taken as it comes: the next way where a server refuses one. These parameters are
+#: not the caller's: nothing but the count of tokens, or the first words' earlier coming, is lost.
+WAYS: tuple[Mapping[str, Any], ...] = (
+    {"stream": True, "stream_options": {"include_usage": True}},
+    {"stream": True},
+    {},
+)
 #: Longest part of a server's own words in an error, characters.
 QUOTED = 300
+#: Where there is no such model: seconds to ask for the names of those that are there, and how many are told.
+NAMES_SECONDS, NAMES = 3.0, 8
 
 
 @dataclass(slots=True)
@@ -53,11 +65,13 @@ class CallLimit:
     """How long one call may go on.
 
     ``seconds``: from its start, with all its tries and waits (None: as long as these take); ``retries``: further tries
-    (None: the endpoint's); ``given_up``: set by whoever no longer waits for the reply: no further try is begun.
+    (None: the endpoint's); ``silence``: seconds that a request may stay without an answer (None: the endpoint's);
+    ``given_up``: set by whoever no longer waits for the reply: no further try is begun.
     """
 
     seconds: float | None = None
     retries: int | None = None
+    silence: float | None = None
     given_up: threading.Event = field(default_factory=threading.Event)
     began: float = field(default_factory=time.monotonic)
 
@@ -107,6 +121,7 @@ class Endpoint:
         self._probing = threading.Lock()
         self._turns = threading.BoundedSemaphore(in_flight)
         self._sleep, self._random = sleep, random.Random()
+        self._way = 0  # in which a reply is asked for that is taken as it comes
 
     def __repr__(self) -> str:
         return f"{self.model} at {self.url}"
@@ -138,7 +153,8 @@ class Endpoint:
 
         Only the bound of a reply is renamed, where the table says so. ``on_text`` receives the text as it comes: the
         reply is then streamed. Rate limits, server errors, timeouts and broken connections are tried again, unless
-        ``on_text`` has seen text already; the waits grow and are never shorter than the server asks for.
+        ``on_text`` has seen text already; the waits grow and are never shorter than the server asks for. Where
+        ``on_text`` raises :class:`.chat_protocol.Enough`, the reply ends there (``finish_reason``: ``length``).
         ``limit``: how long all that may take, for callers for whom a late reply is worth nothing. Raises
         :class:`EndpointError`, of kind ``refused_parameter`` before any request where the table has a refusal.
         """
@@ -146,9 +162,22 @@ class Endpoint:
             message = f"{self!r} does not take {refused.shown}: {refused.reason}"
             raise EndpointError(message, "refused_parameter", parameter=refused.name)
         sent = self._accepted.rename(params)
-        if on_text is not None:
-            sent |= {"stream": True, "stream_options": {"include_usage": True}}
-        return self._call(messages, sent, on_text, limit)
+        if on_text is None:
+            return self._call(messages, sent, None, limit)
+        for number in range(self._way, len(WAYS)):
+            way = WAYS[number]
+            try:
+                reply = self._call(messages, {**sent, **way}, on_text if way else None, limit)
+            except EndpointError as error:
+                if error.parameter not in way:
+                    raise
+            else:
+                break
+        self._way = max(self._way, number)
+        if not way and reply.text:
+            with suppress(Enough):
+                on_text(reply.text)
+        return reply
 
     def probe(self, params: Mapping[str, Any]) -> Accepted:
         """Find out which of ``params`` the endpoint takes: a short call for each that the table does not have yet.
@@ -204,7 +233,7 @@ class Endpoint:
                 if isinstance(reply, Completion):
                     return replace(reply, sent=sent, tries=tries, seconds=time.monotonic() - began)
                 if not self._tries_again(reply, tries, wait := self._wait(reply, tries), limit):
-                    raise self._error(reply, tries)
+                    raise self._error(reply, tries, self._models() if reply.kind == "not_found" else ())
                 self._sleep(wait) if limit is None else limit.given_up.wait(wait)
         finally:
             self._turns.release()
@@ -234,7 +263,7 @@ class Endpoint:
         if limit is not None and (left := limit.left) is not None:
             if limit.given_up.is_set() or not left:
                 return Failure("timeout", "the call was given up", final=True)
-            request["timeout"] = min(self._timeout, left)
+            request["timeout"] = min(self._timeout if limit.silence is None else limit.silence, left)
         try:
             if on_text is not None:
                 return self._streamed(request, on_text, emitted)
@@ -251,24 +280,46 @@ class Endpoint:
         body: dict[str, Any] = {}
         refusal = reason = ""
         with call(self._client.chat.completions.create, {**request, "stream": True}) as stream:
-            for piece in read_stream(stream):
+            if "json" in stream.response.headers.get("content-type", ""):  # whole, or an error with status 200
+                reply = read_completion(read_json(call(stream.response.read, {})))
+                if reply.text:
+                    emitted.append(reply.text)
+                    with suppress(Enough):
+                        on_text(reply.text)
+                return reply
+            for piece in read_stream(stream.response.iter_bytes()):
                 body |= piece.about
                 refusal, reason = refusal + piece.refusal, piece.finish_reason or reason
                 if piece.text:
                     emitted.append(piece.text)
-                    on_text(piece.text)
+                    try:
+                        on_text(piece.text)
+                    except Enough:
+                        reason = "length"
+                        break
         if not reason:
             raise ProtocolError("malformed", "the stream ended before the reply did")
         message = {"content": "".join(emitted), "refusal": refusal}
         return read_completion({**body, "choices": [{"message": message, "finish_reason": reason}]})
 
-    def _error(self, failure: Failure, tries: int) -> EndpointError:
+    def _models(self) -> Sequence[str]:
+        """The names of the models that are there, to be told with an error; none where the server does not tell."""
+        import openai
+
+        try:
+            page = call(self._client.with_options(timeout=NAMES_SECONDS).models.list, {})
+            return [" ".join(str(one.id).split()) for one in page.data or ()][:NAMES]
+        except (openai.OpenAIError, ProtocolError, AttributeError, TypeError):
+            return ()
+
+    def _error(self, failure: Failure, tries: int, models: Sequence[str] = ()) -> EndpointError:
         reason = " ".join(failure.message.split())
         reason = (reason.replace(self._key, "***") if self._key else reason)[:QUOTED]
         again = f" ({tries} tries)" if tries > 1 else ""
         waits = f"; it asks to wait {failure.after:.0f} s" if failure.after > PATIENCE else ""
+        names = f"; its models: {', '.join(models)}" if models else ""
         return EndpointError(
-            f"{self!r}: {SAYS[failure.kind]}{again}: {reason}{waits}",
+            f"{self!r}: {SAYS[failure.kind]}{again}: {reason}{waits}{names[:QUOTED]}",
             failure.kind,
             reason=reason,
             parameter=failure.parameter,
@@ -300,6 +351,10 @@ def _checked_url(url: str) -> str:
         raise OptionError("the url of an endpoint is http(s)://HOST[:PORT]/v1 or alike")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise OptionError("the url of an endpoint has no user, password or query: it is written into results")
+    if url.rstrip("/").endswith("/chat/completions"):
+        raise OptionError(
+            "the url of an endpoint is its base, as in http://localhost:8000/v1, without /chat/completions"
+        )
     return url.rstrip("/")
 
 

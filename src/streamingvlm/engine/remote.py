@@ -18,6 +18,7 @@ from typing import Any
 from ..core.errors import EndpointError, OptionError, SessionError
 from ..core.events import Answer, Chunk, Commentary, FinishReason, InstructionUpdated, Question, StepInput, Timing
 from .accepted import LIMITS
+from .chat_protocol import Enough, without_thoughts
 from .endpoint import CallLimit, Completion, Endpoint
 from .jpeg import data_url, encode_jpeg
 from .options import INSTRUCTIONS
@@ -25,6 +26,7 @@ from .remote_prompt import (
     OURS,
     PAPER_BASELINE,
     SILENCE,
+    WORD_CHARACTERS,
     RemoteOptions,
     Still,
     check_question,
@@ -34,11 +36,14 @@ from .remote_prompt import (
     question_messages,
     step_messages,
 )
+from .remote_weigh import Weighing
 
 __all__ = ["OURS", "PAPER_BASELINE", "Pictures", "RemoteOptions", "RemoteSession"]
 
 #: Number of the form of :meth:`RemoteSession.state`.
 STATE_FORMAT = 1
+#: A streamed reply is cut at so many times the words that were asked for, and not before so many.
+EXCESS, LEAST_WORDS = 4, 32
 #: Seconds by which times of frames and steps may differ and be the same.
 NEAR = 1e-6
 
@@ -90,6 +95,8 @@ class RemoteSession:
         self.endpoint, self.options = endpoint, options
         #: The last reply, with all that the endpoint told of it (None: there was none).
         self.last: Completion | None = None
+        #: Pictures that the last call of :meth:`step` has shown.
+        self.pictures = 0
         self._state = _State(instruction=options.instruction) if state is None else _restored(state)
         self._closed = False
         self._busy = threading.Lock()
@@ -124,9 +131,9 @@ class RemoteSession:
         """Watch one chunk, of any length, and say what happens in it; an empty reply is a silent step.
 
         What :meth:`encode` made of it may stand in ``prepared``. ``on_text`` receives new text as it comes: all of it
-        joined is the commentary's text. ``limit``: see :meth:`Endpoint.chat`. Raises
-        :class:`EndpointError` where there is no reply, ValueError for a chunk that does not follow the last one; then,
-        and when ``on_text`` raises, the stream stands as before the call.
+        joined is the commentary's text; a reply that comes so and is far longer than was asked for is cut. ``limit``:
+        see :meth:`Endpoint.chat`. Raises :class:`EndpointError` where there is no reply, ValueError for a chunk that
+        does not follow the last one; then, and when ``on_text`` raises, the stream stands as before the call.
         """
         step = StepInput.of(item)
         with self._alone():
@@ -136,11 +143,12 @@ class RemoteSession:
             began = time.perf_counter()
             shown = step.prepared if isinstance(step.prepared, Pictures) else step.chunk
             state = _told(self._seen(shown))
-            messages = step_messages(
-                self.options, state.instruction, self._shown(state), state.said, state.start, state.time
-            )
+            stills = self._shown(state)
+            self.pictures = len(stills)
+            messages = step_messages(self.options, state.instruction, stills, state.said, state.start, state.time)
             prepared = time.perf_counter() - began
-            outgoing = None if on_text is None else _Outgoing(on_text)
+            most = _most_characters(self.options.words_per_second, step.chunk.end - step.chunk.start)
+            outgoing = None if on_text is None else _Outgoing(on_text, _spoken, most)
             reply = self.endpoint.chat(messages, self.options.params, on_text=outgoing, limit=limit)
             reply = _with_words(reply, self.endpoint)
             text = _spoken(reply.text)
@@ -210,33 +218,48 @@ class RemoteSession:
             self._check_whole()
             messages = question_messages(self.options, self._shown(self._state), self._state.said, question, options)
             self.last = _with_words(self.endpoint.chat(messages, self.options.params), self.endpoint)
-            return self.last.text.strip()
+            return _answered(self.last.text)
 
     def answer(
-        self, question: Question, *, on_text: Callable[[str], None] | None = None, limit: CallLimit | None = None
+        self,
+        question: Question,
+        *,
+        on_text: Callable[[str], None] | None = None,
+        limit: CallLimit | None = None,
+        weighing: Weighing | None = None,
     ) -> Answer:
         """The reply to ``question``, as an event; the stream stays as it is.
 
-        With ``options`` the model is asked for a letter; a reply that is neither a letter nor an option, alone, is an
-        :class:`EndpointError` of kind ``malformed``. Options are not weighed: there are no ``logprobs``. The bound of
-        the reply is ``max_new_tokens`` where the parameters of the calls have a bound. OptionError for what an endpoint
-        cannot be asked: a prefix, or options as commentary.
+        With ``options`` the model is asked for a letter, and nothing is streamed; a reply that is neither a letter nor
+        an option, alone, is an :class:`EndpointError` of kind ``malformed``. ``weighing``: how options are weighed
+        (None: they are not). Where the server tells no ``logprobs`` the answer has none. The bound of the reply is
+        ``max_new_tokens`` where the parameters of the calls have a bound. OptionError for what an endpoint cannot be
+        asked: a prefix, or options as commentary.
         """
         check_question(question)
         with self._alone():
             self._check_whole()
-            state = self._state
-            messages = question_messages(self.options, self._shown(state), state.said, question.text, question.options)
-            params = dict(self.options.params)
-            if not question.options:
+            state, options, params = self._state, question.options, dict(self.options.params)
+            messages = question_messages(self.options, self._shown(state), state.said, question.text, options)
+            logprobs: tuple[float, ...] = ()
+            if options and weighing is not None:
+                reply, logprobs = weighing.choose(self.endpoint, messages, params, options, limit)
+            elif options:
+                reply = self.endpoint.chat(messages, params, limit=limit)
+            else:
                 params |= {name: question.max_new_tokens for name in LIMITS if name in params}
-            reply = self.endpoint.chat(messages, params, on_text=on_text, limit=limit)
+                most = question.max_new_tokens * WORD_CHARACTERS
+                outgoing = None if on_text is None else _Outgoing(on_text, _answered, most)
+                reply = self.endpoint.chat(messages, params, on_text=outgoing, limit=limit)
             self.last = reply = _with_words(reply, self.endpoint)
-        text = reply.text.strip()
-        if question.options:
-            text = self._chosen(question.options, text)
-        finish: FinishReason = "length" if reply.finish_reason == "length" else "stop"
-        return Answer(question, state.time, text, finish_reason=finish, timing=Timing(decode=reply.seconds))
+        text = _answered(reply.text)
+        if logprobs:
+            text = options[logprobs.index(max(logprobs))]
+        elif options:
+            text = self._chosen(options, text)
+        finish: FinishReason = "length" if reply.finish_reason == "length" and not options else "stop"
+        timing = Timing(decode=reply.seconds)
+        return Answer(question, state.time, text, finish_reason=finish, logprobs=logprobs, timing=timing)
 
     def _chosen(self, options: Sequence[str], reply: str) -> str:
         chosen = choice_of(options, reply)
@@ -372,21 +395,33 @@ def _picked(chunk: Chunk | Pictures, fps: float | None, last: float | None) -> l
 
 
 class _Outgoing:
-    """Passes text on as it comes, without what is stripped of a reply, and holds back what may become silence."""
+    """Passes text on as it comes, as far as ``words`` leaves it: what may become silence or thoughts is held back.
 
-    def __init__(self, on_text: Callable[[str], None]) -> None:
-        self._on_text = on_text
+    Behind ``most`` characters it is enough: a model may not end by itself, and what is late is dropped meanwhile.
+    """
+
+    def __init__(self, on_text: Callable[[str], None], words: Callable[[str], str], most: float) -> None:
+        self._on_text, self._words, self._most = on_text, words, most
         self._text, self._emitted = "", 0
 
     def __call__(self, piece: str) -> None:
         self._text += piece
-        self.end(_spoken(self._text))
+        self.end(self._words(self._text))
+        if self._emitted >= self._most:
+            raise Enough
 
     def end(self, text: str) -> None:
         """Pass on what is new in ``text``."""
         if len(text) > self._emitted:
             new, self._emitted = text[self._emitted :], len(text)
             self._on_text(new)
+
+
+def _most_characters(words_per_second: float, seconds: float) -> float:
+    """Where a streamed reply to a step of ``seconds`` is cut (infinity: nowhere, no length is asked for)."""
+    if not words_per_second:
+        return math.inf
+    return max(LEAST_WORDS, EXCESS * words_per_second * seconds) * WORD_CHARACTERS
 
 
 def _told(state: _State) -> _State:
@@ -415,9 +450,14 @@ def _commentary(
     )
 
 
+def _answered(reply: str) -> str:
+    """The words of a reply: stripped, without thoughts."""
+    return without_thoughts(reply).strip()
+
+
 def _spoken(reply: str) -> str:
-    """The words of a reply: stripped, and none if it is a sign of silence."""
-    text = reply.strip()
+    """The same, and none if it is a sign of silence."""
+    text = _answered(reply)
     return text if set(text) - {*SILENCE, "…"} else ""
 
 
@@ -425,7 +465,7 @@ def _with_words(reply: Completion, endpoint: Endpoint) -> Completion:
     """``reply``, unless it has no words for another reason than silence."""
     if reply.refusal or reply.finish_reason == "content_filter":
         reason = f"the model declines: {reply.refusal or 'its reply was filtered'}"
-    elif reply.finish_reason == "length" and not reply.text.strip():
+    elif reply.finish_reason == "length" and not _answered(reply.text):
         reason = "the bound of the reply was reached before its first word"
     else:
         return reply

@@ -16,20 +16,26 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..core.errors import CapacityError, EndpointError, OptionError, SessionError
 from ..core.events import Answer, Commentary, Question, Rebased, StepFailed, StepInput
 from .endpoint import Endpoint
 from .remote import OURS, Pictures, RemoteOptions, RemoteSession
-from .remote_call import Call, Retreat
-from .remote_prompt import check_question
+from .remote_call import Call, CallSlot, Outcome, Retreat
+from .remote_prompt import check_question, most_pictures
+from .remote_weigh import Weighing
 
 if TYPE_CHECKING:  # it imports torch, which nothing else here needs
     from .snapshot import Taken
 
+T = TypeVar("T")
+
 #: Seconds from handing in a step to the end of its reply.
 DEADLINE = 30.0
+#: Seconds for which calls are not hung up while the endpoint has not answered any: a server that loads its model with
+#: the first call may begin anew when that is hung up, and never end.
+LOADING = 300.0
 #: Seconds without a call behind the first step that has failed.
 PAUSE = 1.0
 #: Streams at once: each has a thread.
@@ -45,12 +51,10 @@ FORMAT = 1
 
 
 @dataclass(slots=True, eq=False)
-class RemoteRequest:
-    """A step on its way; see :class:`streamingvlm.runtime.backend.Request`."""
+class _Request(Generic[T]):
+    """Something that is on its way to an endpoint; see :class:`streamingvlm.runtime.backend.Request`."""
 
-    step: StepInput
-    on_text: Callable[[str], None] | None = None
-    result: Commentary | StepFailed | None = None
+    result: T | None = None
     error: BaseException | None = None
 
     @property
@@ -59,19 +63,18 @@ class RemoteRequest:
         return self.result is not None or self.error is not None
 
 
-@dataclass(slots=True, eq=False)
-class RemoteQuestion:
+@dataclass(slots=True, eq=False, kw_only=True)
+class RemoteRequest(_Request[Commentary | StepFailed]):
+    """A step on its way."""
+
+    step: StepInput
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class RemoteQuestion(_Request[Answer]):
     """A question on its way."""
 
     question: Question
-    on_text: Callable[[str], None] | None = None
-    result: Answer | None = None
-    error: BaseException | None = None
-
-    @property
-    def done(self) -> bool:
-        """Whether it has ended, well or not."""
-        return self.result is not None or self.error is not None
 
 
 class RemoteEngine:
@@ -80,8 +83,9 @@ class RemoteEngine:
 
     ``options``: how streams are shown to the model; every frame of their sources counts, as these are sampled already.
     ``deadline``: seconds that a reply may take; ``slots``: streams and forks at once; ``pause``: seconds without a call
-    behind a step that has failed, doubled for each further one. A live step is tried once, since a newer one takes its
-    place; others are tried again as the endpoint says.
+    behind a step that has failed, doubled for each further one; ``loading``: seconds for which calls that are late go
+    on, for nobody, until the endpoint has answered one. A live step is tried once, since a newer one takes its place;
+    others are tried again as the endpoint says.
     """
 
     def __init__(
@@ -92,14 +96,19 @@ class RemoteEngine:
         deadline: float = DEADLINE,
         slots: int = SLOTS,
         pause: float = PAUSE,
+        loading: float = LOADING,
     ) -> None:
-        if not all(math.isfinite(one) and one > 0 for one in (deadline, pause)) or slots < 1:
-            raise OptionError("deadline and pause must be seconds above 0, slots 1 or more")
+        if not all(math.isfinite(one) and one > 0 for one in (deadline, pause, loading)) or slots < 1:
+            raise OptionError("deadline, pause and loading must be seconds above 0, slots 1 or more")
         self.endpoint, self.deadline, self.slots = endpoint, deadline, slots
         self.options = replace(options, fps=None)
         self._open: list[RemoteStream | RemoteFork] = []
         self._wake: Callable[[], None] = lambda: None
         self._pause, self._random = pause, random.Random()
+        self._loading = loading
+        #: Whether the endpoint has answered a call.
+        self.answered = False
+        self.weighing = Weighing()
 
     def wake_by(self, wake: Callable[[], None]) -> None:
         """See :meth:`Backend.wake_by`."""
@@ -131,7 +140,16 @@ class RemoteEngine:
 
     def call(self, work: Any, *, retries: int | None, streamed: bool) -> Call[Any]:
         """Begin a call."""
-        return Call(work, self.deadline, retries=retries, streamed=streamed, wake=lambda: self._wake())
+        patience = None if self.answered else max(self.deadline, self._loading)
+        wake = lambda: self._wake()  # noqa: E731
+        return Call(work, self.deadline, retries=retries, streamed=streamed, wake=wake, patience=patience)
+
+    def late(self) -> EndpointError:
+        """What is told of a call that has taken too long."""
+        reason = f"no answer within {self.deadline:g} s"
+        if not self.answered:
+            reason += ", nor before: it may be loading the model"
+        return EndpointError(f"{self.endpoint!r}: {reason}", "timeout", reason=reason)
 
     @property
     def busy(self) -> bool:
@@ -172,11 +190,10 @@ class RemoteStream:
     def __init__(self, engine: RemoteEngine, session: RemoteSession, retreat: Retreat) -> None:
         self._engine, self._session, self._retreat = engine, session, retreat
         self._request: RemoteRequest | None = None
-        self._call: Call[Commentary] | None = None
+        self._calls: CallSlot[Commentary] = CallSlot()
         self._fork: RemoteSession | None = None  # what the call works on
         self._shown: Pictures | None = None  # what it shows
         self._instructed: list[str] = []  # while it is under way
-        self._left: list[Call[Commentary]] = []
         self._unseen: deque[Pictures] = deque(maxlen=UNSEEN)
         self._unseen_lock = threading.Lock()
         self._succeeded = False
@@ -205,18 +222,22 @@ class RemoteStream:
     @property
     def ready(self) -> bool:
         """Whether a step would be taken now: none is under way, no pause, not too many calls that hang."""
-        self._left = [call for call in self._left if not call.ended]
-        return self._request is None and self._retreat.over and len(self._left) < LEFT_BEHIND
+        hanging, answered = self._calls.settle()
+        if answered:
+            self._engine.answered = True
+            if not self._succeeded:  # the model is loaded now
+                self._retreat.passed()
+        return self._request is None and self._retreat.over and hanging < LEFT_BEHIND
 
     @property
     def changed(self) -> bool:
         """Whether :meth:`advance` has something to do."""
-        return self._call is not None and self._call.changed
+        return self._calls.changed
 
     @property
     def alarm(self) -> float | None:
         """Seconds until it will have, or until the stream takes a step again."""
-        return self._retreat.left if self._call is None else self._call.limit.left
+        return self._retreat.left if self._calls.free else self._calls.alarm
 
     def prepare(self, item: StepInput, *, encode: bool = False) -> StepInput:  # noqa: ARG002
         """``item`` with its pictures encoded."""
@@ -238,11 +259,11 @@ class RemoteStream:
         self._see_unseen(shown.start)
         if shown.start < self.time - 1e-6:
             raise ValueError(f"a chunk from {shown.start:g} s cannot follow one that ended at {self.time:g} s")
-        self._request, self._shown = RemoteRequest(step, on_text), shown
+        self._request, self._shown = RemoteRequest(step=step), shown
         self._fork, self._instructed = self._session.fork(), []
         work = partial(self._fork.step, replace(step, prepared=shown))
         retries = None if step.arrival.due is None else 0
-        self._call = self._engine.call(work, retries=retries, streamed=on_text is not None)
+        self._calls.begin(self._engine.call(work, retries=retries, streamed=on_text is not None), on_text)
         return self._request
 
     def instruct(self, text: str) -> int:
@@ -265,18 +286,13 @@ class RemoteStream:
 
     def advance(self) -> None:
         """Take what the call has brought."""
-        call, request = self._call, self._request
-        if call is None or request is None:
+        request = self._request
+        if request is None or (outcome := self._calls.take()) is None:
             return
-        ended = call.ended  # asked first: no text comes behind it
-        if (text := call.take_text()) and request.on_text is not None:
-            request.on_text(text)
-        if ended:
-            self._end(request, call)
-        elif call.late:
-            self._leave(call)
-            reason = f"no answer within {self._engine.deadline:g} s"
-            self._fail(request, EndpointError(f"{self._engine.endpoint!r}: {reason}", "timeout", reason=reason))
+        if outcome.late:
+            self._fail(request, self._engine.late())
+        else:
+            self._end(request, outcome)
 
     def shown_time(self, time: float) -> float:
         """Second ``time`` of the stream: the model is told the true one."""
@@ -327,8 +343,8 @@ class RemoteStream:
 
     def abandon(self) -> None:
         """Give up the step that is under way: the stream stands as before it."""
-        if self._call is not None:
-            self._leave(self._call)
+        if not self._calls.free:
+            self._calls.give_up()
             self._settle(SessionError("the step was given up"))
 
     def close(self) -> None:
@@ -347,43 +363,50 @@ class RemoteStream:
                 if shown.start >= self._session.time - 1e-6:
                     self._session.see(shown)
 
-    def _leave(self, call: Call[Commentary]) -> None:
-        call.give_up()
-        self._left.append(call)
-
-    def _end(self, request: RemoteRequest, call: Call[Commentary]) -> None:
-        if isinstance(call.error, EndpointError):
-            self._fail(request, call.error)
-        elif call.error is not None:
-            self._settle(call.error)
+    def _end(self, request: RemoteRequest, outcome: Outcome[Commentary]) -> None:
+        if isinstance(outcome.error, EndpointError):
+            self._fail(request, outcome.error)
+        elif outcome.error is not None:
+            self._settle(outcome.error)
         else:
             assert self._fork is not None, "a call works on a copy"
             for text in self._instructed:  # they came while the model was looking
                 self._fork.instruct(text)
             self._session = self._fork
-            self._succeeded = True
+            self._succeeded = self._engine.answered = True
             self._retreat.passed()
-            self._settle(call.result)
+            self._settle(outcome.result)
 
     def _fail(self, request: RemoteRequest, error: EndpointError) -> None:
         """There are no words for a step: tell so, and keep what it showed."""
         if error.kind in HOPELESS and not self._succeeded:
             self._settle(error)
             return
+        fewer = self._show_fewer(error)
         if self._shown is not None:
             self._session.see(self._shown)
         wait = 0.0
-        if error.kind == "no_text":  # it answers, and declines
+        if fewer or error.kind == "no_text":  # it answers, and declines
             self._retreat.passed()
         else:
             wait = self._retreat.failed(error.after)
-        chunk, reason = request.step.chunk, " ".join(str(error).split())
+        chunk, reason = request.step.chunk, " ".join(str(error).split()) + fewer
         dropped, tries = request.step.arrival.dropped, max(self._retreat.failures, 1)
         self._settle(StepFailed(chunk.start, chunk.end, error.kind, reason, dropped, wait, tries))
 
+    def _show_fewer(self, error: EndpointError) -> str:
+        """Show as many pictures as the server takes, where it says that they were too many; what is told of that."""
+        if error.kind not in {"bad_request", "server"} or self._fork is None:
+            return ""
+        most = most_pictures(error.reason, self._fork.pictures)
+        if most is None:
+            return ""
+        self._session.options = replace(self._session.options, frames=most)
+        return f"; from now on a call shows {most} pictures at most"
+
     def _settle(self, outcome: Commentary | StepFailed | BaseException | None) -> None:
         request = self._request
-        self._call = self._request = self._fork = self._shown = None
+        self._request = self._fork = self._shown = None
         self._instructed = []
         if request is None:
             return
@@ -403,8 +426,7 @@ class RemoteFork:
         self._engine = engine
         self._session: RemoteSession | None = None
         self._request: RemoteQuestion | None = None
-        self._call: Call[Answer] | None = None
-        self._left: list[Call[Answer]] = []
+        self._calls: CallSlot[Answer] = CallSlot()
         self.closed = False
 
     def widen(self, session: RemoteStream) -> None:
@@ -434,56 +456,48 @@ class RemoteFork:
         since: float | None = None,  # noqa: ARG002
     ) -> RemoteQuestion:
         """Ask the stream that was taken; one question is under way at a time."""
-        if self._session is None or self.closed or self._call is not None:
+        if self._session is None or self.closed or not self._calls.free:
             raise SessionError("take a stream before a question is asked; one is asked at a time")
         check_question(question)
-        self._left = [call for call in self._left if not call.ended]
-        if len(self._left) >= LEFT_BEHIND:
+        if self._calls.settle()[0] >= LEFT_BEHIND:
             reason = f"{LEFT_BEHIND} calls hang already"
             raise EndpointError(f"{self._engine.endpoint!r}: {reason}", "timeout", reason=reason)
-        self._request = RemoteQuestion(question, on_text)
-        work = partial(self._session.fork().answer, question)
-        self._call = self._engine.call(work, retries=None, streamed=on_text is not None)
+        self._request = RemoteQuestion(question=question)
+        work = partial(self._session.fork().answer, question, weighing=self._engine.weighing)
+        self._calls.begin(self._engine.call(work, retries=None, streamed=on_text is not None), on_text)
         return self._request
 
     @property
     def changed(self) -> bool:
         """Whether :meth:`advance` has something to do."""
-        return self._call is not None and self._call.changed
+        return self._calls.changed
 
     @property
     def alarm(self) -> float | None:
         """Seconds until it will have."""
-        return None if self._call is None else self._call.limit.left
+        return self._calls.alarm
 
     def advance(self) -> None:
         """Take what the call has brought."""
-        call, request = self._call, self._request
-        if call is None or request is None:
+        request = self._request
+        if request is None or (outcome := self._calls.take()) is None:
             return
-        ended = call.ended
-        if (text := call.take_text()) and request.on_text is not None:
-            request.on_text(text)
-        if ended:
-            self._call, self._request = None, None
-            request.result, request.error = call.result, call.error
-        elif call.late:
-            reason = f"no answer within {self._engine.deadline:g} s"
-            self._give_up(EndpointError(f"{self._engine.endpoint!r}: {reason}", "timeout", reason=reason))
+        self._request = None
+        if outcome.late:
+            request.error = self._engine.late()
+        else:
+            request.result, request.error = outcome.result, outcome.error
+            self._engine.answered |= outcome.error is None
 
     def cancel(self) -> None:
         """Give up the question that is under way, if there is one: its request ends with an error."""
-        self._give_up(SessionError("the question was given up"))
+        self._calls.give_up()
+        if self._request is not None:
+            self._request.error = SessionError("the question was given up")
+        self._request = None
 
     def close(self) -> None:
         """Nothing follows. Never waits; safe to call twice."""
         self.cancel()
         self.closed, self._session = True, None
         self._engine.forget(self)
-
-    def _give_up(self, error: BaseException) -> None:
-        if self._call is not None and self._request is not None:
-            self._call.give_up()
-            self._left.append(self._call)
-            self._request.error = error
-        self._call = self._request = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,21 @@ SILENCE = "..."
 WORD_CHARACTERS = 8
 #: Options of a question: each has a letter.
 MOST_OPTIONS = 26
+#: What may stand around an option in a reply, and before a word in the names of tokens.
+MARKS = "\"'`*().: \t\r\n\u2581\u0120\u010a"
+#: How servers say how many pictures a call may have.
+PICTURES = re.compile(
+    r"at most (\d+) images?\b|\bimage=(\d+)|\b(?:max(?:imum)?|limit)\b[^.\d]{0,40}?(\d+) images?\b"
+    r"|\b(?:max(?:imum)?|limit)\b[^.\d]{0,20}\bimages?\b[^.\d]{0,30}(\d+)"
+    r"|\bimages?\b[^.\d]{0,40}\b(?:max(?:imum)?|limit)\b[^.\d]{0,20}(\d+)",
+    re.IGNORECASE,
+)
+#: How they say that a call is too long, in tokens.
+TOO_LONG = re.compile(
+    r"context.{0,20}(length|size|window)|maximum (context|model) length|(prompt|input) is too long|too many tokens"
+    r"|(entity|payload|request|content) too large",
+    re.IGNORECASE,
+)
 
 Message = dict[str, Any]
 
@@ -45,7 +61,8 @@ class RemoteOptions:
     at most ``height`` lines (None: as they are), JPEG of ``quality``. ``history_words``: how many of its own last words
     the model is shown (0: none). ``system``: the system text; ``context``: what is known before the video starts;
     ``instruction``: the standing instruction, which :meth:`RemoteSession.instruct` replaces. ``words_per_second``: the
-    length that is asked for, per second of the step (0: none is asked for). ``params``: of every call, as
+    length that is asked for, per second of the step (0: none is asked for); what is streamed is cut far above it, as
+    models may not end by themselves. ``params``: of every call, as
     :meth:`Endpoint.chat` takes them.
     """
 
@@ -143,18 +160,52 @@ def check_question(question: Question) -> None:
         check_text("question", text)
 
 
+def plain_word(text: str) -> str:
+    """``text`` without capitals and without the marks around it."""
+    return text.strip(MARKS).casefold()
+
+
 def choice_of(options: Sequence[str], reply: str) -> str | None:
     """The option that ``reply`` names: by its letter or its words, with nothing else beside (None: it names none).
 
     Capitals, quotes, brackets and a full stop do not matter. A letter that is an option itself is that option.
     """
-    text = reply.strip().strip("\"'`*().:").casefold()
-    named = [one for one in options if one.strip().strip("\"'`*().:").casefold() == text]
+    text = plain_word(reply)
+    named = [one for one in options if plain_word(one) == text]
     if len(named) == 1:
         return named[0]
     letters = {chr(ord("a") + number): one for number, one in enumerate(options)}
-    pairs = {f"{letter}. {one}".casefold().strip(".): "): one for letter, one in letters.items()}
+    pairs = {plain_word(f"{letter}. {one}"): one for letter, one in letters.items()}
     return letters.get(text) or pairs.get(text)
+
+
+def option_of_token(options: Sequence[str], token: str) -> int | None:
+    """Which option a reply names that begins with ``token``: its letter, its words or the beginning of these.
+
+    None: it names none, or it may be the beginning of several.
+    """
+    text, words = plain_word(token), [plain_word(one) for one in options]
+    if not text:
+        return None
+    if words.count(text) == 1:
+        return words.index(text)
+    if len(text) == 1 and 0 <= ord(text) - ord("a") < len(options):
+        return ord(text) - ord("a")
+    begun = [place for place, word in enumerate(words) if word.startswith(text)]
+    return begun[0] if len(begun) == 1 else None
+
+
+def most_pictures(refusal: str, shown: int) -> int | None:
+    """How many pictures the next call may have where a server has refused one of ``shown`` pictures with these words.
+
+    What it says where it tells a bound; half of them where the call is too long. None: it is about something else, or
+    cannot be less.
+    """
+    told = PICTURES.search(refusal)
+    if told:
+        bound = int(next(filter(None, told.groups())))
+        return bound if 0 < bound < shown else None
+    return shown // 2 if shown > 1 and TOO_LONG.search(refusal) else None
 
 
 def last_words(text: str, most: int) -> str:
