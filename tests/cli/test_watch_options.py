@@ -70,7 +70,7 @@ def test_the_summary_counts_events_that_did_not_arrive() -> None:
     hook = Webhook("https://door.example/secret", "whatever")
     assert lost([object(), hook]) == []
     hook.deliveries.delivered, hook.deliveries.failed, hook.deliveries.dropped = 5, 2, 1
-    assert lost([hook]) == ["webhook  3 of 8 events did not reach https://door.example:443"]
+    assert lost([hook]) == ["lost     3 of 8 events did not reach https://door.example:443"]
 
 
 def test_ctrl_c_does_not_wait_for_a_webhook_that_hangs() -> None:
@@ -82,4 +82,4 @@ def test_ctrl_c_does_not_wait_for_a_webhook_that_hangs() -> None:
         began = time.monotonic()
         settle([object(), hook], 0.1, 0.1)
         assert time.monotonic() - began < 1
-        assert lost([hook]) == [f"webhook  1 of 1 events did not reach http://127.0.0.1:{server.port}"]
+        assert lost([hook]) == [f"lost     1 of 1 events did not reach http://127.0.0.1:{server.port}"]

@@ -144,7 +144,7 @@ def report(stats: RunStats, broken: int, breaks: int = 0) -> None:
 
 def lost(sinks: Sequence[object]) -> list[str]:
     """A line for every sink whose events did not all arrive."""
-    return [f"webhook  {loss}" for sink in sinks if (loss := getattr(sink, "loss", ""))]
+    return [f"lost     {loss}" for sink in sinks if (loss := getattr(sink, "loss", ""))]
 
 
 def kept(end: BaseException) -> int:

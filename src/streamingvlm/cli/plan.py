@@ -62,9 +62,11 @@ class Watched:
         from ..core.events import Alert, Commentary, Gap, RuleChanged
         from ..sinks.burned import BurnedOutput
         from ..sinks.files import FileOutput
+        from ..sinks.lasting import LastingOutput
 
-        files = [output for output in self.outputs if isinstance(output, FileOutput)]
-        films = [output for output in self.outputs if isinstance(output, BurnedOutput)]
+        outputs = [output.output if isinstance(output, LastingOutput) else output for output in self.outputs]
+        files = [output for output in outputs if isinstance(output, FileOutput)]
+        films = [output for output in outputs if isinstance(output, BurnedOutput)]
         events = kept.journal.after(max(kept.journal.number - CATCH_UP, 0)) if files or films else []
         rules = [RuleChanged(rule.name, rule.summary) for rule in self.rules]
         for film in films:
@@ -222,11 +224,15 @@ def plan(
 def _outputs(
     files: Sequence[Path], inputs: Sequence[str], video: Source | StepSource, kept: StreamFolder | None
 ) -> list[Output]:
-    """The files of a stream; those of one that goes on are continued."""
+    """The files of a stream; those of one that goes on are continued. A live one outlives a full disk."""
+    from ..sinks.lasting import LastingOutput
     from ..sinks.outputs import open_outputs
 
     goes_on = kept is not None and kept.past is not None
-    return open_outputs(files, inputs=inputs, resume=goes_on, patient=not video.live)
+    outputs = open_outputs(files, inputs=inputs, resume=goes_on, patient=not video.live)
+    if not video.live:
+        return outputs
+    return [LastingOutput(one, lambda path=one.path: open_outputs([path], resume=True)[0]) for one in outputs]  # type: ignore[misc]
 
 
 def read_rules(lines: Sequence[str], files: Sequence[Path]) -> list[RuleSpec]:

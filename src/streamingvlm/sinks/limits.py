@@ -18,3 +18,5 @@ CAPTION_ITEMS = 1024
 FONT_SEARCHES = 256
 #: Alerts that stand on a picture; of more the newest, and how many there are.
 ALERT_LINES = 3
+#: Seconds until an output of a live stream that could not be written is tried again.
+OUTPUT_RETRY_SECONDS = 30.0
