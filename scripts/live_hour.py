@@ -33,6 +33,7 @@ import av
 
 import streamingvlm as sv
 from streamingvlm.cli.follow import settle
+from streamingvlm.cli.memory import return_large_blocks
 from streamingvlm.cli.plan import SourceRequest, WebhookRequest, plan, read_rules
 from streamingvlm.core.errors import CapacityError
 from streamingvlm.core.events import (
@@ -77,6 +78,7 @@ CALM = 30.0
 
 def watch(folder: Path, urls: Sequence[str], hook: str) -> None:
     """Watch until the process is interrupted or killed."""
+    return_large_blocks()
     model = sv.load_model(device="cpu")
     settle_threads(model)
     outputs = [folder / "out" / f"{{stream}}{suffix}" for suffix in SUFFIXES]

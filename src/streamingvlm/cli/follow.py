@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from .ending import Stopped, stoppable
+from .memory import return_large_blocks
 from .plan import Watched
 from .streams import mute_stdout
 from .typing_line import can_type, typing
@@ -51,6 +52,7 @@ def follow(
     from ..sinks.files import printable
     from ..sinks.prompt_line import PromptLine
 
+    return_large_blocks()
     patience = LONG_PATIENCE
     prompt = PromptLine() if types else None
     started: list[tuple[Watched, Stream]] = []
