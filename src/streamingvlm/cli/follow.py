@@ -1,4 +1,4 @@
-"""Following one stream to its end: a runtime with its sinks, and the summary behind them."""
+"""Following streams to their ends: a runtime with its sinks, and the summaries behind them."""
 
 from __future__ import annotations
 
