@@ -13,6 +13,7 @@ from .backoff import Backoff
 from .inputs import Input
 from .live_options import DEFAULTS, LiveOptions
 from .reader import Reader, Shot
+from .repeats import Repeats
 from .slots import Picture
 from .status import TOUCHY, Trouble
 
@@ -103,6 +104,7 @@ class _Keeper(threading.Thread):
         self._status = SourceStatus("connecting")
         self._format: SourceFormat | None = None
         self._position: float | None = None
+        self._repeats = Repeats(hub.options.remembered)
         self._complete = False
 
     def standing(self) -> list[Notice]:
@@ -162,6 +164,7 @@ class _Keeper(threading.Thread):
             self._on_change,
             video_stream=self._hub.video_stream,
             resume=self._position,
+            repeats=self._repeats.begin(),
         )
         self._tries += 1
         with self._changed:
@@ -171,7 +174,7 @@ class _Keeper(threading.Thread):
             reader.start()
             trouble = self._watched(watch)
             self._watch = None
-        self._position = reader.position
+        self._position, self._repeats = reader.position, reader.repeats
         if self._healthy_since is not None and reader.since - self._healthy_since >= self._options.healthy:
             self._backoff.reset()
         self._healthy_since = None

@@ -21,10 +21,13 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from .backlog import read_backlog
+from .certificates import distrust
 from .container import ESCAPED, MAX_RATE, TEXT_FORMATS
 from .decode import NAMED_PROFILES, frame_stamp, to_rgb, without_profile
 from .inputs import Input
 from .live_options import LiveOptions
+from .playlists import forbidden, is_playlist
+from .repeats import Repeats
 from .stamps import ArrivalClock
 from .status import Trouble, TroubleError, trouble_of
 
@@ -34,6 +37,9 @@ READ_FAILURES = 16
 NO_STAMPS = 0x80
 #: Formats whose length is told by their playlist, not by the bytes of it, and which come in pieces.
 PLAYLISTS = frozenset({"hls", "dash"})
+#: A playlist of which FFmpeg can open nothing is read again and again; this share of the time for the first frame is
+#: enough for that, and the rest for finding out why.
+PLAYLIST_SHARE = 0.75
 #: Seconds over which the share of decoding in the time is taken.
 BUSY_WINDOW = 5.0
 #: A file that closes so many seconds before its end has been seen whole: what it says of its length is no promise.
@@ -51,7 +57,8 @@ class Reader(threading.Thread):
 
     ``stage``: what it does, and since when (``since``, ``perf_counter``; of reading: since the last frame).
     ``trouble``: why it has ended. ``resume``: seconds by the source's clock where a file of known length goes on;
-    ``position``: how far it has come, ``finish``: where the file says that it ends (0: it does not).
+    ``position``: how far it has come, ``finish``: where the file says that it ends (0: it does not). ``repeats``: what
+    was shown over the connections before.
     """
 
     def __init__(
@@ -63,12 +70,14 @@ class Reader(threading.Thread):
         *,
         video_stream: int | None = None,
         resume: float | None = None,
+        repeats: Repeats | None = None,
     ) -> None:
         super().__init__(name="streamingvlm-reader", daemon=True)
         self.source, self.options = source, options
         self._deliver, self._on_change = deliver, changed
         self._number = video_stream
         self.position, self.finish = resume, 0.0
+        self.repeats = repeats or Repeats(options.remembered)
         self.stage: Stage = "lookup"
         self.since = self.began = time.perf_counter()
         self.frames = 0
@@ -76,6 +85,7 @@ class Reader(threading.Thread):
         self.trouble: Trouble | None = None
         self.fault: BaseException | None = None
         self.finite = source.ends == "always"
+        self.playlist = False
         self.codec, self.rate, self.spent = "", 0.0, 0.0
         self._left = threading.Event()
         self._reformatter = VideoReformatter()
@@ -149,9 +159,10 @@ class Reader(threading.Thread):
         try:
             if container.format.name in TEXT_FORMATS:
                 raise TroubleError(Trouble("format", "it is a text"))
+            self.playlist = container.format.name in PLAYLISTS
             # A playlist has a size, whatever it lists; and a server may tell the one and not the other.
             size = container.size or 0  # before av 19 a stream without an end has a size below 0
-            known = container.duration is not None or (container.format.name not in PLAYLISTS and size > 0)
+            known = container.duration is not None or (not self.playlist and size > 0)
             self.finite = source.ends == "always" or (source.ends == "file" and known)
             if container.duration is not None:
                 self.finish = ((container.start_time or 0) + container.duration) / av.time_base
@@ -162,7 +173,8 @@ class Reader(threading.Thread):
 
     def _opened(self, source: Input) -> Any:
         began = time.perf_counter()
-        patience = (self.options.first_frame, self.options.no_frame)
+        share = PLAYLIST_SHARE if is_playlist(source.url) else 1.0
+        patience = (share * self.options.first_frame, self.options.no_frame)
         try:
             return av.open(
                 source.url if source.pipe is None else source.pipe,
@@ -176,7 +188,18 @@ class Reader(threading.Thread):
             least = min(self.options.io_timeout, self.options.first_frame)
             waited = network and time.perf_counter() - began >= least
             trouble = trouble_of(error, source.secrets, opening=True, network=network, tls=source.tls, waited=waited)
-        raise TroubleError(trouble)
+        raise TroubleError(self._explained(trouble, source))
+
+    def _explained(self, trouble: Trouble, source: Input) -> Trouble:
+        """The same, or what FFmpeg does not tell: it is asked for once more, without FFmpeg."""
+        patience = self.options.io_timeout
+        if trouble.code == "tls" and source.port:
+            why = distrust(source.host, source.port, source.options, patience)
+            return Trouble("tls", why) if why else trouble
+        if trouble.code == "timeout" and is_playlist(source.url):
+            scheme = forbidden(source.url, source.options, patience)
+            return Trouble("format", f"its playlist leads to {scheme}:, which is not followed") if scheme else trouble
+        return trouble
 
     def _choose(self, container: Any) -> Any:
         streams = list(container.streams.video)
@@ -202,8 +225,8 @@ class Reader(threading.Thread):
 
     def _read(self, container: Any, stream: Any) -> Trouble:
         stamped = not container.format.flags & NO_STAMPS
-        paced = stamped and (self.source.paced or self.finite or container.format.name in PLAYLISTS)
-        clock = ArrivalClock(self.options.off, paced)
+        paced = stamped and (self.source.paced or self.finite or self.playlist)
+        clock = ArrivalClock(self.options.off, paced, self.options.room if self.playlist and not self.finite else 0.0)
         resume = self._move(container) if self.finite else None
         load = _Load(self.options.busy)
         packets = self._packets(container, stream)
@@ -211,6 +234,8 @@ class Reader(threading.Thread):
             held, resume = read_backlog(packets)
             packets = chain(held, packets)
         for packet in packets:
+            if self.playlist:
+                self.repeats.note(packet)
             began = time.perf_counter()
             try:
                 frames = packet.decode()
@@ -224,6 +249,8 @@ class Reader(threading.Thread):
                 stamp = frame_stamp(frame) if stamped else None
                 if resume is not None and stamp is not None and stamp <= resume:
                     continue
+                if self.playlist and self.repeats.is_old(frame):
+                    continue
                 if not self._show(frame, stamp, clock):
                     return Trouble("ended")
             if paced and not self.finite and clock.late > self.options.behind:
@@ -233,6 +260,9 @@ class Reader(threading.Thread):
     def _move(self, container: Any) -> float | None:
         """Go on in a file where the connection before has broken; the stamp behind which frames are new."""
         if self.position is None or self.source.pipe is not None or self.source.format is not None:
+            return None
+        if self.playlist and self.position > self.finish + NEAR_END:  # another recording, whose clock starts anew
+            self.position = None
             return None
         with suppress(Exception):  # what cannot be sought is read from its beginning, up to there
             container.seek(int(self.position * 1e6))
@@ -270,7 +300,7 @@ class Reader(threading.Thread):
             arrival = time.perf_counter()
         self.since = arrival
         self.frames += 1
-        if stamp is not None and self.finite:
+        if stamp is not None and (self.finite or self.playlist):
             self.position = stamp
         self._deliver(self, Shot(self, frame, moment, arrival))
         return not self.left
