@@ -15,8 +15,9 @@ from .pipe import Pipe
 from .redact import Address, spellings
 
 #: A first look at a stream that is short: half a second or 64 kB. What it does not find is looked for at leisure.
+#: Four frames tell their rate: with FFmpeg's 20, a playlist of 10 a second waits for a segment that is not there yet.
 #: Not ``fflags=nobuffer``: it throws away what was looked at, and with it the first key frame.
-SHORT_PROBE = {"analyzeduration": "500000", "probesize": "65536"}
+SHORT_PROBE = {"analyzeduration": "500000", "probesize": "65536", "fpsprobesize": "4"}
 #: Packets that are known to be damaged only make grey pictures.
 SOUND = {"fflags": "discardcorrupt"}
 #: What a playlist may lead to: other addresses, no files of this machine.

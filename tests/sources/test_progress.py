@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import av
 import pytest
 
-from streamingvlm.sources.repeats import Repeats
+from streamingvlm.sources.progress import Repeats
 
 
 @dataclass
@@ -27,6 +27,7 @@ def play(repeats: Repeats, *pieces: tuple[int | None, bytes]) -> list[bool]:
     for stamp, data in pieces:
         repeats.note(packet(stamp, data))
         old.append(repeats.is_old(Frame(stamp)))
+        repeats.show(Frame(stamp))
     return old
 
 
