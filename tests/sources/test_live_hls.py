@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from support import media
 from support.hls_script import RATE, HlsScript, write_pieces
-from support.http_media import MediaServer
+from support.http_media import LiveHls, MediaServer
 from support.live import Watched, watch
 
 
@@ -40,19 +39,21 @@ def pieces(*indices: int) -> list[str]:
     return [f"{index}.ts" for index in indices]
 
 
-@pytest.mark.parametrize("phase", [0.0, pytest.param(0.5, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("late", [0.0, pytest.param(0.3, marks=pytest.mark.slow)])
-def test_nothing_is_lost_at_the_start(server: MediaServer, tmp_path: Path, phase: float, late: float) -> None:
-    write_pieces(tmp_path, 5)
-    with HlsScript(tmp_path) as playlist:
-        playlist.play(pieces(*range(5)), [0.0, 0.0, late])
-        time.sleep(phase)
-        with follow(server) as watched:
-            watched.wait(lambda: bool(watched.steps) and shown(watched)[-1] >= 2 * RATE + 5, 10.0)
-    frames, moments = shown(watched), times(watched)
-    assert frames == list(range(frames[0], frames[-1] + 1))
-    assert max(b - a for a, b in pairwise(moments)) < 1.5 / RATE, moments
-    assert len(watched.statuses) == 2
+@pytest.mark.slow
+def test_pieces_that_come_a_little_late_leave_no_hole(server: MediaServer, tmp_path: Path) -> None:
+    """FFmpeg asks for a playlist too early and then waits: the next piece comes up to half a second too late."""
+    missing = 0
+    with LiveHls(tmp_path / "hls"):
+        time.sleep(3.0)
+        for phase in (0.1, 0.4, 0.7, 0.9):
+            time.sleep(phase)
+            url = server.url("/hls/live.m3u8")
+            with watch(url, fps=4.0 * RATE, step=0.2, no_frame=4.0) as watched:
+                watched.wait_steps(22, 15.0)
+            assert [one.state for one in watched.statuses] == ["connecting", "running"]
+            moments = times(watched)
+            missing += round(moments[-1] * RATE) + 1 - len(moments)
+    assert missing <= 3, "of 176"
 
 
 def test_a_piece_that_is_missing(server: MediaServer, tmp_path: Path) -> None:
