@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
 
+from streamingvlm.sources.playlists import forbidden
 from support import media
 from support.fault_server import FaultServer, status
 from support.http_media import LiveHls, MediaServer, mpegts, write_evil_playlist, write_hls
@@ -139,6 +141,23 @@ def test_a_playlist_cannot_lead_into_the_files_of_this_machine(server: MediaServ
         watched.wait(lambda: any(one.code for one in watched.statuses))
         assert not watched.steps
         assert not watched.formats
+        status = watched.statuses[-1]
+    if ":" in wrap and "," not in wrap:
+        assert status.code == "format"
+        assert status.reason.endswith(f"its playlist leads to {wrap.partition(':')[0]}:, which is not followed)")
+
+
+@pytest.mark.parametrize("login", ["", "viewer:p%40ss"])
+def test_where_a_playlist_leads_is_found_behind_a_password(tmp_path: Path, login: str) -> None:
+    user, _, password = login.partition(":")
+    with MediaServer(tmp_path, user=user, password=unquote(password)) as server:
+        write_evil_playlist(tmp_path / "evil.m3u8")
+        assert forbidden(server.url("/evil.m3u8", login=login), {}, 1.0) == "file"
+        write_evil_playlist(tmp_path / "good.m3u8", "/piece.ts")
+        assert forbidden(server.url("/good.m3u8", login=login), {}, 1.0) == ""
+        assert forbidden(server.url("/none.m3u8", login=login), {}, 1.0) == ""
+        assert "/piece.ts" not in server.requests
+    assert forbidden(server.url("/good.m3u8", login=login), {}, 1.0) == ""
 
 
 def test_the_same_segment_over_http_is_shown(server: MediaServer, tmp_path: Path) -> None:

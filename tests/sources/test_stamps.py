@@ -41,6 +41,14 @@ def test_moments(what: str, paced: bool, pairs: list[tuple[float | None, float]]
     assert moments(pairs, paced) == expected, what
 
 
+def test_room_is_made_at_an_anchor() -> None:
+    clock = ArrivalClock(0.5, paced=True, room=0.4)
+    pairs = [(0.0, 5.0), (0.1, 5.0), (1.0, 6.3), (1.1, 7.5), (1.2, 7.5), (1.3, 7.5)]
+    found = [clock.read(stamp, arrival) for stamp, arrival in pairs]
+    assert [one if one is None else round(one, 6) for one in found] == [5.4, 5.5, 6.4, None, 7.9, 8.0]
+    assert clock.late == pytest.approx(7.9 - 6.6)
+
+
 def test_how_late_a_source_has_come_to_be_is_added_up() -> None:
     clock = ArrivalClock(0.5, paced=True)
     for stamp, arrival in [(0.0, 0.0), (0.1, 2.1), (0.2, 2.2), (0.3, 5.3), (0.4, 5.4)]:

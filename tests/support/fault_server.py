@@ -1,4 +1,4 @@
-"""Servers of video that do not behave: one fault a server, over real sockets, for RTSP and for HTTP.
+"""Servers of video that do not behave: one fault a server, over real sockets, for RTSP, HTTP and RTMP.
 
 ::
 
@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Literal
 
-Flavour = Literal["rtsp", "http"]
+Flavour = Literal["rtsp", "http", "rtmp"]
 SDP = (
     "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=camera\r\nt=0 0\r\na=control:*\r\n"
     "m={media} 0 RTP/AVP 96\r\nc=IN IP4 0.0.0.0\r\na=rtpmap:96 {codec}\r\na=control:track1\r\n"
@@ -206,11 +208,21 @@ class FaultServer:
     """Listens on a free port of 127.0.0.1 while it is a context; ``fault`` may be replaced at any time.
 
     ``refuses``: the port is taken but nobody listens there. ``requests``: first lines, in order; ``connections``: how
-    many came.
+    many came. ``certificate``: a file with certificate and key; all is then encrypted.
     """
 
-    def __init__(self, flavour: Flavour, fault: Fault | None = None, *, refuses: bool = False) -> None:
+    def __init__(
+        self,
+        flavour: Flavour,
+        fault: Fault | None = None,
+        *,
+        refuses: bool = False,
+        certificate: Path | None = None,
+    ) -> None:
         self.flavour, self.fault, self.refuses = flavour, fault or silent(), refuses
+        self._tls = None if certificate is None else ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        if self._tls is not None:
+            self._tls.load_cert_chain(str(certificate))
         self.requests: list[str] = []
         self.connections = 0
         self._peers: list[socket.socket] = []
@@ -221,7 +233,7 @@ class FaultServer:
     def url(self, path: str = "/live", *, user: str = "", password: str = "") -> str:
         """Of the one camera there is; user and password as they are to stand in it."""
         login = f"{user}:{password}@" if user else ""
-        return f"{self.flavour}://{login}127.0.0.1:{self.port}{path}"
+        return f"{self.flavour}{'s' if self._tls else ''}://{login}127.0.0.1:{self.port}{path}"
 
     def __enter__(self) -> FaultServer:
         if not self.refuses:
@@ -249,4 +261,8 @@ class FaultServer:
 
     def _serve(self, peer: socket.socket) -> None:
         with contextlib.suppress(OSError), peer:
-            self.fault(Talk(peer, self.flavour, self.requests))
+            if self._tls is None:
+                self.fault(Talk(peer, self.flavour, self.requests))
+                return
+            with self._tls.wrap_socket(peer, server_side=True) as secure:
+                self.fault(Talk(secure, self.flavour, self.requests))

@@ -16,6 +16,9 @@ from __future__ import annotations
 import base64
 import contextlib
 import io
+import socket
+import ssl
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -25,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+from av.codec.context import Flags
 
 from . import timecode
 
@@ -37,12 +41,22 @@ BOUNDARY = "frame"
 class Encoder:
     """Pictures of the wall clock, encoded at their own pace into what PyAV can write."""
 
-    def __init__(self, target: Any, container: str, options: dict[str, str] | None = None, codec: str = "libx264"):
+    def __init__(
+        self,
+        target: Any,
+        container: str,
+        options: dict[str, str] | None = None,
+        codec: str = "libx264",
+        headers: bool = False,
+    ) -> None:
+        """``headers``: the codec's headers go into the container's, not into the stream."""
         self.output = av.open(target, "w", format=container, options=options or {})
         stream = self.output.add_stream(codec, rate=FPS)
         stream.width, stream.height = SIZE
         stream.pix_fmt = "yuv420p"
         stream.options = {"preset": "ultrafast", "tune": "zerolatency", "g": str(FPS), "threads": "1"}
+        if headers:
+            stream.codec_context.flags |= Flags.global_header
         self.stream, self.count = stream, 0
 
     def add(self, now: float | None = None) -> None:
@@ -117,27 +131,42 @@ class MediaServer:
     """Serves the files of ``folder``, ``/mjpeg`` (multipart) and ``/live.ts`` (MPEG-TS without end).
 
     ``user``: whoever comes needs it, with ``password`` (basic). ``stalled``: streams stay open and send nothing.
-    ``missing``: paths that are answered with 404. ``requests``: the paths that were asked for.
+    ``missing``: paths that are answered with 404, ``hanging``: those that are not answered at all. ``requests``: the
+    paths that were asked for. ``certificate``: a file with certificate and key, for https.
+
+    ``breaks``: bytes of a file behind which a connection is reset, each once; ``ranges``: whether parts of a file can
+    be asked for.
     """
 
-    def __init__(self, folder: Path, *, user: str = "", password: str = "", port: int = 0) -> None:
-        self.folder, self.port = folder, port
+    def __init__(
+        self, folder: Path, *, user: str = "", password: str = "", port: int = 0, certificate: Path | None = None
+    ) -> None:
+        self.folder, self.port, self.certificate = folder, port, certificate
         self.key = base64.b64encode(f"{user}:{password}".encode()).decode() if user else ""
         self.stalled = threading.Event()
         self.missing: set[str] = set()
+        self.hanging: set[str] = set()
+        self.breaks: list[int] = []
+        self.ranges = True
         self.requests: list[str] = []
         self._generation = 0
         self._http: _Server | None = None
 
     def url(self, path: str, *, login: str = "") -> str:
         """``login``: ``user:password`` as it is to stand in the URL."""
-        return f"http://{login + '@' if login else ''}127.0.0.1:{self.port}{path}"
+        scheme = "https" if self.certificate else "http"
+        return f"{scheme}://{login + '@' if login else ''}127.0.0.1:{self.port}{path}"
 
     def start(self) -> None:
         """Listen, again on the same port."""
         self._http = _Server(("127.0.0.1", self.port), _Handler)
         self._http.media = self
         self.port = self._http.server_address[1]
+        if self.certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(self.certificate)
+            # The handshake belongs to the thread of a connection: others are not to wait for it.
+            self._http.socket = context.wrap_socket(self._http.socket, server_side=True, do_handshake_on_connect=False)
         threading.Thread(target=self._http.serve_forever, args=(0.02,), name="media-server", daemon=True).start()
 
     def cut(self) -> None:
@@ -190,22 +219,42 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(401, {"WWW-Authenticate": 'Basic realm="camera"'})
         elif path in media.missing:
             self._answer(404)
+        elif path in media.hanging:
+            self._hang(path)
         elif path == "/mjpeg":
             self._stream(f"multipart/x-mixed-replace; boundary={BOUNDARY}", self._send_jpegs)
         elif path == "/live.ts":
             self._stream("video/mp2t", self._send_ts)
+        elif path == "/live.flv":
+            self._stream("video/x-flv", self._send_flv)
         else:
             self._send_file(media.folder / path.lstrip("/"))
 
     def log_message(self, *_: Any) -> None:
         return
 
-    def _answer(self, status: int, headers: dict[str, str] | None = None, body: bytes = b"") -> None:
+    def _hang(self, path: str) -> None:
+        self.close_connection = True
+        while path in self.server.media.hanging:
+            time.sleep(0.02)
+
+    def _answer(self, status: int, headers: dict[str, str] | None = None, body: bytes = b"", start: int = 0) -> None:
+        """``start``: where in its file the body begins."""
         self.send_response(status)
         for name, text in {**(headers or {}), "Content-Length": str(len(body))}.items():
             self.send_header(name, text)
         self.end_headers()
-        self.wfile.write(body)
+        breaks = self.server.media.breaks
+        cut = next((at for at in breaks if start <= at < start + len(body)), None)
+        if cut is None:
+            self.wfile.write(body)
+            return
+        breaks.remove(cut)
+        self.wfile.write(body[: cut - start])
+        self.wfile.flush()
+        self.close_connection = True
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.connection.close()
 
     def _send_file(self, path: Path) -> None:
         try:
@@ -213,16 +262,18 @@ class _Handler(BaseHTTPRequestHandler):
         except OSError:
             self._answer(404)
             return
-        kind = {"Content-Type": KINDS.get(path.suffix, "application/octet-stream"), "Accept-Ranges": "bytes"}
+        kind = {"Content-Type": KINDS.get(path.suffix, "application/octet-stream")}
+        if self.server.media.ranges:
+            kind["Accept-Ranges"] = "bytes"
         asked = self.headers.get("Range", "")
-        if asked.startswith("bytes="):
+        if asked.startswith("bytes=") and self.server.media.ranges:
             first, _, last = asked.removeprefix("bytes=").partition("-")
             start, end = int(first), int(last) if last else len(data) - 1
             if start >= len(data):
                 self._answer(416, {"Content-Range": f"bytes */{len(data)}"})
                 return
             where = {"Content-Range": f"bytes {start}-{min(end, len(data) - 1)}/{len(data)}"}
-            self._answer(206, {**kind, **where}, data[start : end + 1])
+            self._answer(206, {**kind, **where}, data[start : end + 1], start)
         else:
             self._answer(200, kind, data)
 
@@ -243,6 +294,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send_ts(self) -> None:
         encoder = Encoder(_Writes(self.wfile), "mpegts", {"flush_packets": "1"})
+        for now in self.server.media.beats():
+            encoder.add(now)
+
+    def _send_flv(self) -> None:
+        encoder = Encoder(_Writes(self.wfile), "flv", {"flush_packets": "1", "flvflags": "no_duration_filesize"})
         for now in self.server.media.beats():
             encoder.add(now)
 

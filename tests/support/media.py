@@ -51,11 +51,17 @@ def write_clip(
     options: dict[str, str] | None = None,
     codec_options: dict[str, str] | None = None,
     stamps: Sequence[float] | None = None,
+    levels: Sequence[int] | None = None,
+    grain: int = 0,
     picture: NDArray[np.uint8] | None = None,
     audio: bool = False,
     **tags: str,
 ) -> Path:
-    """Encode ``count`` frames; ``stamps``: seconds of each frame (default ``i / fps``)."""
+    """Encode ``count`` frames; ``stamps``: seconds of each frame (default ``i / fps``).
+
+    ``levels``: which frame each is to show (default ``i``); ``grain``: so much noise, which keeps a file large.
+    """
+    noise = np.random.default_rng(0)
     with av.open(str(path), "w", format=container, options=options or {}) as output:
         output.metadata.update(tags)
         stream = output.add_stream(codec, rate=Fraction(fps).limit_denominator(1001))
@@ -67,8 +73,11 @@ def write_clip(
         sound = output.add_stream("aac", rate=16000, layout="mono") if audio else None
         times = stamps if stamps is not None else [index / fps for index in range(count)]
         for index, time in enumerate(times):
-            shown = picture if picture is not None else flat(index, width, height)
-            frame = av.VideoFrame.from_ndarray(shown, format="rgb24")
+            shown = picture if picture is not None else flat(levels[index] if levels else index, width, height)
+            if grain:
+                speckled = shown + noise.integers(-grain, grain + 1, (height, width, 1))
+                shown = np.broadcast_to(speckled, shown.shape).clip(0, 255).astype(np.uint8)
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(shown), format="rgb24")
             frame.pts, frame.time_base = round(time * TICK), Fraction(1, TICK)
             output.mux(stream.encode(frame))
         output.mux(stream.encode())

@@ -12,6 +12,7 @@ from ..core.events import Notice, SourceCode, SourceFormat, SourceState, SourceS
 from .backoff import Backoff
 from .inputs import Input
 from .live_options import DEFAULTS, LiveOptions
+from .progress import Progress
 from .reader import Reader, Shot
 from .slots import Picture
 from .status import TOUCHY, Trouble
@@ -102,7 +103,7 @@ class _Keeper(threading.Thread):
         self._healthy_since: float | None = None
         self._status = SourceStatus("connecting")
         self._format: SourceFormat | None = None
-        self._position: float | None = None
+        self._progress = Progress()
         self._complete = False
 
     def standing(self) -> list[Notice]:
@@ -161,7 +162,7 @@ class _Keeper(threading.Thread):
             self._deliver,
             self._on_change,
             video_stream=self._hub.video_stream,
-            resume=self._position,
+            progress=self._progress.following(),
         )
         self._tries += 1
         with self._changed:
@@ -171,7 +172,7 @@ class _Keeper(threading.Thread):
             reader.start()
             trouble = self._watched(watch)
             self._watch = None
-        self._position = reader.position
+        self._progress = reader.progress
         if self._healthy_since is not None and reader.since - self._healthy_since >= self._options.healthy:
             self._backoff.reset()
         self._healthy_since = None

@@ -9,18 +9,23 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ..core.errors import SourceError
+from .certificates import CHECK, with_authorities
 from .live_options import DEFAULTS, LiveOptions
 from .pipe import Pipe
 from .redact import Address, spellings
 
 #: A first look at a stream that is short: half a second or 64 kB. What it does not find is looked for at leisure.
+#: Four frames tell their rate: with FFmpeg's 20, a playlist of 10 a second waits for a segment that is not there yet.
 #: Not ``fflags=nobuffer``: it throws away what was looked at, and with it the first key frame.
-SHORT_PROBE = {"analyzeduration": "500000", "probesize": "65536"}
+SHORT_PROBE = {"analyzeduration": "500000", "probesize": "65536", "fpsprobesize": "4"}
 #: Packets that are known to be damaged only make grey pictures.
 SOUND = {"fflags": "discardcorrupt"}
 #: What a playlist may lead to: other addresses, no files of this machine.
 WEB_PROTOCOLS = "http,https,tcp,tls,httpproxy,crypto"
 TRANSPORTS = ("tcp", "udp", "auto")
+#: The web has certificates that can be checked; a camera made its own. FFmpeg 9 would check both, FFmpeg 8 neither.
+CHECKED, UNCHECKED = {CHECK: "1"}, {CHECK: "0"}
+TLS_PORTS = {"https": 443, "rtsps": 322, "rtmps": 443}
 #: Pictures a second that are asked of a screen.
 SCREEN_RATE = "10"
 #: Options whose values nobody may see.
@@ -82,7 +87,8 @@ def input_of(
         raise SourceError(f"{scheme}: takes no user and no password")
     if scheme in URLS:
         address = Address.of(locator, user, password)
-        found = replace(URLS[scheme](address, live), host=address.host.strip("[]"), port=address.port)
+        port = address.port or TLS_PORTS.get(scheme)
+        found = replace(URLS[scheme](address, live), host=address.host.strip("[]"), port=port)
         found = replace(found, name=address.name, url=address.url, secrets=address.secrets)
     else:
         found = DEVICES[scheme](locator)
@@ -90,7 +96,8 @@ def input_of(
     without = {"rtsp_transport"} if transport == "auto" else set()
     merged = {key: value for key, value in (SHORT_PROBE | SOUND | dict(found.options)).items() if key not in without}
     hidden = spellings(value for key, value in given.items() if _SECRET_OPTION.search(key))
-    return replace(found, options=merged | chosen | given, secrets=(*found.secrets, *hidden), kind=kind)
+    complete = with_authorities(merged | chosen | given)
+    return replace(found, options=complete, secrets=(*found.secrets, *hidden), kind=kind)
 
 
 def scheme_of(locator: str) -> str:
@@ -112,7 +119,7 @@ def _micro(seconds: float) -> str:
 
 def _rtsp(address: Address, live: LiveOptions) -> Input:
     options = {"rtsp_transport": "tcp", "timeout": _micro(live.io_timeout), "allowed_media_types": "video"}
-    return Input("", "", options=options, tls=address.scheme == "rtsps")
+    return Input("", "", options=options | UNCHECKED, tls=address.scheme == "rtsps")
 
 
 def _http(address: Address, live: LiveOptions) -> Input:
@@ -128,12 +135,14 @@ def _http(address: Address, live: LiveOptions) -> Input:
         "reconnect": "1",
         "reconnect_delay_max": "2",
     }
-    return Input("", "", options=options, tls=address.scheme == "https", ends="file")
+    tls = address.scheme == "https"
+    return Input("", "", options=options | (CHECKED if tls else UNCHECKED), tls=tls, ends="file")
 
 
 def _rtmp(address: Address, live: LiveOptions) -> Input:
     # Not ``timeout``: for FFmpeg that means to wait for somebody who publishes.
-    return Input("", "", options={"rw_timeout": _micro(live.io_timeout)}, tls=address.scheme == "rtmps")
+    options = {"rw_timeout": _micro(live.io_timeout)}
+    return Input("", "", options=options | UNCHECKED, tls=address.scheme == "rtmps")
 
 
 def _stdin(locator: str) -> Input:

@@ -19,8 +19,9 @@ class LiveOptions:
     ``healthy``: behind so long of frames the ladder starts anew. ``gap_steps``: so many steps without a frame are no
     hole yet. ``off``: a stamp that is so far from the clock is not believed; ``behind``: a source that has come to be
     so late, in all, is opened anew at its live end. ``notices``: so many wait for a subscriber, then the oldest is
-    lost. ``left_behind``: readers that hang in a read and were given up; with so many no further one is started.
-    ``threads``: of the decoder. ``busy``: above this share of a core decoding skips frames that no other needs.
+    lost. ``room``: a live playlist is shown so much later, since its pieces come late at times. ``left_behind``:
+    readers that hang in a read and were given up; with so many no further one is started. ``threads``: of the decoder.
+    ``busy``: above this share of a core decoding skips frames that no other needs.
     """
 
     no_frame: float = 10.0
@@ -35,6 +36,7 @@ class LiveOptions:
     off: float = 0.5
     behind: float = 10.0
     notices: int = 64
+    room: float = 0.5
     left_behind: int = 4
     threads: int = 2
     busy: float = 0.5

@@ -21,10 +21,13 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from .backlog import read_backlog
+from .certificates import distrust
 from .container import ESCAPED, MAX_RATE, TEXT_FORMATS
 from .decode import NAMED_PROFILES, frame_stamp, to_rgb, without_profile
 from .inputs import Input
 from .live_options import LiveOptions
+from .playlists import forbidden, is_playlist
+from .progress import Progress
 from .stamps import ArrivalClock
 from .status import Trouble, TroubleError, trouble_of
 
@@ -34,10 +37,21 @@ READ_FAILURES = 16
 NO_STAMPS = 0x80
 #: Formats whose length is told by their playlist, not by the bytes of it, and which come in pieces.
 PLAYLISTS = frozenset({"hls", "dash"})
+#: A playlist of which FFmpeg can open nothing is read again and again; this share of the time for the first frame is
+#: enough for that, and the rest for finding out why.
+PLAYLIST_SHARE = 0.75
+#: What begins with such a format is live, whatever length the server tells.
+ENDLESS = frozenset({"mpjpeg"})
+#: Frames a second of a file that tells neither that nor any stamps.
+UNTOLD_RATE = 25.0
 #: Seconds over which the share of decoding in the time is taken.
 BUSY_WINDOW = 5.0
 #: A file that closes so many seconds before its end has been seen whole: what it says of its length is no promise.
 NEAR_END = 1.0
+#: A seek may land behind its target, so it goes so many seconds further back; what is seen again is not shown.
+SEEK_MARGIN = 10.0
+#: A file of which less was read has broken off, whatever its stamps say: behind the video there may be some sound.
+WHOLE = 0.9
 #: Skips the frames that no other frame needs.
 SKIP = "NONREF"
 #: What is told of an MP4 file that is piped in and cannot be read without going back in it.
@@ -50,8 +64,8 @@ class Reader(threading.Thread):
     """See the module. ``deliver`` is told every frame, ``changed`` of a new stage and of the end, in this thread.
 
     ``stage``: what it does, and since when (``since``, ``perf_counter``; of reading: since the last frame).
-    ``trouble``: why it has ended. ``resume``: seconds by the source's clock where a file of known length goes on;
-    ``position``: how far it has come, ``finish``: where the file says that it ends (0: it does not).
+    ``trouble``: why it has ended. ``progress``: how far the source has been seen; ``finish``: where a file says that it
+    ends, in seconds by its own clock (0: it does not).
     """
 
     def __init__(
@@ -62,13 +76,15 @@ class Reader(threading.Thread):
         changed: Callable[[], None],
         *,
         video_stream: int | None = None,
-        resume: float | None = None,
+        progress: Progress | None = None,
     ) -> None:
         super().__init__(name="streamingvlm-reader", daemon=True)
         self.source, self.options = source, options
         self._deliver, self._on_change = deliver, changed
         self._number = video_stream
-        self.position, self.finish = resume, 0.0
+        self.progress, self.finish = progress or Progress(), 0.0
+        self._sought = False
+        self._size = self._reached = 0
         self.stage: Stage = "lookup"
         self.since = self.began = time.perf_counter()
         self.frames = 0
@@ -76,6 +92,7 @@ class Reader(threading.Thread):
         self.trouble: Trouble | None = None
         self.fault: BaseException | None = None
         self.finite = source.ends == "always"
+        self.playlist = False
         self.codec, self.rate, self.spent = "", 0.0, 0.0
         self._left = threading.Event()
         self._reformatter = VideoReformatter()
@@ -88,7 +105,11 @@ class Reader(threading.Thread):
     @property
     def at_end(self) -> bool:
         """Whether a file has come to its end: what breaks before is opened again, until that brings nothing new."""
-        return self.position is not None and (self.position >= self.finish - NEAR_END or not self.frames)
+        position = self.progress.position
+        if position is None or not self.frames:
+            return position is not None and not self._sought
+        read = not self._reached or self._reached >= WHOLE * self._size
+        return read and position >= self.finish - NEAR_END
 
     @property
     def done(self) -> bool:
@@ -114,6 +135,8 @@ class Reader(threading.Thread):
             self.trouble = self._advised(error.trouble)
         except BaseException as error:  # a bug, which is no reason to try again
             self.fault = error
+        if self._sought:  # and nothing has come of it
+            self.progress.seeks = False
         self._left.set()
         self._on_change()
         if container is not None:  # saying goodbye to a camera that is gone takes as long as any time-out
@@ -149,9 +172,11 @@ class Reader(threading.Thread):
         try:
             if container.format.name in TEXT_FORMATS:
                 raise TroubleError(Trouble("format", "it is a text"))
+            self.playlist = container.format.name in PLAYLISTS
             # A playlist has a size, whatever it lists; and a server may tell the one and not the other.
             size = container.size or 0  # before av 19 a stream without an end has a size below 0
-            known = container.duration is not None or (container.format.name not in PLAYLISTS and size > 0)
+            self._size = 0 if self.playlist else max(size, 0)
+            known = container.format.name not in ENDLESS and (container.duration is not None or self._size > 0)
             self.finite = source.ends == "always" or (source.ends == "file" and known)
             if container.duration is not None:
                 self.finish = ((container.start_time or 0) + container.duration) / av.time_base
@@ -162,7 +187,8 @@ class Reader(threading.Thread):
 
     def _opened(self, source: Input) -> Any:
         began = time.perf_counter()
-        patience = (self.options.first_frame, self.options.no_frame)
+        share = PLAYLIST_SHARE if is_playlist(source.url) else 1.0
+        patience = (share * self.options.first_frame, self.options.no_frame)
         try:
             return av.open(
                 source.url if source.pipe is None else source.pipe,
@@ -176,7 +202,18 @@ class Reader(threading.Thread):
             least = min(self.options.io_timeout, self.options.first_frame)
             waited = network and time.perf_counter() - began >= least
             trouble = trouble_of(error, source.secrets, opening=True, network=network, tls=source.tls, waited=waited)
-        raise TroubleError(trouble)
+        raise TroubleError(self._explained(trouble, source))
+
+    def _explained(self, trouble: Trouble, source: Input) -> Trouble:
+        """The same, or what FFmpeg does not tell: it is asked for once more, without FFmpeg."""
+        patience = self.options.io_timeout
+        if trouble.code == "tls" and source.port:
+            why = distrust(source.host, source.port, source.options, patience)
+            return Trouble("tls", why) if why else trouble
+        if trouble.code == "timeout" and is_playlist(source.url):
+            scheme = forbidden(source.url, source.options, patience)
+            return Trouble("format", f"its playlist leads to {scheme}:, which is not followed") if scheme else trouble
+        return trouble
 
     def _choose(self, container: Any) -> Any:
         streams = list(container.streams.video)
@@ -202,15 +239,18 @@ class Reader(threading.Thread):
 
     def _read(self, container: Any, stream: Any) -> Trouble:
         stamped = not container.format.flags & NO_STAMPS
-        paced = stamped and (self.source.paced or self.finite or container.format.name in PLAYLISTS)
-        clock = ArrivalClock(self.options.off, paced)
+        file = self.finite and self.source.ends == "file"
+        paced = file or (stamped and (self.source.paced or self.finite or self.playlist))
+        clock = ArrivalClock(self.options.off, paced, self.options.room if self.playlist and not self.finite else 0.0)
         resume = self._move(container) if self.finite else None
-        load = _Load(self.options.busy)
+        load, count = _Load(self.options.busy), 0
         packets = self._packets(container, stream)
         if self.source.pipe is not None and stamped:
             held, resume = read_backlog(packets)
             packets = chain(held, packets)
         for packet in packets:
+            if self.playlist:
+                self.progress.repeats.note(packet)
             began = time.perf_counter()
             try:
                 frames = packet.decode()
@@ -222,7 +262,15 @@ class Reader(threading.Thread):
                 stream.codec_context.skip_frame = SKIP
             for frame in frames:
                 stamp = frame_stamp(frame) if stamped else None
+                if file and (self.progress.counted or (stamp is None and not count)):
+                    self.progress.counted, stamp = True, count / (self.rate or UNTOLD_RATE)
+                count += 1
+                if self._sought and count == 1 and (stamp is None or stamp > (resume or 0.0)):
+                    return Trouble("ended", "it cannot be sought")
+                self._sought = False
                 if resume is not None and stamp is not None and stamp <= resume:
+                    continue
+                if self.playlist and self.progress.repeats.is_old(frame):
                     continue
                 if not self._show(frame, stamp, clock):
                     return Trouble("ended")
@@ -232,11 +280,19 @@ class Reader(threading.Thread):
 
     def _move(self, container: Any) -> float | None:
         """Go on in a file where the connection before has broken; the stamp behind which frames are new."""
-        if self.position is None or self.source.pipe is not None or self.source.format is not None:
+        progress = self.progress
+        if progress.position is None or self.source.pipe is not None or self.source.format is not None:
             return None
-        with suppress(Exception):  # what cannot be sought is read from its beginning, up to there
-            container.seek(int(self.position * 1e6))
-        return self.position
+        if self.playlist and progress.position > self.finish + NEAR_END:  # another recording, whose clock starts anew
+            progress.position = None
+            return None
+        target = progress.position - SEEK_MARGIN
+        # What cannot be sought, or is not worth it, is read from its beginning, up to there.
+        if progress.seeks and not progress.counted and target > (container.start_time or 0) / av.time_base:
+            self._sought = True
+            with suppress(Exception):  # then no frame comes, or a wrong one
+                container.seek(int(target * av.time_base))
+        return progress.position
 
     def _packets(self, container: Any, stream: Any) -> Iterator[Any]:
         """All packets; why there are no more is left in ``_end``."""
@@ -255,6 +311,8 @@ class Reader(threading.Thread):
                 packets = container.demux(stream)
                 continue
             failures = 0
+            if packet.pos is not None:
+                self._reached = max(self._reached, packet.pos + packet.size)
             yield packet
 
     def _show(self, frame: Any, stamp: float | None, clock: ArrivalClock) -> bool:
@@ -268,10 +326,14 @@ class Reader(threading.Thread):
             if self._left.wait(moment - arrival):
                 return False
             arrival = time.perf_counter()
+        if self.left:  # somebody else goes on from the frame before
+            return False
         self.since = arrival
         self.frames += 1
-        if stamp is not None and self.finite:
-            self.position = stamp
+        if self.playlist:
+            self.progress.repeats.show(frame)
+        if stamp is not None and (self.finite or self.playlist):
+            self.progress.position = stamp
         self._deliver(self, Shot(self, frame, moment, arrival))
         return not self.left
 

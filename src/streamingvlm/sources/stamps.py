@@ -9,11 +9,12 @@ class ArrivalClock:
     A frame whose stamp lies more than ``off`` seconds behind its arrival is left out: it is the last one before a
     break, which FFmpeg gives away only then. If the next one is as late, stamps are not believed any more: they count
     from that arrival. One that lies ahead of it counts from its arrival at once, or if the source is ``paced``, only
-    far ahead: whoever reads is to wait until then. ``late``: by how much it has been re-anchored so far.
+    far ahead: whoever reads is to wait until then. Then an anchor lies ``room`` seconds behind the arrival: frames that
+    come later than they should are still in time. ``late``: by how much it has been re-anchored so far.
     """
 
-    def __init__(self, off: float, paced: bool = False) -> None:
-        self._off, self._paced = off, paced
+    def __init__(self, off: float, paced: bool = False, room: float = 0.0) -> None:
+        self._off, self._paced, self._room = off, paced, room
         self._origin: float | None = None
         self._last: float | None = None
         self._doubted = False
@@ -29,7 +30,7 @@ class ArrivalClock:
 
     def _believed(self, stamp: float, arrival: float) -> float | None:
         if self._origin is None:
-            self._origin = arrival - stamp
+            self._origin = arrival + self._room - stamp
         moment = self._origin + stamp
         doubted, self._doubted = self._doubted, False
         if moment < arrival - self._off:
@@ -37,8 +38,8 @@ class ArrivalClock:
                 self._doubted = True
                 return None
             if self._last is not None and moment >= self._last:  # late, and not a clock that was set back
-                self.late += arrival - moment
-            moment = arrival
+                self.late += arrival + self._room - moment
+            moment = arrival + self._room
         elif moment > arrival + (self._most_ahead if self._paced else 0.0):
             moment = arrival
         self._origin = moment - stamp
