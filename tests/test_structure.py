@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -211,3 +213,9 @@ def test_exported_names() -> None:
     for name in streamingvlm.__all__:
         assert getattr(streamingvlm, name).__name__ == name
     assert streamingvlm.__version__
+
+
+def test_a_model_behind_an_endpoint_needs_no_torch() -> None:
+    modules = "streamingvlm.runtime.runtime, streamingvlm.engine.remote_engine, streamingvlm.cli.follow"
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

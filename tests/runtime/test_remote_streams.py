@@ -526,6 +526,15 @@ class TestTalk:
         else:
             assert (one.text, one.probabilities) == (chosen, ())
 
+    def test_a_rule_that_cannot_be_asked_is_refused_before_the_stream_begins(self, server: ChatServer) -> None:
+        rule = AskedRule(name="ahead", text="green is ahead", as_commentary=True)
+        with Runtime(engine_of(server), questions=True) as runtime:
+            with pytest.raises(OptionError, match="rule 'ahead': a model behind an endpoint is asked in words"):
+                runtime.start(Video(100, 0.03), pace=Pace.LIVE, rules=[rule])
+            stream = runtime.start(Video(100, 0.03), pace=Pace.LIVE)
+            with pytest.raises(OptionError, match="rule 'ahead': a model behind an endpoint is asked in words"):
+                stream.add_rule(rule)
+
     @pytest.mark.parametrize(
         "question",
         [

@@ -12,9 +12,9 @@ import pytest
 
 from streamingvlm.core.errors import CapacityError, OptionError, SessionError, StreamingVLMError
 from streamingvlm.core.events import Alert, Answer, Closed, Commentary, Delta, Event, Gap, Question, RuleChanged
-from streamingvlm.engine.ask import QUESTION_TOKENS
 from streamingvlm.engine.endpoint import Endpoint
 from streamingvlm.engine.engine import Engine
+from streamingvlm.engine.options import QUESTION_TOKENS
 from streamingvlm.engine.remote import RemoteOptions, RemoteSession
 from streamingvlm.runtime import talk
 from streamingvlm.runtime.clock import Pace
@@ -22,7 +22,7 @@ from streamingvlm.runtime.pipeline import Pipeline
 from streamingvlm.runtime.rules import AskedRule, RuleSpec, SaysRule
 from streamingvlm.runtime.runtime import Runtime, Stream
 from streamingvlm.runtime.talk import Replies
-from streamingvlm.runtime.watcher import rule_tokens
+from streamingvlm.runtime.watcher import check_fits
 from streamingvlm.sinks.records import record_of
 from streamingvlm.testing import ScriptedModel, ScriptedSource
 from support.chat_server import ChatServer, texts
@@ -242,8 +242,8 @@ def test_what_does_not_fit_is_refused_before_the_stream_begins() -> None:
     option = AskedRule(name="long", text="x", yes=("y" * 129,))
     many = [AskedRule(name=f"r{number}", text="x") for number in range(17)]
     for rules, asker, error, message in (
-        ([long], FakeAsker(lambda _: 0.1), CapacityError, "rule 'long' asks a question of [0-9]+ tokens; at most 512"),
-        ([option], FakeAsker(lambda _: 0.1), CapacityError, "rule 'long' has an option of 129 tokens; at most 128"),
+        ([long], FakeAsker(lambda _: 0.1), CapacityError, "rule 'long': the question has [0-9]+ tokens; at most 512"),
+        ([option], FakeAsker(lambda _: 0.1), CapacityError, "rule 'long': an option of 129 tokens; at most 128"),
         (many, FakeAsker(lambda _: 0.1), OptionError, "at most 16 rules, not 17"),
         ([FALL], None, OptionError, "rule 'fall' is asked, which needs a spare slot"),
     ):
@@ -252,7 +252,7 @@ def test_what_does_not_fit_is_refused_before_the_stream_begins() -> None:
 
     def add(stream: Stream, event: Event) -> None:
         if isinstance(event, Commentary):
-            with pytest.raises(CapacityError, match="rule 'long' asks"):
+            with pytest.raises(CapacityError, match="rule 'long': the question"):
                 stream.add_rule(long)
 
     _, stream = run([FALL], FakeAsker(lambda _: 0.1), then=add)
@@ -262,11 +262,11 @@ def test_what_does_not_fit_is_refused_before_the_stream_begins() -> None:
 def test_the_cost_of_a_rule_is_known() -> None:
     engine = Engine(ScriptedModel(lambda *_: ""))
     with engine.open() as session:
-        plain = rule_tokens(FALL, session)
+        plain = check_fits(FALL, session)
         longer = AskedRule(name="fall", text=FALL.text + " now", yes=("yes, indeed",))
         assert plain > len(FALL.text) + len("yesnounknown")
-        assert rule_tokens(longer, session) == plain + len(" now") + len(", indeed")
-        assert rule_tokens(GOAL, session) == 0
+        assert check_fits(longer, session) == plain + len(" now") + len(", indeed")
+        assert check_fits(GOAL, session) == 0
     _, stream = run([FALL, GOAL], FakeAsker(lambda _: 0.1), count=1)
     assert stream.watcher is not None
     assert {name: one["tokens"] for name, one in stream.watcher.counts.items()} == {"fall": plain, "goal": 0}

@@ -12,17 +12,16 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Protocol
 
-from ..core.errors import CapacityError, OptionError, SessionError
+from ..core.errors import CapacityError, SessionError
 from ..core.events import Answer, Chunk, Question, StepInput
 from ..core.sampling_params import Sampling
 from .planner import StepPlanner
 from .request import AskRequest
 from .session import EnginePort, Session
+from .slack import PATIENCE
 from .state import StreamState
 from .stream import OpenStream
 
-#: Tokens that are reserved for a question with its markup and prefix.
-QUESTION_TOKENS = 512
 #: Answers are greedy and as the model would give them.
 ANSWER_SAMPLING = Sampling(temperature=0.0, repetition_penalty=1.0, max_new_tokens=64)
 
@@ -140,8 +139,13 @@ class Fork:
             self._stream, question, whole, on_text=on_text, background=background, since=since
         )
 
-    def wait(self, question: Question) -> float:
-        """In how many seconds a stream can be taken and asked without a live step that waits for it (0: now)."""
+    def wait(self, question: Question, waited: float) -> float:
+        """In how many seconds a stream can be taken and asked without a live step that waits for it (0: now).
+
+        ``waited``: seconds that the question has waited; behind ``slack.PATIENCE`` it waits no longer.
+        """
+        if waited > PATIENCE:
+            return 0.0
         return self._engine.background_wait(self._stream.planner.question_tokens(question), self._copy_seconds)
 
     def cancel(self) -> None:
@@ -179,16 +183,4 @@ class Fork:
     def check(self, question: Question, session: Session | None = None) -> None:
         """Raise what :meth:`submit` raises for a question that ``session`` cannot be asked (None: who was taken)."""
         planner = self._stream.planner if session is None else session.stream.planner
-        most = self._stream.options.sampling.max_new_tokens
-        if question.max_new_tokens > most and not question.options:
-            raise CapacityError(f"an answer of {question.max_new_tokens} tokens; the fork was opened for {most}")
-        for text in (question.text, question.prefix, *question.options):
-            planner.check_budget("question", text, None)
-        tokens = planner.question_tokens(question)
-        if tokens > self._question_tokens:
-            raise CapacityError(f"the question has {tokens} tokens; at most {self._question_tokens} fit")
-        if len(question.options) != len(set(question.options)) or not all(question.options):
-            raise OptionError("the options of a question are different texts, none of them empty")
-        longest = max(map(len, planner.option_tokens(question)), default=0)
-        if longest > most:
-            raise CapacityError(f"an option of {longest} tokens; the fork was opened for {most}")
+        planner.check_question(question, self._question_tokens, self._stream.options.sampling.max_new_tokens)

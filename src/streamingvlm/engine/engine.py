@@ -22,10 +22,10 @@ from ..core.events import Answer, Chunk, Question, StepInput
 from ..core.policy import CachePolicy, PlainChat, make_policy
 from ..core.sampling_params import Sampling
 from ..models.base import Model
-from .ask import ANSWER_SAMPLING, QUESTION_TOKENS, Fork
+from .ask import ANSWER_SAMPLING, Fork
 from .engine_core import EngineCore
 from .ladder import CAPTURES, Decoding
-from .options import StreamOptions
+from .options import QUESTION_TOKENS, StreamOptions
 from .planner import StepPlanner
 from .request import StepRequest, Trace, TurnRequest
 from .runner import ModelRunner

@@ -9,6 +9,8 @@ from ..core.sampling_params import Sampling
 
 #: Tokens that are reserved for the standing instruction, and as many again for one that replaces it.
 INSTRUCTION_BUDGET = 256
+#: Tokens that are reserved for a question with its markup and prefix, as a rule.
+QUESTION_TOKENS = 512
 #: Instructions that wait for the next step: of more the oldest, which came to nothing anyway, are not told.
 INSTRUCTIONS = 64
 

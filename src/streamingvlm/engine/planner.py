@@ -79,6 +79,26 @@ class StepPlanner:
         if budget is not None and count > budget:
             raise CapacityError(f"the {what} has {count} tokens; at most {budget} fit")
 
+    def check_question(self, question: Question, question_tokens: int, answer_tokens: int) -> int:
+        """Tokens that the model reads of ``question`` and its options.
+
+        OptionError for one that cannot be asked; CapacityError for more than ``question_tokens`` with markup, or for
+        answers of more than ``answer_tokens``.
+        """
+        if question.max_new_tokens > answer_tokens and not question.options:
+            raise CapacityError(f"an answer of {question.max_new_tokens} tokens; at most {answer_tokens} fit")
+        for text in (question.text, question.prefix, *question.options):
+            self.check_budget("question", text, None)
+        tokens = self.question_tokens(question)
+        if tokens > question_tokens:
+            raise CapacityError(f"the question has {tokens} tokens; at most {question_tokens} fit")
+        if len(question.options) != len(set(question.options)) or not all(question.options):
+            raise OptionError("the options of a question are different texts, none of them empty")
+        options = [len(option) for option in self.option_tokens(question)]
+        if max(options, default=0) > answer_tokens:
+            raise CapacityError(f"an option of {max(options)} tokens; at most {answer_tokens} fit")
+        return tokens + sum(options)
+
     def check(self, state: StreamState, step: StepInput) -> None:
         """Whether ``step`` may come next."""
         chunk = step.chunk

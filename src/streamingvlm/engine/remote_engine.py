@@ -276,6 +276,11 @@ class RemoteStream:
         """Raise what :meth:`instruct` would raise."""
         self._session.check_instruction(text)
 
+    def check_question(self, question: Question, answer_tokens: int) -> int:  # noqa: ARG002
+        """OptionError for what a model behind an endpoint cannot be asked; 0: nothing is reserved for questions."""
+        check_question(question)
+        return 0
+
     def copy(self) -> RemoteSession:
         """A session that stands where this one does between two steps, and has seen what was seen since."""
         self._see_unseen(math.inf if self._shown is None else self._shown.start)
@@ -432,7 +437,7 @@ class RemoteFork:
     def widen(self, session: RemoteStream) -> None:
         """Every stream fits."""
 
-    def wait(self, question: Question) -> float:  # noqa: ARG002
+    def wait(self, question: Question, waited: float) -> float:  # noqa: ARG002
         """Seconds until a question may be asked without a live step that waits for it: none ever does."""
         return 0.0
 

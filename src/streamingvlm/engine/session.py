@@ -12,11 +12,11 @@ from typing import Any, Protocol
 
 from ..cache.kv_pool import KVPool
 from ..core.errors import OptionError, SessionError
-from ..core.events import Chunk, Commentary, Rebased, StepInput
+from ..core.events import Chunk, Commentary, Question, Rebased, StepInput
 from ..core.grammar import LONGEST_STREAM
 from ..models.base import Model, Prepared
 from . import snapshot
-from .options import INSTRUCTION_BUDGET, StreamOptions
+from .options import INSTRUCTION_BUDGET, QUESTION_TOKENS, StreamOptions
 from .request import StepRequest, Trace, TurnRequest
 from .state import StreamState
 from .stream import OpenStream
@@ -143,6 +143,10 @@ class Session:
         if not text.strip():
             raise OptionError("an instruction needs words; to open a stream without one, give instruction=''")
         self.stream.planner.check_budget("instruction", text, INSTRUCTION_BUDGET)
+
+    def check_question(self, question: Question, answer_tokens: int) -> int:
+        """See :meth:`StepPlanner.check_question`; a question has at most ``QUESTION_TOKENS``."""
+        return self.stream.planner.check_question(question, QUESTION_TOKENS, answer_tokens)
 
     def rebase(self, shown: float, at: float | None = None) -> Rebased:
         """Start the time stamps anew: for second ``at`` of the stream (None: where its last step ended) the model is

@@ -21,8 +21,8 @@ from ..core.errors import CapacityError, OutputError, SessionError, StreamingVLM
 from ..core.events import Commentary, Event, Source, StepSource
 from ..core.policy import CachePolicy, make_policy
 from ..core.sampling_params import Sampling
-from ..engine.ask import QUESTION_TOKENS
 from ..engine.engine import Engine
+from ..engine.options import QUESTION_TOKENS
 from ..engine.request import StepRequest
 from ..engine.session import Session
 from ..engine.snapshot import there_is

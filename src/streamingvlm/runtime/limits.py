@@ -16,7 +16,7 @@ SUBSCRIBER_EVENTS = 1024
 QUESTIONS = 8
 #: Batches of questions of rules, the same.
 WEIGHINGS = 8
-#: Most tokens of an answer (those of a question: ``engine.ask.QUESTION_TOKENS``).
+#: Most tokens of an answer (those of a question: ``engine.options.QUESTION_TOKENS``).
 ANSWER_TOKENS = 128
 #: Seconds from asking to the end of the answer.
 ANSWER_SECONDS = 30.0

@@ -16,7 +16,6 @@ from typing import Protocol, TypeVar
 
 from ..core.errors import CapacityError, OptionError, SessionError, StreamingVLMError
 from ..core.events import Answer, AnswerDelta, Answered, Asked, Question
-from ..engine.slack import PATIENCE
 from .backend import AskRequest, Backend, Fork, StreamSession
 from .limits import ANSWER_SECONDS, ANSWER_TOKENS, QUESTIONS, WEIGHINGS
 from .pipeline import Pipeline
@@ -285,9 +284,9 @@ class Talk:
         for inquiry in [*self._people, *self._rules]:
             if not inquiry.pipeline.between_steps:
                 continue
-            if not inquiry.questions or now - inquiry.asked > PATIENCE:
+            if not inquiry.questions or self._fork is None or self._fork.closed:
                 return inquiry
-            if self._fork is None or self._fork.closed or not self._fork.wait(inquiry.questions[0]):
+            if not self._fork.wait(inquiry.questions[0], now - inquiry.asked):
                 return inquiry
         return None
 

@@ -9,8 +9,6 @@ from typing import Any
 
 from ..core.errors import CapacityError, OptionError, StreamingVLMError
 from ..core.events import Alert, Answer, Commentary, Event, Gap, Question, Resumed, RuleChanged
-from ..engine.ask import QUESTION_TOKENS
-from ..engine.session import Session
 from ..sinks.files import printable
 from ..sinks.records import event_of
 from .backend import StreamSession
@@ -262,25 +260,17 @@ class Watcher:
             one.rule.state.number = before.rule.state.number
 
 
-def rule_tokens(spec: RuleSpec, session: Session) -> int:
-    """Tokens that the model reads each time a rule is asked; 0 of a rule on words."""
+def check_fits(spec: RuleSpec, session: StreamSession) -> int:
+    """Tokens that the model reads each time a rule is asked; 0 of a rule on words.
+
+    CapacityError or OptionError if it cannot be asked.
+    """
     if not isinstance(spec, AskedRule):
         return 0
-    planner = session.stream.planner
-    return planner.question_tokens(spec.asked) + sum(map(len, planner.option_tokens(spec.asked)))
-
-
-def check_fits(spec: RuleSpec, session: StreamSession) -> int:
-    """The tokens of a rule; CapacityError if its questions are longer than what is reserved for one."""
-    if not isinstance(spec, AskedRule) or not isinstance(session, Session):  # an endpoint reserves nothing
-        return 0
-    planner = session.stream.planner
-    tokens, longest = planner.question_tokens(spec.asked), max(map(len, planner.option_tokens(spec.asked)))
-    if tokens > QUESTION_TOKENS:
-        raise CapacityError(f"rule {spec.name!r} asks a question of {tokens} tokens; at most {QUESTION_TOKENS} fit")
-    if longest > ANSWER_TOKENS:
-        raise CapacityError(f"rule {spec.name!r} has an option of {longest} tokens; at most {ANSWER_TOKENS} fit")
-    return rule_tokens(spec, session)
+    try:
+        return session.check_question(spec.asked, ANSWER_TOKENS)
+    except (CapacityError, OptionError) as error:
+        raise type(error)(f"rule {spec.name!r}: {error}") from None
 
 
 def _question(spec: RuleSpec) -> Question:
