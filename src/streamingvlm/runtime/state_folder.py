@@ -126,6 +126,23 @@ class Past:
         rules = [row["rule"] for row in state["rules"] if row["added"]]
         return any("ask" in rule for rule in (*rules, *(one.get("spec", {}) for one in state["told"])))
 
+    def options(self, live: bool) -> dict[str, Any]:
+        """How the stream goes on, as :meth:`Runtime.start` takes it; ``live``: whether its source is."""
+        return {
+            "again": _again(self, live),
+            "restore": self.snapshot,
+            "numbering": self.numbering,
+            "said_until": self.said_until,
+            "rule_state": self.rule_state,
+        }
+
+    def take_up(self, stream: Stream) -> None:
+        """Do to the stream, which has started, what was still to be done."""
+        if stream.watcher is not None and self.told and isinstance(self.told[-1], Commentary):
+            stream.watcher.write(self.told[-1])  # what its rules make of it was not told any more
+        if self.rebase_to is not None and not stream.pipeline.ended:
+            stream.pipeline.rebase(self.rebase_to)
+
     def elapsed(self) -> tuple[float, bool]:
         """The second that the stream has come to by the clock, and whether the clock can be believed."""
         least = max(self.said_until, self.time)
@@ -217,22 +234,12 @@ class StreamFolder:
         keeper = self.keeper
 
         def begin() -> Stream:
-            stream = runtime.start(
-                source,
-                sinks=[self.journal, keeper, *sinks],
-                companions=[*companions, keeper],
-                again=_again(past, source.live),
-                restore=None if past is None else past.snapshot,
-                numbering=None if past is None else past.numbering,
-                said_until=0.0 if past is None else past.said_until,
-                rule_state=None if past is None else past.rule_state,
-                **options,
-            )
+            goes_on = {} if past is None else past.options(source.live)
+            told: list[Sink] = [self.journal, keeper, *sinks]
+            stream = runtime.start(source, sinks=told, companions=[*companions, keeper], **goes_on, **options)
             running.append(stream)
-            if stream.watcher is not None and past is not None and past.told and isinstance(past.told[-1], Commentary):
-                stream.watcher.write(past.told[-1])  # what its rules make of it was not told any more
-            if past is not None and past.rebase_to is not None and not stream.pipeline.ended:
-                stream.pipeline.rebase(past.rebase_to)
+            if past is not None:
+                past.take_up(stream)
             stream.pipeline.tell(*events)
             return stream
 
@@ -360,14 +367,12 @@ class StateFolder:
         self.close()
 
 
-def _again(past: Past | None, live: bool) -> list[tuple[float, Event]]:
+def _again(past: Past, live: bool) -> list[tuple[float, Event]]:
     """What was done to a stream behind its snapshot, with the starts of the steps before which it is done again.
 
     An instruction that had come to no step yet goes with the first new one. A live stream has no such steps any more:
     all is done before its next one.
     """
-    if past is None:
-        return []
     events = [event for event in past.told if isinstance(event, Instructed | InstructionUpdated | Rebased)]
     starts = {one.version: one.start for one in events if isinstance(one, InstructionUpdated) and one.start is not None}
 

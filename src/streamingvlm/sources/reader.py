@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import chain
 from typing import Any, Literal
@@ -243,11 +243,30 @@ class Reader(threading.Thread):
         paced = file or (stamped and (self.source.paced or self.finite or self.playlist))
         clock = ArrivalClock(self.options.off, paced, self.options.room if self.playlist and not self.finite else 0.0)
         resume = self._move(container) if self.finite else None
-        load, count = _Load(self.options.busy), 0
-        packets = self._packets(container, stream)
+        packets, count = self._packets(container, stream), 0
         if self.source.pipe is not None and stamped:
             held, resume = read_backlog(packets)
             packets = chain(held, packets)
+        for frame in self._frames(packets, stream):
+            stamp = frame_stamp(frame) if stamped else None
+            if file and (self.progress.counted or (stamp is None and not count)):
+                self.progress.counted, stamp = True, count / (self.rate or UNTOLD_RATE)
+            count += 1
+            if self._sought and count == 1 and (stamp is None or stamp > (resume or 0.0)):
+                return Trouble("ended", "it cannot be sought")
+            self._sought = False
+            seen = resume is not None and stamp is not None and stamp <= resume
+            if seen or (self.playlist and self.progress.repeats.is_old(frame)):
+                continue
+            if not self._show(frame, stamp, clock):
+                return Trouble("ended")
+            if paced and not self.finite and clock.late > self.options.behind:
+                return Trouble("stalled", f"it has come to be {clock.late:.0f} s late")
+        return self._end
+
+    def _frames(self, packets: Iterable[Any], stream: Any) -> Iterator[Any]:
+        """The frames of packets, but for those that are damaged."""
+        load = _Load(self.options.busy)
         for packet in packets:
             if self.playlist:
                 self.progress.repeats.note(packet)
@@ -260,23 +279,7 @@ class Reader(threading.Thread):
             self.spent += (work := time.perf_counter() - began)
             if load.too_busy(work):
                 stream.codec_context.skip_frame = SKIP
-            for frame in frames:
-                stamp = frame_stamp(frame) if stamped else None
-                if file and (self.progress.counted or (stamp is None and not count)):
-                    self.progress.counted, stamp = True, count / (self.rate or UNTOLD_RATE)
-                count += 1
-                if self._sought and count == 1 and (stamp is None or stamp > (resume or 0.0)):
-                    return Trouble("ended", "it cannot be sought")
-                self._sought = False
-                if resume is not None and stamp is not None and stamp <= resume:
-                    continue
-                if self.playlist and self.progress.repeats.is_old(frame):
-                    continue
-                if not self._show(frame, stamp, clock):
-                    return Trouble("ended")
-            if paced and not self.finite and clock.late > self.options.behind:
-                return Trouble("stalled", f"it has come to be {clock.late:.0f} s late")
-        return self._end
+            yield from frames
 
     def _move(self, container: Any) -> float | None:
         """Go on in a file where the connection before has broken; the stamp behind which frames are new."""
