@@ -52,7 +52,7 @@ def test_a_question_waits_while_a_live_step_is_under_way(clock: Clock) -> None:
         fork.take(session)
         step = engine.submit(session, live(0, ready=0.0))
         asked = fork.submit(QUESTION, background=True)
-        assert fork.wait(QUESTION) == LOOK
+        assert fork.wait(QUESTION, 0.0) == LOOK
         while not step.done:
             assert engine.rest == 0.0
             engine.advance()
@@ -71,7 +71,7 @@ def test_steps_without_a_clock_hold_nobody(clock: Clock, arrival: Arrival | None
         if arrival is not None:
             engine.submit(session, StepInput(STEPS[0], arrival))
         asked = fork.submit(QUESTION, background=True)
-        assert fork.wait(QUESTION) == 0.0
+        assert fork.wait(QUESTION, 0.0) == 0.0
         engine.advance()
         assert asked.tokens
 
@@ -140,7 +140,8 @@ def test_nothing_begins_where_frames_would_wait_for_it(clock: Clock, moment: flo
         fork.take(session)
         fork._copy_seconds = 0.0
         clock.now = moment
-        assert (fork.wait(QUESTION) == 0.0) is begins
+        assert (fork.wait(QUESTION, 0.0) == 0.0) is begins
+        assert fork.wait(QUESTION, PATIENCE + 0.01) == 0.0
         asked = fork.submit(QUESTION, background=True)
         if not begins:
             assert engine.rest == pytest.approx(1.0 + GRACE - moment)
@@ -166,9 +167,9 @@ def test_what_is_expected_of_a_closed_stream_holds_nobody(clock: Clock) -> None:
         while not step.done:
             engine.advance()
         clock.now = 1.0
-        assert fork.wait(QUESTION) > 0
+        assert fork.wait(QUESTION, 0.0) > 0
         other.close()
-        assert fork.wait(QUESTION) == 0.0
+        assert fork.wait(QUESTION, 0.0) == 0.0
 
 
 def test_the_prefills_of_steps_are_the_first_guess(clock: Clock) -> None:
