@@ -736,7 +736,8 @@ def test_two_programs_and_two_streams_of_one_name(tmp_path: Path) -> None:
     [
         ("rtsp://ann:s3cret@cam/live", "rtsp://cam/live"),
         ("rtsp://ann:a@b/s3cret?@cam:554/live", "rtsp://cam:554/live"),
-        ("http://cam/v?user=ann&password=s3cret", "http://cam/v?user&password"),
+        ("http://cam/v?user=ann&password=s3cret", "http://cam/v?user=ann&password=***"),
+        ("rtsp://cam/user=ann&password=s3cret&channel=1", "rtsp://cam/user=ann&password=***&channel=1"),
         ("match.mp4", "match.mp4"),
         ("/a/b @ s3.mp4", "/a/b @ s3.mp4"),
     ],
@@ -744,6 +745,12 @@ def test_two_programs_and_two_streams_of_one_name(tmp_path: Path) -> None:
 def test_no_password_is_in_the_name_of_a_folder(locator: str, shown: str) -> None:
     assert without_password(locator) == shown
     assert "s3cret" not in folder_name(without_password(locator))
+
+
+def test_two_channels_of_one_recorder_are_two_streams(tmp_path: Path) -> None:
+    with StateFolder(tmp_path) as state:
+        one, other = (state.stream(f"rtsp://ann:s3cret@dvr/cam?channel={number}&subtype=0") for number in (1, 2))
+        assert one.folder != other.folder
 
 
 def test_names_of_folders_are_safe_and_differ() -> None:
