@@ -42,6 +42,7 @@ from streamingvlm.core.events import (
 from streamingvlm.engine import snapshot
 from streamingvlm.engine.engine import Engine
 from streamingvlm.engine.snapshot import SnapshotError, previous, read
+from streamingvlm.runtime import journal as journals
 from streamingvlm.runtime import keeper as keepers
 from streamingvlm.runtime import state_folder
 from streamingvlm.runtime.clock import Pace
@@ -972,6 +973,39 @@ def test_snapshots_are_written_beside_the_steps_and_one_at_a_time(
         assert set(calls) == {"streamingvlm-snapshots"}
     assert read(one.snapshot).time == 50.0
     assert read(one.snapshot).extra["complete"]
+
+
+def test_what_a_loss_of_power_leaves_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The events are on the disk before the snapshot that knows them, and each with its name in the folder."""
+    done: list[str] = []
+    sync, replace = os.fsync, os.replace
+    folder = tmp_path / folder_name("film")
+
+    def noted(handle: int) -> None:
+        number = os.fstat(handle).st_ino
+        done.extend(one.name for one in (folder, *folder.iterdir()) if one.stat().st_ino == number)
+        sync(handle)
+
+    def renamed(old: Path, new: Path) -> None:
+        replace(old, new)
+        done.append(f"{old.name} -> {new.name}")
+
+    monkeypatch.setattr(journals, "SYNC", 60.0)  # nothing is synced but for the snapshot
+    with StateFolder(tmp_path, every=0.0) as state, Runtime(Engine(ScriptedModel(says))) as runtime:
+        monkeypatch.setattr(os, "fsync", noted)
+        monkeypatch.setattr(os, "replace", renamed)
+        sink = Kept(lambda _: time.sleep(0.02))
+        stream = state.start(runtime, "film", film(5), sinks=[sink])
+        assert stream is not None
+        stream.wait()
+    at = done.index("snapshot.part")
+    assert done[at - 2 : at + 3] == [
+        "events-00000001.jsonl",
+        folder.name,
+        "snapshot.part",
+        "snapshot.part -> snapshot",
+        folder.name,
+    ]
 
 
 @pytest.mark.parametrize("fails", ["fsync", "replace", "_write"])
