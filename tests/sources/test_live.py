@@ -236,6 +236,20 @@ def test_a_read_that_hangs_is_left_behind_and_counted(monkeypatch: pytest.Monkey
     wait_for(lambda: left_behind() == 0)
 
 
+@pytest.mark.parametrize(("busy", "skips"), [(1e9, False), (0.0, True)])
+def test_under_load_frames_are_skipped_that_no_other_needs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, busy: float, skips: bool
+) -> None:
+    path = media.write_clip(tmp_path / "a.mp4", count=30, codec_options={"bf": "2", "x264-params": "b-adapt=0:scenecut=0"})
+    real, shots = reader.av.open, []
+    monkeypatch.setattr(reader.av, "open", lambda *_, **__: real(str(path)))
+    monkeypatch.setattr(reader, "BUSY_WINDOW", 0.0)
+    source = input_of("rtsp://127.0.0.1/x")
+    one = reader.Reader(source, LiveOptions(busy=busy), lambda _, shot: shots.append(shot), lambda: None)
+    one.run()
+    assert (len(shots) < 27) == skips
+
+
 def test_a_name_that_is_not_found_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     go = threading.Event()
     monkeypatch.setattr(reader.socket, "getaddrinfo", lambda *_, **__: go.wait(5))
