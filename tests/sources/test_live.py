@@ -240,7 +240,7 @@ def test_a_read_that_hangs_is_left_behind_and_counted(monkeypatch: pytest.Monkey
 def test_under_load_frames_are_skipped_that_no_other_needs(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, busy: float, skips: bool
 ) -> None:
-    path = media.write_clip(tmp_path / "a.mp4", count=30, codec_options={"bf": "2", "x264-params": "b-adapt=0:scenecut=0"})
+    path = media.write_clip(tmp_path / "a.mp4", count=30, codec_options={"bf": "2", "x264-params": "b-adapt=0"})
     real, shots = reader.av.open, []
     monkeypatch.setattr(reader.av, "open", lambda *_, **__: real(str(path)))
     monkeypatch.setattr(reader, "BUSY_WINDOW", 0.0)
