@@ -69,6 +69,8 @@ QUESTION_SECONDS, INSTRUCT_SECONDS, USAGE_SECONDS = 5.0, 60.0, 5.0
 DOWN = 15.0
 #: Seconds that the outputs have at the end.
 PATIENCE = 30.0
+#: Seconds that the program takes to start, at most.
+LOADING = 20.0
 #: Seconds at both ends without a cut or a kill.
 CALM = 30.0
 
@@ -271,16 +273,20 @@ def spread(values: Sequence[float]) -> list[float]:
 
 
 def backs(streams: Sequence[Told], kills: Sequence[float]) -> dict[str, Any]:
-    """Seconds to the next words behind a cut, and how many of them are behind the next try that was announced."""
+    """Seconds to the next words behind a cut, and how many of them are behind the last try that was announced.
+
+    Not counted (``others``): cuts while the program was down itself, or loaded its model.
+    """
     whole, behind, others = [], [], 0
     for one in streams:
         said, statuses = one.of(Commentary), one.of(SourceStatus)
         for down, up in one.match.cuts:
             new = [event for event in said if event.wall > up and (event.wall_start or 0.0) > up - 1.0]
-            if not new or any(down - 1.0 < kill < new[0].wall for kill in kills):
+            if not new or any(down - LOADING < kill < new[0].wall for kill in kills):
                 others += 1
                 continue
-            tries = [event.wall + event.retry_in for event in statuses if event.retry_in and down < event.wall <= up]
+            told = [event for event in statuses if event.retry_in and down < event.wall <= new[0].wall]
+            tries = [event.wall + event.retry_in for event in told]
             whole.append(new[0].wall - up)
             behind.append(new[0].wall - max([up, *tries[-1:]]))
     return {"back": spread(whole), "behind the next try": spread(behind), "counted": len(whole), "others": others}

@@ -40,9 +40,10 @@ from streamingvlm.engine.engine import Engine
 from streamingvlm.runtime.clock import Pace
 from streamingvlm.runtime.rules import AskedRule
 from streamingvlm.runtime.runtime import Runtime
-from streamingvlm.sinks import burned, lettering
-from streamingvlm.sinks.burned import Alerts, BurnedOutput, Captions, FragmentFile, canvas, fit, whole_fragments
+from streamingvlm.sinks import burned, film, lettering
+from streamingvlm.sinks.burned import Alerts, BurnedOutput, Captions, canvas, fit
 from streamingvlm.sinks.files import FileOutput, PieceFile
+from streamingvlm.sinks.film import FragmentFile, whole_fragments
 from streamingvlm.sinks.lettering import Lettering
 from streamingvlm.sinks.outputs import open_outputs, wait_for
 from streamingvlm.testing import ScriptedModel, ScriptedSource
@@ -129,7 +130,7 @@ def test_it_can_be_played_while_it_is_written_and_when_it_was_cut(tmp_path: Path
     feed(output, *["word"] * 6)
     until = time.monotonic() + 60
     content = b""
-    while b"mdat" not in content[: burned.whole_fragments(content)] and time.monotonic() < until:
+    while b"mdat" not in content[: film.whole_fragments(content)] and time.monotonic() < until:
         time.sleep(0.01)
         content = output.path.read_bytes() if output.path.exists() else b""
     running = tmp_path / "running.mp4"
@@ -207,7 +208,7 @@ def test_a_kill_within_a_write_leaves_a_film(tmp_path: Path) -> None:
         output.write(Commentary(index, index + 1, "a"))
     whole = finish(output)
     content = output.path.read_bytes()
-    head, *fragments = (content[begin:end] for begin, end in burned.pieces(content))
+    head, *fragments = (content[begin:end] for begin, end in film.pieces(content))
     size = len(fragments[2])
     for left in [9, 60, *range(96, 150, 9), *range(200, size, 16384), size, size + 3, size + 8]:
         path = tmp_path / "torn.mp4"
@@ -222,7 +223,7 @@ def test_a_kill_within_a_write_leaves_a_film(tmp_path: Path) -> None:
         frames = frames_of(path)
         assert len(frames) == (12 if left == size + 8 else 8)
         assert all(np.array_equal(one.picture, other.picture) for one, other in zip(frames, whole, strict=False))
-        past = burned.read_past(path)
+        past = film.read_past(path)
         assert past is not None
         assert past.number == len(frames) // 4
     assert path.read_bytes() == content
@@ -479,7 +480,7 @@ def test_a_film_of_another_encoder_stays_and_is_mended(
     path = tmp_path / "out.mp4"
     media.write_clip(tmp_path / "out-2.mp4", count=4)  # somebody's own
     own = (tmp_path / "out-2.mp4").read_bytes()
-    monkeypatch.setattr(burned, "_ENCODER", {**burned._ENCODER, "x264-params": "ref=3"})
+    monkeypatch.setattr(film, "_ENCODER", {**film._ENCODER, "x264-params": "ref=3"})
     output = BurnedOutput(path)
     feed(output, "a")
     finish(output)
