@@ -125,7 +125,7 @@ def test_a_receiver_that_was_down_gets_it_from_the_next_run(tmp_path: Path, monk
         assert all(record["stream"] == "scripted" for record in records)
         return [record["text"] for record in records]
 
-    assert set(run(503, 2)) == {"0"}, "the first is tried again and again"
+    assert run(503, 2)[0] == "0", "nothing arrives"
     assert run(200, 4) == ["0", "1", "2", "3"]
     assert run(200, 5) == ["4"], "what has arrived is not sent again"
     assert run(200, 6, hooked=False) == []
