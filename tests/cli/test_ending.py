@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 
 from streamingvlm import cli
 from streamingvlm.cli.ending import Stopped, stoppable
-from support.command import DRIVER
+from support.command import DRIVER, command
 
 #: Says that our code has begun to run, and loads a real model, which takes seconds; then there is a match without end.
 REAL = """
@@ -66,6 +67,28 @@ def test_ended_while_the_model_loads(number: int, code: int, line: str, tmp_path
     _, errors = process.communicate(timeout=10)
     assert process.returncode == code
     assert errors.split("\n") in ([line, ""], ["", line, ""]), "typer begins a new line behind ^C"
+
+
+def test_a_terminal_that_goes_may_say_so_more_than_once(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    process = subprocess.Popen(
+        command("watch", "arcade:pong?seed=7", "--pace", "live", "--json", "--state", state),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=_hear,
+    )
+    assert process.stdout is not None
+    while '"commentary"' not in process.stdout.readline():
+        assert process.poll() is None
+    for _ in range(20):
+        process.send_signal(signal.SIGHUP)
+        time.sleep(0.005)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 129
+    assert "watched" in errors, "the summary is told"
+    (lock,) = state.glob("*/lock")
+    assert json.loads(lock.read_text())["clean"], "all is on the disk"
 
 
 @pytest.mark.slow

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from streamingvlm import cli
 from streamingvlm.cli.follow import NOTHING, follow, lost, settle
-from streamingvlm.cli.plan import Watched
+from streamingvlm.cli.plan import Watched, WebhookRequest
 from streamingvlm.core.errors import SourceError
 from streamingvlm.core.events import Chunk, Gap
 from streamingvlm.engine.engine import Engine
+from streamingvlm.runtime.runtime import Runtime
+from streamingvlm.runtime.state_folder import StateFolder
+from streamingvlm.sinks import webhook
+from streamingvlm.sinks.terminal import Quiet
 from streamingvlm.sinks.webhook import Webhook
 from streamingvlm.testing import ScriptedModel, ScriptedSource
 from support.receiver import receiver, sleep
@@ -83,3 +90,46 @@ def test_ctrl_c_does_not_wait_for_a_webhook_that_hangs() -> None:
         settle([object(), hook], 0.1, 0.1)
         assert time.monotonic() - began < 1
         assert lost([hook]) == [f"lost     1 of 1 events did not reach http://127.0.0.1:{server.port}"]
+
+
+class Cut(ScriptedSource):
+    """From second ``at`` on, until it breaks."""
+
+    def __init__(self, count: int, at: float) -> None:
+        super().__init__(count, error=SourceError("it is cut"))
+        self.at = at
+
+    def __iter__(self) -> Iterator[Chunk]:
+        return (chunk for chunk in super().__iter__() if chunk.start >= self.at)
+
+
+def test_a_receiver_that_was_down_gets_it_from_the_next_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhook, "DRAIN", 0.3)
+    monkeypatch.setattr(webhook, "DRAIN_RETRY", 0.05)
+
+    def run(status: int, count: int, hooked: bool = True) -> list[str]:
+        """The words that arrive."""
+        with receiver(status) as server, StateFolder(tmp_path) as state:
+            kept = state.stream("film")
+            request = WebhookRequest(server.url, "whatever", ("commentary.done",), True)
+            outputs = [request.open(kept)] if hooked else []
+            source = Cut(count, 0.0)
+            one = Watched("film", source, {}, outputs, kept=kept, reopen=lambda at: Cut(count, at or 0.0))
+            with Runtime(Engine(ScriptedModel(lambda start, *_: f"{start:g}"))) as runtime:
+                stream = one.start(runtime, Quiet())
+                assert stream is not None
+                with suppress(SourceError):
+                    stream.wait()
+            settle(outputs, 5.0, 5.0)
+        records = [json.loads(request.body) for request in server.requests]
+        assert all(record["stream"] == "scripted" for record in records)
+        return [record["text"] for record in records]
+
+    assert run(503, 2)[0] == "0", "nothing arrives"
+    assert run(200, 4) == ["0", "1", "2", "3"]
+    assert run(200, 5) == ["4"], "what has arrived is not sent again"
+    assert run(200, 6, hooked=False) == []
+    assert run(200, 7) == ["5", "6"]
+    (mark,) = tmp_path.glob("*/webhook")
+    mark.unlink()
+    assert run(200, 8) == ["7"], "what was told before there was a webhook is not sent"

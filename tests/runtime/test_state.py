@@ -42,6 +42,7 @@ from streamingvlm.core.events import (
 from streamingvlm.engine import snapshot
 from streamingvlm.engine.engine import Engine
 from streamingvlm.engine.snapshot import SnapshotError, previous, read
+from streamingvlm.runtime import journal as journals
 from streamingvlm.runtime import keeper as keepers
 from streamingvlm.runtime import state_folder
 from streamingvlm.runtime.clock import Pace
@@ -736,7 +737,8 @@ def test_two_programs_and_two_streams_of_one_name(tmp_path: Path) -> None:
     [
         ("rtsp://ann:s3cret@cam/live", "rtsp://cam/live"),
         ("rtsp://ann:a@b/s3cret?@cam:554/live", "rtsp://cam:554/live"),
-        ("http://cam/v?user=ann&password=s3cret", "http://cam/v?user&password"),
+        ("http://cam/v?user=ann&password=s3cret", "http://cam/v?user=ann&password=***"),
+        ("rtsp://cam/user=ann&password=s3cret&channel=1", "rtsp://cam/user=ann&password=***&channel=1"),
         ("match.mp4", "match.mp4"),
         ("/a/b @ s3.mp4", "/a/b @ s3.mp4"),
     ],
@@ -744,6 +746,12 @@ def test_two_programs_and_two_streams_of_one_name(tmp_path: Path) -> None:
 def test_no_password_is_in_the_name_of_a_folder(locator: str, shown: str) -> None:
     assert without_password(locator) == shown
     assert "s3cret" not in folder_name(without_password(locator))
+
+
+def test_two_channels_of_one_recorder_are_two_streams(tmp_path: Path) -> None:
+    with StateFolder(tmp_path) as state:
+        one, other = (state.stream(f"rtsp://ann:s3cret@dvr/cam?channel={number}&subtype=0") for number in (1, 2))
+        assert one.folder != other.folder
 
 
 def test_names_of_folders_are_safe_and_differ() -> None:
@@ -965,6 +973,39 @@ def test_snapshots_are_written_beside_the_steps_and_one_at_a_time(
         assert set(calls) == {"streamingvlm-snapshots"}
     assert read(one.snapshot).time == 50.0
     assert read(one.snapshot).extra["complete"]
+
+
+def test_what_a_loss_of_power_leaves_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The events are on the disk before the snapshot that knows them, and each with its name in the folder."""
+    done: list[str] = []
+    sync, replace = os.fsync, os.replace
+    folder = tmp_path / folder_name("film")
+
+    def noted(handle: int) -> None:
+        number = os.fstat(handle).st_ino
+        done.extend(one.name for one in (folder, *folder.iterdir()) if one.stat().st_ino == number)
+        sync(handle)
+
+    def renamed(old: Path, new: Path) -> None:
+        replace(old, new)
+        done.append(f"{old.name} -> {new.name}")
+
+    monkeypatch.setattr(journals, "SYNC", 60.0)  # nothing is synced but for the snapshot
+    with StateFolder(tmp_path, every=0.0) as state, Runtime(Engine(ScriptedModel(says))) as runtime:
+        monkeypatch.setattr(os, "fsync", noted)
+        monkeypatch.setattr(os, "replace", renamed)
+        sink = Kept(lambda _: time.sleep(0.02))
+        stream = state.start(runtime, "film", film(5), sinks=[sink])
+        assert stream is not None
+        stream.wait()
+    at = done.index("snapshot.part")
+    assert done[at - 2 : at + 3] == [
+        "events-00000001.jsonl",
+        folder.name,
+        "snapshot.part",
+        "snapshot.part -> snapshot",
+        folder.name,
+    ]
 
 
 @pytest.mark.parametrize("fails", ["fsync", "replace", "_write"])

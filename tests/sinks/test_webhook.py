@@ -275,6 +275,29 @@ def test_what_is_left_when_nobody_waits_any_more_is_lost() -> None:
         assert sink.loss == f"4 of 4 events did not reach http://127.0.0.1:{server.port}"
 
 
+def test_what_has_not_arrived_is_known_to_a_later_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhook, "DRAIN", 0.2)
+    mark = tmp_path / "webhook"
+    with receiver(200, 400, 500) as server:
+        sink = hook(server, mark=mark, retries=(0.01, 30.0))
+        assert sink.settled is None
+        for number in range(1, 5):
+            sink.write(gap(number))
+        server.wait(4)
+        assert sink.settled == "k3f9-2", "what is refused is done with"
+        assert finish(sink) == (1, 3, 0)
+        assert sink.settled == "k3f9-2", "there was no time for the others"
+    with receiver() as server:
+        sink = hook(server, mark=mark)
+        assert sink.settled == "k3f9-2"
+        sink.go_on("door", [gap(3), gap(4)])
+        assert finish(sink) == (2, 0, 0)
+        assert sink.settled == "k3f9-4"
+        assert [json.loads(request.body)["stream"] for request in server.requests] == ["door", "door"]
+    mark.write_bytes(b"")
+    assert hook("http://127.0.0.1:1/", mark=mark).settled == "", "a loss of power leaves an empty file"
+
+
 def test_nobody_waits_for_a_server_that_hangs() -> None:
     with receiver(sleep(30)) as server:
         sink = hook(server, timeout=20.0)

@@ -201,6 +201,21 @@ def test_a_break_is_mended_and_told_with_its_hole(monkeypatch: pytest.MonkeyPatc
     assert hole.end - hole.start >= 0.3
 
 
+@pytest.mark.parametrize(("healthy", "waits"), [(0.0, [0.01, 0.01, 0.01]), (9.0, [0.01, 0.02, 0.02])])
+def test_behind_healthy_seconds_the_waits_begin_anew(
+    monkeypatch: pytest.MonkeyPatch, healthy: float, waits: list[float]
+) -> None:
+    Camera(monkeypatch, "testsrc2=size=64x48:rate=50:duration=0.1")
+    options = LiveOptions(ladder=((0.01, 1), (0.02, 1)), jitter=0.0, healthy=healthy)
+    source, told = quick(LiveHub("rtsp://127.0.0.1/x", live=options)), []
+    for item in source:
+        if isinstance(item, SourceStatus) and item.retry_in is not None:
+            told.append(item.retry_in)
+            if len(told) == len(waits):
+                source.close()
+    assert told == waits
+
+
 def test_a_read_that_hangs_is_left_behind_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     camera = Camera(monkeypatch, "hang")
     options = LiveOptions(first_frame=0.1, ladder=((0.01, 1),), left_behind=2)
@@ -219,6 +234,20 @@ def test_a_read_that_hangs_is_left_behind_and_counted(monkeypatch: pytest.Monkey
     assert [item.code for item in items if isinstance(item, SourceStatus)] == ["", "timeout", "timeout"]
     camera.go.set()
     wait_for(lambda: left_behind() == 0)
+
+
+@pytest.mark.parametrize(("busy", "skips"), [(1e9, False), (0.0, True)])
+def test_under_load_frames_are_skipped_that_no_other_needs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, busy: float, skips: bool
+) -> None:
+    path = media.write_clip(tmp_path / "a.mp4", count=30, codec_options={"bf": "2", "x264-params": "b-adapt=0"})
+    real, shots = reader.av.open, []
+    monkeypatch.setattr(reader.av, "open", lambda *_, **__: real(str(path)))
+    monkeypatch.setattr(reader, "BUSY_WINDOW", 0.0)
+    source = input_of("rtsp://127.0.0.1/x")
+    one = reader.Reader(source, LiveOptions(busy=busy), lambda _, shot: shots.append(shot), lambda: None)
+    one.run()
+    assert (len(shots) < 27) == skips
 
 
 def test_a_name_that_is_not_found_in_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,6 +44,19 @@ def test_what_was_piped_before_one_was_ready_is_old(monkeypatch: pytest.MonkeyPa
     assert all(len(one.chunk.frames) == 5 for one in watched.steps)
 
 
+@pytest.mark.slow
+def test_a_producer_that_starts_anew_is_seen_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its stamps are those of what was old when one began to read."""
+    with PipeWriter() as writer:
+        time.sleep(4.0)
+        with piped(monkeypatch, writer) as watched:
+            watched.wait_steps(2)
+            writer.restart()
+            watched.wait_steps(3)
+        assert max(watched.ages) < 1.5
+        assert not watched.gaps
+
+
 @pytest.mark.parametrize("container", ["mpegts", "matroska"])
 def test_a_producer_that_dies_in_the_middle_of_a_packet(monkeypatch: pytest.MonkeyPatch, container: str) -> None:
     with PipeWriter(container, after=2_345, fast=True) as writer, piped(monkeypatch, writer) as watched:

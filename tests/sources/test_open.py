@@ -85,3 +85,16 @@ def test_an_unknown_scheme_names_those_that_there_are(tmp_path: Path, monkeypatc
 def test_a_recording_says_what_kind_it_is_of(comment: str, kind: str, tmp_path: Path) -> None:
     assert kind_in_comment(comment) == kind
     assert open_source(str(media.write_clip(tmp_path / "a.mp4", count=5, comment=comment))).kind == kind
+
+
+@pytest.mark.parametrize(
+    "locator",
+    ["rtsp:/joe:hunter22@cam/1", "rtps://joe:hunter22@cam/1", " rtsp://joe:hunter22@cam/1", "joe:hunter22/x@cam/1"],
+)
+def test_a_url_that_was_mistyped_shows_no_password(locator: str) -> None:
+    with pytest.raises(SourceError) as caught:
+        open_source(locator)
+    assert "hunter22" not in str(caught.value)
+    with pytest.raises(SourceError) as caught:
+        open_source(locator, user="ann", password="other")
+    assert "hunter22" not in str(caught.value)

@@ -79,6 +79,28 @@ def test_parameters_that_are_secret_are_hidden_and_others_are_not() -> None:
     assert redact("failed: pwd=hunter22", found.secrets) == "failed: pwd=***"
 
 
+@pytest.mark.parametrize(
+    ("rest", "shown"),
+    [
+        ("user=joe&password=hunter22&channel=1&stream=0.sdp?real", "user=joe&password=***&channel=1&stream=0.sdp?real"),
+        ("user=joe_password=hunter22_channel=1_stream=0.sdp", "user=joe_password=***"),
+        ("user=joe_password=hunt_er22_channel=1/x", "user=joe_password=***/x"),
+        ("live;pwd=hunter22;x=1", "live;pwd=***;x=1"),
+        ("cgi?loginuse=joe&loginpas=hunter22", "cgi?loginuse=joe&loginpas=***"),
+        ("cgi?token=a/b?hunter22&x=1", "cgi?token=***&x=1"),
+    ],
+)
+def test_cameras_take_them_in_the_path_too(rest: str, shown: str) -> None:
+    found = Address.of(f"rtsp://cam/{rest}")
+    assert found.name == f"rtsp://cam/{shown}"
+    assert found.url.endswith(rest), "FFmpeg needs them"
+    assert "er22" not in redact(f"failed: {found.url}", found.secrets)
+    if "_channel" not in rest:
+        return
+    password = rest.partition("password=")[2].partition("_channel")[0]
+    assert redact(f"{password} is wrong", found.secrets) == "*** is wrong", "it is known where the next one begins"
+
+
 def test_headers_are_secret_too() -> None:
     source = input_of("http://cam/1", options={"headers": "Authorization: Bearer hunter22"})
     assert "hunter22" not in repr(source)

@@ -23,7 +23,7 @@ class PipeWriter:
         read, self._write = os.pipe()
         self.reader: BinaryIO = os.fdopen(read, "rb", buffering=0)
         self.written = 0
-        self._dead, self._stalled = threading.Event(), threading.Event()
+        self._dead, self._stalled, self._anew = threading.Event(), threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="pipe-writer", daemon=True)
 
     def write(self, data: bytes) -> int:
@@ -43,6 +43,10 @@ class PipeWriter:
     def go(self) -> None:
         """Go on after :meth:`stall`, with what was to be sent meanwhile."""
         self._stalled.clear()
+
+    def restart(self) -> None:
+        """Go on with another encoder, whose stamps begin anew, as a loop around ``ffmpeg`` does."""
+        self._anew.set()
 
     def kill(self) -> None:
         self._dead.set()
@@ -69,6 +73,9 @@ class PipeWriter:
             while not self._dead.is_set():
                 if not self.fast:
                     self._dead.wait(max(began + encoder.count / FPS - time.monotonic(), 0))
+                if self._anew.is_set():
+                    encoder, began = Encoder(self, self.container, {"flush_packets": "1"}), time.monotonic()
+                    self._anew.clear()
                 if self._stalled.is_set():
                     self._dead.wait(0.02)
                 else:

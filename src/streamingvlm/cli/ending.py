@@ -29,7 +29,8 @@ class Stopped(BaseException):
 def stoppable() -> Iterator[None]:
     """Let SIGTERM and SIGHUP end what is done within as Ctrl-C does: with :class:`Stopped`.
 
-    A SIGHUP that is ignored, as ``nohup`` has it, stays so. In another thread than the main one nothing changes.
+    A SIGHUP that is ignored, as ``nohup`` has it, stays so. Behind the first one others are: a terminal that goes may
+    send it more than once. In another thread than the main one nothing changes.
     """
 
     def stop(number: int, _: object) -> None:
@@ -39,9 +40,14 @@ def stoppable() -> Iterator[None]:
     before = [signal.signal(number, stop) for number in numbers]
     try:
         yield
+    except Stopped as end:
+        if before and end.number != signal.SIGTERM:
+            signal.signal(end.number, signal.SIG_IGN)
+        raise
     finally:
         for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
+            if signal.getsignal(number) is stop:
+                signal.signal(number, handler)
 
 
 def ended(end: BaseException) -> int:

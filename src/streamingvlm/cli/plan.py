@@ -51,6 +51,8 @@ class Watched:
             return runtime.start(self.video, **options)
         if self.kept.past is not None:
             self._catch_up(self.kept)
+        if not self.kept.complete:
+            self._send_again(self.kept)
         stream = self.kept.start(runtime, self.reopen, until=self.until, **options)
         if stream is None:
             for output in self.outputs:
@@ -77,6 +79,18 @@ class Watched:
             there = [place for place in timed if events[place].end <= file.done_until + EPS]  # type: ignore[union-attr]
             for event in events[there[-1] + 1 if there else 0 :]:
                 file.write(event)
+
+    def _send_again(self, kept: StreamFolder) -> None:
+        """Send what an earlier run has told and a webhook's receiver has not got."""
+        from ..runtime.journal import number_of
+        from ..sinks.webhook import Webhook
+
+        newest = kept.journal.number
+        for hook in [output for output in self.outputs if isinstance(output, Webhook)]:
+            if (settled := hook.settled) is None:  # what was told before there was one is not sent
+                hook.settle(f"{kept.journal.epoch}-{newest}")
+            else:
+                hook.go_on(self.video.name, kept.journal.after(max(number_of(settled)[1], newest - CATCH_UP)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +169,8 @@ class WebhookRequest:
             raise OptionError(f"{', '.join(unused)}: only with --webhook URL")
         return None
 
-    def open(self) -> Webhook:
-        """A sink for one stream."""
+    def open(self, kept: StreamFolder | None) -> Webhook:
+        """A sink for one stream; it is kept in mind what has arrived, if the stream is ``kept``."""
         from ..sinks.webhook import DEFAULT_KINDS, Webhook
 
         if not self.secret:
@@ -167,6 +181,7 @@ class WebhookRequest:
             kinds=self.kinds or DEFAULT_KINDS,
             allow_private=self.private,
             on_problem=_warn,
+            mark=None if kept is None else kept.folder / "webhook",
         )
 
 
@@ -211,7 +226,7 @@ def plan(
                 name,
                 video,
                 {**options(number), **texts_of},
-                [*_outputs(own, paths, video, kept), *([webhook.open()] if webhook is not None else [])],
+                [*_outputs(own, paths, video, kept), *([webhook.open(kept)] if webhook is not None else [])],
                 rules,
                 kept,
                 request.reopener(path, video, kept),

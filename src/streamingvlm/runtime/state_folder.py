@@ -46,6 +46,7 @@ from ..core.events import (
 from ..engine.snapshot import SnapshotError, read, there_is
 from ..sinks.files import make_folder
 from ..sinks.records import event_of, record_of
+from ..sources.redact import hide_parameters
 from .folder_lock import FolderLock
 from .journal import Journal, number_of
 from .keeper import EVERY, Keeper, Moment, SnapshotWriter
@@ -400,13 +401,9 @@ def folder_name(text: str) -> str:
 
 
 def without_password(locator: str) -> str:
-    """A URL without user, password and the values of its parameters; anything else as it is."""
+    """A URL without user, password and the values of secret parameters; anything else as it is."""
     scheme, mark, rest = locator.partition("://")
-    if not mark:
-        return locator
-    rest, query, parameters = rest.rpartition("@")[2].partition("?")
-    keys = "&".join(part.partition("=")[0] for part in parameters.split("&"))
-    return f"{scheme}://{rest}{query}{keys}"
+    return f"{scheme}://{hide_parameters(rest.rpartition('@')[2])}" if mark else locator
 
 
 def _gone_on(past: Past, source: Source | StepSource, until: float | None) -> tuple[Source | StepSource, list[Event]]:

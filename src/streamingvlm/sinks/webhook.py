@@ -17,6 +17,7 @@ import hashlib
 import hmac
 import http.client
 import ipaddress
+import os
 import random
 import re
 import socket
@@ -81,6 +82,10 @@ class Webhook:
     system's). ``on_problem`` is told, in the sending thread, one line when something goes wrong for the first time
     since it went well; no line ever has the secret, or more of the URL than its host.
 
+    ``mark``: a file with the id of the newest event that has arrived or was given up, so that a later run can send
+    those behind it (:attr:`settled`, :meth:`go_on`). After a crash it can be a little old: ``Webhook-Id`` then tells a
+    receiver what it has.
+
     Events keep their order: while one is tried again the others wait, and of more than ``WEBHOOK_EVENTS`` the oldest
     are lost. What a receiver refuses (4xx, but 408 and 429) and redirects are not sent again. Raises OptionError for a
     URL, a secret or kinds that cannot be meant.
@@ -97,7 +102,9 @@ class Webhook:
         on_problem: Callable[[str], None] = lambda _: None,
         retries: Sequence[float] = RETRIES,
         timeout: float = TIMEOUT,
+        mark: Path | None = None,
     ) -> None:
+        self._mark = mark
         self._target = _Target.of(url, allow_private)
         self._key = _key(secret)
         self._kinds = _kinds(kinds)
@@ -108,6 +115,7 @@ class Webhook:
         self._events: deque[Event] = deque()
         self._changed = threading.Condition()
         self._until: float | None = None  # of the clock, when draining ends
+        self._in_time = True  # nothing was given up since the stream has ended
         self._well = True
         self._tell_at = 1  # events that are dropped: then that is told
         self._thread = threading.Thread(target=self._run, name="streamingvlm-webhook", daemon=True)
@@ -136,6 +144,29 @@ class Webhook:
             self._changed.notify_all()
 
     @property
+    def settled(self) -> str | None:
+        """What stands in the file ``mark`` (None: there is none)."""
+        if self._mark is None or not self._mark.exists():
+            return None
+        with suppress(OSError):
+            return self._mark.read_text(encoding="ascii", errors="replace")
+        return None
+
+    def settle(self, identity: str) -> None:
+        """All up to the event with this id are done with."""
+        if self._mark is not None and identity:
+            with suppress(OSError):  # then they are sent again
+                part = self._mark.with_name(self._mark.name + ".part")
+                part.write_text(identity, encoding="ascii")
+                os.replace(part, self._mark)
+
+    def go_on(self, name: str, events: Iterable[Event]) -> None:
+        """Send events of stream ``name`` that an earlier run has told and not sent."""
+        self._stream = name
+        for event in events:
+            self.write(event)
+
+    @property
     def loss(self) -> str:
         """What did not arrive, in one line ("": nothing)."""
         done = self.deliveries
@@ -161,10 +192,13 @@ class Webhook:
 
     def _run(self) -> None:
         while (event := self._next()) is not None:
-            if self._send(event):
+            if sent := self._send(event):
                 self.deliveries.delivered += 1
             else:
                 self.deliveries.failed += 1
+            self._in_time &= sent or self._until is None
+            if self._in_time:
+                self.settle(event.id)
             self._tell_loss()
 
     def _tell_loss(self) -> None:

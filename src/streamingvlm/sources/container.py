@@ -15,6 +15,7 @@ import av
 from av.stream import Disposition
 
 from ..core.errors import SourceError
+from .redact import hide_login
 from .timestamps import CLOCK_BREAK, CLOCK_GAP, PacketClock
 
 #: Demuxers that would show a text file as pictures of letters.
@@ -114,7 +115,7 @@ def _check_file(path: Path) -> None:
         exists, plain = path.exists(), path.is_file()
         size = path.stat().st_size if plain else 0
     if not exists:
-        raise SourceError(f"{path}: no such file")
+        raise SourceError(f"{hide_login(str(path))}: no such file")
     if not plain:
         raise SourceError(f"{path} is not a file")
     if size == 0:

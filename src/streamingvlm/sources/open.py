@@ -18,6 +18,7 @@ from ..core.errors import SourceError
 from ..core.events import Source, StepSource
 from ..core.plugins import load, registered
 from .inputs import DEVICES, URLS, scheme_of
+from .redact import hide_login
 
 if TYPE_CHECKING:
     from .live import LiveSource
@@ -100,7 +101,7 @@ def open_source(
     opener = _find_opener(locator)
     if options or user is not None or password is not None:
         given = [name for name, value in (("options", options), ("user", user), ("password", password)) if value]
-        raise SourceError(f"{locator} takes no {' and no '.join(given or ['user'])}; live sources do")
+        raise SourceError(f"{hide_login(locator)} takes no {' and no '.join(given or ['user'])}; live sources do")
     return opener(locator, fps=fps, step=step, start=start, duration=duration, video_stream=video_stream)
 
 
@@ -142,5 +143,5 @@ def _find_opener(locator: str) -> Opener:
     if rest.startswith("//"):
         raise SourceError(f"unknown kind of source {scheme}: ({known})")
     if not Path(locator).exists():
-        raise SourceError(f"{locator}: no such file, and {scheme}: is no kind of source ({known})")
+        raise SourceError(f"{hide_login(locator)}: no such file, and {scheme}: is no kind of source ({known})")
     return _file

@@ -258,6 +258,7 @@ class Reader(threading.Thread):
             seen = resume is not None and stamp is not None and stamp <= resume
             if seen or (self.playlist and self.progress.repeats.is_old(frame)):
                 continue
+            resume = resume if stamp is None else None  # a source that starts anew has these stamps again
             if not self._show(frame, stamp, clock):
                 return Trouble("ended")
             if paced and not self.finite and clock.late > self.options.behind:

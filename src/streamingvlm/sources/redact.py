@@ -10,8 +10,15 @@ from urllib.parse import quote, unquote
 from ..core.errors import SourceError
 
 HIDDEN = "***"
-#: Parameters of a URL whose values are nobody's business.
-_SECRET_KEY = re.compile(r"pass|pwd|psw|token|secret|key|auth|sig|cred|session", re.IGNORECASE)
+#: Parameters of a URL whose values are nobody's business. Cameras take them in the path as well, some with a ``_``
+#: between them; there a value is hidden up to the next ``/``, since a password may hold a ``_``.
+_SECRETS = r"(?:pas|pwd|psw|token|secret|key|auth|sig|cred|session)[^=&;#/?]*="
+_IN_PATH = re.compile(f"({_SECRETS})([^&;/]*)", re.IGNORECASE)
+_IN_QUERY = re.compile(f"({_SECRETS})([^&;#]*)", re.IGNORECASE)
+#: Where the next of them begins.
+_NEXT = re.compile(r"_[A-Za-z]+=")
+#: What may be user and password in a URL that was mistyped.
+_LOGIN = re.compile(r"[^/\s:]*:[^\s@]*@")
 _URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<authority>[^/?#]*)(?P<rest>.*)", re.IGNORECASE | re.DOTALL)
 #: They would end a line of the request, and what follows would be a header of somebody's own.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -75,13 +82,14 @@ class Address:
     def name(self) -> str:
         """For people: no user, no password, no secret parameter."""
         hidden = f"{HIDDEN}@" if self.user or self.password else ""
-        return f"{self.scheme}://{hidden}{self.place}{_hide_parameters(self.rest)}"
+        return f"{self.scheme}://{hidden}{self.place}{hide_parameters(self.rest)}"
 
     @property
     def secrets(self) -> tuple[str, ...]:
         """What must not be shown, in every spelling that a library may use."""
-        values = [self.password, *(value for key, value in _parameters(self.rest) if _SECRET_KEY.search(key))]
-        return spellings(values)
+        path, _, query = self.rest.partition("?")
+        values = [value for _, value in [*_IN_PATH.findall(path), *_IN_QUERY.findall(query)]]
+        return spellings([self.password, *values, *(_NEXT.split(value)[0] for value in values)])
 
 
 def spellings(values: Iterable[str]) -> tuple[str, ...]:
@@ -97,16 +105,13 @@ def redact(text: str, secrets: Iterable[str]) -> str:
     return re.sub(r"(?<=://)[^/\s]*@", f"{HIDDEN}@", " ".join(text.split()))
 
 
-def _parameters(rest: str) -> list[tuple[str, str]]:
-    query = rest.partition("?")[2]
-    return [(key, value) for key, _, value in (part.partition("=") for part in re.split("[&;#]", query))]
-
-
-def _hide_parameters(rest: str) -> str:
+def hide_parameters(rest: str) -> str:
+    """Path and query of a URL without the values of secret parameters."""
     path, mark, query = rest.partition("?")
-    hidden = re.sub(
-        r"([^&;#=]+)=([^&;#]*)",
-        lambda found: f"{found[1]}={HIDDEN}" if _SECRET_KEY.search(found[1]) else found[0],
-        query,
-    )
-    return path + mark + hidden
+    hidden = rf"\1{HIDDEN}"
+    return _IN_PATH.sub(hidden, path) + mark + _IN_QUERY.sub(hidden, query)
+
+
+def hide_login(text: str) -> str:
+    """What is no URL, for an error, without what would be user and password in one."""
+    return _LOGIN.sub(f"{HIDDEN}@", text)
