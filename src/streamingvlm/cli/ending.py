@@ -6,15 +6,22 @@ It imports nothing slow: from the first moments on an interrupt is one line and 
 from __future__ import annotations
 
 import gc
+import math
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 #: Seconds after which an interrupt that went nowhere comes again.
 AGAIN = 0.05
+#: Seconds in which a second signal is the same wish: ``timeout`` sends its to the process and to its group.
+TWICE = 0.5
+
+#: When the last signal came that is not to be heard twice (seconds of the monotonic clock).
+_last = -math.inf
 
 
 class Stopped(BaseException):
@@ -29,19 +36,32 @@ class Stopped(BaseException):
 def stoppable() -> Iterator[None]:
     """Let SIGTERM and SIGHUP end what is done within as Ctrl-C does: with :class:`Stopped`.
 
-    A SIGHUP that is ignored, as ``nohup`` has it, stays so. In another thread than the main one nothing changes.
+    A second signal right behind the first one does not disturb the end. A SIGHUP that is ignored, as ``nohup`` has it,
+    stays so. In another thread than the main one nothing changes.
     """
-
-    def stop(number: int, _: object) -> None:
-        raise Stopped(number)
-
     numbers = _numbers() if threading.current_thread() is threading.main_thread() else []
-    before = [signal.signal(number, stop) for number in numbers]
+    if numbers and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        numbers.append(signal.SIGINT)
+    if numbers and signal.getsignal(signal.SIGTERM) is not _stop:
+        _forget()
+    before = [signal.signal(number, _stop) for number in numbers]
     try:
         yield
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
+
+
+def _stop(number: int, _: object) -> None:
+    global _last
+    before, _last = _last, time.monotonic()
+    if _last - before >= TWICE:
+        raise KeyboardInterrupt if number == signal.SIGINT else Stopped(number)
+
+
+def _forget() -> None:
+    global _last
+    _last = -math.inf
 
 
 def ended(end: BaseException) -> int:
@@ -63,6 +83,7 @@ def own_process() -> None:
         if not isinstance(lost.exc_value, KeyboardInterrupt | Stopped):
             before(lost)
             return
+        _forget()
         number = getattr(lost.exc_value, "number", signal.SIGINT)
         again = threading.Timer(AGAIN, os.kill, (os.getpid(), number))
         again.daemon = True
