@@ -152,3 +152,29 @@ def test_a_standard_error_that_is_gone_changes_no_exit_code() -> None:
         with Path("/dev/full").open("w") as full:
             process = subprocess.run([sys.executable, "-c", DRIVER, *arguments], stdout=subprocess.PIPE, stderr=full)
         assert process.returncode == code
+
+
+def test_a_thread_within_torch_does_not_abort_the_end() -> None:
+    """As the vision tower of a slow model is, in the source's thread."""
+    code = """
+import sys, threading, torch
+from streamingvlm import cli
+from streamingvlm.cli import commands
+
+def work():
+    rows = torch.zeros(1, 1, 64, 64)
+    while True:
+        torch.nn.functional.scaled_dot_product_attention(rows, rows, rows)
+        working.set()
+
+def run(args):
+    threading.Thread(target=work, name="streamingvlm-source", daemon=True).start()
+    working.wait()
+    print("said")
+    return 3
+
+working, commands.main = threading.Event(), run
+sys.exit(cli.main())
+"""
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (process.returncode, process.stdout, process.stderr) == (3, "said\n", "")

@@ -19,6 +19,8 @@ from contextlib import contextmanager, suppress
 AGAIN = 0.05
 #: Seconds in which a second signal is the same wish: ``timeout`` sends its to the process and to its group.
 TWICE = 0.5
+#: How the names of this package's threads begin.
+OURS = "streamingvlm-"
 
 #: When the last signal came that is not to be heard twice (seconds of the monotonic clock).
 _last = -math.inf
@@ -101,6 +103,20 @@ def leave_to_system() -> None:
     for number in (signal.SIGINT, *_numbers()):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
+
+
+def leave(code: int) -> int:
+    """``code``, for the interpreter to end with; if a thread of ours is still at work, the process ends right here.
+
+    Such a thread may be within torch or FFmpeg, which cannot be interrupted. An interpreter that ends throws it out of
+    there, and the process is aborted.
+    """
+    if any(thread.name.startswith(OURS) and thread.daemon for thread in threading.enumerate()):
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(Exception):
+                stream.flush()
+        os._exit(code)
+    return code
 
 
 def _numbers() -> list[signal.Signals]:
