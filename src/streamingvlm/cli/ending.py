@@ -22,9 +22,6 @@ TWICE = 0.5
 #: How the names of this package's threads begin.
 OURS = "streamingvlm-"
 
-#: When the last signal came that is not to be heard twice (seconds of the monotonic clock).
-_last = -math.inf
-
 
 class Stopped(BaseException):
     """The system asked the process to end (SIGTERM), or its terminal is gone (SIGHUP). ``code``: to exit with."""
@@ -32,6 +29,18 @@ class Stopped(BaseException):
     def __init__(self, number: int = signal.SIGTERM) -> None:
         super().__init__(number)
         self.number, self.code = number, 128 + number
+
+
+class _Stop:
+    """Hears signals: raises for one, not for another right behind it."""
+
+    def __init__(self) -> None:
+        self.last = -math.inf  # seconds of the monotonic clock
+
+    def __call__(self, number: int, _: object) -> None:
+        if (now := time.monotonic()) - self.last >= TWICE:
+            self.last = now
+            raise KeyboardInterrupt if number == signal.SIGINT else Stopped(number)
 
 
 @contextmanager
@@ -44,26 +53,14 @@ def stoppable() -> Iterator[None]:
     numbers = _numbers() if threading.current_thread() is threading.main_thread() else []
     if numbers and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         numbers.append(signal.SIGINT)
-    if numbers and signal.getsignal(signal.SIGTERM) is not _stop:
-        _forget()
-    before = [signal.signal(number, _stop) for number in numbers]
+    outer = signal.getsignal(signal.SIGTERM)
+    stop = outer if isinstance(outer, _Stop) else _Stop()
+    before = [signal.signal(number, stop) for number in numbers]
     try:
         yield
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
-
-
-def _stop(number: int, _: object) -> None:
-    global _last
-    before, _last = _last, time.monotonic()
-    if _last - before >= TWICE:
-        raise KeyboardInterrupt if number == signal.SIGINT else Stopped(number)
-
-
-def _forget() -> None:
-    global _last
-    _last = -math.inf
 
 
 def ended(end: BaseException) -> int:
@@ -85,7 +82,8 @@ def own_process() -> None:
         if not isinstance(lost.exc_value, KeyboardInterrupt | Stopped):
             before(lost)
             return
-        _forget()
+        if isinstance(stop := signal.getsignal(signal.SIGTERM), _Stop):
+            stop.last = -math.inf
         number = getattr(lost.exc_value, "number", signal.SIGINT)
         again = threading.Timer(AGAIN, os.kill, (os.getpid(), number))
         again.daemon = True
