@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from streamingvlm import cli
+from streamingvlm.cli import ending
 from streamingvlm.cli.ending import Stopped, stoppable
 from support.command import DRIVER, command
 
@@ -152,3 +153,51 @@ def test_in_a_thread_signals_stay_as_they_are() -> None:
         signal.raise_signal(signal.SIGTERM)
     assert stop.value.code == 143
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_comes_twice_does_not_disturb_the_end(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``timeout`` sends its signal to the program and to the group that this is in."""
+    for _ in range(2):  # each run hears its first one
+        monkeypatch.setattr(ending, "TWICE", 60.0)
+        with stoppable():
+            with pytest.raises((Stopped, KeyboardInterrupt)), stoppable():
+                signal.raise_signal(number)
+            signal.raise_signal(number)
+            monkeypatch.setattr(ending, "TWICE", 0.0)
+            with pytest.raises((Stopped, KeyboardInterrupt)):
+                signal.raise_signal(number)
+
+
+def test_a_standard_error_that_is_gone_changes_no_exit_code() -> None:
+    """As a terminal is that was closed: what cannot be said there is not said."""
+    for arguments, code in ((["watch", "nothing.mp4"], 2), (["watch", "arcade:pong", "--duration", "2"], 0)):
+        with Path("/dev/full").open("w") as full:
+            process = subprocess.run([sys.executable, "-c", DRIVER, *arguments], stdout=subprocess.PIPE, stderr=full)
+        assert process.returncode == code
+
+
+def test_a_thread_within_torch_does_not_abort_the_end() -> None:
+    """As the vision tower of a slow model is, in the source's thread."""
+    code = """
+import sys, threading, torch
+from streamingvlm import cli
+from streamingvlm.cli import commands
+
+def work():
+    rows = torch.zeros(1, 1, 64, 64)
+    while True:
+        torch.nn.functional.scaled_dot_product_attention(rows, rows, rows)
+        working.set()
+
+def run(args):
+    threading.Thread(target=work, name="streamingvlm-source", daemon=True).start()
+    working.wait()
+    print("said")
+    return 3
+
+working, commands.main = threading.Event(), run
+sys.exit(cli.main())
+"""
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (process.returncode, process.stdout, process.stderr) == (3, "said\n", "")

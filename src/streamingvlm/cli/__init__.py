@@ -8,13 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .ending import Stopped, ended, leave_to_system, own_process, stoppable
+from .ending import Stopped, ended, leave, leave_to_system, own_process, stoppable
 
 __all__ = ["main"]
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code. ``args``: None: those of the process, which is to end behind it."""
+    code = _run(args)
+    return leave(code) if args is None else code
+
+
+def _run(args: Sequence[str] | None) -> int:
     try:
         try:
             if args is None:

@@ -6,15 +6,21 @@ It imports nothing slow: from the first moments on an interrupt is one line and 
 from __future__ import annotations
 
 import gc
+import math
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 #: Seconds after which an interrupt that went nowhere comes again.
 AGAIN = 0.05
+#: Seconds in which a second signal is the same wish: ``timeout`` sends its to the process and to its group.
+TWICE = 0.5
+#: How the names of this package's threads begin.
+OURS = "streamingvlm-"
 
 
 class Stopped(BaseException):
@@ -25,18 +31,31 @@ class Stopped(BaseException):
         self.number, self.code = number, 128 + number
 
 
+class _Stop:
+    """Hears signals: raises for one, not for another right behind it."""
+
+    def __init__(self) -> None:
+        self.last = -math.inf  # seconds of the monotonic clock
+
+    def __call__(self, number: int, _: object) -> None:
+        if (now := time.monotonic()) - self.last >= TWICE:
+            self.last = now
+            raise KeyboardInterrupt if number == signal.SIGINT else Stopped(number)
+
+
 @contextmanager
 def stoppable() -> Iterator[None]:
     """Let SIGTERM and SIGHUP end what is done within as Ctrl-C does: with :class:`Stopped`.
 
-    A SIGHUP that is ignored, as ``nohup`` has it, stays so. Behind the first one others are: a terminal that goes may
-    send it more than once. In another thread than the main one nothing changes.
+    A second signal right behind the first one does not disturb the end, and no further SIGHUP does: a terminal that
+    goes may send it more than once. A SIGHUP that is ignored, as ``nohup`` has it, stays so. In another thread than the
+    main one nothing changes.
     """
-
-    def stop(number: int, _: object) -> None:
-        raise Stopped(number)
-
     numbers = _numbers() if threading.current_thread() is threading.main_thread() else []
+    if numbers and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        numbers.append(signal.SIGINT)
+    outer = signal.getsignal(signal.SIGTERM)
+    stop = outer if isinstance(outer, _Stop) else _Stop()
     before = [signal.signal(number, stop) for number in numbers]
     try:
         yield
@@ -69,6 +88,8 @@ def own_process() -> None:
         if not isinstance(lost.exc_value, KeyboardInterrupt | Stopped):
             before(lost)
             return
+        if isinstance(stop := signal.getsignal(signal.SIGTERM), _Stop):
+            stop.last = -math.inf
         number = getattr(lost.exc_value, "number", signal.SIGINT)
         again = threading.Timer(AGAIN, os.kill, (os.getpid(), number))
         again.daemon = True
@@ -86,6 +107,20 @@ def leave_to_system() -> None:
     for number in (signal.SIGINT, *_numbers()):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
+
+
+def leave(code: int) -> int:
+    """``code``, for the interpreter to end with; if a thread of ours is still at work, the process ends right here.
+
+    Such a thread may be within torch or FFmpeg, which cannot be interrupted. An interpreter that ends throws it out of
+    there, and the process is aborted.
+    """
+    if any(thread.name.startswith(OURS) and thread.daemon for thread in threading.enumerate()):
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(Exception):
+                stream.flush()
+        os._exit(code)
+    return code
 
 
 def _numbers() -> list[signal.Signals]:

@@ -5,9 +5,19 @@ from __future__ import annotations
 import io
 import os
 import sys
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeGuard
 
 from ..core.errors import OutputError
+
+
+class _Stderr(io.FileIO):
+    """Standard error: what cannot be said, as the terminal was closed or the disk is full, is not said."""
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except OSError:
+            return len(data)
 
 
 class _Stdout(io.FileIO):
@@ -23,7 +33,7 @@ class _Stdout(io.FileIO):
 
 
 def set_up_streams() -> None:
-    """Let streams that are closed lead nowhere, and standard output fail with an OutputError.
+    """Let streams that are closed lead nowhere, standard output fail with an OutputError, and standard error never.
 
     Else the next files that are opened have the numbers of the closed ones, and get all that is said to these; and what
     is printed on a missing standard error goes to standard output. Words that a narrow encoding cannot say are no
@@ -36,10 +46,13 @@ def set_up_streams() -> None:
             os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free, which is this one
     if sys.stderr is None:
         sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    elif _is_own(sys.stderr, sys.__stderr__, 2):
+        errors_out = io.BufferedWriter(_Stderr(2, "wb", closefd=False))
+        sys.stderr = io.TextIOWrapper(errors_out, sys.stderr.encoding, line_buffering=True)
     old: TextIO | None = sys.stdout
     if old is None:
         sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-    elif isinstance(old, io.TextIOWrapper) and old is sys.__stdout__ and old.fileno() == 1:
+    elif _is_own(old, sys.__stdout__, 1):
         raw = _Stdout(1, "wb", closefd=False)
         bytes_out: Any = raw if old.write_through else io.BufferedWriter(raw)
         sys.stdout = io.TextIOWrapper(
@@ -48,6 +61,11 @@ def set_up_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+
+
+def _is_own(stream: TextIO, original: TextIO | None, number: int) -> TypeGuard[io.TextIOWrapper]:
+    """Whether ``stream`` is the process's own one, and not what a test or a notebook has put in its place."""
+    return isinstance(stream, io.TextIOWrapper) and stream is original and stream.fileno() == number
 
 
 def settle_stdout() -> None:
