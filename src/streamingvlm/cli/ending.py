@@ -19,6 +19,8 @@ from contextlib import contextmanager, suppress
 AGAIN = 0.05
 #: Seconds in which a second signal is the same wish: ``timeout`` sends its to the process and to its group.
 TWICE = 0.5
+#: Its terminal is gone (None: not on this system).
+_HANGUP = getattr(signal, "SIGHUP", None)
 #: How the names of this package's threads begin.
 OURS = "streamingvlm-"
 
@@ -32,15 +34,21 @@ class Stopped(BaseException):
 
 
 class _Stop:
-    """Hears signals: raises for one, not for another right behind it."""
+    """Hears signals: raises for one, not for another right behind it, nor for a second SIGHUP at any time."""
 
     def __init__(self) -> None:
         self.last = -math.inf  # seconds of the monotonic clock
+        self._gone = False  # the terminal
 
     def __call__(self, number: int, _: object) -> None:
-        if (now := time.monotonic()) - self.last >= TWICE:
-            self.last = now
-            raise KeyboardInterrupt if number == signal.SIGINT else Stopped(number)
+        if (now := time.monotonic()) - self.last < TWICE or self.ignores(number):
+            return
+        self.last, self._gone = now, self._gone or number == _HANGUP
+        raise KeyboardInterrupt if number == signal.SIGINT else Stopped(number)
+
+    def ignores(self, number: int) -> bool:
+        """Whether this signal says nothing new, now and later."""
+        return self._gone and number == _HANGUP
 
 
 @contextmanager
@@ -59,14 +67,9 @@ def stoppable() -> Iterator[None]:
     before = [signal.signal(number, stop) for number in numbers]
     try:
         yield
-    except Stopped as end:
-        if before and end.number != signal.SIGTERM:
-            signal.signal(end.number, signal.SIG_IGN)
-        raise
     finally:
         for number, handler in zip(numbers, before, strict=True):
-            if signal.getsignal(number) is stop:
-                signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if stop.ignores(number) and stop is not outer else handler)
 
 
 def ended(end: BaseException) -> int:
