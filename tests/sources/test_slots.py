@@ -174,6 +174,8 @@ def test_a_hole_of_more_than_two_steps_is_told_once(hole: float, gaps: int) -> N
     assert told[:-1] == [Gap(2.0, 2.0 + hole, "refused")] * gaps
     assert isinstance(told[-1], StepInput)
     assert told[-1].chunk.end == 4.0 + hole, "time goes on"
+    first = 1  # of the two steps behind the hole, whose place the second one takes
+    assert told[-1].arrival.dropped == first + (0 if gaps else hole), "shown, dropped and holes are all of the time"
 
 
 def test_the_cause_of_a_hole_is_the_first_and_is_forgotten_behind_it() -> None:

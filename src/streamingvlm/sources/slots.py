@@ -52,7 +52,8 @@ class Assembler:
     A slot lasts 1 / ``fps`` seconds and takes the first frame that comes in it; no frame is shown twice. A step is
     whole when its last slot has a frame, or when its time is over and it has any. One whole step waits to be taken;
     the next takes its place, and the lost ones are counted in ``arrival.dropped``. All frames of a step get the size of
-    its first. Behind a hole of more than ``gap_steps`` steps a :class:`Gap` comes before the next step.
+    its first. Behind a hole of more than ``gap_steps`` steps a :class:`Gap` comes before the next step; the steps of a
+    smaller one count as dropped.
 
     ``duration``: seconds after which it ends. Frames come from one thread, steps are taken by another.
     """
@@ -179,13 +180,15 @@ class Assembler:
         if step is None:
             return
         start, end = step.index * self.step, self._end_of(step.index)
-        if self._until and start - self._until > self.options.gap_steps * self.step + EPS:
+        unseen = start - self._until if self._until else 0.0
+        if told := unseen > self.options.gap_steps * self.step + EPS:
             self._push(Gap(self._until, start, step.why))
         self._until = end
         work = max((spent or 0.0) - (self._spent or 0.0), 0.0)
         self._spent = spent if spent is not None else self._spent
         chunk = Chunk(np.stack(step.frames), tuple(step.times), start, end, read_seconds=work, wall=step.wall)
-        self._push(StepInput(chunk, Arrival(ready_at=max(ready_at, step.arrival))))
+        dropped = 0 if told else round(unseen / self.step)
+        self._push(StepInput(chunk, Arrival(ready_at=max(ready_at, step.arrival), dropped=dropped)))
         self._changed.notify_all()
 
     def _push(self, item: StepInput | Notice) -> None:
@@ -193,7 +196,7 @@ class Assembler:
         if isinstance(item, StepInput):
             late = [other for other in old if isinstance(other, StepInput)]
             self._waiting = deque(other for other in self._waiting if not isinstance(other, StepInput))
-            dropped = sum(1 + other.arrival.dropped for other in late)
+            dropped = item.arrival.dropped + sum(1 + other.arrival.dropped for other in late)
             item = replace(item, arrival=replace(item.arrival, dropped=dropped))
         elif len(old) >= self.options.notices:
             self._waiting.remove(next((other for other in old if not isinstance(other, Gap)), old[0]))
