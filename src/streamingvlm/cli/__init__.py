@@ -22,9 +22,9 @@ def main(args: Sequence[str] | None = None) -> int:
 def _run(args: Sequence[str] | None) -> int:
     try:
         try:
-            if args is None:
-                own_process()
             with stoppable():
+                if args is None:
+                    own_process()
                 from . import commands  # typer alone takes longer than a finger on Ctrl-C
 
                 return commands.main(args)
