@@ -15,7 +15,7 @@ def return_large_blocks() -> bool:
     """Let large blocks go back to the system when they are freed; whether that could be set.
 
     glibc raises its own bound to 32 MB with the first large block. Copies for snapshots then leave holes in the arenas
-    of several threads: a run with many of them took 0.95 GB in place of 0.83 (dev/log/live.md).
+    of several threads (``tests/cli/test_memory.py`` shows one).
     """
     if platform.libc_ver()[0] != "glibc":
         return False
